@@ -1,0 +1,41 @@
+"""Every error that the registry raises on purpose: one root, one line each."""
+
+
+class RegistryError(Exception):
+    """The root of the errors below; its text is fit to be shown to a user."""
+
+
+class SettingsError(RegistryError):
+    """A setting is missing, malformed or contradicts another one."""
+
+
+class TopicsError(RegistryError):
+    """The topics cannot be had as the settings want them."""
+
+
+class BrokerUnavailableError(RegistryError):
+    """No broker answers; nothing was written."""
+
+
+class OutcomeUnknownError(RegistryError):
+    """A record was sent, but no acknowledgement came in time: it may or may not be written."""
+
+
+class RecordTooLargeError(RegistryError):
+    """A record is larger than the broker takes."""
+
+
+class InvalidPositionError(RegistryError):
+    """A text is not a position token."""
+
+
+class UnreadableRecordError(RegistryError):
+    """A record holds nothing that can be applied; ``cause`` is a stable word for why."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+class NotReadyError(RegistryError):
+    """The worker that owns the asked partition cannot answer at the moment."""

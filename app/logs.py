@@ -1,0 +1,69 @@
+"""Logs: one line an event, for people or as JSON; ids and texts of users never stand in them."""
+
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from app.settings import Settings
+
+_SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+]
+
+#: Libraries that tell much at INFO that only their own developers want.
+_QUIET = ("aiokafka", "faust", "mode", "asyncio", "aiohttp")
+
+
+def configure() -> None:
+    """Let structlog's loggers speak through the standard library, whose set-up Faust makes."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logging_config(settings: Settings) -> dict[str, Any]:
+    """Return the standard library's logging configuration, which Faust's worker applies."""
+    configure()
+    quiet = "DEBUG" if settings.log_level == "DEBUG" else "WARNING"
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "line": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": [*_SHARED, _one_line],
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    *_renderers(settings.log_format),
+                ],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": settings.log_level, "handlers": ["stderr"]},
+        "loggers": {name: {"level": quiet} for name in _QUIET},
+    }
+
+
+def _renderers(log_format: str) -> list[Processor]:
+    if log_format == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # Plain tracebacks: those with local variables would show personal data.
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+
+
+def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    # Faust and mode log tables of several lines.
+    event["event"] = " ".join(str(event["event"]).split())
+    return event

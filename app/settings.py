@@ -1,0 +1,135 @@
+"""Typed settings from the environment; wrong ones fail at start, one line each."""
+
+import ipaddress
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import SettingsError
+
+#: Exit status of a command whose settings or arguments are wrong.
+EXIT_USAGE = 2
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+#: Names that end up in Kafka: Kafka's own alphabet for topics.
+KafkaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+
+
+class Settings(BaseSettings):
+    """One field per knob; the environment variable is the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
+
+    kafka_brokers: str = Field(
+        "127.0.0.1:9092",
+        pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$",
+        description="Brokers to begin with: host:port, several separated by commas.",
+    )
+    app_id: KafkaName = Field(
+        "user-registry", description="Consumer group, and prefix of the changelogs' names."
+    )
+    topic_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = Field(
+        "", description="Put before every topic's name, so that registries can share a cluster."
+    )
+    partitions: int = Field(
+        8, ge=1, le=1000, description="Partitions of every topic; fixed once data exists."
+    )
+    replication_factor: int | None = Field(
+        None, ge=1, le=32767, description="Copies of every topic; unset: the broker's default."
+    )
+    retention_hours: int = Field(
+        168, ge=1, le=876_000, description="How long registrations and dead letters are kept."
+    )
+    data_dir: Path = Field(Path("data"), description="Where this worker keeps its stores.")
+    cache_mib: int = Field(
+        64, ge=8, le=65536, description="RocksDB block cache of the whole worker, in MiB."
+    )
+    write_buffer_mib: int = Field(
+        64, ge=8, le=65536, description="RocksDB write buffers of the whole worker, in MiB."
+    )
+    web_host: str = Field("127.0.0.1", description="Address to listen on.")
+    web_port: Port = Field(6066, description="Port to listen on; each worker needs its own.")
+    web_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+/?$",
+        description="Where other workers reach this one; unset: http://WEB_HOST:WEB_PORT.",
+    )
+    allow_open_bind: bool = Field(
+        False, description="Allow WEB_HOST beyond loopback although there are no access keys yet."
+    )
+    worker_id: KafkaName | None = Field(
+        None, description="Stable name of this worker in the group; unset: from host and port."
+    )
+    ack_timeout_seconds: float = Field(
+        10, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
+    )
+    max_body_kib: int = Field(1024, ge=1, le=102_400, description="Largest request body, in KiB.")
+    max_batch_calls: int = Field(
+        1000, ge=1, le=100_000, description="Most calls in one tRPC batch."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Logs for people or for machines."
+    )
+
+    @model_validator(mode="after")
+    def _bound_to_loopback(self) -> Self:
+        if not self.allow_open_bind and not _is_loopback(self.web_host):
+            raise ValueError(
+                "WEB_HOST: beyond loopback anyone may write; set ALLOW_OPEN_BIND=1 if something "
+                "in front of the worker keeps strangers out"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where other workers reach this one, without a slash at the end."""
+        return (self.web_url or f"http://{_bracketed(self.web_host)}:{self.web_port}").rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def describe(error: ValidationError) -> str:
+    """Return what is wrong with settings, one line each: ``PARTITIONS: … (got '0')``."""
+    return "\n".join(
+        _describe(e["loc"], e["msg"], e["input"]) for e in error.errors(include_url=False)
+    )
+
+
+def _describe(location: tuple[int | str, ...], message: str, given: Any) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
+    return f"{str(location[0]).upper()}: {message[0].lower()}{message[1:]} (got {given!r})"
+
+
+def load() -> Settings:
+    """Return the settings, or raise `SettingsError` with a line for each mistake."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(describe(error)) from None
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process; wrong ones end it with a line each and status 2."""
+    try:
+        return load()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None

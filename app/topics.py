@@ -1,0 +1,140 @@
+"""Every topic, in one place: its name, its partitions, how long it is kept; and its making."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from app.errors import BrokerUnavailableError, TopicsError
+from app.settings import Settings
+
+#: How long the broker may take to answer while topics are looked at and made.
+ADMIN_TIMEOUT_SECONDS = 15
+
+#: Kafka's default for the largest record batch, and what a dead letter may take beside it.
+MAX_RECORD_BYTES = 1_048_588
+MAX_DEAD_LETTER_BYTES = 2 * MAX_RECORD_BYTES
+
+_MS_PER_HOUR = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be; every topic of ours has the same number of partitions."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one registry."""
+
+    user_registrations: TopicSpec
+    dead_letter: TopicSpec
+    users_changelog: TopicSpec
+    recent_changelog: TopicSpec
+
+    def all(self) -> Sequence[TopicSpec]:
+        """Return every topic, sources first."""
+        return (
+            self.user_registrations,
+            self.dead_letter,
+            self.users_changelog,
+            self.recent_changelog,
+        )
+
+
+def declare(settings: Settings) -> Topics:
+    """Return the topics that the settings ask for."""
+    kept = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(settings.retention_hours * _MS_PER_HOUR),
+    }
+    changelog = {"cleanup.policy": "compact"}
+
+    def spec(name: str, config: Mapping[str, str]) -> TopicSpec:
+        return TopicSpec(
+            f"{settings.topic_prefix}{name}",
+            settings.partitions,
+            settings.replication_factor or -1,
+            config,
+        )
+
+    return Topics(
+        user_registrations=spec("user-registrations", kept),
+        dead_letter=spec(
+            "user-registrations-dead-letter",
+            kept | {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)},
+        ),
+        users_changelog=spec(f"{settings.app_id}-users-changelog", changelog),
+        recent_changelog=spec(f"{settings.app_id}-recent-registrations-changelog", changelog),
+    )
+
+
+async def ensure(settings: Settings) -> None:
+    """Create the topics that are missing, and check the partitions of those that are there.
+
+    Raises `BrokerUnavailableError` where no broker answers, `TopicsError` where a topic has
+    another number of partitions or cannot be made.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_brokers)
+    try:
+        async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
+            await admin.start()
+            await _ensure(admin, declare(settings).all())
+    except (TimeoutError, KafkaError) as error:
+        raise BrokerUnavailableError(
+            f"KAFKA_BROKERS: no usable answer from {settings.kafka_brokers} ({_cause(error)})"
+        ) from None
+    finally:
+        await admin.close()
+
+
+def _cause(error: Exception) -> str:
+    return type(error).__name__
+
+
+async def _ensure(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    present = set(await admin.list_topics())
+    await _check_partitions(admin, [spec for spec in specs if spec.name in present])
+    await _create(admin, [spec for spec in specs if spec.name not in present])
+
+
+async def _check_partitions(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    described = await admin.describe_topics([spec.name for spec in specs]) if specs else []
+    actual = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    for spec in specs:
+        if actual[spec.name] != spec.partitions:
+            raise TopicsError(
+                f"PARTITIONS: topic {spec.name} has {actual[spec.name]} partitions and the "
+                f"setting is {spec.partitions}; the number cannot change once data exists"
+            )
+
+
+async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    if not specs:
+        return
+    answer = await admin.create_topics(
+        [_new_topic(spec) for spec in specs]
+    )
+    for name, code, *message in answer.topic_errors:
+        _raise_unless_made(name, for_code(code), message)
+
+
+def _new_topic(spec: TopicSpec) -> NewTopic:
+    # The empty assignment is how aiokafka lets -1, the broker's default, through.
+    assignments: dict[int, list[int]] | None = None if spec.replication_factor > 0 else {}
+    return NewTopic(
+        spec.name, spec.partitions, spec.replication_factor, assignments, dict(spec.config)
+    )
+
+
+def _raise_unless_made(name: str, error: type[KafkaError], message: Sequence[str]) -> None:
+    # Another worker may have been quicker: that is as good.
+    if error.errno not in (0, 36):
+        raise TopicsError(f"topic {name} cannot be made: {error.__name__} {' '.join(message)}")

@@ -1,0 +1,1 @@
+"""The web view inside each worker: writes, lookups, tRPC, pages, health."""

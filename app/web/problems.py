@@ -1,0 +1,125 @@
+"""Errors over HTTP: problem+json (RFC 9457) for programs, a page for people; never a traceback."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+import structlog
+from aiohttp import web
+
+from app.errors import (
+    BrokerUnavailableError,
+    InvalidPositionError,
+    NotReadyError,
+    OutcomeUnknownError,
+    RecordTooLargeError,
+    RegistryError,
+)
+from app.records import FieldError
+from app.web import rendering
+from app.web.negotiation import page, wants_page
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: What is tried again after a 503 should wait at least this long.
+RETRY_AFTER_SECONDS = 1
+
+_TYPE_PREFIX: Final = "urn:user-registry:problem:"
+
+
+@dataclass(eq=False)
+class ProblemError(Exception):
+    """An error as a client is told of it; ``name`` is the stable part of its ``type``."""
+
+    status: int
+    name: str
+    detail: str
+    errors: Sequence[FieldError] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The status in words."""
+        return HTTPStatus(self.status).phrase
+
+    def body(self) -> bytes:
+        """Return the problem as RFC 9457's JSON."""
+        members: dict[str, object] = {
+            "type": _TYPE_PREFIX + self.name,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            members["errors"] = [
+                {"pointer": error.pointer, "detail": error.detail} for error in self.errors
+            ]
+        return orjson.dumps(members)
+
+
+_RETRY = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+_KNOWN: Mapping[type[RegistryError], tuple[int, str, Mapping[str, str]]] = {
+    BrokerUnavailableError: (503, "broker-unavailable", _RETRY),
+    OutcomeUnknownError: (503, "outcome-unknown", _RETRY),
+    NotReadyError: (503, "not-ready", _RETRY),
+    RecordTooLargeError: (413, "too-large", {}),
+    InvalidPositionError: (400, "invalid-position", {}),
+}
+
+_NAMES = {
+    400: "malformed",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "too-large",
+    415: "unsupported-media-type",
+}
+
+
+def from_error(error: Exception) -> ProblemError:
+    """Return the problem that tells a client of any error that a handler raised."""
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, web.HTTPException):
+        return _from_http(error)
+    if isinstance(error, RegistryError) and type(error) in _KNOWN:
+        status, name, headers = _KNOWN[type(error)]
+        return ProblemError(status, name, _sentence(error), headers=headers)
+    log.exception("unexpected error in a handler", exc_info=error)
+    return ProblemError(500, "internal", "Something went wrong here; it has been logged.")
+
+
+def _from_http(error: web.HTTPException) -> ProblemError:
+    allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    name = _NAMES.get(error.status, "error")
+    return ProblemError(error.status, name, error.text or error.reason, headers=allowed)
+
+
+def _sentence(error: RegistryError) -> str:
+    text = str(error)
+    hint = " A retry of the same request is safe." if isinstance(error, OutcomeUnknownError) else ""
+    return f"{text[:1].upper()}{text[1:]}.{hint}"
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever a handler raises into a problem, as JSON or as a page."""
+    try:
+        return await handler(request)
+    except web.HTTPRedirection:
+        raise
+    except Exception as error:
+        problem = from_error(error)
+    if wants_page(request):
+        shown = rendering.problem(problem.status, problem.title, problem.detail)
+        return page(shown, problem.status, problem.headers)
+    return web.Response(
+        body=problem.body(),
+        status=problem.status,
+        content_type="application/problem+json",
+        headers=problem.headers,
+    )

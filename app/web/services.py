@@ -1,0 +1,39 @@
+"""What the handlers work with, given once when the web view is built."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from app.keys import partition_of
+from app.lookups import FindsUsers
+from app.positions import Position
+from app.producer import SendsRecords
+from app.records import Registration
+from app.settings import Settings
+from app.topics import TopicSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The settings, the topic that is written, the producer, the lookups."""
+
+    settings: Settings
+    registrations: TopicSpec
+    producer: SendsRecords
+    lookups: FindsUsers
+
+    async def register(self, registration: Registration) -> Position:
+        """Send a registration; return its position once the broker has acknowledged it."""
+        partition = partition_of(registration.key, self.registrations.partitions)
+        offset = await self.producer.send(
+            self.registrations.name, partition, registration.key, registration.encode()
+        )
+        return Position(partition, offset)
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def services(request: web.Request) -> Services:
+    """Return the services of the application that a request came to."""
+    return request.app[SERVICES]

@@ -1,0 +1,33 @@
+"""Addresses: every legal id has one that browsers, proxies and clients leave as it is."""
+
+import re
+from urllib.parse import quote, unquote
+
+from aiohttp import web
+
+from app.web.problems import ProblemError
+
+_MALFORMED_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def user_url(user_id: str) -> str:
+    """Return the address of a user.
+
+    A path segment ``.`` or ``..`` is resolved away by every client, even percent-encoded (WHATWG
+    URL standard, "double-dot path segment"), so those two ids are addressed by query.
+    """
+    quoted = quote(user_id, safe="")
+    if user_id in {".", ".."}:
+        return f"/users?id={quoted}"
+    return f"/users/{quoted}"
+
+
+def rest_of_path(request: web.Request, prefix: str) -> str:
+    """Return what follows a prefix in the path, decoded once, from the bytes that were sent."""
+    encoded = request.rel_url.raw_path.removeprefix(prefix)
+    try:
+        if _MALFORMED_ESCAPE.search(encoded):
+            raise ValueError("a % without two hexadecimal digits")
+        return unquote(encoded, errors="strict")
+    except ValueError:
+        raise ProblemError(400, "malformed", "The path is not percent-encoded UTF-8.") from None

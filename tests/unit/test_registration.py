@@ -1,0 +1,136 @@
+"""The decisions: pure, complete, and the same at every replay."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import UnreadableRecordError
+from app.keys import partition_of
+from app.records import Registration, UserRow, moment
+from app.registration import (
+    MOVED_FROM_HEADER,
+    Arrival,
+    Registered,
+    Rejected,
+    Replayed,
+    decide,
+    decide_all,
+    read,
+    sort,
+)
+from tests.strategies import arrivals, registrations
+
+ADA = Registration(id="ada", name="Ada", email="ada@example.com")
+PARTITIONS = 8
+
+
+def _row(registration: Registration, arrival: Arrival) -> UserRow:
+    decision = decide(None, registration, arrival)
+    assert isinstance(decision, Registered)
+    return decision.row
+
+
+def test_a_free_id_is_registered_at_the_records_time_and_position() -> None:
+    arrival = arrivals(ADA.encode(), partition=3, offset=9, timestamp_ms=1_700_000_000_123)
+    row = _row(ADA, arrival)
+    assert (row.id, row.name, row.email, row.status) == ("ada", "Ada", "ada@example.com", "registered")
+    assert row.registered_at == row.updated_at == moment(1_700_000_000_123)
+    assert (row.version, row.position) == (1, arrival.position.token())
+
+
+def test_the_same_registration_again_is_replayed() -> None:
+    row = _row(ADA, arrivals(None))
+    assert decide(row, ADA, arrivals(None, offset=5)) == Replayed()
+
+
+@pytest.mark.parametrize("change", [{"name": "Eve"}, {"email": "eve@example.com"}])
+def test_other_data_under_a_taken_id_is_rejected(change: dict[str, str]) -> None:
+    row = _row(ADA, arrivals(None))
+    other = ADA.model_copy(update=change)
+    assert decide(row, other, arrivals(None, offset=5)) == Rejected("id-taken")
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (b"not json", "invalid-json"),
+        (b"", "invalid-json"),
+        (b"\xff\xfe", "invalid-json"),
+        (b'{"id":"a"', "invalid-json"),
+        (b"[]", "invalid-record"),
+        (b"null", "invalid-record"),
+        (b"7", "invalid-record"),
+        (b"{}", "invalid-record"),
+        (b'{"id":"ada","name":"Ada","email":"nonsense"}', "invalid-record"),
+        (b'{"type":"update","id":"ada","name":"Ada L."}', "unknown-type"),
+        (b'{"type":7,"id":"ada"}', "unknown-type"),
+        (None, "no-value"),
+    ],
+)
+def test_an_unreadable_value_has_a_cause(value: bytes | None, cause: str) -> None:
+    with pytest.raises(UnreadableRecordError) as caught:
+        read(value)
+    assert caught.value.cause == cause
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_with_a_cause(value: bytes) -> None:
+    try:
+        assert isinstance(read(value), Registration)
+    except UnreadableRecordError as error:
+        assert error.cause
+
+
+@given(st.lists(registrations, max_size=20), st.integers(0, PARTITIONS - 1))
+def test_sorting_keeps_every_record_once_and_in_order(
+    batch: list[Registration], partition: int
+) -> None:
+    came = [arrivals(r.encode(), partition, offset) for offset, r in enumerate(batch)]
+    by_kind = sort([*came, arrivals(b"?", partition, len(came))], PARTITIONS)
+    assert all(partition_of(r.key, PARTITIONS) == partition for _, r in by_kind.here)
+    assert all(partition_of(r.key, PARTITIONS) == home for _, r, home in by_kind.elsewhere)
+    assert [a.position.offset for a, _ in by_kind.unreadable] == [len(came)]
+    offsets = [[a.position.offset for a, *_ in part] for part in (by_kind.here, by_kind.elsewhere)]
+    assert sorted(offsets[0] + offsets[1]) == list(range(len(came)))
+    assert all(part == sorted(part) for part in offsets)
+
+
+def test_a_moved_record_in_a_wrong_partition_is_not_sent_round_for_ever() -> None:
+    wrong = (partition_of(ADA.key, PARTITIONS) + 1) % PARTITIONS
+    arrival = arrivals(ADA.encode(), wrong, headers=[(MOVED_FROM_HEADER, b"p")])
+    (_, error), *rest = sort([arrival], PARTITIONS).unreadable
+    assert error.cause == "moved-twice"
+    assert not rest
+
+
+few_ids = st.builds(
+    Registration,
+    id=st.sampled_from(["a", "b", "c"]),
+    name=st.sampled_from(["x", "y"]),
+    email=st.just("e@example.com"),
+)
+
+
+@given(st.lists(few_ids, max_size=30), st.data())
+def test_any_cut_into_batches_and_any_replay_give_the_same_rows(
+    history: list[Registration], data: st.DataObject
+) -> None:
+    came = [(arrivals(r.encode(), offset=offset), r) for offset, r in enumerate(history)]
+    whole, _ = decide_all({}, came)
+    cut = data.draw(st.integers(0, len(came)))
+    again = data.draw(st.integers(0, cut))
+    rows, _ = decide_all({}, came[:cut])
+    more, _ = decide_all(rows, came[again:])
+    assert rows | more == whole
+
+
+@given(st.lists(few_ids, min_size=1, max_size=30))
+def test_the_first_registration_of_an_id_stands(history: list[Registration]) -> None:
+    came = [(arrivals(r.encode(), offset=offset), r) for offset, r in enumerate(history)]
+    rows, decisions = decide_all({}, came)
+    assert len(decisions) == len(history)
+    for user_id, row in rows.items():
+        first = next(r for r in history if r.id == user_id)
+        assert (row.name, row.email) == (first.name, first.email)
+        assert orjson.loads(row.encode())["first_digest"] == first.digest()

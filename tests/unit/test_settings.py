@@ -1,0 +1,61 @@
+"""Settings: defaults that work, and one clear line for each mistake."""
+
+import pytest
+
+from app.errors import SettingsError
+from app.settings import Settings, load
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_defaults_bind_to_loopback() -> None:
+    settings = load()
+    assert (settings.web_host, settings.web_port, settings.partitions) == ("127.0.0.1", 6066, 8)
+    assert settings.url == "http://127.0.0.1:6066"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PARTITIONS", "0", "PARTITIONS: input should be greater than or equal to 1 (got '0')"),
+        ("WEB_PORT", "eighty", "WEB_PORT: input should be a valid integer"),
+        ("KAFKA_BROKERS", "no-port", "KAFKA_BROKERS: string should match pattern"),
+        ("LOG_LEVEL", "LOUD", "LOG_LEVEL: input should be 'DEBUG', 'INFO'"),
+        ("WEB_HOST", "0.0.0.0", "WEB_HOST: beyond loopback anyone may write; set ALLOW_OPEN_BIND"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_mistake_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTITIONS", "x")
+    monkeypatch.setenv("WEB_PORT", "0")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_an_open_bind_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_HOST", "0.0.0.0")
+    monkeypatch.setenv("ALLOW_OPEN_BIND", "1")
+    assert load().web_host == "0.0.0.0"
+
+
+def test_ipv6_loopback_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_HOST", "::1")
+    assert load().url == "http://[::1]:6066"
+
+
+def test_every_knob_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
