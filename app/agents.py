@@ -108,10 +108,10 @@ async def _apply(partition: int, arrivals: Sequence[Arrival]) -> None:
     )
     known = users.find_many(partition, [registration.id for _, registration in batch.here])
     new, _ = decide_all(known, batch.here)
+    # Before the rows: after a crash between the two, the rows are still new and both come again.
+    newest = [row.public() for row in new.values()]
+    await recent_registrations.add(producer, partition, newest)
     await users.write(producer, partition, new)
-    # With those known before: a crash may have come between the two tables.
-    seen = [row.public() for row in (known | new).values()]
-    await recent_registrations.add(producer, partition, seen)
 
 
 async def _set_aside(arrival: Arrival, error: UnreadableRecordError) -> None:

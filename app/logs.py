@@ -1,10 +1,14 @@
 """Logs: one line an event, for people or as JSON; ids and texts of users never stand in them."""
 
+import sys
+import traceback
 from typing import Any
 
 import structlog
+from aiokafka.errors import KafkaError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.errors import RegistryError
 from app.settings import Settings
 
 _SHARED: list[Processor] = [
@@ -14,6 +18,9 @@ _SHARED: list[Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 ]
+
+#: Errors whose texts speak of settings, files and brokers, never of users.
+_DISCREET = (RegistryError, KafkaError, OSError, ImportError, TypeError, AttributeError)
 
 #: Libraries that tell much at INFO that only their own developers want.
 _QUIET = ("aiokafka", "faust", "mode", "asyncio", "aiohttp")
@@ -44,6 +51,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": [*_SHARED, _one_line],
                 "processors": [
+                    _discreet_exception,
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     *_renderers(settings.log_format),
                 ],
@@ -57,10 +65,26 @@ def logging_config(settings: Settings) -> dict[str, Any]:
 
 def _renderers(log_format: str) -> list[Processor]:
     if log_format == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    # Plain tracebacks: those with local variables would show personal data.
-    plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+        return [structlog.processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=False)]
+
+
+def _discreet_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Show where an exception came from, and its text only if that cannot hold personal data."""
+    error = _exception(event.pop("exc_info", None))
+    if error is not None:
+        text = str(error) if isinstance(error, _DISCREET) else "(its text may be personal)"
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        event["exception"] = f"{frames}{type(error).__name__}: {text}"
+    return event
+
+
+def _exception(exc_info: Any) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return _exception(exc_info[1])
+    return sys.exc_info()[1] if exc_info else None
 
 
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -119,9 +119,7 @@ async def _check_partitions(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpe
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
     if not specs:
         return
-    answer = await admin.create_topics(
-        [_new_topic(spec) for spec in specs]
-    )
+    answer = await admin.create_topics([_new_topic(spec) for spec in specs])
     for name, code, *message in answer.topic_errors:
         _raise_unless_made(name, for_code(code), message)
 

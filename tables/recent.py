@@ -31,6 +31,8 @@ class RecentRegistrations:
 
     async def add(self, producer: SendsRecords, partition: int, users: Sequence[User]) -> None:
         """Remember registered users, if they are among the newest; the oldest make room."""
+        if not users:
+            return
         before = self._read(partition)
         known = {user.id: user for user in [*before, *users]}
         kept = newest_first(list(known.values()))[:RECENT_PER_PARTITION]

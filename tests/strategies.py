@@ -9,9 +9,13 @@ from app.registration import Arrival
 #: Any character that JSON text in UTF-8 can carry.
 characters = st.characters(codec="utf-8")
 
-user_ids = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=128)
+user_ids = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=128
+)
 names = st.text(characters, min_size=1, max_size=256)
-emails = st.from_regex(r"[a-z0-9]{1,20}(\.[a-z0-9]{1,20})?@[a-z0-9]{1,20}\.[a-z]{2,8}", fullmatch=True)
+emails = st.from_regex(
+    r"[a-z0-9]{1,20}(\.[a-z0-9]{1,20})?@[a-z0-9]{1,20}\.[a-z]{2,8}", fullmatch=True
+)
 registrations = st.builds(Registration, id=user_ids, name=names, email=emails)
 
 

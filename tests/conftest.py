@@ -1,0 +1,41 @@
+"""Fixtures that several kinds of tests share: one real broker, one real worker, for all of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.broker import Broker
+from tests.worker import Registry, Worker
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Run a real Kafka broker; without one, the tests that need it fail."""
+    with Broker(tmp_path_factory.mktemp("broker"), port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def registry(broker: Broker, tmp_path: Path) -> Registry:
+    """Return a registry that no other test shares."""
+    return Registry(broker.address, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_registry(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Return a registry for tests that get along by using ids of their own."""
+    return Registry(broker.address, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def worker(shared_registry: Registry) -> Iterator[Worker]:
+    """Run a real worker of the shared registry."""
+    with shared_registry.worker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def registry_url(worker: Worker) -> str:
+    """Return the address of the shared worker's web view."""
+    return worker.url

@@ -1,0 +1,67 @@
+"""Stand-ins for the broker and the tables: the only place where tests may use them."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from app.errors import NotReadyError
+from app.lookups import Newest
+from app.producer import Headers
+from app.records import Registration, User
+from app.registration import Registered, decide
+from tests.strategies import arrivals
+
+
+@dataclass
+class FakeProducer:
+    """Keeps what is sent; fails, or stays silent, when told to."""
+
+    sent: list[tuple[str, int, bytes | None, bytes | None]] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def send(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        timestamp_ms: int | None = None,
+        headers: Headers = (),
+    ) -> int:
+        """Return the offset: how many were sent before."""
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        self.sent.append((topic, partition, key, value))
+        return len(self.sent) - 1
+
+
+@dataclass
+class FakeLookups:
+    """Finds what it was given."""
+
+    users: dict[str, User] = field(default_factory=dict)
+    ready: bool = True
+    unavailable: list[str] = field(default_factory=list)
+
+    async def find(self, user_id: str, *, forwarded: bool = False) -> User | None:
+        """Return the user under an id."""
+        if not self.ready:
+            raise NotReadyError("the tables are recovering")
+        return self.users.get(user_id)
+
+    async def newest(self, *, forwarded: bool = False) -> Newest:
+        """Return all users."""
+        return Newest(list(self.users.values()), self.unavailable)
+
+    def is_ready(self) -> bool:
+        """Return what was set."""
+        return self.ready
+
+    def add(self, user_id: str, name: str = "Ada", email: str = "ada@example.com") -> User:
+        """Register a user, by the real decision."""
+        registration = Registration(id=user_id, name=name, email=email)
+        decision = decide(None, registration, arrivals(registration.encode()))
+        assert isinstance(decision, Registered)
+        self.users[user_id] = decision.row.public()
+        return self.users[user_id]

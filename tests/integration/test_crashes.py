@@ -1,0 +1,118 @@
+"""Crashes: what was acknowledged is found, whatever ended the worker or its disk."""
+
+import shutil
+import signal
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+
+from app.keys import encode_key, partition_of
+from tests.worker import Registry, Worker, wait_until
+
+CLIENTS = 8
+RECENT = 20
+
+
+def write_until_refused(worker: Worker, client: int, most: int) -> list[str]:
+    """Register users one after the other; return the acknowledged ids."""
+    acknowledged: list[str] = []
+    with requests.Session() as http:
+        for number in range(most):
+            user_id = f"c{client}-{number}-{uuid.uuid4().hex[:6]}"
+            body = {"id": user_id, "name": "N", "email": "n@example.com"}
+            try:
+                answer = http.post(f"{worker.url}/users", json=body, timeout=15)
+            except requests.RequestException:
+                break
+            if answer.status_code == 202:
+                acknowledged.append(user_id)
+    return acknowledged
+
+
+def write_from_many_clients_and_kill(worker: Worker, kill_after: int) -> list[str]:
+    """Write from several clients; kill -9 the worker once enough is in the table."""
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        writing = [
+            clients.submit(write_until_refused, worker, number, 10_000) for number in range(CLIENTS)
+        ]
+        wait_until(
+            lambda: offered(worker) >= kill_after, 60, "enough is written"
+        )
+        assert worker.kill() == -signal.SIGKILL
+        return [user_id for client in writing for user_id in client.result()]
+
+
+def offered(worker: Worker) -> int:
+    """Return about how many registrations a worker's client 0 has got through, times clients."""
+    listed = worker.get("/registrations").json()
+    numbers = [int(user["id"].split("-")[1]) for user in listed]
+    return max(numbers, default=0) * CLIENTS
+
+
+def test_every_acknowledged_id_is_found_after_a_kill_in_the_middle_of_writing(
+    registry: Registry,
+) -> None:
+    worker = registry.worker()
+    worker.start()
+    acknowledged = write_from_many_clients_and_kill(worker, kill_after=2_000)
+    assert len(acknowledged) >= 1_000
+    with worker:
+        assert_all_found(worker, acknowledged)
+
+
+def test_a_lost_disk_is_recovered_from_the_changelog(registry: Registry) -> None:
+    worker = registry.worker()
+    worker.start()
+    ids = write_until_refused(worker, 0, 300)
+    for user_id in ids:
+        worker.wait_for_user(user_id)
+    newest = worker.get("/registrations").json()
+    before = {user_id: worker.get(f"/users/{user_id}").json() for user_id in ids}
+    worker.kill()
+    shutil.rmtree(worker.folder)
+    with worker:
+        assert {user_id: worker.get(f"/users/{user_id}").json() for user_id in ids} == before
+        assert worker.get("/registrations").json() == newest
+        assert len(newest) == RECENT
+
+
+def test_a_stopped_worker_finishes_what_it_acknowledged_and_exits_cleanly(
+    registry: Registry,
+) -> None:
+    worker = registry.worker()
+    worker.start()
+    ids = write_until_refused(worker, 0, 200)
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.log.read_text()
+    with worker:
+        assert_all_found(worker, ids)
+
+
+def test_any_worker_takes_any_write_and_answers_any_lookup(registry: Registry) -> None:
+    with registry.worker(1) as one, registry.worker(2) as two:
+        wait_until(lambda: one.is_ready() and two.is_ready(), 30, "both workers are ready")
+        ids = write_until_refused(one, 1, 40) + write_until_refused(two, 2, 40)
+        assert len({partition_of(encode_key(user_id), 8) for user_id in ids}) == 8
+        for user_id in ids:
+            one.wait_for_user(user_id)
+        assert_all_found(one, ids)
+        assert_all_found(two, ids)
+        assert two.get("/users/nobody").status_code == 404
+        lists = [{u["id"] for u in w.get("/registrations").json()} for w in (one, two)]
+        assert lists[0] == lists[1]
+        assert len(lists[0]) == RECENT
+
+
+def assert_all_found(worker: Worker, ids: list[str]) -> None:
+    """Fail unless a lookup finds every id, soon."""
+    missing = set(ids)
+
+    def none_missing() -> bool:
+        for user_id in sorted(missing):
+            answer = worker.get(f"/users/{user_id}")
+            if answer.status_code == 200:
+                missing.discard(user_id)
+        return not missing
+
+    wait_until(none_missing, 30, "every acknowledged user is found")

@@ -1,0 +1,55 @@
+"""Logs: one line an event, and nothing personal in them."""
+
+import io
+import logging
+import logging.config
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.errors import BrokerUnavailableError
+from app.logs import logging_config
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _logging_left_as_found() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    structlog.reset_defaults()
+
+
+def logged(log_format: str, error: Exception) -> str:
+    """Return what is logged of an exception."""
+    config = logging_config(Settings.model_validate({"log_format": log_format}))
+    logging.config.dictConfig(config)
+    out = io.StringIO()
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(out)
+    try:
+        raise error
+    except Exception:
+        structlog.get_logger("x").exception("it broke")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_an_exceptions_text_is_not_logged_if_it_may_be_personal(log_format: str) -> None:
+    text = logged(log_format, ValueError("no such user: ada@example.com"))
+    assert "it broke" in text
+    assert "ValueError" in text
+    assert "test_logs.py" in text
+    assert "ada@example.com" not in text.replace("raise error", "")
+
+
+def test_the_text_of_our_own_errors_is_logged() -> None:
+    assert "no broker" in logged("console", BrokerUnavailableError("no broker"))
+
+
+def test_json_logs_are_one_object_a_line() -> None:
+    assert len(logged("json", ValueError("x")).splitlines()) == 1

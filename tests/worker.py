@@ -1,0 +1,147 @@
+"""A real worker process on a real broker, as the tests start, ask, kill and start it again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+from local.machine import free_port
+
+READY_TIMEOUT_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 20
+
+
+def wait_until(condition: Callable[[], Any], within_seconds: float, what: str) -> Any:
+    """Return the first true answer of a condition; fail if it has none by the deadline."""
+    deadline = time.monotonic() + within_seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {within_seconds} s: {what}")
+
+
+@dataclass
+class Registry:
+    """What workers of one registry share: the broker, and names that no other test has."""
+
+    brokers: str
+    folder: Path
+    app_id: str = field(default_factory=lambda: f"registry-{uuid.uuid4().hex[:8]}")
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def registrations(self) -> str:
+        """The name of the topic ``user-registrations``."""
+        return f"{self.app_id}.user-registrations"
+
+    @property
+    def dead_letters(self) -> str:
+        """The name of the dead-letter topic."""
+        return f"{self.registrations}-dead-letter"
+
+    def worker(self, number: int = 1) -> "Worker":
+        """Return a worker of this registry that is not started yet."""
+        return Worker(self, number)
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, registry: Registry, number: int) -> None:
+        self.registry = registry
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = registry.folder / f"{registry.app_id}-worker-{number}"
+        self.log = self.folder / "worker.log"
+        self.http = requests.Session()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The worker's settings."""
+        return {
+            **os.environ,
+            "KAFKA_BROKERS": self.registry.brokers,
+            "APP_ID": self.registry.app_id,
+            "TOPIC_PREFIX": f"{self.registry.app_id}.",
+            "DATA_DIR": str(self.folder),
+            "WEB_PORT": str(self.port),
+            **self.registry.settings,
+        }
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+        self.launch()
+        wait_until(self.is_ready, READY_TIMEOUT_SECONDS, f"worker is ready; its log: {self.log}")
+
+    def launch(self) -> None:
+        """Start the process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app", "worker"],
+                env=self.environment,
+                stderr=log,
+                stdout=log,
+            )
+
+    def is_ready(self) -> bool:
+        """Return whether the worker says that it is ready; fail if it has ended."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"worker ended: {self.log.read_text()[-2000:]}"
+        try:
+            return requests.get(f"{self.url}/health/ready", timeout=2).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def stop(self) -> int:
+        """Ask the process to end; return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """End the process with no warning."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        self.http.close()
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        status = self._process.wait(STOP_TIMEOUT_SECONDS)
+        self._process = None
+        return status
+
+    def post(self, path: str, **more: Any) -> requests.Response:
+        """Return the answer to a POST."""
+        return self.http.post(self.url + path, timeout=15, **more)
+
+    def get(self, path: str, **more: Any) -> requests.Response:
+        """Return the answer to a GET."""
+        return self.http.get(self.url + path, timeout=15, **more)
+
+    def wait_for_user(self, user_id: str, within_seconds: float = 10) -> dict[str, Any]:
+        """Return a user as soon as a lookup finds it."""
+
+        def found() -> Any:
+            answer = self.get("/users", params={"id": user_id})
+            return answer.json() if answer.status_code == 200 else None
+
+        user: dict[str, Any] = wait_until(found, within_seconds, f"user {user_id!r} is found")
+        return user
