@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import click
 
 from app import topics as topic_specs
 from app.errors import RegistryError
-from app.settings import EXIT_USAGE, Settings, settings
+from app.preflight import checked
+from app.settings import EXIT_USAGE, settings
 
 
 @click.group(help="A write-intensive user registry on Faust and Kafka.")
@@ -20,7 +22,8 @@ def main() -> None:
 @main.command()
 def topics() -> None:
     """Create the topics that are missing, and check the partitions of the others."""
-    _or_exit(topic_specs.ensure)
+    with _told_in_one_line():
+        asyncio.run(topic_specs.ensure(settings()))
     for spec in topic_specs.declare(settings()).all():
         click.echo(f"{spec.name}: {spec.partitions} partitions")
 
@@ -28,26 +31,26 @@ def topics() -> None:
 @main.command()
 def worker() -> None:
     """Start a worker: the agents, their tables and the web view."""
-    _or_exit(topic_specs.ensure)
-    import faust
+    with ExitStack() as held:
+        with _told_in_one_line():
+            held.enter_context(checked(settings()))
+            asyncio.run(topic_specs.ensure(settings()))
+        import faust
 
-    from app.main import app
+        from app.main import app
 
-    faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
+        faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
 
 
-def _or_exit(command: Callable[[Settings], Awaitable[None]]) -> None:
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
     # aiokafka logs each address that does not answer; the one line below says it all.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        asyncio.run(_await(command(settings())))
+        yield
     except RegistryError as error:
         print(error, file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
-
-
-async def _await(work: Awaitable[None]) -> None:
-    await work
 
 
 if __name__ == "__main__":

@@ -13,11 +13,16 @@ from typing import Any, cast
 import structlog
 from faust import Stream
 from faust.types import EventT, StreamT
-from tenacity import retry, retry_if_exception_type, stop_after_delay
+from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
 from app.dead_letters import dead_letter
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, UnreadableRecordError
+from app.errors import (
+    ApplyError,
+    BrokerUnavailableError,
+    OutcomeUnknownError,
+    UnreadableRecordError,
+)
 from app.main import app, producer, registry_topics
 from app.positions import Position
 from app.records import Registration
@@ -70,9 +75,11 @@ async def _apply_or_end_worker(events: Sequence[Event]) -> None:
             *(_apply(partition, arrivals) for partition, arrivals in _by_partition(events).items())
         )
     except Exception as error:
-        log.critical("records cannot be applied; the worker ends", cause=repr(error))
-        await app.crash(error)
-        raise
+        # Faust logs an exception's text, and this one's may be personal.
+        failure = ApplyError(f"records cannot be applied ({type(error).__name__})")
+        log.critical("records cannot be applied; the worker ends", exc_info=error)
+        await app.crash(failure)
+        raise failure from None
 
 
 def _by_partition(events: Sequence[Event]) -> dict[int, list[Arrival]]:
@@ -93,10 +100,16 @@ def _arrival(event: Event) -> Arrival:
     )
 
 
+def _log_retry(state: RetryCallState) -> None:
+    cause = state.outcome and state.outcome.exception()
+    log.warning("records wait for the broker", attempt=state.attempt_number, cause=str(cause))
+
+
 @retry(
     retry=retry_if_exception_type((BrokerUnavailableError, OutcomeUnknownError)),
-    wait=wait_exponential_jitter(initial=0.1, max=MAX_BACK_OFF_SECONDS),
+    wait=wait_exponential_jitter(multiplier=0.1, max=MAX_BACK_OFF_SECONDS),
     stop=stop_after_delay(GIVE_UP_AFTER_SECONDS),
+    before_sleep=_log_retry,
     reraise=True,
 )
 async def _apply(partition: int, arrivals: Sequence[Arrival]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.errors import UnreadableRecordError
-from app.producer import Headers
+from app.records import Headers
 from app.registration import Arrival
 from app.topics import MAX_DEAD_LETTER_BYTES
 

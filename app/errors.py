@@ -37,5 +37,9 @@ class UnreadableRecordError(RegistryError):
         self.cause = cause
 
 
+class ApplyError(RegistryError):
+    """Records cannot be applied, for a reason that is not theirs; the worker ends."""
+
+
 class NotReadyError(RegistryError):
     """The worker that owns the asked partition cannot answer at the moment."""

@@ -1,5 +1,6 @@
 """Logs: one line an event, for people or as JSON; ids and texts of users never stand in them."""
 
+import logging
 import sys
 import traceback
 from typing import Any
@@ -19,11 +20,35 @@ _SHARED: list[Processor] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
+#: The same line is logged once in this time: aiokafka repeats itself ten times a second while a
+#: broker is away.
+REPEAT_AFTER_SECONDS = 10.0
+_MAX_REMEMBERED_LINES = 1_000
+
 #: Errors whose texts speak of settings, files and brokers, never of users.
 _DISCREET = (RegistryError, KafkaError, OSError, ImportError, TypeError, AttributeError)
 
 #: Libraries that tell much at INFO that only their own developers want.
 _QUIET = ("aiokafka", "faust", "mode", "asyncio", "aiohttp")
+
+
+class _Repeats(logging.Filter):
+    """Lets a library's line pass once in a while; our own lines always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.split(".")[0] not in _QUIET:
+            return True
+        line = (record.name, record.getMessage())
+        if record.created - self._last.get(line, 0.0) < REPEAT_AFTER_SECONDS:
+            return False
+        if len(self._last) >= _MAX_REMEMBERED_LINES:
+            self._last.clear()
+        self._last[line] = record.created
+        return True
 
 
 def configure() -> None:
@@ -57,7 +82,14 @@ def logging_config(settings: Settings) -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"repeats": {"()": _Repeats}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["repeats"],
+            }
+        },
         "root": {"level": settings.log_level, "handlers": ["stderr"]},
         "loggers": {name: {"level": quiet} for name in _QUIET},
     }

@@ -1,7 +1,6 @@
 """The one producer of a worker, idempotent, acks=all: for writes, changelogs, dead letters."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaProducer
@@ -9,14 +8,13 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from mode import Service
 
 from app.errors import BrokerUnavailableError, OutcomeUnknownError, RecordTooLargeError
+from app.records import Headers
 from app.settings import Settings
 from app.topics import MAX_DEAD_LETTER_BYTES
 
 #: Records that come within this time travel in one batch: it trades latency for throughput.
 LINGER_MS = 5
 MAX_BATCH_BYTES = 256 * 1024
-
-Headers = Sequence[tuple[str, bytes]]
 
 _Acknowledged = asyncio.Future[Any]
 

@@ -1,6 +1,7 @@
 """What travels: each record type is written once, and serves Kafka, HTTP and the pages alike."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -16,6 +17,9 @@ UserId = Annotated[
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL_PATTERN)]
+
+#: A record's headers: Kafka allows a name more than once.
+Headers = Sequence[tuple[str, bytes]]
 
 #: The latest moment that RFC 3339 can write, in milliseconds since 1970.
 _LAST_TIMESTAMP_MS = 253_402_300_799_999

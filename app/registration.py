@@ -3,7 +3,7 @@
 Nothing here reads a clock, a table or a network: a replay of the topic decides the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.errors import UnreadableRecordError
 from app.keys import partition_of
 from app.positions import Position
-from app.records import Registration, UserRow, field_errors, moment
+from app.records import Headers, Registration, UserRow, field_errors, moment
 
 #: A record that was re-sent to its partition names here the position at which it first stood.
 MOVED_FROM_HEADER = "moved-from"
@@ -26,7 +26,7 @@ class Arrival:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Headers = ()
 
     @property
     def moved(self) -> bool:

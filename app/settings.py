@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         None, description="Stable name of this worker in the group; unset: from host and port."
     )
     ack_timeout_seconds: float = Field(
-        10, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
+        5, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
     )
     max_body_kib: int = Field(1024, ge=1, le=102_400, description="Largest request body, in KiB.")
     max_batch_calls: int = Field(

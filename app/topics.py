@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from app.errors import BrokerUnavailableError, TopicsError
 from app.settings import Settings
@@ -79,18 +80,29 @@ def declare(settings: Settings) -> Topics:
 async def ensure(settings: Settings) -> None:
     """Create the topics that are missing, and check the partitions of those that are there.
 
-    Raises `BrokerUnavailableError` where no broker answers, `TopicsError` where a topic has
-    another number of partitions or cannot be made.
+    Waits a while for a broker that is just starting. Raises `BrokerUnavailableError` where none
+    answers, `TopicsError` where a topic has another number of partitions or cannot be made.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_brokers)
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            await admin.start()
-            await _ensure(admin, declare(settings).all())
+            await _connect_and_ensure(settings)
     except (TimeoutError, KafkaError) as error:
         raise BrokerUnavailableError(
             f"KAFKA_BROKERS: no usable answer from {settings.kafka_brokers} ({_cause(error)})"
         ) from None
+
+
+@retry(
+    retry=retry_if_exception_type(KafkaConnectionError),
+    wait=wait_exponential_jitter(multiplier=0.1, max=1),
+    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS - 1),
+    reraise=True,
+)
+async def _connect_and_ensure(settings: Settings) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_brokers)
+    try:
+        await admin.start()
+        await _ensure(admin, declare(settings).all())
     finally:
         await admin.close()
 

@@ -24,6 +24,7 @@ from rocksdict import (
     WriteBufferManager,
 )
 
+from app.errors import NotReadyError
 from app.settings import settings
 
 #: Where a store keeps the offset of the last changelog record that it holds. Row keys are UTF-8
@@ -107,6 +108,8 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
     def _database(self, partition: int) -> Rdict:
         database = self._databases.get(partition)
         if database is None:
+            if self.should_stop:
+                raise NotReadyError("this worker is stopping")
             path = self._path(partition)
             path.parent.mkdir(parents=True, exist_ok=True)
             database = self._databases[partition] = Rdict(str(path), options=_options())

@@ -1,9 +1,9 @@
 """Plain Kafka clients for tests: librdkafka's, which know nothing of this project."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -11,12 +11,20 @@ POLL_SECONDS = 0.5
 DELIVERY_TIMEOUT_SECONDS = 15
 
 
-def produce(brokers: str, topic: str, records: list[dict[str, Any]], **settings: Any) -> None:
+def produce(
+    brokers: str, topic: str, records: Iterable[Mapping[str, Any]], **settings: Any
+) -> None:
     """Send records, each a set of arguments of librdkafka's ``produce``; wait until delivered."""
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, **settings})
     failures: list[object] = []
     for record in records:
-        producer.produce(topic, on_delivery=lambda error, _: failures.append(error), **record)
+        while True:
+            try:
+                producer.produce(topic, on_delivery=lambda e, _: failures.append(e), **record)
+                break
+            except BufferError:  # its queue is full: let it send
+                producer.poll(POLL_SECONDS)
+        producer.poll(0)
     assert producer.flush(DELIVERY_TIMEOUT_SECONDS) == 0
     assert not [failure for failure in failures if failure is not None]
 
@@ -43,9 +51,10 @@ def read_all(brokers: str, topic: str) -> list[Message]:
                 continue
             assert message.error() is None, message.error()
             found.append(message)
-            if message.offset() + 1 >= ends[message.partition()]:
-                del ends[message.partition()]
-    return sorted(found, key=lambda m: (m.partition(), m.offset()))
+            partition, offset = place(message)
+            if offset + 1 >= ends[partition]:
+                del ends[partition]
+    return sorted(found, key=place)
 
 
 def committed(brokers: str, group: str, topic: str) -> dict[int, int]:
@@ -56,9 +65,14 @@ def committed(brokers: str, group: str, topic: str) -> dict[int, int]:
         return {tp.partition: tp.offset for tp in stored if tp.offset >= 0}
 
 
+def place(message: Message) -> tuple[int, int]:
+    """Return a record's partition and offset."""
+    return cast(int, message.partition()), cast(int, message.offset())
+
+
 def headers(message: Message) -> Mapping[str, bytes]:
     """Return a record's headers."""
-    return dict(message.headers() or [])
+    return cast("dict[str, bytes]", dict(message.headers() or []))
 
 
 @contextmanager

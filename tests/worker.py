@@ -64,6 +64,7 @@ class Worker:
         self.folder = registry.folder / f"{registry.app_id}-worker-{number}"
         self.log = self.folder / "worker.log"
         self.http = requests.Session()
+        self.command = [sys.executable, "-m", "app", "worker"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -86,6 +87,12 @@ class Worker:
             **self.registry.settings,
         }
 
+    @property
+    def pid(self) -> int:
+        """The process id; the process must have been started."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the process and wait until it is ready."""
         self.launch()
@@ -93,10 +100,10 @@ class Worker:
 
     def launch(self) -> None:
         """Start the process."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "worker"],
+                self.command,
                 env=self.environment,
                 stderr=log,
                 stdout=log,
@@ -114,6 +121,13 @@ class Worker:
     def stop(self) -> int:
         """Ask the process to end; return its exit status."""
         return self._end(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait for the process to end by itself; return its exit status."""
+        assert self._process is not None
+        status = self._process.wait(READY_TIMEOUT_SECONDS)
+        self._process = None
+        return status
 
     def kill(self) -> int:
         """End the process with no warning."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from app.errors import NotReadyError
 from app.lookups import Newest
-from app.producer import Headers
-from app.records import Registration, User
+from app.records import Headers, Registration, User
 from app.registration import Registered, decide
 from tests.strategies import arrivals
 

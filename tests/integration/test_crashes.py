@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,9 +37,7 @@ def write_from_many_clients_and_kill(worker: Worker, kill_after: int) -> list[st
         writing = [
             clients.submit(write_until_refused, worker, number, 10_000) for number in range(CLIENTS)
         ]
-        wait_until(
-            lambda: offered(worker) >= kill_after, 60, "enough is written"
-        )
+        wait_until(lambda: offered(worker) >= kill_after, 60, "enough is written")
         assert worker.kill() == -signal.SIGKILL
         return [user_id for client in writing for user_id in client.result()]
 
@@ -87,6 +86,30 @@ def test_a_stopped_worker_finishes_what_it_acknowledged_and_exits_cleanly(
     assert "Traceback" not in worker.log.read_text()
     with worker:
         assert_all_found(worker, ids)
+
+
+#: A worker whose loop fails at its first batch, as a defect of ours might make it.
+FAILING_WORKER = """
+import app.agents
+async def fail(*_): raise ValueError("about ada@example.com")
+app.agents._apply = fail
+from app.__main__ import main
+main(["worker"])
+"""
+
+
+def test_a_defect_in_the_loop_ends_the_worker_and_costs_no_record(registry: Registry) -> None:
+    failing = registry.worker()
+    failing.command = [sys.executable, "-c", FAILING_WORKER]
+    failing.start()
+    body = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
+    assert failing.post("/users", json=body).status_code == 202
+    assert failing.wait() == 1
+    log = failing.log.read_text()
+    assert "records cannot be applied; the worker ends" in log
+    assert "ada@example.com" not in log
+    with registry.worker() as worker:
+        worker.wait_for_user("ada", within_seconds=30)
 
 
 def test_any_worker_takes_any_write_and_answers_any_lookup(registry: Registry) -> None:

@@ -53,3 +53,16 @@ def test_the_text_of_our_own_errors_is_logged() -> None:
 
 def test_json_logs_are_one_object_a_line() -> None:
     assert len(logged("json", ValueError("x")).splitlines()) == 1
+
+
+def test_a_library_that_repeats_itself_is_heard_once() -> None:
+    logging.config.dictConfig(logging_config(Settings()))
+    out = io.StringIO()
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(out)
+    for _ in range(3):
+        logging.getLogger("aiokafka.client").error("Unable to connect to node %s", 1)
+        logging.getLogger("app.agents").error("ours")
+    assert [line.count("Unable") for line in out.getvalue().splitlines()].count(1) == 1
+    assert out.getvalue().count("ours") == 3

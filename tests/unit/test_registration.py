@@ -36,7 +36,8 @@ def _row(registration: Registration, arrival: Arrival) -> UserRow:
 def test_a_free_id_is_registered_at_the_records_time_and_position() -> None:
     arrival = arrivals(ADA.encode(), partition=3, offset=9, timestamp_ms=1_700_000_000_123)
     row = _row(ADA, arrival)
-    assert (row.id, row.name, row.email, row.status) == ("ada", "Ada", "ada@example.com", "registered")
+    assert (row.id, row.name, row.email) == ("ada", "Ada", "ada@example.com")
+    assert row.status == "registered"
     assert row.registered_at == row.updated_at == moment(1_700_000_000_123)
     assert (row.version, row.position) == (1, arrival.position.token())
 

@@ -1,0 +1,21 @@
+# The worker's image: what locks/worker.txt names, and nothing else; not root; data in /data.
+FROM python:3.11-slim AS build
+WORKDIR /build
+RUN python -m venv /venv
+COPY locks/worker.txt locks/
+RUN /venv/bin/pip install --no-cache-dir --require-hashes -r locks/worker.txt
+COPY pyproject.toml README.md ./
+COPY app app
+COPY tables tables
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.11-slim
+RUN useradd --uid 10001 --no-create-home registry && install -d -o registry /data
+COPY --from=build /venv /venv
+USER registry
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/data LOG_FORMAT=json
+VOLUME /data
+EXPOSE 6066
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:6066/health/ready', timeout=2)"]
+CMD ["python", "-m", "app", "worker"]

@@ -1,0 +1,1 @@
+"""Measurements: what one worker applies and acknowledges, beside peers in the same run."""
