@@ -26,8 +26,8 @@ from app.errors import (
 from app.main import app, producer, registry_topics
 from app.positions import Position
 from app.records import Registration
-from app.registration import MOVED_FROM_HEADER, Arrival, decide_all, sort
-from tables.recent import recent_registrations
+from app.registration import MOVED_FROM_HEADER, Arrival, new_rows, sort
+from tables.recent import Recent, recent_registrations
 from tables.users import users
 
 log = structlog.get_logger(__name__)
@@ -120,10 +120,10 @@ async def _apply(partition: int, arrivals: Sequence[Arrival]) -> None:
         *(_move(arrival, registration, home) for arrival, registration, home in batch.elsewhere),
     )
     known = users.find_many(partition, [registration.id for _, registration in batch.here])
-    new, _ = decide_all(known, batch.here)
+    new = new_rows(known, batch.here)
     # Before the rows: after a crash between the two, the rows are still new and both come again.
-    newest = [row.public() for row in new.values()]
-    await recent_registrations.add(producer, partition, newest)
+    registered = [Recent(row.registered_at, row.id) for row in new.values()]
+    await recent_registrations.add(producer, partition, registered)
     await users.write(producer, partition, new)
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.errors import NotReadyError
 from app.keys import encode_key, partition_of
 from app.records import User
-from tables.recent import RECENT_PER_PARTITION, RecentRegistrations, newest_first
+from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
 from tables.users import Users
 
 #: How long another worker may take to answer a forwarded lookup.
@@ -73,14 +73,20 @@ class Lookups:
 
     async def newest(self, *, forwarded: bool = False) -> Newest:
         """Return the newest registrations of all workers, or of this one if ``forwarded``."""
-        here = self._recent.newest(self._owned())
+        here = [user for partition in self._owned() for user in self._newest_of(partition)]
         others = [] if forwarded else sorted(self._other_workers())
         answers = await asyncio.gather(*map(self._ask_newest, others))
         everywhere = [*here, *(user for answer in answers for user in answer or [])]
+        everywhere.sort(key=lambda user: (user.registered_at, user.id), reverse=True)
         return Newest(
-            newest_first(everywhere)[:RECENT_PER_PARTITION],
+            everywhere[:RECENT_PER_PARTITION],
             [url for url, answer in zip(others, answers, strict=True) if answer is None],
         )
+
+    def _newest_of(self, partition: int) -> list[User]:
+        # A registration is listed a moment before its row is there.
+        ids = [registered.id for registered in self._recent.newest(partition)]
+        return [row.public() for row in self._users.find_many(partition, ids).values()]
 
     def is_ready(self) -> bool:
         """Return whether this worker's part of the tables can be asked."""

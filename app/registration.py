@@ -127,22 +127,20 @@ def decide(row: UserRow | None, registration: Registration, arrival: Arrival) ->
     return Replayed() if row.first_digest == digest else Rejected()
 
 
-def decide_all(
+def new_rows(
     rows: Mapping[str, UserRow], registrations: Iterable[tuple[Arrival, Registration]]
-) -> tuple[dict[str, UserRow], list[Decision]]:
-    """Return the new rows by id, and each decision, for registrations in their order.
+) -> dict[str, UserRow]:
+    """Return the rows that registrations make, by id, deciding them in their order.
 
-    ``rows`` holds the rows that the ids have before the batch.
+    ``rows`` holds the rows that the ids have before.
     """
     new: dict[str, UserRow] = {}
-    decisions: list[Decision] = []
     for arrival, registration in registrations:
         row = new.get(registration.id) or rows.get(registration.id)
         decision = decide(row, registration, arrival)
         if isinstance(decision, Registered):
             new[registration.id] = decision.row
-        decisions.append(decision)
-    return new, decisions
+    return new
 
 
 def _first_row(registration: Registration, digest: str, arrival: Arrival) -> UserRow:

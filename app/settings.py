@@ -4,9 +4,10 @@ import ipaddress
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import SettingsError
@@ -19,10 +20,27 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 KafkaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 
 
+#: pydantic's errors, as settings are spoken of.
+_WORDS = {
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be more than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be 1 or 0",
+    "literal_error": "must be {expected}",
+}
+#: What the patterns below want, in words; all others are Kafka's alphabet.
+_PATTERNS = {
+    "kafka_brokers": "must be host:port, several separated by commas",
+    "web_url": "must be http://host:port",
+}
+
+
 class Settings(BaseSettings):
     """One field per knob; the environment variable is the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     kafka_brokers: str = Field(
         "127.0.0.1:9092",
@@ -105,16 +123,21 @@ def _bracketed(host: str) -> str:
 
 
 def describe(error: ValidationError) -> str:
-    """Return what is wrong with settings, one line each: ``PARTITIONS: … (got '0')``."""
-    return "\n".join(
-        _describe(e["loc"], e["msg"], e["input"]) for e in error.errors(include_url=False)
-    )
+    """Return what is wrong with settings, a line each: ``PARTITIONS: must be … (got 0)``."""
+    return "\n".join(map(_line, error.errors(include_url=False)))
 
 
-def _describe(location: tuple[int | str, ...], message: str, given: Any) -> str:
-    if not location:
-        return message.removeprefix("Value error, ")
-    return f"{str(location[0]).upper()}: {message[0].lower()}{message[1:]} (got {given!r})"
+def _line(mistake: ErrorDetails) -> str:
+    if not mistake["loc"]:
+        return mistake["msg"].removeprefix("Value error, ")
+    name = str(mistake["loc"][0])
+    return f"{name.upper()}: {_in_words(name, mistake)} (got {mistake['input']})"
+
+
+def _in_words(name: str, mistake: ErrorDetails) -> str:
+    if mistake["type"] == "string_pattern_mismatch":
+        return _PATTERNS.get(name, "must be letters, digits, '.', '_' and '-'")
+    return _WORDS.get(mistake["type"], mistake["msg"]).format(**mistake.get("ctx", {}))
 
 
 def load() -> Settings:

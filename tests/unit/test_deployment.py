@@ -50,9 +50,10 @@ def test_compose_gives_the_worker_settings_that_exist_and_fit(services: dict[str
     assert set(given) <= set(Settings.model_fields)
     settings = Settings.model_validate(given, strict=False)
     assert settings.partitions == Settings.model_fields["partitions"].default
-    assert settings.kafka_brokers.removeprefix("kafka") in services["kafka"]["environment"][
-        "KAFKA_LISTENERS"
-    ]
+    assert (
+        settings.kafka_brokers.removeprefix("kafka")
+        in services["kafka"]["environment"]["KAFKA_LISTENERS"]
+    )
 
 
 def test_compose_publishes_on_loopback_only(services: dict[str, Any]) -> None:

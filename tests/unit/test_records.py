@@ -86,9 +86,7 @@ def test_unknown_members_are_dropped() -> None:
 
 def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(ValidationError):
-        Registration.model_validate_json(
-            rb'{"id":"\ud800","name":"Ada","email":"ada@example.com"}'
-        )
+        Registration.model_validate_json(rb'{"id":"\ud800","name":"Ada","email":"ada@example.com"}')
 
 
 def test_a_row_does_not_show_its_digest() -> None:

@@ -21,10 +21,13 @@ def test_defaults_bind_to_loopback() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("PARTITIONS", "0", "PARTITIONS: input should be greater than or equal to 1 (got '0')"),
-        ("WEB_PORT", "eighty", "WEB_PORT: input should be a valid integer"),
-        ("KAFKA_BROKERS", "no-port", "KAFKA_BROKERS: string should match pattern"),
-        ("LOG_LEVEL", "LOUD", "LOG_LEVEL: input should be 'DEBUG', 'INFO'"),
+        ("PARTITIONS", "0", "PARTITIONS: must be at least 1 (got 0)"),
+        ("WEB_PORT", "eighty", "WEB_PORT: must be a whole number (got eighty)"),
+        ("KAFKA_BROKERS", "here", "KAFKA_BROKERS: must be host:port, several separated by"),
+        ("APP_ID", "a b", "APP_ID: must be letters, digits, '.', '_' and '-' (got a b)"),
+        ("LOG_LEVEL", "LOUD", "LOG_LEVEL: must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got"),
+        ("ACK_TIMEOUT_SECONDS", "0", "ACK_TIMEOUT_SECONDS: must be more than 0 (got 0)"),
+        ("ALLOW_OPEN_BIND", "maybe", "ALLOW_OPEN_BIND: must be 1 or 0 (got maybe)"),
         ("WEB_HOST", "0.0.0.0", "WEB_HOST: beyond loopback anyone may write; set ALLOW_OPEN_BIND"),
     ],
 )
@@ -59,3 +62,8 @@ def test_ipv6_loopback_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_knob_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_PORT", "")
+    assert load().web_port == 6066

@@ -1,0 +1,120 @@
+# Everything that a developer or user types. It needs CPython 3.11, make and a POSIX shell.
+# Settings are environment variables: `WORKERS=2 make run` and `make run WORKERS=2` do the same.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --no-input install
+CODE   := app tables local tests bench
+# One lock for running, a superset for development; a stamp stands for a finished install.
+RUN    := $(VENV)/run.stamp
+DEV    := $(VENV)/dev.stamp
+# Here while pip is at work: an interrupted install may leave packages that pip takes for whole.
+DIRTY  := $(VENV)/installing
+DATA   := $(or $(DATA_DIR),data)
+LOCK   := $(PY) -m uv pip compile pyproject.toml --quiet --python-version 3.11 --universal \
+          --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+# More arguments for the tool behind a target: `make test ARGS=tests/unit`.
+ARGS   :=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-dev run stop status test check lint types imports format bench soak \
+        lock clean clean-data
+
+define HELP
+make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
+make stop        end what runs        make status      tell what runs
+make test        all tests            make check       lint, types, imports and the fast tests
+make bench       measure              make soak        run long, and watch for leaks
+make format      tidy the code        make lock        renew the lock files
+make clean       stop, and remove all that was installed or built; the data stays
+make clean-data  stop, and remove the data (DATA_DIR, ./data unless set)
+endef
+
+help:
+	$(info $(HELP))
+	@:
+
+setup: $(RUN)
+
+setup-dev: $(DEV)
+
+run: setup
+	@$(PY) -m local run
+
+# Without an installation nothing can run, and none is made for saying so.
+stop:
+	@if [ -e $(RUN) ]; then $(PY) -m local stop; else echo "Not running."; fi
+
+status:
+	@if [ -e $(RUN) ]; then $(PY) -m local status; else echo "not running"; exit 1; fi
+
+test: setup-dev
+	$(PY) -m pytest $(ARGS)
+
+check: lint types imports
+	$(PY) -m pytest tests/unit tests/functional $(ARGS)
+
+lint: setup-dev
+	$(PY) -m ruff check $(ARGS)
+	$(PY) -m ruff format --check
+
+types: setup-dev
+	$(PY) -m mypy $(CODE)
+
+imports: setup-dev
+	$(VENV)/bin/lint-imports
+
+format: setup-dev
+	$(PY) -m ruff check --fix-only
+	$(PY) -m ruff format
+
+bench: setup-dev
+	$(PY) -m bench $(ARGS)
+
+soak: setup-dev
+	$(PY) -m bench.soak $(ARGS)
+
+# Versions stay as they are unless they must move: `make lock ARGS=--upgrade` renews all.
+lock: setup-dev
+	$(LOCK) $(ARGS) -o locks/worker.txt
+	$(LOCK) $(ARGS) --extra local -c locks/worker.txt -o locks/run.txt
+	$(LOCK) $(ARGS) --extra local --extra dev -c locks/run.txt -o locks/dev.txt
+
+clean: stop
+	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	    .import_linter_cache $(wildcard */__pycache__ */*/__pycache__ */*/*/__pycache__)
+
+clean-data: stop
+	@if [ -e "$(DATA)/.user-registry" ]; then rm -rf "$(DATA)" && echo "Removed $(DATA)."; \
+	elif [ -e "$(DATA)" ]; then echo "$(DATA) is not the registry's: left alone." >&2; exit 2; fi
+
+$(RUN): locks/run.txt pyproject.toml $(PY)
+	@echo "Installing what the registry needs (once; about a minute) ..."
+	$(call install,locks/run.txt)
+	@touch $@
+
+$(DEV): locks/dev.txt pyproject.toml $(PY)
+	@echo "Installing what developing needs (once; about two minutes) ..."
+	$(call install,locks/dev.txt)
+	@touch $(RUN) $@
+
+define install
+@if [ -e $(DIRTY) ]; then rm -rf $(VENV) && $(MAKE) --no-print-directory $(PY); fi
+@touch $(DIRTY)
+$(PIP) --require-hashes -r $(1)
+$(PIP) --no-deps --no-build-isolation -e .
+@rm $(DIRTY)
+endef
+
+FITS := import sys, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))
+
+# A broken link counts as missing: so a Python that was removed or replaced is noticed.
+$(PY):
+	@for python in $(or $(PYTHON),python3.11 python3); do \
+	    if "$$python" -c '$(FITS)' 2>/dev/null; then \
+	        rm -rf $(VENV) && exec "$$python" -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo "CPython 3.11 with its venv module is needed: name it, make PYTHON=/path/to/python3.11" >&2; \
+	exit 2

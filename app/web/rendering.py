@@ -1,0 +1,137 @@
+"""The pages as text: what is shown goes in, HTML comes out. It knows no web framework."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import orjson
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+#: Where the command lines on the pages send their requests, unless told otherwise.
+DEFAULT_BASE_URL: Final = "http://127.0.0.1:6066"
+
+_EXAMPLE: Final = {"id": "ada", "name": "Ada Lovelace", "email": "ada@example.com"}
+
+
+@dataclass(frozen=True, slots=True)
+class UserCard:
+    """A user as the pages show it; ``url`` is the address of the user's own page."""
+
+    id: str
+    name: str
+    email: str
+    status: str
+    registered_at: datetime
+    updated_at: datetime
+    version: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of the form, and what the browser should know of it."""
+
+    name: str
+    label: str
+    hint: str
+    max_length: int
+    autocomplete: str
+    # An address is not `type=email`: browsers refuse international ones, which are legal here.
+    input_mode: Literal["text", "email"] = "text"
+
+
+_FIELDS: Final = (
+    _Field("id", "Id", "Up to 128 characters. It is permanent: choose with care.", 128, "username"),
+    _Field("name", "Name", "As it should be shown, in any script.", 256, "name"),
+    _Field("email", "Email", "Belongs to one user only.", 254, "email", "email"),
+)
+
+_NEXT_STEPS: Final[Mapping[int, str]] = {
+    400: "Check the address, or look the user up from the home page.",
+    403: "Open the form on this site and send it from there.",
+    404: "Check the address, or start again from the home page.",
+    413: "Go back, shorten what you entered, and send it again.",
+    422: "Go back, correct what you entered, and send it again.",
+    429: "Wait a moment, then go back and try again.",
+    500: "Go back and try again; if it keeps happening, tell whoever runs this registry.",
+    503: "Wait a moment, then go back and try again.",
+}
+_NEXT_STEP: Final = "Go back and try again, or start from the home page."
+
+
+def _utc(moment: datetime) -> str:
+    """Return a time as people read it, whatever the locale of the process."""
+    moment = moment.astimezone(UTC)
+    return f"{moment.day} {moment:%b %Y, %H:%M:%S} UTC"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["utc"] = _utc
+    return environment
+
+
+_PAGES: Final = _environment()
+
+
+def _page(template: str, **shown: object) -> str:
+    return _PAGES.get_template(template).render(shown)
+
+
+def home(
+    latest: Sequence[UserCard],
+    unavailable: Sequence[str] = (),
+    base_url: str = DEFAULT_BASE_URL,
+) -> str:
+    """Return the first page: a search, the latest registrations, or how to make the first one.
+
+    ``unavailable`` names the workers that did not answer: the list may lack their users.
+    """
+    command = _registering_command(base_url)
+    return _page("home.html", latest=latest, unavailable=unavailable, command=command)
+
+
+def register(values: Mapping[str, str], errors: Mapping[str, str], problem: str | None) -> str:
+    """Return the form with what was entered, what is wrong by field, and what is wrong at all."""
+    return _page("register.html", fields=_FIELDS, values=values, errors=errors, problem=problem)
+
+
+def user(user: UserCard, banner: str | None, base_url: str = DEFAULT_BASE_URL) -> str:
+    """Return the page of a user, below a banner if there is something to say first."""
+    command = f"curl -H 'Accept: application/json' {shlex.quote(base_url + user.url)}"
+    return _page("user.html", user=user, banner=banner, command=command)
+
+
+def accepted(id: str, position: str, refresh_url: str) -> str:
+    """Return the page that waits for a registration to be applied: it leads to the user's page."""
+    return _page("accepted.html", id=id, position=position, refresh_url=refresh_url)
+
+
+def not_found(id: str) -> str:
+    """Return the page that says that nobody is registered under an id."""
+    return _page("not_found.html", id=id)
+
+
+def problem(status: int, title: str, detail: str) -> str:
+    """Return the page that tells of an error, and what to do next."""
+    next_step = _NEXT_STEPS.get(status, _NEXT_STEP)
+    return _page("problem.html", status=status, title=title, detail=detail, next_step=next_step)
+
+
+def _registering_command(base_url: str) -> str:
+    return " \\\n  ".join(
+        [
+            f"curl -X POST {shlex.quote(base_url + '/users')}",
+            "-H 'Content-Type: application/json'",
+            f"-d {shlex.quote(orjson.dumps(_EXAMPLE).decode())}",
+        ]
+    )

@@ -1,0 +1,61 @@
+"""The commands that the Makefile calls: run, stop, status."""
+
+import click
+
+from local import settings
+from local.broker import Broker
+from local.commands import OneLineErrors
+from local.console import say
+from local.folder import DataFolder
+from local.processes import stop as stop_process
+from local.supervisor import Supervisor
+from local.takeover import SUPERVISOR_GRACE_SECONDS, stop_workers
+
+EXIT_NOT_RUNNING = 1
+
+
+@click.group(cls=OneLineErrors)
+def local() -> None:
+    """Run the registry on this machine: Kafka and the workers."""
+
+
+@local.command()
+def run() -> None:
+    """Run everything until Ctrl-C."""
+    Supervisor(settings.load()).run()
+
+
+@local.command()
+def stop() -> None:
+    """Stop what runs on the data folder, and what a killed run left."""
+    folder = DataFolder(settings.load().data_dir)
+    supervisor = folder.supervisor.find()
+    if supervisor:
+        stop_process(supervisor, SUPERVISOR_GRACE_SECONDS)
+    workers = stop_workers(folder)
+    broker = Broker(folder.kafka).stop()
+    say("Stopped." if supervisor or workers or broker else "Not running.")
+
+
+@local.command()
+@click.pass_context
+def status(ctx: click.Context) -> None:
+    """Tell what runs on the data folder: exit status 0 if a supervisor does, 1 if not."""
+    wanted = settings.load()
+    folder = DataFolder(wanted.data_dir)
+    for line in parts(folder):
+        say(line)
+    if not folder.supervisor.find():
+        say(f"not running: data in {folder.path}")
+        ctx.exit(EXIT_NOT_RUNNING)
+
+
+def parts(folder: DataFolder) -> list[str]:
+    """Return a line for each process that runs on a data folder."""
+    records = {"supervisor": folder.supervisor.read(), "broker": Broker(folder.kafka).status()}
+    records |= {file.path.stem: file.read() for file in folder.worker_records()}
+    return [
+        f"{name} running: process {record.pid}, port {record.port}"
+        for name, record in records.items()
+        if record and record.find()
+    ]

@@ -1,0 +1,63 @@
+"""What this machine has to offer: ports and room on the disk."""
+
+import random
+import shutil
+import socket
+from pathlib import Path
+
+from local.errors import DataFolderError, PortTakenError
+
+#: Everything listens here, and nowhere else.
+HOST = "127.0.0.1"
+#: Where free ports are looked for: below those that systems give to outgoing connections, one of
+#: which could otherwise take a port between the choice and its use.
+FREE_PORTS = range(20_000, 32_000)
+#: What must be free before anything is started: room for Kafka's first segments and the tables.
+MINIMUM_FREE_BYTES = 1024**3
+
+
+def free_port(besides: int = 0) -> int:
+    """Return a port that nothing listens on at the moment, another one than ``besides``."""
+    candidates = random.sample(FREE_PORTS, len(FREE_PORTS))
+    return next(port for port in candidates if port != besides and is_free(port))
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on a port."""
+    with socket.socket() as probe:
+        # As servers do: a port whose last connections are still closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def require_port(port: int, setting: str) -> None:
+    """Raise `PortTakenError` unless a server could listen on a port."""
+    if not is_free(port):
+        raise PortTakenError(
+            f"port {port} is used by another program: end it, or choose another ({setting})"
+        )
+
+
+def require_folder(folder: Path) -> None:
+    """Make a folder unless it is there; raise `DataFolderError` if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("yes")
+        probe.unlink()
+    except OSError as error:
+        raise DataFolderError(f"{folder} cannot be written to: {error.strerror}") from None
+
+
+def require_room(folder: Path, minimum_bytes: int = MINIMUM_FREE_BYTES) -> None:
+    """Raise `DataFolderError` if the disk of a folder has too little room."""
+    free = shutil.disk_usage(folder).free
+    if free < minimum_bytes:
+        raise DataFolderError(
+            f"{folder} has {free // 1024**2} MiB free, and at least {minimum_bytes // 1024**2} MiB "
+            "are needed: make room, or set DATA_DIR to a folder on another disk"
+        )

@@ -1,0 +1,39 @@
+"""Does something answer? An open port is not enough: Kafka and the workers are really asked."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+PROBE_TIMEOUT_SECONDS = 2.0
+
+
+def kafka_answers(brokers: str) -> bool:
+    """Tell whether a Kafka cluster answers at ``host:port[,host:port…]`` with a live broker."""
+    try:
+        return asyncio.run(asyncio.wait_for(_has_brokers(brokers), PROBE_TIMEOUT_SECONDS))
+    except TimeoutError:
+        return False
+
+
+async def _has_brokers(brokers: str) -> bool:
+    client = AIOKafkaClient(bootstrap_servers=brokers)
+    try:
+        await client.bootstrap()
+        return bool(client.cluster.brokers())
+    except KafkaError:
+        return False
+    finally:
+        await client.close()
+
+
+def http_answers_ok(url: str) -> bool:
+    """Tell whether a GET of a URL is answered with status 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            return bool(answer.status == HTTPStatus.OK)
+    except (OSError, ValueError):  # urllib's and http's errors are OSError or ValueError
+        return False

@@ -1,0 +1,56 @@
+"""The settings of `make run`: the workers' own, and how many run on which broker."""
+
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from app.settings import Port, Settings, describe
+from local.errors import SettingsError
+
+HIGHEST_PORT = 65535
+#: Addresses that stand for all of a machine's; from the machine itself, loopback reaches them.
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked for, not bound to
+
+
+class LocalSettings(Settings):
+    """The workers' settings, ``web_port`` being the first one's, and those of their supervisor."""
+
+    workers: int = Field(1, ge=1, le=64, description="Workers to run, each a process.")
+    broker_port: Port = Field(9092, description="Port of the broker that `make run` brings.")
+
+    @model_validator(mode="after")
+    def _names_one_worker(self) -> Self:
+        if self.workers > 1 and (self.worker_id or self.web_url):
+            raise ValueError(f"WORKER_ID, WEB_URL: unset them, as {self.workers} workers differ")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.web_ports[-1] > HIGHEST_PORT:
+            raise ValueError(f"WEB_PORT: {self.workers} workers need ports up to {HIGHEST_PORT}")
+        if self.brings_broker and self.broker_port in self.web_ports:
+            raise ValueError(f"BROKER_PORT: {self.broker_port} is a port of the workers")
+        return self
+
+    @property
+    def brings_broker(self) -> bool:
+        """Whether a broker is to be run here, because KAFKA_BROKERS names none."""
+        return "kafka_brokers" not in self.model_fields_set
+
+    @property
+    def web_ports(self) -> range:
+        """The ports of the workers."""
+        return range(self.web_port, self.web_port + self.workers)
+
+    def url_of(self, port: int) -> str:
+        """Return where a worker is reached from this machine, without a slash at the end."""
+        host = ANY_ADDRESS.get(self.web_host, self.web_host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def load() -> LocalSettings:
+    """Return the settings, or raise `SettingsError` with a line for each mistake."""
+    try:
+        return LocalSettings()
+    except ValidationError as error:
+        raise SettingsError(describe(error)) from None

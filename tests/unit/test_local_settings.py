@@ -1,0 +1,82 @@
+"""The settings of `make run`: one line about the first that is wrong."""
+
+import pytest
+
+from local.errors import SettingsError
+from local.settings import LocalSettings, load
+
+NAMES = [name.upper() for name in LocalSettings.model_fields]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_settings_there_is_one_worker_on_the_documented_ports() -> None:
+    settings = load()
+    assert list(settings.web_ports) == [6066]
+    assert settings.broker_port == 9092
+    assert settings.brings_broker
+
+
+def test_an_empty_setting_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BROKERS", "")
+    monkeypatch.setenv("WORKERS", "")
+    assert (load().brings_broker, load().workers) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("WORKERS", "0", "WORKERS: must be at least 1 (got 0)"),
+        ("WORKERS", "two", "WORKERS: must be a whole number (got two)"),
+        ("WEB_PORT", "65536", "WEB_PORT: must be at most 65535 (got 65536)"),
+        ("PARTITIONS", "0", "PARTITIONS: must be at least 1 (got 0)"),
+        ("BROKER_PORT", "6066", "BROKER_PORT: 6066 is a port of the workers"),
+        (
+            "KAFKA_BROKERS",
+            "there",
+            "KAFKA_BROKERS: must be host:port, several separated by commas (got there)",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert str(raised.value) == line
+
+
+def test_the_ports_of_all_workers_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_PORT", "65535")
+    monkeypatch.setenv("WORKERS", "2")
+    with pytest.raises(SettingsError, match=r"^WEB_PORT: 2 workers need ports up to 65535$"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["WORKER_ID", "WEB_URL"])
+def test_what_names_one_worker_is_refused_for_two(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://here" if name == "WEB_URL" else "here")
+    assert load().workers == 1
+    monkeypatch.setenv("WORKERS", "2")
+    with pytest.raises(SettingsError, match=r"^WORKER_ID, WEB_URL: unset them"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:1"),
+        ("localhost", "http://localhost:1"),
+    ],
+)
+def test_a_worker_is_reached_from_this_machine(host: str, url: str) -> None:
+    assert LocalSettings(web_host=host, allow_open_bind=True).url_of(1) == url
