@@ -28,7 +28,7 @@ async def home(request: web.Request) -> web.Response:
     """Show the search box and the newest registrations."""
     newest = await services(request).lookups.newest()
     cards = [card(user) for user in newest.users]
-    return page(rendering.home(cards, unavailable=newest.unavailable))
+    return page(rendering.home(cards, newest.unavailable, _base_url(request)))
 
 
 @routes.get("/register")
@@ -60,7 +60,8 @@ def show_user(request: web.Request, user_id: str, user: User | None) -> web.Resp
     after = request.query.get("after")
     if user is not None:
         superseded = after is not None and after != user.position
-        return page(rendering.user(card(user), _SUPERSEDED if superseded else None))
+        banner = _SUPERSEDED if superseded else None
+        return page(rendering.user(card(user), banner, _base_url(request)))
     if after is not None:
         return page(rendering.accepted(user_id, after, _after(user_id, after)), 202)
     return page(rendering.not_found(user_id), 404)
@@ -78,6 +79,11 @@ def card(user: User) -> UserCard:
         version=user.version,
         url=user_url(user.id),
     )
+
+
+def _base_url(request: web.Request) -> str:
+    """Return the address at which this client reaches the worker."""
+    return f"{request.scheme}://{request.host}"
 
 
 def _after(user_id: str, position: str) -> str:

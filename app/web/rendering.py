@@ -46,7 +46,7 @@ class _Field:
 _FIELDS: Final = (
     _Field("id", "Id", "Up to 128 characters. It is permanent: choose with care.", 128, "username"),
     _Field("name", "Name", "As it should be shown, in any script.", 256, "name"),
-    _Field("email", "Email", "Belongs to one user only.", 254, "email", "email"),
+    _Field("email", "Email", "Such as ada@example.com; international ones too.", 254, "email", "email"),
 )
 
 _NEXT_STEPS: Final[Mapping[int, str]] = {

@@ -1,0 +1,170 @@
+"""The pages in a real browser: register, see it listed, search, open; by keyboard; on a phone."""
+
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.web.urls import user_url
+from tests.browser.conftest import PHONE
+from tests.worker import Worker
+
+Screenshot = Callable[[str], Path]
+
+
+def fresh(prefix: str = "page") -> str:
+    """Return an id that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def fill_form(page: Page, user_id: str, name: str, email: str = "ada@example.com") -> None:
+    """Fill the form in and send it."""
+    page.goto("/register")
+    page.get_by_label("Id").fill(user_id)
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Email").fill(email)
+    page.get_by_role("button", name="Register").click()
+
+
+def expect_user(page: Page, name: str) -> None:
+    """Expect the page of a user."""
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+
+
+def post(worker: Worker, user_id: str, name: str) -> None:
+    """Register a user without a browser, and wait until it is found."""
+    worker.post("/users", json={"id": user_id, "name": name, "email": "ada@example.com"})
+    worker.wait_for_user(user_id)
+
+
+def test_a_person_registers_and_sees_the_user_and_the_list(
+    page: Page, screenshot: Screenshot
+) -> None:
+    user_id, name = fresh("ada"), "Ada Lovelace"
+    page.goto("/register")
+    screenshot("register")
+    fill_form(page, user_id, name)
+    expect_user(page, name)
+    expect(page.get_by_text(user_id, exact=True)).to_be_visible()
+    screenshot("user")
+    page.get_by_role("navigation").get_by_role("link", name="Home").click()
+    listed = page.get_by_role("listitem").filter(has_text=user_id)
+    expect(listed).to_be_visible()
+    screenshot("home")
+    listed.get_by_role("link").click()
+    expect_user(page, name)
+
+
+def test_a_user_is_found_by_id(page: Page, worker: Worker) -> None:
+    user_id = fresh()
+    post(worker, user_id, "Grace Hopper")
+    page.goto("/")
+    page.get_by_role("search").get_by_role("textbox").fill(user_id)
+    page.get_by_role("search").get_by_role("button").click()
+    expect_user(page, "Grace Hopper")
+
+
+def test_an_unknown_id_is_told_with_a_way_on(page: Page, screenshot: Screenshot) -> None:
+    page.goto("/")
+    page.get_by_role("search").get_by_role("textbox").fill("nobody at all")
+    page.get_by_role("search").get_by_role("button").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("No such user")
+    expect(page.get_by_role("main")).to_contain_text("nobody at all")
+    screenshot("not-found")
+    page.get_by_role("main").get_by_role("link", name="Register").click()
+    expect(page).to_have_url(re.compile("/register$"))
+
+
+def test_a_mistake_is_told_beside_its_field_and_costs_no_typing(
+    page: Page, screenshot: Screenshot
+) -> None:
+    user_id = fresh()
+    fill_form(page, user_id, "Ada", "nonsense")
+    email = page.get_by_label("Email")
+    expect(email).to_have_attribute("aria-invalid", "true")
+    expect(email).to_have_accessible_description(re.compile("Must be an email address"))
+    expect(email).to_have_value("nonsense")
+    expect(page.get_by_label("Id")).to_have_value(user_id)
+    screenshot("register-errors")
+    email.fill("ada@example.com")
+    page.get_by_role("button", name="Register").click()
+    expect_user(page, "Ada")
+
+
+def test_who_comes_second_sees_what_stands(page: Page, worker: Worker) -> None:
+    user_id = fresh()
+    post(worker, user_id, "The First")
+    fill_form(page, user_id, "The Second")
+    expect_user(page, "The First")
+    expect(page.get_by_role("status")).to_contain_text("the registration that stands")
+
+
+def test_a_name_is_text_whatever_it_looks_like(page: Page) -> None:
+    name = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    user_id = fresh()
+    fill_form(page, user_id, name)
+    expect_user(page, name)
+    page.goto("/")
+    expect(page.get_by_role("listitem").filter(has_text=user_id)).to_contain_text(name)
+
+
+@pytest.mark.parametrize(
+    "user_id", ["..", ".", "a/b?c#d%2F é😀", "100%", "<b>&amp;", 'quo"te', "\u202eabc", "/"]
+)
+def test_odd_ids_work_by_clicking(page: Page, user_id: str) -> None:
+    unique = user_id if user_id in {".", ".."} else f"{user_id}{uuid.uuid4().hex[:8]}"
+    fill_form(page, unique, f"Odd {unique}")
+    expect_user(page, f"Odd {unique}")
+    page.goto("/")
+    page.get_by_role("listitem").filter(has_text=f"Odd {unique}").first.get_by_role("link").click()
+    expect_user(page, f"Odd {unique}")
+    assert page.url.endswith(user_url(unique))
+
+
+def test_the_form_works_by_keyboard_alone(page: Page) -> None:
+    page.goto("/register")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    for text in (fresh(), "Kay Board", "kay@example.com"):
+        page.keyboard.press("Tab")
+        page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    expect_user(page, "Kay Board")
+
+
+def test_the_form_works_without_scripts(page: Page) -> None:
+    page.route("**/*.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
+    fill_form(page, fresh(), "No Scripts")
+    expect_user(page, "No Scripts")
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, worker: Worker, screenshot: Screenshot) -> None:
+    user_id = ("x" * 100 + uuid.uuid4().hex)[:128]
+    post(worker, user_id, "Ž" * 256)
+    page.set_viewport_size(PHONE)
+    shown = {
+        "home": "/",
+        "register": "/register",
+        "user": user_url(user_id),
+        "not-found": "/users/" + "y" * 128,
+    }
+    for name, path in shown.items():
+        page.goto(path)
+        screenshot(f"{name}-phone")
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+
+
+def test_pages_are_dark_for_who_likes_it_dark(page: Page, screenshot: Screenshot) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    page.goto("/")
+    light = page.evaluate(background)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(background) != light
+    screenshot("home-dark")
+    page.goto("/register")
+    screenshot("register-dark")
