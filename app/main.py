@@ -37,7 +37,7 @@ registry_topics = topics.declare(_settings)
 
 app = Registry(
     _settings.app_id,
-    broker=[f"kafka://{broker}" for broker in _settings.kafka_brokers.split(",")],
+    broker=[f"registry://{broker}" for broker in _settings.kafka_brokers.split(",")],
     autodiscover=["app.agents"],
     datadir=str(_settings.data_dir),
     store="registry://",

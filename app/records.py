@@ -122,6 +122,8 @@ def field_errors(error: ValidationError) -> list[FieldError]:
 
 
 def _field_error(location: tuple[int | str, ...], message: str, kind: str) -> FieldError:
-    if kind == "string_pattern_mismatch" and location:
+    if kind == "string_too_short":
+        message = "Must not be empty"
+    elif kind == "string_pattern_mismatch" and location:
         message = _PATTERN_DETAIL.get(str(location[-1]), message)
     return FieldError(location, message, kind)

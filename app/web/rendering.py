@@ -1,5 +1,6 @@
 """The pages as text: what is shown goes in, HTML comes out. It knows no web framework."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 #: Where the command lines on the pages send their requests, unless told otherwise.
@@ -46,7 +46,9 @@ class _Field:
 _FIELDS: Final = (
     _Field("id", "Id", "Up to 128 characters. It is permanent: choose with care.", 128, "username"),
     _Field("name", "Name", "As it should be shown, in any script.", 256, "name"),
-    _Field("email", "Email", "Such as ada@example.com; international ones too.", 254, "email", "email"),
+    _Field(
+        "email", "Email", "Such as ada@example.com; international ones too.", 254, "email", "email"
+    ),
 )
 
 _NEXT_STEPS: Final[Mapping[int, str]] = {
@@ -132,6 +134,6 @@ def _registering_command(base_url: str) -> str:
         [
             f"curl -X POST {shlex.quote(base_url + '/users')}",
             "-H 'Content-Type: application/json'",
-            f"-d {shlex.quote(orjson.dumps(_EXAMPLE).decode())}",
+            f"-d {shlex.quote(json.dumps(_EXAMPLE))}",
         ]
     )

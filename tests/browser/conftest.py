@@ -57,8 +57,10 @@ def page(context: BrowserContext) -> Iterator[Page]:
 
 
 def _complaint(message: ConsoleMessage) -> list[str]:
-    # A page with an error status is reported as a resource that failed to load; it is meant.
-    meant = message.text.startswith("Failed to load resource: the server responded with a status")
+    # A page whose own status is an error is reported as a resource that failed; it is meant.
+    page = message.page
+    failed = message.text.startswith("Failed to load resource: the server responded with a status")
+    meant = failed and page is not None and message.location["url"] == page.url
     return [message.text] if message.type in {"error", "warning"} and not meant else []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from app.web.urls import user_url
 from tests.browser.conftest import PHONE
@@ -137,10 +137,11 @@ def test_the_form_works_by_keyboard_alone(page: Page) -> None:
     expect_user(page, "Kay Board")
 
 
-def test_the_form_works_without_scripts(page: Page) -> None:
-    page.route("**/*.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
-    fill_form(page, fresh(), "No Scripts")
-    expect_user(page, "No Scripts")
+def test_the_form_works_without_scripts(browser: Browser, registry_url: str) -> None:
+    with browser.new_context(base_url=registry_url, java_script_enabled=False) as context:
+        page = context.new_page()
+        fill_form(page, fresh(), "No Scripts")
+        expect_user(page, "No Scripts")
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, worker: Worker, screenshot: Screenshot) -> None:

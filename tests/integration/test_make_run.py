@@ -18,6 +18,7 @@ from local.kafka import PROJECT
 from local.machine import HOST, free_port
 from tests.terminal import CTRL_C, Terminal
 
+MAKES_OWN = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
 READY_SECONDS = 60
 STOP_SECONDS = 10
 VISIBLE_SECONDS = 15
@@ -31,7 +32,9 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = DataFolder(folder / "data")
         self.web_port = free_port()
-        self.env = os.environ | {
+        # Make's own variables would tell the make that is tested that another one called it.
+        outside = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
+        self.env = outside | {
             "BROKER_PORT": str(free_port(besides=self.web_port)),
             "DATA_DIR": str(self.folder.path),
             "KAFKA_BROKERS": "",

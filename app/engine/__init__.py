@@ -1,0 +1,1 @@
+"""What makes Faust safe below our agents: consumption without holes."""
