@@ -18,14 +18,14 @@ ARGS   :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run stop status test check lint types imports format bench soak \
+.PHONY: help setup setup-dev run stop status test check lint types imports format bench \
         lock clean clean-data
 
 define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
 make stop        end what runs        make status      tell what runs
 make test        all tests            make check       lint, types, imports and the fast tests
-make bench       measure              make soak        run long, and watch for leaks
+make bench       measure, on a broker of its own
 make format      tidy the code        make lock        renew the lock files
 make clean       stop, and remove all that was installed or built; the data stays
 make clean-data  stop, and remove the data (DATA_DIR, ./data unless set)
@@ -71,9 +71,6 @@ format: setup-dev
 
 bench: setup-dev
 	$(PY) -m bench $(ARGS)
-
-soak: setup-dev
-	$(PY) -m bench.soak $(ARGS)
 
 # Versions stay as they are unless they must move: `make lock ARGS=--upgrade` renews all.
 lock: setup-dev
