@@ -8,6 +8,7 @@ a bare machine lacks. All of it lives in ``.cache/``.
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,9 @@ BROWSER = CACHE / "chromium"
 
 #: Under pytest's own limit for a test, so that the error tells what was slow.
 INSTALL_TIMEOUT_SECONDS = 100
+
+#: npm and Node say why they failed in one line, with others before and after it.
+CAUSE = re.compile(r"\b\w*Error: |^npm error (?!code |errno |syscall |path )")
 
 #: As root, Chromium cannot have its sandbox; and it must not call home.
 CHROMIUM_ARGUMENTS = (
@@ -77,7 +81,7 @@ def run_script(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{name} failed: {_last_line(done.stderr)}")
+        raise RuntimeError(f"{name} failed: {_cause(done.stderr)}")
     return done.stdout
 
 
@@ -89,7 +93,10 @@ def install_node_packages() -> Path:
     with _only_one(PACKAGES):
         _once(PACKAGES, _install)
         for script in SOURCES.glob("*.mjs"):
-            shutil.copy(script, PACKAGES)
+            # In one step: another process may be about to run the one that is there.
+            arriving = PACKAGES / f"{script.name}.new"
+            shutil.copy(script, arriving)
+            arriving.replace(PACKAGES / script.name)
     return PACKAGES
 
 
@@ -116,20 +123,24 @@ def _install() -> None:
         "--omit=peer",
         "--no-audit",
         "--no-fund",
+        # npm's own pauses add up to over a minute before it says that no registry answers.
+        "--fetch-retries=5",
+        "--fetch-retry-mintimeout=1000",
+        "--fetch-retry-maxtimeout=5000",
         "--cache",
         str(CACHE / "npm"),
     ]
     done = subprocess.run(
         [node(), npm, "ci", *options],
         cwd=PACKAGES,
-        env={**os.environ, "PATH": f"{node().parent}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{node().parent}:{os.environ.get('PATH', os.defpath)}"},
         capture_output=True,
         text=True,
         timeout=INSTALL_TIMEOUT_SECONDS,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"npm ci failed: {_last_line(done.stderr)}")
+        raise RuntimeError(f"npm ci failed: {_cause(done.stderr)}")
 
 
 def _unpack_chromium() -> None:
@@ -150,8 +161,8 @@ def _once(folder: Path, fill: Callable[[], None]) -> None:
     stamp.write_text(wanted)
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no word of why"])[-1]
+def _cause(stderr: str) -> str:
+    return next(filter(CAUSE.search, stderr.splitlines()), "no word of why")
 
 
 def _node_root() -> Path:

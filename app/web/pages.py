@@ -6,6 +6,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 from pydantic import ValidationError
 
+from app.positions import Position
 from app.records import Registration, User, field_errors
 from app.web import rendering
 from app.web.negotiation import page
@@ -58,6 +59,8 @@ def show_user(request: web.Request, user_id: str, user: User | None) -> web.Resp
     that this registration did not count.
     """
     after = request.query.get("after")
+    if after is not None:
+        Position.parse(after)  # raises: nothing is waited for that cannot come
     if user is not None:
         superseded = after is not None and after != user.position
         banner = _SUPERSEDED if superseded else None

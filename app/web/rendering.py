@@ -37,10 +37,18 @@ class _Field:
     name: str
     label: str
     hint: str
-    max_length: int
+    max_characters: int
     autocomplete: str
     # An address is not `type=email`: browsers refuse international ones, which are legal here.
     input_mode: Literal["text", "email"] = "text"
+
+    @property
+    def max_length(self) -> int:
+        """What no legal value is longer than, in UTF-16 units as browsers count: an emoji is two.
+
+        A tighter limit would cut legal values without a word; the server tells of what is too long.
+        """
+        return 2 * self.max_characters
 
 
 _FIELDS: Final = (

@@ -125,6 +125,13 @@ def test_odd_ids_work_by_clicking(page: Page, user_id: str) -> None:
     assert page.url.endswith(user_url(unique))
 
 
+def test_the_longest_id_may_be_emoji(page: Page) -> None:
+    user_id = uuid.uuid4().hex + "\N{GRINNING FACE}" * 96
+    fill_form(page, user_id, "Emoji")
+    expect_user(page, "Emoji")
+    expect(page.get_by_text(user_id, exact=True)).to_be_visible()
+
+
 def test_the_form_works_by_keyboard_alone(page: Page) -> None:
     page.goto("/register")
     page.keyboard.press("Tab")

@@ -6,6 +6,7 @@ import pytest
 from yarl import URL
 
 from app.errors import BrokerUnavailableError
+from app.positions import Position
 from app.web.urls import user_url
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
@@ -74,7 +75,12 @@ async def test_who_comes_second_is_told(client: Client, lookups: FakeLookups) ->
     assert "the registration that stands" not in await page(
         client, f"/users/ada?after={user.position}"
     )
-    assert "the registration that stands" in await page(client, "/users/ada?after=AAAA")
+    other = Position(7, 7).token()
+    assert "the registration that stands" in await page(client, f"/users/ada?after={other}")
+
+
+async def test_a_position_that_is_none_is_not_waited_for(client: Client) -> None:
+    assert "Not a position token" in await page(client, "/users/ada?after=garbage", status=400)
 
 
 async def test_the_form_of_a_dot_id_leads_to_its_query_address(client: Client) -> None:

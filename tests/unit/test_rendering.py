@@ -209,8 +209,9 @@ def test_the_form_sends_what_the_server_takes() -> None:
     page = Page(rendering.register({}, {}, None))
     form = page.one("form")
     assert (form["action"], form["method"]) == ("/register", "post")
+    # Browsers count UTF-16 units, of which a character has two at most.
     limits = {field["name"]: field["maxlength"] for field in page.all("input")}
-    assert limits == {"id": "128", "name": "256", "email": "254"}
+    assert limits == {"id": "256", "name": "512", "email": "508"}
     assert all("required" in field for field in page.all("input"))
     email = page.one("input", name="email")
     assert (email["type"], email["inputmode"], email["autocomplete"]) == ("text", "email", "email")
