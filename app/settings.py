@@ -137,7 +137,9 @@ def _line(mistake: ErrorDetails) -> str:
 def _in_words(name: str, mistake: ErrorDetails) -> str:
     if mistake["type"] == "string_pattern_mismatch":
         return _PATTERNS.get(name, "must be letters, digits, '.', '_' and '-'")
-    return _WORDS.get(mistake["type"], mistake["msg"]).format(**mistake.get("ctx", {}))
+    words = _WORDS.get(mistake["type"])
+    # pydantic's own text is no template: it may hold braces of the input.
+    return words.format(**mistake.get("ctx", {})) if words else mistake["msg"]
 
 
 def load() -> Settings:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +70,8 @@ def run_script(
     name: str, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
 ) -> str:
     """Run a script of ``tests/node`` on the installed packages; return what it prints."""
-    folder = install_node_packages()
-    done = subprocess.run(
-        [node(), folder / name, *arguments],
-        input=stdin,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name} failed: {_cause(done.stderr)}")
-    return done.stdout
+    script = install_node_packages() / name
+    return _run_node([script, *arguments], name, stdin=stdin, environment=environment or {})
 
 
 def install_node_packages() -> Path:
@@ -130,17 +119,28 @@ def _install() -> None:
         "--cache",
         str(CACHE / "npm"),
     ]
+    # npm starts Node again, by its name.
+    path = f"{node().parent}:{os.environ.get('PATH', os.defpath)}"
+    _run_node([npm, "ci", *options], "npm ci", environment={"PATH": path})
+
+
+def _run_node(
+    arguments: Sequence[str | Path], what: str, *, environment: Mapping[str, str], stdin: str = ""
+) -> str:
+    """Run Node in the folder of the packages; return what it prints, or raise one line of why."""
     done = subprocess.run(
-        [node(), npm, "ci", *options],
+        [node(), *arguments],
         cwd=PACKAGES,
-        env={**os.environ, "PATH": f"{node().parent}:{os.environ.get('PATH', os.defpath)}"},
+        input=stdin,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=INSTALL_TIMEOUT_SECONDS,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"npm ci failed: {_cause(done.stderr)}")
+        raise RuntimeError(f"{what} failed: {_cause(done.stderr)}")
+    return done.stdout
 
 
 def _unpack_chromium() -> None:
