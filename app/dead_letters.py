@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from app.errors import UnreadableRecordError
-from app.records import Headers
+from app.positions import Position
+from app.records import Headers, Outgoing
 from app.registration import Arrival
 from app.topics import MAX_DEAD_LETTER_BYTES
 
@@ -16,38 +17,41 @@ _KEPT_OF_TOO_LARGE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """The record for the dead-letter topic; key and value are the original's."""
+class DeadLetters:
+    """Makes dead letters of the records of one topic, for another."""
 
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
+    source: str
+    topic: str
 
+    def letter(self, partition: int, arrival: Arrival, error: UnreadableRecordError) -> Outgoing:
+        """Return the dead letter for a record that could not be applied, its bytes unchanged."""
+        reasons = self._reasons(Position(partition, arrival.offset), arrival.timestamp, error)
+        size = len(arrival.key or b"") + len(arrival.value or b"") + _bytes_of(arrival.headers)
+        if size <= MAX_DEAD_LETTER_BYTES - _ROOM_FOR_FRAMING_BYTES:
+            headers = [*arrival.headers, *reasons]
+            return Outgoing(self.topic, partition, arrival.key, arrival.value, None, headers)
+        return Outgoing(
+            self.topic,
+            partition,
+            _beginning(arrival.key),
+            _beginning(arrival.value),
+            None,
+            [*reasons, ("truncated-from-bytes", str(size).encode())],
+        )
 
-def dead_letter(arrival: Arrival, error: UnreadableRecordError, topic: str) -> DeadLetter:
-    """Return the dead letter for a record of ``topic`` that could not be applied."""
-    reasons = _reasons(arrival, error, topic)
-    size = len(arrival.key or b"") + len(arrival.value or b"") + _bytes_of(arrival.headers)
-    if size <= MAX_DEAD_LETTER_BYTES - _ROOM_FOR_FRAMING_BYTES:
-        return DeadLetter(arrival.key, arrival.value, [*arrival.headers, *reasons])
-    return DeadLetter(
-        _beginning(arrival.key),
-        _beginning(arrival.value),
-        [*reasons, ("truncated-from-bytes", str(size).encode())],
-    )
-
-
-def _reasons(arrival: Arrival, error: UnreadableRecordError, topic: str) -> Headers:
-    reasons = {
-        "error": error.cause,
-        "error-detail": str(error)[:_MAX_DETAIL_CHARACTERS],
-        "source-topic": topic,
-        "source-partition": arrival.position.partition,
-        "source-offset": arrival.position.offset,
-        "source-position": arrival.position.token(),
-        "source-timestamp-ms": arrival.timestamp_ms,
-    }
-    return [(name, str(reason).encode()) for name, reason in reasons.items()]
+    def _reasons(
+        self, position: Position, timestamp_ms: int, error: UnreadableRecordError
+    ) -> Headers:
+        reasons = {
+            "error": error.cause,
+            "error-detail": str(error)[:_MAX_DETAIL_CHARACTERS],
+            "source-topic": self.source,
+            "source-partition": position.partition,
+            "source-offset": position.offset,
+            "source-position": position.token(),
+            "source-timestamp-ms": timestamp_ms,
+        }
+        return [(name, str(reason).encode()) for name, reason in reasons.items()]
 
 
 def _bytes_of(headers: Headers) -> int:

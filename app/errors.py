@@ -41,5 +41,17 @@ class ApplyError(RegistryError):
     """Records cannot be applied, for a reason that is not theirs; the worker ends."""
 
 
+class NotWrittenError(RegistryError):
+    """A transaction may not have been committed; what it was to write must be tried again."""
+
+
+class FencedError(RegistryError):
+    """Another worker owns the partition now; nothing of this one's batch was written."""
+
+
+class StoreError(RegistryError):
+    """The database on this machine cannot be read or written."""
+
+
 class NotReadyError(RegistryError):
     """The worker that owns the asked partition cannot answer at the moment."""

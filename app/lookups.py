@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import quote
 
 import aiohttp
 import faust
-from faust.types import TP
 from pydantic import TypeAdapter, ValidationError
 
+from app.engine.takeover import TableManager
 from app.errors import NotReadyError
 from app.keys import encode_key, partition_of
 from app.records import User
@@ -66,7 +66,7 @@ class Lookups:
         partition = partition_of(encode_key(user_id), self._partitions)
         if partition in self._owned():
             row = self._users.find(partition, user_id)
-            return row and row.public()
+            return None if row is None else row.public()
         if forwarded:
             raise NotReadyError("this worker does not own the user's partition")
         return await self._ask_owner(partition, user_id)
@@ -84,27 +84,21 @@ class Lookups:
         )
 
     def _newest_of(self, partition: int) -> list[User]:
-        # A registration is listed a moment before its row is there.
-        ids = [registered.id for registered in self._recent.newest(partition)]
-        return [row.public() for row in self._users.find_many(partition, ids).values()]
+        keys = [encode_key(registered.id) for registered in self._recent.newest(partition)]
+        return [row.public() for row in self._users.find_many(partition, keys).values()]
 
     def is_ready(self) -> bool:
         """Return whether this worker's part of the tables can be asked."""
         return bool(self._app.tables.actives_ready) and not self._app.rebalancing
 
-    def _changelog(self) -> str:
-        return self._users.table.changelog_topic.get_topic_name()
-
     def _owned(self) -> set[int]:
         """Return the partitions that this worker owns and has recovered."""
-        if not self.is_ready():
-            return set()
-        actives: set[TP] = self._app.assignor.assigned_actives()
-        return {tp.partition for tp in actives if tp.topic == self._changelog()}
+        owned = cast(TableManager, self._app.tables).partitions.owned()
+        return {partition.number for partition in owned if partition.is_open}
 
     def _workers(self) -> Mapping[str, list[int]]:
         """Return the partitions of every worker of the group, by the worker's URL."""
-        topic = self._changelog()
+        topic = self._users.store.table.changelog_topic.get_topic_name()
         distribution = self._app.assignor.table_metadata(topic)
         return {url: topics.get(topic, []) for url, topics in distribution.items()}
 

@@ -1,18 +1,18 @@
 """The Faust app and what it discovers; nothing else."""
 
+import re
+
 import faust
 from faust.app.base import BootStrategy
 from mode.types import ServiceT
 
 from app import topics
+from app.engine.folding import MAX_FOLD_RECORDS
+from app.engine.takeover import TableManager
 from app.logs import logging_config
 from app.producer import Producer
-from app.settings import settings
+from app.settings import Settings, settings
 
-#: A dead worker's partitions move after this long; a restarted one takes its own at once, because
-#: it joins under the same name (static membership).
-SESSION_TIMEOUT_SECONDS = 10.0
-HEARTBEAT_SECONDS = 3.0
 REBALANCE_TIMEOUT_SECONDS = 30.0
 
 _settings = settings()
@@ -32,6 +32,15 @@ class Registry(faust.App):
     BootStrategy = _Boot
 
 
+def _member_name(settings: Settings) -> str:
+    """Return the worker's name in the group: that of one before it at the same place.
+
+    The broker gives it the assignment of that one at once, and Faust refuses one for another URL.
+    """
+    place = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.url.split("//")[1])
+    return f"{settings.worker_id or settings.app_id}-{place}"
+
+
 producer = Producer(_settings)
 registry_topics = topics.declare(_settings)
 
@@ -48,11 +57,15 @@ app = Registry(
     topic_allow_declare=False,
     topic_disable_leader=True,
     topic_partitions=_settings.partitions,
-    consumer_group_instance_id=_settings.worker_id
-    or f"{_settings.app_id}-{_settings.url.split('//')[1].replace(':', '-')}",
+    table_standby_replicas=_settings.standby_replicas,
+    TableManager=TableManager,
+    broker_max_poll_records=MAX_FOLD_RECORDS,
+    consumer_group_instance_id=_member_name(_settings),
     consumer_auto_offset_reset="earliest",
-    broker_session_timeout=SESSION_TIMEOUT_SECONDS,
-    broker_heartbeat_interval=HEARTBEAT_SECONDS,
+    # A dead worker's partitions move after this long; a restarted one takes its own at once, as
+    # it joins under the same name (static membership).
+    broker_session_timeout=_settings.session_timeout_seconds,
+    broker_heartbeat_interval=_settings.session_timeout_seconds / 4,
     broker_rebalance_timeout=REBALANCE_TIMEOUT_SECONDS,
     broker_commit_interval=1.0,
     logging_config=logging_config(_settings),

@@ -15,7 +15,7 @@ from app.settings import Settings
 def checked(settings: Settings) -> Iterator[None]:
     """Check port and folder, and hold the folder while a worker runs; raise `SettingsError`."""
     _require_port(settings.web_host, settings.web_port)
-    with _locked_file(settings.data_dir):
+    with locked(settings.data_dir):
         yield
 
 
@@ -29,7 +29,8 @@ def _require_port(host: str, port: int) -> None:
         raise SettingsError(f"WEB_PORT: cannot listen on {host}:{port}: {_why(error)}") from None
 
 
-def _locked_file(folder: Path) -> IO[bytes]:
+def locked(folder: Path) -> IO[bytes]:
+    """Return the lock of a worker's folder, held until it is closed; raise `SettingsError`."""
     # The kernel lets go of the lock whatever ends the process.
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one producer of a worker, idempotent, acks=all: for writes, changelogs, dead letters."""
+"""The producer of the write path: idempotent, acks=all; agents write in transactions."""
 
 import asyncio
 from typing import Any, Protocol, cast
@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from mode import Service
 
 from app.errors import BrokerUnavailableError, OutcomeUnknownError, RecordTooLargeError
-from app.records import Headers
+from app.records import Outgoing
 from app.settings import Settings
 from app.topics import MAX_DEAD_LETTER_BYTES
 
@@ -20,18 +20,9 @@ _Acknowledged = asyncio.Future[Any]
 
 
 class SendsRecords(Protocol):
-    """What the write path and the agents need of a producer; tests may bring their own."""
+    """What the write path needs of a producer; tests may bring their own."""
 
-    async def send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        timestamp_ms: int | None = None,
-        headers: Headers = (),
-    ) -> int:
+    async def send(self, record: Outgoing) -> int:
         """Return the record's offset once the broker has acknowledged it."""
         ...
 
@@ -64,16 +55,7 @@ class Producer(Service):
         if kafka is not None:
             await _stop(kafka, self._timeout)
 
-    async def send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        timestamp_ms: int | None = None,
-        headers: Headers = (),
-    ) -> int:
+    async def send(self, record: Outgoing) -> int:
         """Return the record's offset once the broker has acknowledged it.
 
         Raises `BrokerUnavailableError` if it certainly was not written, `RecordTooLargeError` if
@@ -82,7 +64,6 @@ class Producer(Service):
         """
         if self._kafka is None:
             raise BrokerUnavailableError("the producer is not connected")
-        record = (topic, value, key, partition, timestamp_ms, list(headers))
         acknowledged = await self._enqueue(self._kafka, record)
         try:
             async with asyncio.timeout(self._timeout):
@@ -96,10 +77,18 @@ class Producer(Service):
             ) from None
         return int(metadata.offset)
 
-    async def _enqueue(self, kafka: AIOKafkaProducer, record: tuple[object, ...]) -> _Acknowledged:
+    async def _enqueue(self, kafka: AIOKafkaProducer, record: Outgoing) -> _Acknowledged:
         try:
             async with asyncio.timeout(self._timeout):
-                return cast(_Acknowledged, await kafka.send(*record))
+                sent = await kafka.send(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    record.partition,
+                    record.timestamp_ms,
+                    list(record.headers),
+                )
+                return cast(_Acknowledged, sent)
         except MessageSizeTooLargeError as error:
             raise RecordTooLargeError(str(error)) from None
         except (TimeoutError, KafkaError) as error:

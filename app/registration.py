@@ -5,33 +5,47 @@ Nothing here reads a clock, a table or a network: a replay of the topic decides 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import orjson
 from pydantic import ValidationError
 
 from app.errors import UnreadableRecordError
-from app.keys import partition_of
+from app.keys import partitions_of
 from app.positions import Position
-from app.records import Headers, Registration, UserRow, field_errors, moment
+from app.records import Headers, Registration, UserRow, field_errors, moment, read_registration
 
 #: A record that was re-sent to its partition names here the position at which it first stood.
 MOVED_FROM_HEADER = "moved-from"
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A record as it came: where it stood, when (ms since 1970), and its bytes."""
-
-    position: Position
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
+class Arrival(Protocol):
+    """A record of a partition as it came: what aiokafka's parser gives."""
 
     @property
-    def moved(self) -> bool:
-        """Whether the record was re-sent from a wrong partition."""
-        return any(name == MOVED_FROM_HEADER for name, _ in self.headers)
+    def offset(self) -> int:
+        """Where it stands in its partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its time, in ms since 1970."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value; None in a tombstone."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +69,50 @@ class Rejected:
 
 Decision = Registered | Replayed | Rejected
 
+_REPLAYED = Replayed()
+_REJECTED = Rejected()
+
+
+@dataclass(slots=True)
+class Sorted:
+    """A batch by what must be done with each record, each list in the order of arrival."""
+
+    here: list[tuple[Arrival, Registration]] = field(default_factory=list)
+    #: The record keys of ``here``, in its order.
+    keys: list[bytes] = field(default_factory=list)
+    elsewhere: list[tuple[Arrival, Registration, int]] = field(default_factory=list)
+    unreadable: list[tuple[Arrival, UnreadableRecordError]] = field(default_factory=list)
+
+
+def sort(partition: int, arrivals: Iterable[Arrival], partitions: int) -> Sorted:
+    """Return a batch of one partition, sorted by what must be done with each record."""
+    batch = Sorted()
+    readable = []
+    for arrival in arrivals:
+        try:
+            readable.append((arrival, read(arrival.value)))
+        except UnreadableRecordError as error:
+            batch.unreadable.append((arrival, error))
+    keys = [registration.key for _, registration in readable]
+    homes = partitions_of(keys, partitions)
+    for (arrival, registration), key, home in zip(readable, keys, homes, strict=True):
+        if home == partition:
+            batch.here.append((arrival, registration))
+            batch.keys.append(key)
+        elif was_moved(arrival):
+            batch.unreadable.append((arrival, _moved_twice()))
+        else:
+            batch.elsewhere.append((arrival, registration, home))
+    batch.unreadable.sort(key=lambda found: found[0].offset)
+    return batch
+
 
 def read(value: bytes | None) -> Registration:
     """Return the registration that a record's value holds, or raise `UnreadableRecordError`."""
     if value is None:
         raise UnreadableRecordError("no-value", "The record has no value")
     try:
-        return Registration.model_validate_json(value)
+        return read_registration(value)
     except ValidationError as error:
         raise _unreadable(value, error) from None
 
@@ -82,69 +133,45 @@ def _names_another_type(value: bytes) -> bool:
     return isinstance(parsed, dict) and parsed.get("type", "registration") != "registration"
 
 
-@dataclass(slots=True)
-class Sorted:
-    """A batch by what must be done with each record, each list in the order of arrival."""
-
-    here: list[tuple[Arrival, Registration]] = field(default_factory=list)
-    elsewhere: list[tuple[Arrival, Registration, int]] = field(default_factory=list)
-    unreadable: list[tuple[Arrival, UnreadableRecordError]] = field(default_factory=list)
+def was_moved(arrival: Arrival) -> bool:
+    """Return whether the record was re-sent from a wrong partition."""
+    return any(name == MOVED_FROM_HEADER for name, _ in arrival.headers)
 
 
-def sort(arrivals: Iterable[Arrival], partitions: int) -> Sorted:
-    """Return a batch of one partition, sorted by what must be done with each record."""
-    batch = Sorted()
-    for arrival in arrivals:
-        try:
-            registration = read(arrival.value)
-            home = home_partition(arrival, registration, partitions)
-        except UnreadableRecordError as error:
-            batch.unreadable.append((arrival, error))
-            continue
-        if home == arrival.position.partition:
-            batch.here.append((arrival, registration))
-        else:
-            batch.elsewhere.append((arrival, registration, home))
-    return batch
+def _moved_twice() -> UnreadableRecordError:
+    # Moved once and still in a wrong place: it is not sent round for ever.
+    return UnreadableRecordError("moved-twice", "A moved record stands in a wrong partition")
 
 
-def home_partition(arrival: Arrival, registration: Registration, partitions: int) -> int:
-    """Return the partition in which the registration must be applied.
-
-    A record that has been moved once and is still in the wrong place is not sent round for ever.
-    """
-    home = partition_of(registration.key, partitions)
-    if arrival.moved and home != arrival.position.partition:
-        raise UnreadableRecordError("moved-twice", "A moved record stands in a wrong partition")
-    return home
-
-
-def decide(row: UserRow | None, registration: Registration, arrival: Arrival) -> Decision:
+def decide(
+    row: UserRow | None, partition: int, arrival: Arrival, registration: Registration
+) -> Decision:
     """Return what a registration does to the row that its id has today (None: no row)."""
     digest = registration.digest()
     if row is None:
-        return Registered(_first_row(registration, digest, arrival))
-    return Replayed() if row.first_digest == digest else Rejected()
+        return Registered(_first_row(registration, digest, partition, arrival))
+    return _REPLAYED if row.first_digest == digest else _REJECTED
 
 
 def new_rows(
-    rows: Mapping[str, UserRow], registrations: Iterable[tuple[Arrival, Registration]]
-) -> dict[str, UserRow]:
-    """Return the rows that registrations make, by id, deciding them in their order.
+    rows: Mapping[bytes, UserRow], partition: int, batch: Sorted
+) -> Mapping[bytes, UserRow]:
+    """Return the rows that the registrations of a batch make, by key, deciding them in order.
 
-    ``rows`` holds the rows that the ids have before.
+    ``rows`` holds the rows that the keys have before.
     """
-    new: dict[str, UserRow] = {}
-    for arrival, registration in registrations:
-        row = new.get(registration.id) or rows.get(registration.id)
-        decision = decide(row, registration, arrival)
+    new: dict[bytes, UserRow] = {}
+    for key, (arrival, registration) in zip(batch.keys, batch.here, strict=True):
+        decision = decide(new.get(key) or rows.get(key), partition, arrival, registration)
         if isinstance(decision, Registered):
-            new[registration.id] = decision.row
+            new[key] = decision.row
     return new
 
 
-def _first_row(registration: Registration, digest: str, arrival: Arrival) -> UserRow:
-    at = moment(arrival.timestamp_ms)
+def _first_row(
+    registration: Registration, digest: str, partition: int, arrival: Arrival
+) -> UserRow:
+    at = moment(arrival.timestamp)
     return UserRow(
         id=registration.id,
         name=registration.name,
@@ -153,6 +180,6 @@ def _first_row(registration: Registration, digest: str, arrival: Arrival) -> Use
         registered_at=at,
         updated_at=at,
         version=1,
-        position=arrival.position.token(),
+        position=Position(partition, arrival.offset).token(),
         first_digest=digest,
     )

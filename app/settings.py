@@ -62,12 +62,18 @@ class Settings(BaseSettings):
     retention_hours: int = Field(
         168, ge=1, le=876_000, description="How long registrations and dead letters are kept."
     )
+    standby_replicas: int = Field(
+        1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
+    )
     data_dir: Path = Field(Path("data"), description="Where this worker keeps its stores.")
     cache_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB block cache of the whole worker, in MiB."
     )
     write_buffer_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB write buffers of the whole worker, in MiB."
+    )
+    session_timeout_seconds: float = Field(
+        10, ge=6, le=300, description="A worker that is silent for so long loses its partitions."
     )
     web_host: str = Field("127.0.0.1", description="Address to listen on.")
     web_port: Port = Field(6066, description="Port to listen on; each worker needs its own.")

@@ -18,6 +18,10 @@ ADMIN_TIMEOUT_SECONDS = 15
 MAX_RECORD_BYTES = 1_048_588
 MAX_DEAD_LETTER_BYTES = 2 * MAX_RECORD_BYTES
 
+#: How long a changelog keeps the mark of a deleted row after it was compacted: a store that was
+#: away for longer would keep the row.
+CHANGELOG_DELETE_RETENTION_HOURS = 7 * 24
+
 _MS_PER_HOUR = 3_600_000
 
 
@@ -38,16 +42,10 @@ class Topics:
     user_registrations: TopicSpec
     dead_letter: TopicSpec
     users_changelog: TopicSpec
-    recent_changelog: TopicSpec
 
     def all(self) -> Sequence[TopicSpec]:
         """Return every topic, sources first."""
-        return (
-            self.user_registrations,
-            self.dead_letter,
-            self.users_changelog,
-            self.recent_changelog,
-        )
+        return (self.user_registrations, self.dead_letter, self.users_changelog)
 
 
 def declare(settings: Settings) -> Topics:
@@ -56,7 +54,10 @@ def declare(settings: Settings) -> Topics:
         "cleanup.policy": "delete",
         "retention.ms": str(settings.retention_hours * _MS_PER_HOUR),
     }
-    changelog = {"cleanup.policy": "compact"}
+    changelog = {
+        "cleanup.policy": "compact",
+        "delete.retention.ms": str(CHANGELOG_DELETE_RETENTION_HOURS * _MS_PER_HOUR),
+    }
 
     def spec(name: str, config: Mapping[str, str]) -> TopicSpec:
         return TopicSpec(
@@ -73,7 +74,6 @@ def declare(settings: Settings) -> Topics:
             kept | {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)},
         ),
         users_changelog=spec(f"{settings.app_id}-users-changelog", changelog),
-        recent_changelog=spec(f"{settings.app_id}-recent-registrations-changelog", changelog),
     )
 
 

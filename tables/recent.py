@@ -1,23 +1,24 @@
-"""The table ``recent-registrations``: the newest registrations, one bounded row a partition.
+"""The newest registrations: one bounded row a partition, beside the users it names.
 
-It holds ids and times only: names and addresses stand in the table ``users``, and nowhere twice.
+It holds ids and times only: names and addresses stand in the users' rows, and nowhere twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from heapq import nlargest
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from app.main import app, registry_topics
-from app.producer import SendsRecords
-from tables import changelogged
+from app.engine.marker import RESERVED_PREFIX
+from tables.store import PartitionedStore
+from tables.users import users
 
 #: How many each partition remembers, and so the most that a list over all of them can show.
 RECENT_PER_PARTITION = 20
 
 #: Each partition has this one row.
-_KEY = b"recent"
+RECENT_KEY = RESERVED_PREFIX + b"recent"
 
 
 class Recent(NamedTuple):
@@ -33,32 +34,21 @@ _ROW = TypeAdapter(list[Recent])
 class RecentRegistrations:
     """Typed access to the newest registrations."""
 
-    def __init__(self, table: changelogged.Table) -> None:
-        self.table = table
+    def __init__(self, store: PartitionedStore) -> None:
+        self._store = store
 
     def newest(self, partition: int) -> list[Recent]:
         """Return the newest registrations of a partition, newest first."""
-        stored = changelogged.store_of(self.table).read(partition, _KEY)
+        stored = self._store.read(partition, RECENT_KEY)
         return [] if stored is None else _ROW.validate_json(stored)
 
-    async def add(
-        self, producer: SendsRecords, partition: int, registered: Sequence[Recent]
-    ) -> None:
-        """Remember registrations, if they are among the newest; the oldest make room."""
-        if not registered:
-            return
+    def with_new(
+        self, partition: int, registered: Sequence[Recent]
+    ) -> Mapping[bytes, bytes | None]:
+        """Return the row in which registrations are remembered, if it differs from today's."""
         before = self.newest(partition)
-        kept = sorted({*before, *registered}, reverse=True)[:RECENT_PER_PARTITION]
-        if kept != before:
-            row = {_KEY: _ROW.dump_json(kept)}
-            await changelogged.write(producer, self.table, partition, row)
+        kept = nlargest(RECENT_PER_PARTITION, {*before, *registered})
+        return {} if kept == before else {RECENT_KEY: _ROW.dump_json(kept)}
 
 
-recent_registrations = RecentRegistrations(
-    changelogged.declare(
-        app,
-        "recent-registrations",
-        registry_topics.recent_changelog,
-        help="The newest registrations, one row a partition.",
-    )
-)
+recent_registrations = RecentRegistrations(users.store)

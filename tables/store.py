@@ -6,30 +6,39 @@ apart; here a worker has one cache and one write-buffer budget, and a batch of r
 of its last changelog record are one atomic write.
 """
 
+import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from faust.stores.base import SerializedStore
-from faust.types import TP, AppT, CollectionT, EventT
+from faust.types import TP, AppT, CollectionT
 from rocksdict import (
     BlockBasedOptions,
     Cache,
     DBCompressionType,
+    DBRecoveryMode,
     Options,
     Rdict,
     WriteBatch,
     WriteBufferManager,
 )
 
-from app.errors import NotReadyError
+from app.engine.marker import RESERVED_PREFIX
+from app.engine.transactions import Rows
+from app.errors import NotReadyError, RegistryError, StoreError
 from app.settings import settings
+from app.topics import CHANGELOG_DELETE_RETENTION_HOURS
 
-#: Where a store keeps the offset of the last changelog record that it holds. Row keys are UTF-8
-#: and therefore never begin with 0xFF.
-_OFFSET_KEY = b"\xffoffset"
+#: Where a store keeps the changelog offset up to which it holds everything.
+_OFFSET_KEY = RESERVED_PREFIX + b"offset"
+
+#: A store that was kept by nobody for longer is rebuilt: half of what Kafka keeps deletions for.
+MAX_IDLE_SECONDS = CHANGELOG_DELETE_RETENTION_HOURS * 3600 / 2
 
 _MIB = 1024 * 1024
 #: Files kept open per partition; more would only save re-reading their index blocks.
@@ -39,7 +48,16 @@ _WRITE_BUFFER_BYTES = 16 * _MIB
 _MAX_WAL_BYTES = 64 * _MIB
 _BLOOM_BITS_PER_KEY = 10
 
-Rows = Mapping[bytes, bytes | None]
+
+@contextmanager
+def _told_as_store_error() -> Iterator[None]:
+    # rocksdict raises bare Exceptions; their texts speak of files, never of rows.
+    try:
+        yield
+    except RegistryError:
+        raise
+    except Exception as error:
+        raise StoreError(str(error)) from None
 
 
 @cache
@@ -65,6 +83,8 @@ def _options() -> Options:
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_total_wal_size(_MAX_WAL_BYTES)
     options.set_max_open_files(_MAX_OPEN_FILES)
+    # After a power cut the newest writes may be gone, and those alone; see docs/decisions/store.md.
+    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     options.set_keep_log_file_num(2)
     options.set_compression_type(DBCompressionType.lz4())
     return options
@@ -81,22 +101,39 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """Return the row under a key of a partition, or None."""
-        return cast("bytes | None", self._database(partition).get(key))
+        with _told_as_store_error():
+            return cast("bytes | None", self._database(partition).get(key))
 
     def read_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the rows under several keys of a partition, in their order."""
-        return cast("list[bytes | None]", self._database(partition).get(list(keys)))
+        with _told_as_store_error():
+            return cast("list[bytes | None]", self._database(partition).get(list(keys)))
 
     def apply(self, partition: int, rows: Rows, changelog_offset: int) -> None:
         """Write rows (None deletes) and the offset of their last changelog record, atomically."""
         batch = WriteBatch(raw_mode=True)
+        put = batch.put
         for key, row in rows.items():
             if row is None:
                 batch.delete(key)
             else:
-                batch.put(key, row)
-        batch.put(_OFFSET_KEY, str(changelog_offset).encode())
-        self._database(partition).write(batch)
+                put(key, row)
+        put(_OFFSET_KEY, str(changelog_offset).encode())
+        with _told_as_store_error():
+            self._database(partition).write(batch)
+
+    # -- the life of a database: from its partition's coming to its going
+
+    def open(self, partition: int) -> None:
+        """Open a partition's database, which may be open already."""
+        if partition in self._databases:
+            return
+        if self.should_stop:
+            raise NotReadyError("this worker is stopping")
+        path = self._path(partition)
+        with _told_as_store_error():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._databases[partition] = Rdict(str(path), options=_options())
 
     def close(self, partitions: Iterable[int]) -> None:
         """Close the databases of some partitions, so that another process may open them."""
@@ -104,57 +141,45 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             database = self._databases.pop(partition, None)
             if database is not None:
                 database.close()
+                # Until now it was kept up to date: see is_too_old().
+                os.utime(self._path(partition))
+
+    def close_others(self, partitions: Iterable[int]) -> None:
+        """Close all databases but those of some partitions."""
+        self.close(set(self._databases) - set(partitions))
+
+    def destroy(self, partition: int) -> None:
+        """Delete a partition's rows on this machine; the changelog has them still."""
+        self.close([partition])
+        shutil.rmtree(self._path(partition), ignore_errors=True)
+
+    def offset(self, partition: int) -> int | None:
+        """Return the changelog offset up to which the store holds everything, or None."""
+        stored = self.read(partition, _OFFSET_KEY)
+        return None if stored is None else int(stored)
+
+    def is_too_old(self, partition: int) -> bool:
+        """Return whether the store was idle for so long that deletions may have passed it by.
+
+        Kafka drops a deletion from a changelog ``delete.retention.ms`` after it was compacted.
+        """
+        folder = self._path(partition)
+        if partition in self._databases or not folder.exists():
+            return False
+        # A close touches the folder; a killed worker leaves the time of its last write, in the WAL.
+        last_kept = max(path.stat().st_mtime for path in (folder, *folder.glob("*.log")))
+        return time.time() - last_kept > MAX_IDLE_SECONDS
 
     def _database(self, partition: int) -> Rdict:
-        database = self._databases.get(partition)
-        if database is None:
-            if self.should_stop:
-                raise NotReadyError("this worker is stopping")
-            path = self._path(partition)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            database = self._databases[partition] = Rdict(str(path), options=_options())
-        return database
+        try:
+            return self._databases[partition]
+        except KeyError:
+            raise NotReadyError("this worker does not hold the partition") from None
 
     def _path(self, partition: int) -> Path:
         return Path(self.app.conf.tabledir) / f"{self.table_name}-{partition}"
 
-    # -- what Faust's recovery and rebalance ask of a store
-
-    def persisted_offset(self, tp: TP) -> int | None:
-        """Return the offset of the last changelog record in the store, or None."""
-        stored = self.read(tp.partition, _OFFSET_KEY)
-        return None if stored is None else int(stored)
-
-    def set_persisted_offset(self, tp: TP, offset: int) -> None:
-        """Remember an offset without rows; `apply` does so with them."""
-        self.apply(tp.partition, {}, offset)
-
-    def apply_changelog_batch(
-        self,
-        batch: Iterable[EventT[Any]],
-        to_key: Callable[[Any], bytes],
-        to_value: Callable[[Any], bytes],
-    ) -> None:
-        """Write what recovery or a standby has read from the changelog."""
-        rows: dict[int, dict[bytes, bytes | None]] = {}
-        last: dict[int, int] = {}
-        for message in (event.message for event in batch):
-            rows.setdefault(message.partition, {})[cast(bytes, message.key)] = message.value
-            last[message.partition] = max(message.offset, last.get(message.partition, -1))
-        for partition, changed in rows.items():
-            self.apply(partition, changed, last[partition])
-
-    async def on_rebalance(
-        self,
-        assigned: set[TP],
-        revoked: set[TP],
-        newly_assigned: set[TP],
-        generation_id: int = 0,
-    ) -> None:
-        """Close what is no longer ours, so that a reopened database never meets its own LOCK."""
-        changelog = self.table.changelog_topic.get_topic_name()
-        kept = {tp.partition for tp in assigned if tp.topic == changelog}
-        self.close(set(self._databases) - kept)
+    # -- what Faust asks of a store; recovery and rebalance are `app.engine.takeover`'s
 
     async def on_stop(self) -> None:
         """Close everything."""
@@ -165,6 +190,10 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         self.close(set(self._databases))
         for path in Path(self.app.conf.tabledir).glob(f"{self.table_name}-*"):
             shutil.rmtree(path)
+
+    def apply_changelog_batch(self, *_: Any) -> None:
+        """Not offered: `app.engine.changelog` brings a store up to date."""
+        raise NotImplementedError("app.engine.changelog brings a store up to date")
 
     async def backup_partition(
         self, tp: TP | int, flush: bool = True, purge: bool = False, keep: int = 1
@@ -188,7 +217,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
     def _iteritems(self) -> Iterator[tuple[bytes, bytes]]:
         for database in self._databases.values():
             items = cast("Iterator[tuple[bytes, bytes]]", database.items())
-            yield from ((key, row) for key, row in items if key != _OFFSET_KEY)
+            yield from ((key, row) for key, row in items if not key.startswith(RESERVED_PREFIX))
 
     def _iterkeys(self) -> Iterator[bytes]:
         return (key for key, _ in self._iteritems())

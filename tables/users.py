@@ -4,42 +4,37 @@ from collections.abc import Mapping, Sequence
 
 from app.keys import encode_key
 from app.main import app, registry_topics
-from app.producer import SendsRecords
 from app.records import UserRow
-from tables import changelogged
+from tables.declaration import declare
+from tables.store import PartitionedStore
 
 
 class Users:
-    """Typed access to the rows of ``users``."""
+    """Typed reading of the rows of ``users``."""
 
-    def __init__(self, table: changelogged.Table) -> None:
-        self.table = table
+    def __init__(self, store: PartitionedStore) -> None:
+        self.store = store
 
     def find(self, partition: int, user_id: str) -> UserRow | None:
         """Return the user under an id, which must belong to the partition."""
-        return _decode(changelogged.store_of(self.table).read(partition, encode_key(user_id)))
+        stored = self.store.read(partition, encode_key(user_id))
+        return None if stored is None else UserRow.decode(stored)
 
-    def find_many(self, partition: int, user_ids: Sequence[str]) -> dict[str, UserRow]:
-        """Return those of the users that exist, by id."""
-        keys = [encode_key(user_id) for user_id in user_ids]
-        stored = changelogged.store_of(self.table).read_many(partition, keys)
-        decoded = zip(user_ids, map(_decode, stored), strict=True)
-        return {user_id: row for user_id, row in decoded if row is not None}
-
-    async def write(
-        self, producer: SendsRecords, partition: int, rows: Mapping[str, UserRow]
-    ) -> None:
-        """Write rows of one partition, by id: to the changelog first, then to the store."""
-        encoded = {encode_key(user_id): row.encode() for user_id, row in rows.items()}
-        await changelogged.write(producer, self.table, partition, encoded)
+    def find_many(self, partition: int, keys: Sequence[bytes]) -> Mapping[bytes, UserRow]:
+        """Return those of the users that exist, by key."""
+        stored = zip(keys, self.store.read_many(partition, keys), strict=True)
+        return {key: UserRow.decode(row) for key, row in stored if row is not None}
 
 
-def _decode(stored: bytes | None) -> UserRow | None:
-    return None if stored is None else UserRow.model_validate_json(stored)
-
+#: Its name: in the changelog's, in the transactional ids, on disk.
+USERS = "users"
 
 users = Users(
-    changelogged.declare(
-        app, "users", registry_topics.users_changelog, help="Registered users by id."
+    declare(
+        app,
+        USERS,
+        registry_topics.users_changelog,
+        sources=(registry_topics.user_registrations,),
+        help="Registered users by id.",
     )
 )

@@ -5,7 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 POLL_SECONDS = 0.5
 DELIVERY_TIMEOUT_SECONDS = 15
@@ -40,21 +46,41 @@ def end_offsets(brokers: str, topic: str) -> dict[int, int]:
 
 
 def read_all(brokers: str, topic: str) -> list[Message]:
-    """Return every record of a topic, by partition and offset."""
-    ends = {number: end for number, end in end_offsets(brokers, topic).items() if end}
+    """Return every record of a topic that is committed, by partition and offset."""
     found: list[Message] = []
     with _consumer(brokers) as consumer:
-        consumer.assign([TopicPartition(topic, number, 0) for number in ends])
-        while ends:
+        unfinished = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, number, 0) for number in unfinished])
+        while unfinished:
             message = consumer.poll(POLL_SECONDS)
             if message is None:
                 continue
-            assert message.error() is None, message.error()
-            found.append(message)
-            partition, offset = place(message)
-            if offset + 1 >= ends[partition]:
-                del ends[partition]
+            error = message.error()
+            if error is None:
+                found.append(message)
+            else:
+                # A partition's last record may be one that only Kafka itself sees.
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                unfinished.discard(cast(int, message.partition()))
     return sorted(found, key=place)
+
+
+def users(brokers: str, changelog: str) -> dict[bytes, bytes | None]:
+    """Return the rows of users in a changelog, by key; its bookkeeping is left out."""
+    rows = {message.key() or b"": message.value() for message in read_all(brokers, changelog)}
+    return {key: row for key, row in rows.items() if not key.startswith(b"\xff")}
+
+
+def alter_config(brokers: str, topic: str, config: Mapping[str, str]) -> None:
+    """Set some of a topic's settings."""
+    changes = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
+    admin = AdminClient({"bootstrap.servers": brokers})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(timeout=10)
 
 
 def committed(brokers: str, group: str, topic: str) -> dict[int, int]:
@@ -82,7 +108,7 @@ def _consumer(brokers: str, group: str | None = None) -> Iterator[Consumer]:
             "bootstrap.servers": brokers,
             "group.id": group or uuid.uuid4().hex,
             "enable.auto.commit": False,
-            "enable.partition.eof": False,
+            "enable.partition.eof": True,
         }
     )
     try:

@@ -1,10 +1,10 @@
 """Hypothesis strategies for what the registry takes."""
 
+from dataclasses import dataclass
+
 from hypothesis import strategies as st
 
-from app.positions import Position
-from app.records import Registration
-from app.registration import Arrival
+from app.records import Headers, Registration
 
 #: Any character that JSON text in UTF-8 can carry.
 characters = st.characters(codec="utf-8")
@@ -19,7 +19,12 @@ emails = st.from_regex(
 registrations = st.builds(Registration, id=user_ids, name=names, email=emails)
 
 
-def arrivals(value: bytes | None, partition: int = 0, offset: int = 0, **more: object) -> Arrival:
-    """Return a record as it may have come."""
-    given = {"key": None, "timestamp_ms": 1_700_000_000_000} | more
-    return Arrival(position=Position(partition, offset), value=value, **given)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Record:
+    """A record as it may have come."""
+
+    value: bytes | None
+    offset: int = 0
+    key: bytes | None = None
+    timestamp: int = 1_700_000_000_000
+    headers: Headers = ()

@@ -133,11 +133,20 @@ class Worker:
         """End the process with no warning."""
         return self._end(signal.SIGKILL)
 
+    def suspend(self) -> None:
+        """Let the process do nothing, without ending it."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the process go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def _end(self, number: signal.Signals) -> int:
         self.http.close()
         if self._process is None:
             return 0
         self._process.send_signal(number)
+        self._process.send_signal(signal.SIGCONT)  # it may be suspended
         status = self._process.wait(STOP_TIMEOUT_SECONDS)
         self._process = None
         return status

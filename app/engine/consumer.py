@@ -1,48 +1,218 @@
-"""Consumption without holes, by Faust's extension points.
+"""Consumption: what one fetch returns for one partition is one event, and nothing is skipped.
 
-After a recovery Faust makes the source partitions readable, then seeks them to their committed
-offsets, and the fetcher does not wait for that (`faust.tables.recovery.Recovery`). What arrives in
-between counts as read: brought again by the seek, it is dropped, and the offsets behind it are
-committed. Here source partitions become readable only once Faust has sought them.
+Faust makes two tasks and a lock of every record, and keeps track of acknowledged offsets one by
+one. Here the records of a folded topic travel as a `Fold`; what is applied of it is known to the
+partition's owner, and that is committed for the group, for lag displays. Other topics keep Faust's
+path.
 
 Faust finds the transport by the URL scheme ``registry://`` (entry point ``faust.transports``).
 """
 
-from collections.abc import Iterable
-from typing import Any
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
-from faust.transport.drivers import aiokafka
-from faust.types import TP
+import aiokafka
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from app.engine.folding import Fold
+from app.engine.lean import make_lean
+from app.engine.partitions import Partitions
+
+log = structlog.get_logger(__name__)
+
+#: How long a fetch waits while some partition has no room: then it is asked for again.
+BUSY_POLL_SECONDS = 0.01
 
 
-class Consumer(aiokafka.Consumer):
-    """Faust's consumer; source partitions stay closed until the flow is resumed."""
+#: How long the broker may hold a fetch that finds nothing; Faust's own would be 1,500 ms.
+FETCH_MAX_WAIT_MS = 100
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread of the consumer: it folds, and reads what is committed only."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        # A partition that is opened, or was busy, joins the fetches only when one has returned.
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        make_lean(self._ensure_consumer())
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Leave changelogs alone: their stores are brought up to date by consumers of their own."""
+        changelogs = [tp for tp in assigned if self.consumer._is_changelog_tp(tp)]
+        self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in changelogs))
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Mapping[TP, list[Any]]:
+        before = self._positions(consumer, active_partitions)
+        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        records = {ensure_TP(tp): found for tp, found in fetched.items()}
+        after = self._positions(consumer, before)
+        for tp, start in before.items():
+            following = after.get(tp, start)
+            # Control records move the position, too, and leave nothing to apply.
+            if following > start:
+                records[tp] = [Fold(tp, start, following, records.get(tp, []))]
+        return records
+
+    def _positions(
+        self, consumer: aiokafka.AIOKafkaConsumer, partitions: Iterable[TP]
+    ) -> dict[TP, int]:
+        """Return where the consumer stands in those of the partitions that are folded."""
+        folded = cast(Consumer, self.consumer).partitions.is_folded
+        assigned = consumer._subscription.subscription
+        assignment = assigned and assigned.assignment
+        positions: dict[TP, int] = {}
+        for tp in partitions if assignment else ():
+            state = folded(tp.topic) and assignment.state_value(driver.ensure_aiokafka_TP(tp))
+            if state and state.has_valid_position:
+                positions[tp] = state.position
+        return positions
+
+    async def commit_applied(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit offsets; return whether the broker took them, and so knows this member."""
+        try:
+            await self.call_thread(
+                self._ensure_consumer().commit,
+                {
+                    driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(o, "")
+                    for tp, o in offsets.items()
+                },
+            )
+        except (TimeoutError, KafkaError) as error:
+            log.info("group offsets are not committed", cause=type(error).__name__)
+            return False
+        return True
+
+    def rejoin(self) -> None:
+        """Ask for a rebalance."""
+        coordinator = self._ensure_consumer()._coordinator
+        self.thread_loop.call_soon_threadsafe(coordinator.request_rejoin)
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer, with folds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._waiting: set[TP] = set()
+        self._committed: dict[TP, int] = {}
 
-    def resume_partitions(self, tps: Iterable[TP]) -> None:
-        """Make changelog partitions readable now, the others when the flow is resumed."""
-        asked = set(tps)
-        sources = {tp for tp in asked if not self._is_changelog_tp(tp)}
-        self._waiting |= sources
-        super().resume_partitions(asked - sources)
+    @property
+    def partitions(self) -> Partitions:
+        """The partitions that this worker owns."""
+        return cast(Partitions, cast(Any, self.app.tables).partitions)
 
-    def pause_partitions(self, tps: Iterable[TP]) -> None:
-        """Close partitions, those too that were about to become readable."""
-        asked = set(tps)
-        self._waiting -= asked
-        super().pause_partitions(asked)
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    def resume_flow(self) -> None:
-        """Let records flow; Faust calls this right after the seek."""
-        ready, self._waiting = self._waiting, set()
-        super().resume_partitions(ready)
-        super().resume_flow()
+    @property
+    def _our_thread(self) -> ConsumerThread:
+        return cast(ConsumerThread, self._thread)
+
+    # -- reading
+
+    async def _getmany(
+        self, active_partitions: set[TP] | None, timeout: float
+    ) -> Mapping[TP, list[Any]]:
+        active = active_partitions or set()
+        wanted = {tp for tp in active if self.partitions.has_room(tp)}
+        if not wanted:
+            await asyncio.sleep(BUSY_POLL_SECONDS)
+            return {}
+        if len(wanted) < len(active):
+            timeout = BUSY_POLL_SECONDS
+        return await super()._getmany(wanted, timeout)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if not isinstance(record, Fold):
+            return super()._to_message(tp, record)
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.next - 1,
+            0.0,
+            0,
+            [],
+            None,
+            cast(bytes, record),  # our schema lets it through as it is
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def read_from(self, tp: TP, offset: int) -> None:
+        """Read a partition from an offset on."""
+        await self.seek_wait({tp: offset})
+        self._read_offset[tp] = None
+        self.resume_partitions({tp})
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to what is applied: Faust does so when it has dropped what it fetched."""
+        applied = self.partitions.applied()
+        await self.seek_wait(applied)
+        return applied
+
+    # -- committing
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit what is applied of folded topics; of others, what was acknowledged."""
+        await self._commit_applied()
+        return bool(await super().commit(topics, start_new_transaction))
+
+    async def _commit_applied(self) -> None:
+        assigned = self.assignment()
+        applied = {tp: offset for tp, offset in self.partitions.applied().items() if tp in assigned}
+        new = {tp: offset for tp, offset in applied.items() if self._committed.get(tp) != offset}
+        if new and await self._our_thread.commit_applied(new):
+            self._committed.update(new)
+
+    async def is_member(self) -> bool:
+        """Return whether the broker takes this worker for a member of its group."""
+        return await self._our_thread.commit_applied(self.partitions.applied())
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Spare Faust's check of partitions that take another path than it thinks."""
+        if not (self._is_changelog_tp(tp) or self.partitions.is_folded(tp.topic)):
+            super().verify_event_path(now, tp)
+
+    # -- leaving
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what was committed: another may commit before we own it again."""
+        self._committed.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def wait_empty(self) -> None:
+        """Finish the transactions that are under way, then commit what is applied."""
+        await self.partitions.settle()
+        await super().wait_empty()
+
+    def rejoin(self) -> None:
+        """Ask for a rebalance."""
+        self._our_thread.rejoin()
 
 
-class Transport(aiokafka.Transport):
+class Transport(driver.Transport):
     """Faust's transport, with our consumer."""
 
     Consumer = Consumer

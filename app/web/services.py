@@ -8,7 +8,7 @@ from app.keys import partition_of
 from app.lookups import FindsUsers
 from app.positions import Position
 from app.producer import SendsRecords
-from app.records import Registration
+from app.records import Outgoing, Registration
 from app.settings import Settings
 from app.topics import TopicSpec
 
@@ -25,10 +25,10 @@ class Services:
     async def register(self, registration: Registration) -> Position:
         """Send a registration; return its position once the broker has acknowledged it."""
         partition = partition_of(registration.key, self.registrations.partitions)
-        offset = await self.producer.send(
+        record = Outgoing(
             self.registrations.name, partition, registration.key, registration.encode()
         )
-        return Position(partition, offset)
+        return Position(partition, await self.producer.send(record))
 
 
 SERVICES = web.AppKey("services", Services)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from app.errors import NotReadyError
 from app.lookups import Newest
-from app.records import Headers, Registration, User
+from app.records import Outgoing, Registration, User
 from app.registration import Registered, decide
-from tests.strategies import arrivals
+from tests.strategies import Record
 
 
 @dataclass
@@ -17,21 +17,12 @@ class FakeProducer:
     sent: list[tuple[str, int, bytes | None, bytes | None]] = field(default_factory=list)
     failure: Exception | None = None
 
-    async def send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        timestamp_ms: int | None = None,
-        headers: Headers = (),
-    ) -> int:
+    async def send(self, record: Outgoing) -> int:
         """Return the offset: how many were sent before."""
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        self.sent.append((topic, partition, key, value))
+        self.sent.append((record.topic, record.partition, record.key, record.value))
         return len(self.sent) - 1
 
 
@@ -60,7 +51,7 @@ class FakeLookups:
     def add(self, user_id: str, name: str = "Ada", email: str = "ada@example.com") -> User:
         """Register a user, by the real decision."""
         registration = Registration(id=user_id, name=name, email=email)
-        decision = decide(None, registration, arrivals(registration.encode()))
+        decision = decide(None, 0, Record(registration.encode()), registration)
         assert isinstance(decision, Registered)
         self.users[user_id] = decision.row.public()
         return self.users[user_id]

@@ -92,8 +92,8 @@ def test_a_stopped_worker_finishes_what_it_acknowledged_and_exits_cleanly(
 #: A worker whose loop fails at its first batch, as a defect of ours might make it.
 FAILING_WORKER = """
 import app.agents
-async def fail(*_): raise ValueError("about ada@example.com")
-app.agents._apply = fail
+def fail(*_): raise ValueError("about ada@example.com")
+app.agents.changes = fail
 from app.__main__ import main
 main(["worker"])
 """

@@ -1,16 +1,19 @@
 """Dead letters: original bytes intact, reasons beside them, never too large to write."""
 
-from app.dead_letters import dead_letter
+from app.dead_letters import DeadLetters
 from app.errors import UnreadableRecordError
+from app.positions import Position
 from app.topics import MAX_DEAD_LETTER_BYTES
-from tests.strategies import arrivals
+from tests.strategies import Record
 
+LETTERS = DeadLetters("user-registrations", "dead")
 ERROR = UnreadableRecordError("invalid-json", "Invalid JSON: expected ident")
 
 
 def test_a_dead_letter_is_the_original_with_reasons() -> None:
-    arrival = arrivals(b"not json", 3, 9, key=b"k", headers=[("trace", b"1")])
-    letter = dead_letter(arrival, ERROR, "user-registrations")
+    arrival = Record(b"not json", 9, key=b"k", headers=[("trace", b"1")])
+    letter = LETTERS.letter(3, arrival, ERROR)
+    assert (letter.topic, letter.partition) == ("dead", 3)
     assert (letter.key, letter.value) == (b"k", b"not json")
     assert dict(letter.headers) == {
         "trace": b"1",
@@ -19,19 +22,19 @@ def test_a_dead_letter_is_the_original_with_reasons() -> None:
         "source-topic": b"user-registrations",
         "source-partition": b"3",
         "source-offset": b"9",
-        "source-position": arrival.position.token().encode(),
+        "source-position": Position(3, 9).token().encode(),
         "source-timestamp-ms": b"1700000000000",
     }
 
 
 def test_a_record_without_key_and_value_stays_so() -> None:
-    letter = dead_letter(arrivals(None), ERROR, "t")
+    letter = LETTERS.letter(0, Record(None), ERROR)
     assert (letter.key, letter.value) == (None, None)
 
 
 def test_what_came_compressed_and_is_too_large_keeps_its_beginning_and_its_size() -> None:
     value = b"x" * (10 * MAX_DEAD_LETTER_BYTES)
-    letter = dead_letter(arrivals(value, headers=[("h", b"y" * 1000)]), ERROR, "t")
+    letter = LETTERS.letter(0, Record(value, headers=[("h", b"y" * 1000)]), ERROR)
     assert letter.value is not None
     assert value.startswith(letter.value)
     assert 0 < len(letter.value) < MAX_DEAD_LETTER_BYTES

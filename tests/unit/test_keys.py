@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from app.keys import EMAIL_PATTERN, encode_key, partition_of
+from app.keys import EMAIL_PATTERN, encode_key, partition_of, partitions_of
 from app.records import Email
 
 _EMAIL = TypeAdapter(Email)
@@ -97,3 +99,10 @@ def test_rule_is_the_same_in_pythons_regular_expressions(address: str) -> None:
 def test_hostile_address_is_refused_quickly() -> None:
     with pytest.raises(ValidationError):
         _EMAIL.validate_python("a." * 126 + "!")
+
+
+@given(st.lists(st.binary(max_size=70), max_size=40), st.integers(1, 1000))
+def test_many_keys_at_once_have_the_partitions_that_each_has_alone(
+    keys: list[bytes], partitions: int
+) -> None:
+    assert partitions_of(keys, partitions) == [partition_of(key, partitions) for key in keys]

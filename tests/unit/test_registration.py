@@ -2,56 +2,56 @@
 
 import contextlib
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import UnreadableRecordError
 from app.keys import partition_of
+from app.positions import Position
 from app.records import Registration, UserRow, moment
 from app.registration import (
     MOVED_FROM_HEADER,
-    Arrival,
     Registered,
     Rejected,
     Replayed,
+    Sorted,
     decide,
     new_rows,
     read,
     sort,
 )
-from tests.strategies import arrivals, registrations
+from tests.strategies import Record, registrations
 
 ADA = Registration(id="ada", name="Ada", email="ada@example.com")
 PARTITIONS = 8
 
 
-def _row(registration: Registration, arrival: Arrival) -> UserRow:
-    decision = decide(None, registration, arrival)
+def _row(registration: Registration, arrival: Record) -> UserRow:
+    decision = decide(None, 3, arrival, registration)
     assert isinstance(decision, Registered)
     return decision.row
 
 
 def test_a_free_id_is_registered_at_the_records_time_and_position() -> None:
-    arrival = arrivals(ADA.encode(), partition=3, offset=9, timestamp_ms=1_700_000_000_123)
+    arrival = Record(ADA.encode(), offset=9, timestamp=1_700_000_000_123)
     row = _row(ADA, arrival)
     assert (row.id, row.name, row.email) == ("ada", "Ada", "ada@example.com")
     assert row.status == "registered"
     assert row.registered_at == row.updated_at == moment(1_700_000_000_123)
-    assert (row.version, row.position) == (1, arrival.position.token())
+    assert (row.version, row.position) == (1, Position(3, 9).token())
 
 
 def test_the_same_registration_again_is_replayed() -> None:
-    row = _row(ADA, arrivals(None))
-    assert decide(row, ADA, arrivals(None, offset=5)) == Replayed()
+    row = _row(ADA, Record(None))
+    assert decide(row, 3, Record(None, 5), ADA) == Replayed()
 
 
 @pytest.mark.parametrize("change", [{"name": "Eve"}, {"email": "eve@example.com"}])
 def test_other_data_under_a_taken_id_is_rejected(change: dict[str, str]) -> None:
-    row = _row(ADA, arrivals(None))
+    row = _row(ADA, Record(None))
     other = ADA.model_copy(update=change)
-    assert decide(row, other, arrivals(None, offset=5)) == Rejected("id-taken")
+    assert decide(row, 3, Record(None, 5), other) == Rejected("id-taken")
 
 
 @pytest.mark.parametrize(
@@ -88,20 +88,21 @@ def test_any_bytes_are_read_or_refused_with_a_cause(value: bytes) -> None:
 def test_sorting_keeps_every_record_once_and_in_order(
     batch: list[Registration], partition: int
 ) -> None:
-    came = [arrivals(r.encode(), partition, offset) for offset, r in enumerate(batch)]
-    by_kind = sort([*came, arrivals(b"?", partition, len(came))], PARTITIONS)
+    came = [Record(r.encode(), offset) for offset, r in enumerate(batch)]
+    by_kind = sort(partition, [*came, Record(b"?", len(came))], PARTITIONS)
+    assert by_kind.keys == [r.key for _, r in by_kind.here]
     assert all(partition_of(r.key, PARTITIONS) == partition for _, r in by_kind.here)
     assert all(partition_of(r.key, PARTITIONS) == home for _, r, home in by_kind.elsewhere)
-    assert [a.position.offset for a, _ in by_kind.unreadable] == [len(came)]
-    offsets = [[a.position.offset for a, *_ in part] for part in (by_kind.here, by_kind.elsewhere)]
+    assert [a.offset for a, _ in by_kind.unreadable] == [len(came)]
+    offsets = [[a.offset for a, *_ in part] for part in (by_kind.here, by_kind.elsewhere)]
     assert sorted(offsets[0] + offsets[1]) == list(range(len(came)))
     assert all(part == sorted(part) for part in offsets)
 
 
 def test_a_moved_record_in_a_wrong_partition_is_not_sent_round_for_ever() -> None:
     wrong = (partition_of(ADA.key, PARTITIONS) + 1) % PARTITIONS
-    arrival = arrivals(ADA.encode(), wrong, headers=[(MOVED_FROM_HEADER, b"p")])
-    (_, error), *rest = sort([arrival], PARTITIONS).unreadable
+    arrival = Record(ADA.encode(), headers=[(MOVED_FROM_HEADER, b"p")])
+    (_, error), *rest = sort(wrong, [arrival], PARTITIONS).unreadable
     assert error.cause == "moved-twice"
     assert not rest
 
@@ -114,25 +115,30 @@ few_ids = st.builds(
 )
 
 
+def _batch(history: list[Registration], start: int = 0) -> Sorted:
+    """Return registrations as a batch that was sorted, from an offset of the history on."""
+    came = [(Record(r.encode(), offset), r) for offset, r in enumerate(history)][start:]
+    return Sorted(here=list(came), keys=[r.key for _, r in came])
+
+
 @given(st.lists(few_ids, max_size=30), st.data())
 def test_any_cut_into_batches_and_any_replay_give_the_same_rows(
     history: list[Registration], data: st.DataObject
 ) -> None:
-    came = [(arrivals(r.encode(), offset=offset), r) for offset, r in enumerate(history)]
-    whole = new_rows({}, came)
-    cut = data.draw(st.integers(0, len(came)))
+    whole = new_rows({}, 0, _batch(history))
+    cut = data.draw(st.integers(0, len(history)))
     again = data.draw(st.integers(0, cut))
-    rows = new_rows({}, came[:cut])
-    more = new_rows(rows, came[again:])
-    assert rows | more == whole
+    rows = new_rows({}, 0, _batch(history[:cut]))
+    more = new_rows(rows, 0, _batch(history, again))
+    assert {**rows, **more} == whole
 
 
 @given(st.lists(few_ids, min_size=1, max_size=30))
 def test_the_first_registration_of_an_id_stands(history: list[Registration]) -> None:
-    came = [(arrivals(r.encode(), offset=offset), r) for offset, r in enumerate(history)]
-    rows = new_rows({}, came)
-    assert set(rows) == {r.id for r in history}
-    for user_id, row in rows.items():
-        first = next(r for r in history if r.id == user_id)
+    rows = new_rows({}, 0, _batch(history))
+    assert set(rows) == {r.key for r in history}
+    for key, row in rows.items():
+        first = next(r for r in history if r.key == key)
         assert (row.name, row.email) == (first.name, first.email)
-        assert orjson.loads(row.encode())["first_digest"] == first.digest()
+        assert UserRow.decode(row.encode()) == row
+        assert row.first_digest == first.digest()

@@ -18,7 +18,6 @@ def test_names_are_public_and_do_not_drift() -> None:
         "user-registrations",
         "user-registrations-dead-letter",
         "user-registry-users-changelog",
-        "user-registry-recent-registrations-changelog",
     ]
 
 

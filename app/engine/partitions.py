@@ -1,0 +1,363 @@
+"""The partitions that this worker owns: each applies its folds in order, a transaction at a time.
+
+A partition is opened (its producer fences the owner before, its store is brought up to the end of
+the changelog, the marker says what is applied), applies folds, is settled when a rebalance begins,
+and closed when it is lost. What fails is opened again and goes on from the marker.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_exponential_jitter
+
+from app.engine.changelog import Advanced, Changelog, StoresRows
+from app.engine.folding import MAX_FOLD_RECORDS, Fold
+from app.engine.marker import MARKER_KEY, Marker
+from app.engine.transactions import FencedProducer
+from app.errors import ApplyError, FencedError, NotWrittenError, StoreError
+from app.records import Outgoing
+from app.registration import Arrival
+
+log = structlog.get_logger(__name__)
+
+#: A partition takes another fold while fewer than this many wait: one is applied, one is at hand.
+MAX_WAITING_FOLDS = 2
+#: A batch is cut so that what comes of it fits the broker's limits, compressed as it may have come.
+MAX_BATCH_BYTES = 1024 * 1024
+#: What deciding a batch may take of the event loop, which answers lookups too.
+MAX_WORK_SECONDS = 0.015
+MIN_BATCH_RECORDS = 50
+
+#: Trouble that lasts longer than this ends the worker; its supervisor starts it again.
+GIVE_UP_AFTER_SECONDS = 120.0
+MAX_BACK_OFF_SECONDS = 5.0
+#: How long a rebalance waits for a transaction that is under way.
+SETTLE_SECONDS = 3.0
+
+
+@dataclass(slots=True)
+class Changes:
+    """What comes of a batch: rows of the table (None deletes) and records for other topics."""
+
+    rows: dict[bytes, bytes | None] = field(default_factory=dict)
+    outgoing: list[Outgoing] = field(default_factory=list)
+
+
+#: A table's name and the number of a partition of it.
+Key = tuple[str, int]
+
+#: Decides what comes of a batch of a partition; it may read the store, and writes nothing.
+Decide = Callable[[int, Sequence[Arrival]], Changes]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedTable:
+    """A table that is written by transactions, and the topics whose records they apply."""
+
+    name: str
+    brokers: str
+    sources: tuple[str, ...]
+    changelog: Changelog
+    store: StoresRows
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a partition needs of the worker around it."""
+
+    app_id: str
+    #: Held while a batch is decided: so the loop turns between two batches of two partitions.
+    turn: asyncio.Lock
+    #: Tells whether this worker is a member of its group still, as the broker sees it.
+    is_member: Callable[[], Awaitable[bool]]
+    on_fenced: Callable[["OwnedPartition"], None]
+    on_failure: Callable[[Exception], Awaitable[None]]
+    #: Asks the consumer to read a source again from an offset.
+    read_again: Callable[[TP, int], Awaitable[None]]
+
+
+class OwnedPartition:
+    """One partition of a table and its sources."""
+
+    def __init__(self, table: FoldedTable, number: int, around: Surroundings) -> None:
+        self.table = table
+        self.number = number
+        self._around = around
+        self._producer = FencedProducer(table.brokers, f"{around.app_id}-{table.name}-{number}")
+        self._marker = Marker.first()
+        self._is_sound = False
+        self._folds: asyncio.Queue[tuple[Fold, Decide]] = asyncio.Queue()
+        self._work: asyncio.Task[None] | None = None
+        self._most = MAX_FOLD_RECORDS
+
+    # -- what others ask
+
+    @property
+    def key(self) -> Key:
+        """The table's name and the number."""
+        return self.table.name, self.number
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store holds everything up to the marker."""
+        return self._is_sound
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another fold may come."""
+        return self._folds.qsize() < MAX_WAITING_FOLDS
+
+    def applied(self, topic: str) -> int:
+        """Return the next offset to apply of a source topic; 0 if none was applied yet."""
+        return self._marker.next.get(topic, 0)
+
+    def knows(self, topic: str) -> bool:
+        """Return whether it is known what is applied of a source topic."""
+        return topic in self._marker.next
+
+    def sources(self) -> Iterator[TP]:
+        """Yield the partitions whose records are applied here."""
+        return (TP(topic, self.number) for topic in self.table.sources)
+
+    # -- its life
+
+    async def open(self, advanced: Advanced = lambda rows, left: None) -> None:
+        """Fence the owner before, bring the store up to date, learn what is applied.
+
+        Raises `ApplyError` if records that are not applied yet are gone from their log.
+        """
+        await self._producer.start()
+        recovered = await self.table.changelog.recover(self.number, self.table.sources, advanced)
+        self._marker = recovered.marker
+        for topic, log_start in recovered.log_starts.items():
+            self._begin_at(topic, log_start)
+        self._is_sound = True
+
+    def _begin_at(self, topic: str, log_start: int) -> None:
+        # Never reset: what is gone without having been applied is for people to decide about.
+        if not self.knows(topic):
+            self._marker = self._marker.after(topic, log_start)
+        elif self.applied(topic) < log_start:
+            raise ApplyError(
+                f"{topic}, partition {self.number}: records from {self.applied(topic)} to "
+                f"{log_start - 1} were deleted before they were applied; see docs/operations.md"
+            )
+
+    def begin(self) -> None:
+        """Apply what is submitted from now on."""
+        if self._work is None:
+            self._work = asyncio.create_task(
+                self._apply_all(), name=f"{self.table.name}-{self.number}"
+            )
+
+    def submit(self, fold: Fold, decide: Decide) -> None:
+        """Apply a fold when those before it are applied."""
+        if self._work is not None:
+            self._folds.put_nowait((fold, decide))
+
+    async def settle(self) -> None:
+        """Finish the transaction that is under way, if it ends soon; drop what waits."""
+        self._drop_waiting()
+        work, self._work = self._work, None
+        if work is None:
+            return
+        if not work.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self._folds.join()
+        work.cancel()
+        await asyncio.wait([work])
+
+    async def close(self) -> None:
+        """Give up everything that this worker holds of the partition."""
+        await self.settle()
+        self._is_sound = False
+        await self._producer.close()
+        self.table.store.close([self.number])
+
+    def _drop_waiting(self) -> None:
+        while not self._folds.empty():
+            self._folds.get_nowait()
+            self._folds.task_done()
+
+    # -- its work
+
+    async def _apply_all(self) -> None:
+        while True:
+            fold, decide = await self._folds.get()
+            try:
+                await self._apply_or_try_again(fold, decide)
+            except FencedError:
+                self._is_sound = False
+                self._around.on_fenced(self)
+                return
+            except Exception as error:
+                self._is_sound = False
+                await self._around.on_failure(error)
+                return
+            finally:
+                self._folds.task_done()
+
+    async def _apply_or_try_again(self, fold: Fold, decide: Decide) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((NotWrittenError, KafkaError, StoreError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=MAX_BACK_OFF_SECONDS),
+            stop=stop_after_delay(GIVE_UP_AFTER_SECONDS),
+            before_sleep=self._log_retry,
+            reraise=True,
+        ):
+            with attempt:
+                await self._reopen_if_unsound()
+                await self._apply(fold, decide)
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        cause = state.outcome and state.outcome.exception()
+        log.warning(
+            "a batch is tried again",
+            table=self.table.name,
+            partition=self.number,
+            attempt=state.attempt_number,
+            cause=f"{type(cause).__name__}: {cause}",
+        )
+
+    async def _reopen_if_unsound(self) -> None:
+        if self._is_sound:
+            return
+        # Opening fences whoever owns the partition: after a long pause that may be another worker.
+        if not await self._around.is_member():
+            raise NotWrittenError("the broker does not confirm that this worker is in its group")
+        await self.open()
+
+    async def _apply(self, fold: Fold, decide: Decide) -> None:
+        topic = fold.tp.topic
+        if fold.start > self.applied(topic):
+            # A fold is missing. Nothing is skipped: it is read again.
+            self._drop_waiting()
+            await self._around.read_again(fold.tp, self.applied(topic))
+            return
+        records = [record for record in fold.records if record.offset >= self.applied(topic)]
+        while self.applied(topic) < fold.next:
+            batch = records[: self._fitting(records)]
+            records = records[len(batch) :]
+            following = records[0].offset if records else fold.next
+            await self._transact(batch, self._marker.after(topic, following), decide)
+
+    def _fitting(self, records: Sequence[Arrival]) -> int:
+        """Return how many of the records make one batch."""
+        size = 0
+        for count, record in enumerate(records[: self._most]):
+            size += len(record.value or b"")
+            if size > MAX_BATCH_BYTES:
+                return max(count, 1)
+        return self._most
+
+    async def _transact(self, batch: Sequence[Arrival], marker: Marker, decide: Decide) -> None:
+        async with self._around.turn:
+            began = time.perf_counter()
+            changes = decide(self.number, batch)
+            changes.rows[MARKER_KEY] = marker.encode()
+            self._adapt(len(batch), time.perf_counter() - began)
+            await asyncio.sleep(0)
+        if len(batch) == 0:
+            # Only control records: they need no transaction of their own, the next one tells.
+            self._marker = marker
+            return
+        try:
+            offset = await self._producer.commit(
+                self.table.changelog.topic, self.number, changes.rows, changes.outgoing
+            )
+            self.table.store.apply(self.number, changes.rows, offset)
+        except BaseException:
+            # Cancelled or failed: what of it is committed only the changelog can tell.
+            self._is_sound = False
+            raise
+        self._marker = marker
+
+    def _adapt(self, records: int, seconds: float) -> None:
+        """Take as many records next time as fit the time that a batch may take."""
+        if records >= MIN_BATCH_RECORDS:
+            fitting = int(records * MAX_WORK_SECONDS / max(seconds, 1e-6))
+            self._most = min(max(fitting, MIN_BATCH_RECORDS), MAX_FOLD_RECORDS)
+
+
+class Partitions:
+    """The partitions that this worker owns, by table and number."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, FoldedTable] = {}
+        self._owned: dict[Key, OwnedPartition] = {}
+
+    # -- declaration
+
+    def add(self, table: FoldedTable) -> None:
+        """Let transactions write a table; all its source topics are folded."""
+        for topic in table.sources:
+            self._tables[topic] = table
+
+    def is_folded(self, topic: str) -> bool:
+        """Return whether a topic's records come as folds."""
+        return topic in self._tables
+
+    @property
+    def tables(self) -> Mapping[str, FoldedTable]:
+        """The tables, by name."""
+        return {table.name: table for table in self._tables.values()}
+
+    # -- ownership
+
+    def get(self, table: str, number: int) -> OwnedPartition | None:
+        """Return a partition that this worker owns, or None."""
+        return self._owned.get((table, number))
+
+    def own(self, partition: OwnedPartition) -> None:
+        """Take a partition among those owned."""
+        self._owned[partition.key] = partition
+
+    def owned(self) -> list[OwnedPartition]:
+        """Return the partitions that this worker owns."""
+        return list(self._owned.values())
+
+    async def give_up(self, partitions: Iterable[OwnedPartition]) -> None:
+        """Close partitions."""
+        given_up = list(partitions)
+        for partition in given_up:
+            self._owned.pop(partition.key, None)
+        await asyncio.gather(*(partition.close() for partition in given_up))
+
+    async def settle(self) -> None:
+        """Finish what is under way in all partitions."""
+        await asyncio.gather(*(partition.settle() for partition in self.owned()))
+
+    # -- folds
+
+    def at(self, source: TP) -> OwnedPartition | None:
+        """Return the partition that applies a source partition's records, if it is owned."""
+        table = self._tables.get(source.topic)
+        return None if table is None else self._owned.get((table.name, source.partition))
+
+    def has_room(self, source: TP) -> bool:
+        """Return whether a source partition may be read."""
+        partition = self.at(source)
+        return partition is None or partition.has_room
+
+    def submit(self, fold: Fold, decide: Decide) -> None:
+        """Hand a fold to its partition; it never waits. Folds of lost partitions are dropped."""
+        partition = self.at(fold.tp)
+        if partition is not None:
+            partition.submit(fold, decide)
+
+    def applied(self) -> dict[TP, int]:
+        """Return the next offset to apply of each source partition that is known."""
+        return {
+            source: partition.applied(source.topic)
+            for partition in self.owned()
+            for source in partition.sources()
+            if partition.knows(source.topic)
+        }

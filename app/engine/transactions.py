@@ -1,0 +1,153 @@
+"""A partition's producer: one transaction a batch, fenced.
+
+Whoever starts a producer under a transactional id is from then on the only one that can commit
+under it; the one before gets `FencedError`, whatever it believes it owns.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
+
+from app.errors import ApplyError, FencedError, NotWrittenError
+from app.records import Outgoing
+
+#: Half of Kafka's default for the largest batch, and so of our topics' `max.message.bytes`.
+MAX_BATCH_BYTES = 512 * 1024
+#: A single record may be larger: a dead letter, in a topic that takes it.
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+
+#: How long a start, or a transaction, may take before it counts as failed.
+TIMEOUT_SECONDS = 15.0
+#: How long the transaction of a dead owner holds up readers if nobody takes over.
+BROKER_TIMEOUT_MS = 20_000
+CLOSE_TIMEOUT_SECONDS = 2.0
+
+Rows = Mapping[bytes, bytes | None]
+
+
+class FencedProducer:
+    """Writes the rows and records of one partition's batches, each batch whole or not at all."""
+
+    def __init__(self, brokers: str, transactional_id: str) -> None:
+        self._transactional_id = transactional_id
+        self._brokers = brokers
+        self._kafka: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Fence any earlier owner; what it left uncommitted is aborted when this returns."""
+        await self.close()
+        self._kafka = AIOKafkaProducer(
+            bootstrap_servers=self._brokers,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=BROKER_TIMEOUT_MS,
+            acks="all",
+            max_batch_size=MAX_BATCH_BYTES,
+            max_request_size=MAX_REQUEST_BYTES,
+            request_timeout_ms=int(TIMEOUT_SECONDS * 1000),
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._kafka.start()
+                # Nothing goes to the broker yet, but it waits until the broker has fenced others.
+                await self._kafka.begin_transaction()
+        except (TimeoutError, KafkaError) as error:
+            await self.close()
+            raise NotWrittenError(f"no transaction can begin ({type(error).__name__})") from None
+
+    async def commit(
+        self, changelog: str, partition: int, rows: Rows, outgoing: Sequence[Outgoing]
+    ) -> int:
+        """Write rows to a changelog, and records to their topics; return the last row's offset.
+
+        Raises `FencedError` if another owner has started since, `NotWrittenError` if the outcome
+        may be unknown, and `ApplyError` if the broker will never take what is to be written.
+        """
+        kafka = self._kafka
+        if kafka is None:
+            raise NotWrittenError("the producer is not started")
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                last = await self._send(kafka, changelog, partition, rows, outgoing)
+                await kafka.commit_transaction()
+                await kafka.begin_transaction()
+                return last
+        # aiokafka tells so, or asserts it, if the transaction has failed before.
+        except (TimeoutError, KafkaError, IllegalOperation, AssertionError) as error:
+            raise _meaning(kafka, error) from None
+
+    async def _send(
+        self,
+        kafka: AIOKafkaProducer,
+        changelog: str,
+        partition: int,
+        rows: Rows,
+        outgoing: Sequence[Outgoing],
+    ) -> int:
+        batches = list(_batches(kafka, rows))
+        logged = [
+            await kafka.send_batch(batch, changelog, partition=partition) for batch in batches
+        ]
+        others: list[Awaitable[Any]] = [await _send_one(kafka, record) for record in outgoing]
+        done = await asyncio.gather(*logged, *others)
+        begins_at: int = done[len(batches) - 1].offset
+        records: int = batches[-1].record_count()
+        return begins_at + records - 1
+
+    async def close(self) -> None:
+        """Disconnect at once; what is not committed never will be."""
+        kafka, self._kafka = self._kafka, None
+        if kafka is None:
+            return
+        # stop() would wait for a broker that may be gone; without its connections the sender ends.
+        kafka._closed = True
+        await kafka.client.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await kafka._sender.close()
+        except (TimeoutError, KafkaError):
+            pass
+
+
+def _batches(kafka: AIOKafkaProducer, rows: Rows) -> Iterable[Any]:
+    """Yield the rows as batches of records, each below the size limit."""
+    batch = kafka.create_batch()
+    append = batch.append
+    for key, row in rows.items():
+        if append(timestamp=None, key=key, value=row) is None:
+            yield batch
+            batch = kafka.create_batch()
+            append = batch.append
+            append(timestamp=None, key=key, value=row)
+    yield batch
+
+
+async def _send_one(kafka: AIOKafkaProducer, record: Outgoing) -> Awaitable[Any]:
+    sent: Awaitable[Any] = await kafka.send(
+        record.topic,
+        record.value,
+        record.key,
+        record.partition,
+        record.timestamp_ms,
+        list(record.headers),
+    )
+    return sent
+
+
+def _meaning(kafka: AIOKafkaProducer, error: Exception) -> Exception:
+    """Return what a failed transaction means to the partition's owner."""
+    if isinstance(error, ProducerFenced) or _ended_fenced(kafka):
+        return FencedError("another worker owns the partition")
+    if isinstance(error, MessageSizeTooLargeError):
+        return ApplyError(f"a topic refuses a batch as too large: {error}")
+    return NotWrittenError(f"a transaction may not be committed ({type(error).__name__})")
+
+
+def _ended_fenced(kafka: AIOKafkaProducer) -> bool:
+    # The sender may have met the fence before this transaction began.
+    sender = kafka._sender.sender_task
+    if sender is None or not sender.done() or sender.cancelled():
+        return False
+    return isinstance(sender.exception(), ProducerFenced)

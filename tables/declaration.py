@@ -1,0 +1,52 @@
+"""What all tables have in common: a Faust table of raw bytes, written by transactions."""
+
+from typing import cast
+
+import faust
+
+from app.engine.changelog import Changelog
+from app.engine.partitions import FoldedTable
+from app.engine.takeover import TableManager
+from app.settings import settings
+from app.topics import TopicSpec
+from tables.store import PartitionedStore
+
+
+def declare(
+    app: faust.App, name: str, changelog: TopicSpec, sources: tuple[TopicSpec, ...], help: str
+) -> PartitionedStore:
+    """Declare a table, its changelog named explicitly, and the topics it is made from.
+
+    Return its store, for reading; rows are written by the partitions of the engine alone.
+    """
+    table = app.Table(
+        name,
+        key_type=bytes,
+        value_type=bytes,
+        partitions=changelog.partitions,
+        help=help,
+        changelog_topic=app.topic(
+            changelog.name,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            partitions=changelog.partitions,
+            compacting=True,
+            acks=False,
+            internal=True,
+            allow_empty=True,
+        ),
+    )
+    store = cast(PartitionedStore, table.data)
+    brokers = settings().kafka_brokers
+    cast(TableManager, app.tables).partitions.add(
+        FoldedTable(
+            name,
+            brokers,
+            tuple(source.name for source in sources),
+            Changelog(brokers, changelog.name, store),
+            store,
+        )
+    )
+    return store

@@ -1,0 +1,339 @@
+"""An owned partition: each record once and in order, whatever fails on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from app.engine import partitions as engine
+from app.engine.changelog import Advanced, Changelog, Recovered
+from app.engine.folding import MAX_FOLD_RECORDS, Fold
+from app.engine.marker import MARKER_KEY, Marker
+from app.engine.partitions import (
+    MAX_BATCH_BYTES,
+    Changes,
+    FoldedTable,
+    OwnedPartition,
+    Surroundings,
+)
+from app.engine.transactions import Rows
+from app.errors import ApplyError, FencedError, NotWrittenError, StoreError
+from app.records import Outgoing
+from app.registration import Arrival
+from tests.strategies import Record
+
+SOURCE = TP("source", 3)
+
+
+@dataclass
+class FakeStore:
+    """Rows in memory; fails when told to."""
+
+    rows: dict[bytes, bytes | None] = field(default_factory=dict)
+    at: int = -1
+    failures: list[Exception] = field(default_factory=list)
+    closed: bool = False
+
+    def apply(self, partition: int, rows: Rows, changelog_offset: int) -> None:
+        """Take rows."""
+        if self.failures:
+            raise self.failures.pop(0)
+        self.rows |= rows
+        self.at = changelog_offset
+
+    def close(self, partitions: Iterable[int]) -> None:
+        """Note it."""
+        self.closed = True
+
+
+@dataclass
+class FakeLog:
+    """The broker's side: what is committed, and how each commit shall fail."""
+
+    store: FakeStore
+    committed: list[Rows] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    #: For each commit to come: an error, and whether the transaction is committed all the same.
+    failures: list[tuple[BaseException, bool]] = field(default_factory=list)
+    log_start: int = 0
+    starts: int = 0
+    held: asyncio.Event | None = None
+
+    async def start(self) -> None:
+        """Fence."""
+        self.starts += 1
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+    async def commit(
+        self, changelog: str, partition: int, rows: Rows, outgoing: Sequence[Outgoing]
+    ) -> int:
+        """Commit, or fail as told."""
+        await asyncio.sleep(0)
+        if self.held is not None:
+            await self.held.wait()
+        error, written = self.failures.pop(0) if self.failures else (None, True)
+        if written:
+            self.committed.append(dict(rows))
+            self.outgoing.extend(outgoing)
+        if error is not None:
+            raise error
+        return len(self.committed) - 1
+
+    async def recover(
+        self, partition: int, sources: Iterable[str], advanced: Advanced
+    ) -> Recovered:
+        """Bring the store up to date."""
+        for offset, rows in enumerate(self.committed[self.store.at + 1 :], self.store.at + 1):
+            self.store.apply(partition, rows, offset)
+        stored = self.store.rows.get(MARKER_KEY)
+        marker = Marker(log="log", next={}) if stored is None else Marker.decode(stored)
+        return Recovered(marker, dict.fromkeys(sources, self.log_start))
+
+
+@dataclass
+class World:
+    """A partition and all that is around it."""
+
+    store: FakeStore = field(default_factory=FakeStore)
+    fenced: list[OwnedPartition] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+    read_again: list[int] = field(default_factory=list)
+    is_member: bool = True
+
+    def __post_init__(self) -> None:
+        self.log = FakeLog(self.store)
+        self.partition = OwnedPartition(
+            FoldedTable(
+                "users", "nowhere:1", ("source",), cast(Changelog, self), cast(Any, self.store)
+            ),
+            3,
+            Surroundings(
+                app_id="app",
+                turn=asyncio.Lock(),
+                is_member=self._is_member,
+                on_fenced=self.fenced.append,
+                on_failure=self._fail,
+                read_again=self._read_again,
+            ),
+        )
+        self.partition._producer = cast(Any, self.log)
+        self.topic = "changelog"
+        self.recover = self.log.recover
+
+    async def _is_member(self) -> bool:
+        return self.is_member
+
+    async def _fail(self, error: Exception) -> None:
+        self.failures.append(error)
+
+    async def _read_again(self, source: TP, offset: int) -> None:
+        self.read_again.append(offset)
+
+    def submit(self, start: int, end: int, **more: Any) -> None:
+        """Submit the records of some offsets, which all have a value of their own."""
+        records = [Record(b"%d" % offset, offset) for offset in range(start, end)]
+        self.partition.submit(Fold(SOURCE, start, end, records), changes, **more)
+
+    async def applied(self, end: int) -> None:
+        """Wait until everything below an offset is applied."""
+        async with asyncio.timeout(10):
+            while self.partition.applied("source") < end:
+                await asyncio.sleep(0)
+
+    def order(self) -> list[int]:
+        """Return the offsets whose rows were committed, in order."""
+        return [int(k) for rows in self.log.committed for k in rows if k != MARKER_KEY]
+
+
+def changes(partition: int, records: Sequence[Arrival]) -> Changes:
+    """Write a row of each record, and tell of it."""
+    assert partition == SOURCE.partition
+    return Changes(
+        {record.value or b"": b"row" for record in records},
+        [Outgoing("told", partition, record.value, None) for record in records],
+    )
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """Return a partition that is open."""
+    monkeypatch.setattr(engine, "MAX_BACK_OFF_SECONDS", 0.01)
+    made = World()
+    await made.partition.open()
+    made.partition.begin()
+    yield made
+    await made.partition.close()
+
+
+async def test_folds_are_applied_in_order_each_with_its_marker(world: World) -> None:
+    world.submit(0, 5)
+    world.submit(5, 9)
+    await world.applied(9)
+    assert world.order() == list(range(9))
+    markers = [Marker.decode(rows[MARKER_KEY] or b"").next for rows in world.log.committed]
+    assert markers == [{"source": 5}, {"source": 9}]
+    assert [list(rows)[-1] for rows in world.log.committed] == [MARKER_KEY] * 2
+    assert world.store.at == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_commit_of_unknown_outcome_is_found_out_and_done_once(
+    world: World, written: bool
+) -> None:
+    world.log.failures = [(NotWrittenError("?"), written), (NotWrittenError("?"), False)]
+    world.submit(0, 3)
+    world.submit(3, 6)
+    await world.applied(6)
+    assert world.order() == list(range(6))
+    assert len(world.log.outgoing) == 6
+    assert world.log.starts > 1
+
+
+async def test_rows_that_are_committed_but_not_stored_come_from_the_changelog(
+    world: World,
+) -> None:
+    world.store.failures = [StoreError("no space left"), StoreError("no space left")]
+    world.submit(0, 3)
+    await world.applied(3)
+    assert world.order() == [0, 1, 2]
+    assert set(world.store.rows) == {b"0", b"1", b"2", MARKER_KEY}
+
+
+async def test_while_it_fails_its_rows_are_not_shown(world: World) -> None:
+    world.is_member = False
+    world.log.failures = [(NotWrittenError("?"), True)]
+    world.submit(0, 3)
+    async with asyncio.timeout(5):
+        while world.partition.is_open:
+            await asyncio.sleep(0)
+    world.is_member = True
+    await world.applied(3)
+    assert world.partition.is_open
+
+
+async def test_who_is_no_member_fences_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "GIVE_UP_AFTER_SECONDS", 0.05)
+    world.is_member = False
+    world.log.failures = [(NotWrittenError("?"), False)]
+    world.submit(0, 3)
+    async with asyncio.timeout(5):
+        while not world.failures:
+            await asyncio.sleep(0.001)
+    assert world.log.starts == 1
+    assert isinstance(world.failures[0], NotWrittenError)
+
+
+async def test_fenced_means_revoked_nothing_more_is_written(world: World) -> None:
+    world.log.failures = [(FencedError("another"), False)]
+    world.submit(0, 3)
+    world.submit(3, 6)
+    async with asyncio.timeout(5):
+        while not world.fenced:
+            await asyncio.sleep(0)
+    assert not world.partition.is_open
+    assert (world.order(), world.log.starts, world.store.rows) == ([], 1, {})
+    assert not world.failures
+
+
+async def test_what_never_can_be_written_ends_the_worker_with_its_cause(world: World) -> None:
+    world.log.failures = [(ApplyError("too large"), False)]
+    world.submit(0, 3)
+    async with asyncio.timeout(5):
+        while not world.failures:
+            await asyncio.sleep(0)
+    assert str(world.failures[0]) == "too large"
+
+
+async def test_a_missing_fold_is_read_again_and_nothing_is_skipped(world: World) -> None:
+    world.submit(0, 3)
+    world.submit(5, 7)
+    async with asyncio.timeout(5):
+        while not world.read_again:
+            await asyncio.sleep(0)
+    assert world.read_again == [3]
+    world.submit(3, 7)
+    await world.applied(7)
+    assert world.order() == list(range(7))
+
+
+async def test_a_fold_that_comes_twice_is_applied_once(world: World) -> None:
+    world.submit(0, 5)
+    world.submit(0, 5)
+    world.submit(3, 8)
+    await world.applied(8)
+    assert world.order() == list(range(8))
+
+
+async def test_control_records_move_the_position_and_write_nothing(world: World) -> None:
+    world.partition.submit(Fold(SOURCE, 0, 2, []), changes)
+    await world.applied(2)
+    assert world.log.committed == []
+
+
+async def test_a_large_fold_is_cut_into_batches(world: World) -> None:
+    big = bytes(MAX_BATCH_BYTES // 4)
+    records = [Record(b"%d " % offset + big, offset) for offset in range(10)]
+    world.partition.submit(Fold(SOURCE, 0, 10, records), changes)
+    world.submit(10, 10 + 2 * MAX_FOLD_RECORDS)
+    await world.applied(10 + 2 * MAX_FOLD_RECORDS)
+    sizes = [len(rows) - 1 for rows in world.log.committed]
+    assert sizes[:4] == [3, 3, 3, 1]
+    assert max(sizes) <= MAX_FOLD_RECORDS
+    assert sum(sizes) == 10 + 2 * MAX_FOLD_RECORDS
+
+
+async def test_a_settled_partition_finished_its_batch_and_dropped_the_rest(world: World) -> None:
+    world.log.held = asyncio.Event()
+    world.submit(0, 3)
+    world.submit(3, 6)
+    await asyncio.sleep(0)
+    settling = asyncio.create_task(world.partition.settle())
+    await asyncio.sleep(0)
+    world.log.held.set()
+    await settling
+    assert world.order() == [0, 1, 2]
+    world.submit(3, 6)
+    assert world.partition.has_room
+    assert world.partition.is_open
+
+
+async def test_a_batch_that_does_not_end_is_cut_off_and_its_fate_looked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SETTLE_SECONDS", 0.01)
+    world.log.held = asyncio.Event()
+    world.submit(0, 3)
+    await asyncio.sleep(0.005)
+    await world.partition.settle()
+    assert not world.partition.is_open
+    assert world.store.rows == {}
+
+
+async def test_a_closed_partition_takes_nothing(world: World) -> None:
+    await world.partition.close()
+    assert world.store.closed
+    world.submit(0, 3)
+    await asyncio.sleep(0.01)
+    assert world.order() == []
+
+
+async def test_records_that_were_deleted_unapplied_stop_the_partition() -> None:
+    world = World()
+    world.store.rows = {MARKER_KEY: Marker(log="log", next={"source": 5}).encode()}
+    world.log.log_start = 8
+    with pytest.raises(ApplyError, match="records from 5 to 7 were deleted"):
+        await world.partition.open()
+
+
+async def test_a_new_table_begins_where_its_source_begins() -> None:
+    world = World()
+    world.log.log_start = 8
+    await world.partition.open()
+    assert world.partition.applied("source") == 8
