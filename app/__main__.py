@@ -1,10 +1,11 @@
-"""The command line: ``python -m app worker`` and ``python -m app topics``."""
+"""The command line: ``python -m app worker``, ``topics`` and ``verify``."""
 
 import asyncio
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import click
 
@@ -12,6 +13,9 @@ from app import topics as topic_specs
 from app.errors import RegistryError
 from app.preflight import checked
 from app.settings import EXIT_USAGE, settings
+
+#: Exit status of a command that Ctrl-C ended, as shells have it.
+EXIT_INTERRUPTED = 130
 
 
 @click.group(help="A write-intensive user registry on Faust and Kafka.")
@@ -40,6 +44,50 @@ def worker() -> None:
         from app.main import app
 
         faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
+
+
+@main.command()
+@click.option("--ids", is_flag=True, help="Name the users that differ: ids may be personal.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="List at most so many differences of each kind; all are counted.",
+)
+@click.option(
+    "--stores",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Compare the stores below a worker's DATA_DIR, too; that worker must not run. May be "
+    "given more than once.",
+)
+def verify(ids: bool, limit: int, stores: tuple[Path, ...]) -> None:
+    """Check that the table users is what user-registrations makes of it.
+
+    Folds the topic anew, and compares with the changelog of users, with the dead letters and with
+    the records that were moved to their right partition, each up to where it is applied. Writes
+    nothing; workers may run.
+
+    Exit status: 0 no difference; 1 differences; 2 only part could be checked, because the
+    beginning of a topic is gone, or nothing at all. A list of differences says where records
+    stand: topic, partition:offset.
+    """
+    from app.verify import Findings
+    from app.verify import verify as verify_registry
+
+    findings = Findings(limit, with_ids=ids)
+    try:
+        with _told_in_one_line():
+            asyncio.run(verify_registry(settings(), findings, stores))
+    except KeyboardInterrupt:
+        # click's own status for this is 1, which says that there are differences.
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    for line in findings.lines():
+        click.echo(line)
+    raise SystemExit(findings.status)
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""What a verification found: differences, what it could not check, and what is worth knowing."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+CLEAN = 0
+DIFFERENCES = 1
+PARTIAL = 2
+
+
+class Difference(StrEnum):
+    """What may be wrong, as the report says it."""
+
+    MISSING_ROW = "rows that users lacks although a registration makes them"
+    DIFFERENT_ROW = "rows of users that are not as their registrations make them"
+    EXTRA_ROW = "rows of users that no registration makes"
+    MISSING_LETTER = "unreadable records without a dead letter"
+    DUPLICATE_LETTER = "records with more than one dead letter"
+    EXTRA_LETTER = "dead letters of records that need none"
+    MISSING_MOVE = "records in a wrong partition that were not moved"
+    DUPLICATE_MOVE = "records that were moved more than once"
+    EXTRA_MOVE = "copies of records that were not to be moved"
+    MARKER = "applied markers that cannot be right"
+    STORE_MISSING_ROW = "rows that a store lacks although its changelog has them"
+    STORE_DIFFERENT_ROW = "rows of a store that are not as in its changelog"
+    STORE_EXTRA_ROW = "rows of a store that its changelog does not have"
+    STORE_AHEAD = "stores that are ahead of their changelog"
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects findings; of each kind it counts all and remembers the first ``limit``."""
+
+    limit: int = 20
+    with_ids: bool = False
+    counts: Counter[Difference] = field(default_factory=Counter)
+    #: What is worth knowing and no difference, a line each.
+    notes: list[str] = field(default_factory=list)
+    #: What could not be checked, a line each.
+    unchecked: list[str] = field(default_factory=list)
+    _listed: defaultdict[Difference, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def differs(self, difference: Difference, place: str, key: bytes | None = None) -> None:
+        """Add a difference; ``key`` is personal, and remembered only if ids were asked for."""
+        self.counts[difference] += 1
+        listed = self._listed[difference]
+        if len(listed) < self.limit:
+            listed.append(place if key is None or not self.with_ids else f"{place} {_id(key)}")
+
+    @property
+    def status(self) -> int:
+        """The exit status: a difference that is certain outweighs what could not be checked."""
+        if self.counts.total():
+            return DIFFERENCES
+        return PARTIAL if self.unchecked else CLEAN
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report, a line each."""
+        yield from self.notes
+        yield from (f"partial: {reason}" for reason in self.unchecked)
+        for difference, count in self.counts.items():
+            yield from self._about(difference, count)
+        yield self._verdict()
+
+    def _about(self, difference: Difference, count: int) -> Iterator[str]:
+        listed = self._listed[difference]
+        yield f"{difference}: {count:,}"
+        yield from (f"  {line}" for line in listed)
+        if listed and count > len(listed):
+            yield f"  ... and {count - len(listed):,} more"
+
+    def _verdict(self) -> str:
+        if total := self.counts.total():
+            return f"result: {total:,} {'difference' if total == 1 else 'differences'}"
+        return f"result: {'no difference in what could be checked' if self.unchecked else 'clean'}"
+
+
+def _id(key: bytes) -> str:
+    # Quoted, with everything escaped that could disturb a terminal.
+    return repr(key.decode(errors="backslashreplace"))

@@ -1,0 +1,182 @@
+"""The engine in real workers: crashes at each step, a zombie, a full disk, workers come and go."""
+
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+
+import orjson
+import pytest
+
+from app.keys import encode_key, partition_of
+from tests import kafka
+from tests.faulty_worker import STEPS
+from tests.worker import Registry, Worker, wait_until
+
+PARTITIONS = 8
+#: The shortest that Kafka allows.
+SESSION_SECONDS = 6
+#: From the end of a dead worker's session until all its partitions answer elsewhere.
+TAKEOVER_SECONDS = 4
+
+
+def produce(registry: Registry, users: int) -> list[str]:
+    """Write registrations, some twice, and a few in wrong partitions or unreadable."""
+    ids = [f"user-{uuid.uuid4().hex[:12]}" for _ in range(users)]
+    values = [orjson.dumps({"id": i, "name": "N", "email": "n@example.com"}) for i in ids]
+    records = [{"key": i.encode(), "value": value} for i, value in zip(ids, values, strict=True)]
+    kafka.produce(registry.brokers, registry.registrations, records, partitioner="murmur2_random")
+    strays: list[dict[str, object]] = [{"value": value} for value in values[::20]]
+    strays += [{"value": b"not json", "partition": n} for n in range(PARTITIONS)]
+    kafka.produce(registry.brokers, registry.registrations, strays)
+    return ids
+
+
+SOUND_COMMAND = [sys.executable, "-m", "app", "worker"]
+
+
+def faulty_command(step: str, number: int) -> list[str]:
+    """Return what starts a worker with a fault."""
+    return [sys.executable, "-m", "tests.faulty_worker", step, str(number)]
+
+
+def nothing_is_left(registry: Registry) -> bool:
+    """Return whether the group has committed the ends of all partitions."""
+    ends = {
+        n: end
+        for n, end in kafka.end_offsets(registry.brokers, registry.registrations).items()
+        if end
+    }
+    return kafka.committed(registry.brokers, registry.app_id, registry.registrations) == ends
+
+
+def assert_verified(worker: Worker, *arguments: str) -> None:
+    """Fail unless ``verify`` finds no difference."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "verify", *arguments],
+        env=worker.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def assert_rows(registry: Registry, ids: Sequence[str]) -> None:
+    """Fail unless there is a row for each id, and no other."""
+    rows = kafka.users(registry.brokers, f"{registry.app_id}.{registry.app_id}-users-changelog")
+    assert set(rows) == {user_id.encode() for user_id in ids}
+
+
+def test_a_crash_at_each_step_of_applying_leaves_the_tables_right(registry: Registry) -> None:
+    worker = registry.worker()
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "app", "topics"],
+            env=worker.environment,
+            stdout=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+        == 0
+    )
+    ids: list[str] = []
+    for step in STEPS:
+        ids += produce(registry, 400)
+        # Group offsets are committed once a second, and only if there is something new.
+        number = 1 if step == "between store and group offset" else 3
+        worker.command = faulty_command(step, number)
+        worker.launch()
+        assert worker.wait() == -signal.SIGKILL, step
+    worker.command = SOUND_COMMAND
+    with worker:
+        wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
+    assert_rows(registry, ids)
+    assert_verified(worker, "--stores", str(worker.folder))
+
+
+def test_a_full_disk_ends_the_worker_with_its_cause_and_costs_nothing(
+    registry: Registry,
+) -> None:
+    worker = registry.worker()
+    with worker:
+        ids = produce(registry, 3_000)
+        wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
+    ids += produce(registry, 3_000)
+    worker.command = faulty_command("full-disk", 60_000)
+    worker.launch()
+    assert worker.wait() == 1
+    log = worker.log.read_text()
+    assert "records cannot be applied: " in log
+    assert "File too large" in log
+    worker.command = SOUND_COMMAND
+    with worker:
+        wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
+    assert_rows(registry, ids)
+    assert_verified(worker, "--stores", str(worker.folder))
+
+
+@pytest.fixture
+def pair(registry: Registry) -> tuple[Worker, Worker]:
+    """Return two workers that soon notice that the other is gone."""
+    registry.settings = {"SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS), "STANDBY_REPLICAS": "1"}
+    return registry.worker(1), registry.worker(2)
+
+
+def test_a_standby_takes_over_from_a_dead_worker_without_a_rebuild(
+    registry: Registry, pair: tuple[Worker, Worker]
+) -> None:
+    with pair[0] as one, pair[1] as two:
+        ids = produce(registry, 4_000)
+        wait_until(lambda: nothing_is_left(registry), 30, "everything is applied")
+        by_partition = {partition_of(encode_key(i), PARTITIONS): i for i in ids}
+        # The standbys have everything, too, soon.
+        wait_until(lambda: two.is_ready() and one.is_ready(), 10, "both are ready")
+        one.kill()
+
+        def all_answer() -> bool:
+            asked = (two.get("/users", params={"id": i}) for i in by_partition.values())
+            return all(answer.status_code == 200 for answer in asked)
+
+        wait_until(all_answer, SESSION_SECONDS + TAKEOVER_SECONDS, "the other worker took over")
+        ids += produce(registry, 500)
+        wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
+        recovered = [line for line in two.log.read_text().splitlines() if "recovered" in line]
+        assert len(by_partition) == PARTITIONS
+        assert " rows=0 " in recovered[-1], recovered[-1]
+    assert_rows(registry, ids)
+    assert_verified(two)
+
+
+def test_a_zombie_that_goes_on_after_its_partitions_moved_changes_nothing(
+    registry: Registry, pair: tuple[Worker, Worker]
+) -> None:
+    with pair[0] as one, pair[1] as two:
+        wait_until(lambda: one.is_ready() and two.is_ready(), 30, "both are ready")
+        one.suspend()
+        # Fetched by the zombie already, or lying in its way when it wakes.
+        ids = produce(registry, 2_000)
+        wait_until(lambda: nothing_is_left(registry), 30, "the other worker applied everything")
+        ids += produce(registry, 500)
+        one.resume()
+        ids += produce(registry, 2_000)
+        wait_until(lambda: one.is_ready() and two.is_ready(), 30, "both are ready again")
+        wait_until(lambda: nothing_is_left(registry), 30, "everything is applied")
+    assert_rows(registry, ids)
+    assert_verified(two, "--stores", str(one.folder), "--stores", str(two.folder))
+
+
+def test_workers_join_and_leave_while_records_come(
+    registry: Registry, pair: tuple[Worker, Worker]
+) -> None:
+    ids: list[str] = []
+    with pair[0] as one:
+        ids += produce(registry, 2_000)
+        with pair[1] as two:
+            ids += produce(registry, 2_000)
+            wait_until(lambda: one.is_ready() and two.is_ready(), 30, "both are ready")
+            ids += produce(registry, 2_000)
+        ids += produce(registry, 2_000)
+        wait_until(lambda: nothing_is_left(registry), 30, "everything is applied")
+    assert_rows(registry, ids)
+    assert_verified(one, "--stores", str(one.folder), "--stores", str(two.folder))
