@@ -1,0 +1,231 @@
+"""The broker and the workers under test, and what can be done to them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import requests
+
+from local.broker import Broker
+from local.machine import free_port
+from tests.chaos.schedule import SUSPENDED_SECONDS
+from tests.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
+
+#: A worker that ended by itself is started again after this long, as a supervisor does.
+START_AGAIN_AFTER_SECONDS = 1.0
+ASK_EVERY_SECONDS = 0.1
+#: Behind the deadline, conditions may still be looked at for this long.
+LAST_CHANCE_SECONDS = 0.5
+#: Workers that end more often than this are no registry.
+MOST_ENDINGS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A worker that ended although nobody asked it to."""
+
+    worker: int
+    status: int
+    last_line: str
+
+
+class Member(Worker):
+    """A worker under test: its log outlives its folder, and it may be suspended."""
+
+    def __init__(self, registry: Registry, number: int) -> None:
+        super().__init__(registry, number)
+        self.number = number
+        self.log = registry.folder / "logs" / f"worker-{number}.log"
+        self.wanted = False
+        self.ended_at: float | None = None
+        self._asked_at = 0.0
+        self._served = False
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status of a process that has ended; None while it runs or if there is none."""
+        return self._process.poll() if self._process else None
+
+    def launch(self) -> None:
+        """Start the process."""
+        super().launch()
+        self.wanted, self.ended_at, self._served = True, None, False
+
+    def serves(self) -> bool:
+        """Return whether the worker runs and says that it is ready; it is not asked all the time.
+
+        The clients share this process: asking without a pause would slow them down.
+        """
+        if self.exit_status is not None or not self.wanted:
+            return False
+        if time.monotonic() - self._asked_at >= ASK_EVERY_SECONDS:
+            self._asked_at = time.monotonic()
+            self._served = self._says_ready()
+        return self._served
+
+    def _says_ready(self) -> bool:
+        try:
+            return self.is_ready()
+        except (AssertionError, requests.RequestException):
+            return False
+
+    def end(self, number: signal.Signals) -> int:
+        """Send the signal, and return the exit status; who does not end in time is killed."""
+        self.wanted = False
+        try:
+            return self._end(number)
+        except subprocess.TimeoutExpired:
+            return self._end(signal.SIGKILL)
+
+    def last_line(self) -> str:
+        """Return the last line of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return lines[-1][:300] if lines else ""
+
+
+class Cluster:
+    """One broker and the workers of one registry; as a context manager they run in the block."""
+
+    def __init__(
+        self, folder: Path, workers: int, settings: Mapping[str, str], deadline: float
+    ) -> None:
+        self._deadline = deadline
+        self.broker = Broker(folder / "broker", port=free_port())
+        self.registry = Registry(self.broker.address, folder, settings=settings)
+        self.members = {n: Member(self.registry, n) for n in range(1, workers + 1)}
+        self.endings: list[Ending] = []
+        self.stop_statuses: list[int] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.broker.start()
+            self.start_all()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for member in self.members.values():
+            member.end(signal.SIGKILL)
+        self.broker.kill()
+        self.broker.stop()
+
+    @property
+    def brokers(self) -> str:
+        """The broker's address."""
+        return self.broker.address
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the workers are to be found, whether they run or not."""
+        return [member.url for member in self.members.values()]
+
+    @property
+    def users_changelog(self) -> str:
+        """The name of the changelog of the table ``users``."""
+        return f"{self.registry.app_id}.{self.registry.app_id}-users-changelog"
+
+    def start_all(self) -> None:
+        """Start the workers that are down; wait until all are ready."""
+        for member in self.members.values():
+            if not member.wanted:
+                member.launch()
+        self.wait(
+            lambda: all(member.serves() for member in self.members.values()),
+            READY_TIMEOUT_SECONDS,
+            f"all workers are ready; their logs: {self.registry.folder / 'logs'}",
+        )
+
+    def wait(self, condition: Callable[[], object], within_seconds: float, what: str) -> None:
+        """Wait for a condition, starting workers again that end meanwhile; fail if it is late.
+
+        Nothing waits beyond the deadline of the whole run.
+        """
+
+        def holds() -> object:
+            self.tend()
+            return condition()
+
+        left = max(self._deadline - time.monotonic(), LAST_CHANCE_SECONDS)
+        wait_until(holds, min(within_seconds, left), what)
+
+    def tend(self) -> None:
+        """Start workers again that ended by themselves, as a supervisor does, and note it."""
+        for member in self.members.values():
+            status = member.exit_status
+            if not member.wanted or status is None:
+                continue
+            if member.ended_at is None:
+                member.ended_at = time.monotonic()
+                self.endings.append(Ending(member.number, status, member.last_line()))
+                assert len(self.endings) <= MOST_ENDINGS, (
+                    f"workers end again and again; logs: {member.log.parent}"
+                )
+            elif time.monotonic() - member.ended_at >= START_AGAIN_AFTER_SECONDS:
+                member.launch()
+
+    def kill(self, number: int) -> None:
+        """End a worker with no warning."""
+        self.members[number].end(signal.SIGKILL)
+
+    def stop(self, number: int) -> None:
+        """Ask a worker to end, and wait until it has; killed in the end, its status says so."""
+        self.stop_statuses.append(self.members[number].end(signal.SIGTERM))
+
+    def start(self, number: int) -> None:
+        """Start a worker, without waiting for it."""
+        self.members[number].launch()
+
+    def is_ready(self, number: int) -> bool:
+        """Return whether a worker is ready."""
+        return self.members[number].serves()
+
+    def restart_broker(self) -> None:
+        """End the broker with no warning, and start it again."""
+        self.broker.kill()
+        self.broker.start()
+
+    def suspend(self, number: int) -> None:
+        """Let a worker stand still until others have its partitions, then go on as if nothing was.
+
+        It still believes that it owns what it did: a zombie.
+        """
+        pid = self.members[number].pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            until = time.monotonic() + SUSPENDED_SECONDS
+            self.wait(lambda: time.monotonic() >= until, SUSPENDED_SECONDS + 5, "time goes by")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def stop_all(self) -> None:
+        """Ask all workers to end, all at the same time."""
+        with ThreadPoolExecutor(len(self.members)) as pool:
+            list(pool.map(self.stop, self.members))
+
+    def delete_stores(self) -> None:
+        """Delete what the workers keep on disk; none may run."""
+        for member in self.members.values():
+            shutil.rmtree(member.folder)
+
+    def verify(self, timeout_seconds: float) -> tuple[int, str]:
+        """Run the command ``verify``; return its exit status and what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "verify"],
+            env=self.members[1].environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+        return done.returncode, done.stdout

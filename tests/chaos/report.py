@@ -1,0 +1,112 @@
+"""What a run came to: for people in a few lines, for machines as JSON."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+import orjson
+
+from tests.chaos.cluster import Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that happened, and what was going on at that moment."""
+
+    kind: str
+    worker: int
+    at_seconds: float
+    seconds: float
+    acknowledged: int
+    requests_in_flight: int
+    registrations_in_flight: int
+
+    def __str__(self) -> str:
+        worker = f" {self.worker}" if self.worker else ""
+        return (
+            f"{self.at_seconds:6.1f} s  {self.kind + worker:<19} took {self.seconds:4.1f} s; "
+            f"{self.acknowledged:>7,} acknowledged, {self.requests_in_flight} requests with "
+            f"{self.registrations_in_flight} registrations in flight"
+        )
+
+
+@dataclass
+class Report:
+    """The result of a run; it is good if nothing is wrong."""
+
+    seed: int
+    registrations: int
+    workers: int
+    clients: int
+    folder: str
+    wanted: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    acknowledged: int = 0
+    repeats: int = 0
+    conflicts: int = 0
+    strays: int = 0
+    unreadable: int = 0
+    requests: int = 0
+    tries_in_vain: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    longest_without_ack_seconds: float = 0.0
+    endings: list[Ending] = field(default_factory=list)
+    stop_statuses: list[int] = field(default_factory=list)
+    rows: int = 0
+    #: After the storm, and after the stores were deleted.
+    lag: list[dict[int, int]] = field(default_factory=list)
+    verified: list[int] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether every promise held."""
+        return not self.wrong
+
+    @property
+    def in_flight_at_faults(self) -> int:
+        """Registrations that were under way when a fault happened, over all faults."""
+        return sum(fault.registrations_in_flight for fault in self.faults)
+
+    def encode(self) -> bytes:
+        """Return the report as JSON."""
+        result = {
+            "good": self.good,
+            **asdict(self),
+            "in_flight_at_faults": self.in_flight_at_faults,
+        }
+        return orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
+
+    def summary(self) -> str:
+        """Return the report for people."""
+        return "\n".join([*map(str, self.faults), "", *self._totals(), *self._verdict()])
+
+    def _totals(self) -> Iterator[str]:
+        counts = ", ".join(f"{kind} {count} x" for kind, count in self.counts.items())
+        yield f"seed            {self.seed}"
+        yield f"faults          {counts}"
+        yield f"acknowledged    {self.acknowledged:,} of {self.registrations:,} registrations"
+        yield f"                and {self.repeats:,} repeats, {self.conflicts:,} conflicting ones"
+        yield f"by a producer   {self.strays:,} registrations, {self.unreadable} unreadable records"
+        yield f"in flight       {self.in_flight_at_faults:,} registrations when faults happened"
+        yield f"sent again      {self.tries_in_vain:,} tries without an acknowledgement"
+        yield f"                {_listed(self.failures)}"
+        yield f"longest         {self.longest_without_ack_seconds:.1f} s without an acknowledgement"
+        yield f"rows            {self.rows:,}"
+        yield f"lag             {[sum(lag.values()) for lag in self.lag]}"
+        yield f"verify          {self.verified or 'not run'}"
+        yield f"SIGTERM         exit statuses {self.stop_statuses}"
+        yield f"ended alone     {len(self.endings)} workers"
+        for ending in self.endings:
+            yield f"                {ending.worker}: status {ending.status}: {ending.last_line}"
+        yield f"seconds         {_listed({n: round(s, 1) for n, s in self.seconds.items()})}"
+
+    def _verdict(self) -> Iterator[str]:
+        yield ""
+        yield from (f"WRONG: {what}" for what in self.wrong)
+        yield "all promises held" if self.good else f"logs and data: {self.folder}"
+
+
+def _listed(counts: dict[str, int] | dict[str, float]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,0 +1,106 @@
+"""Which faults happen, to whom and in which order: the same for the same seed."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: How often the only worker that is left may be taken away: then nobody takes writes for a while.
+NOBODY_LEFT_SHARE = 0.2
+#: How often the next fault waits until a worker that was started is ready.
+PATIENT_SHARE = 0.7
+#: Longer than a worker's session (10 s): by then its partitions belong to others.
+SUSPENDED_SECONDS = 12.0
+
+
+class Kind(StrEnum):
+    """What is done to the registry."""
+
+    WORKER_KILLED = "worker killed"
+    WORKER_STOPPED = "worker stopped"
+    WORKER_STARTED = "worker started"
+    BROKER_KILLED = "broker killed"
+    WORKER_SUSPENDED = "worker suspended"
+
+
+#: About how long each fault takes on two cores, beside the pause before it: the load's pace is
+#: planned with these, so that the writes last as long as the faults.
+NOMINAL_SECONDS: Mapping[Kind, float] = {
+    Kind.WORKER_KILLED: 0.1,
+    Kind.WORKER_STOPPED: 1.5,
+    Kind.WORKER_STARTED: 3.5,
+    Kind.BROKER_KILLED: 6.0,
+    Kind.WORKER_SUSPENDED: SUSPENDED_SECONDS + 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One fault: the worker that it happens to (0: none), and the pause before it."""
+
+    kind: Kind
+    worker: int
+    pause_seconds: float
+    patient: bool = False
+
+    @property
+    def nominal_seconds(self) -> float:
+        """About how long the step takes, with its pause."""
+        return self.pause_seconds + NOMINAL_SECONDS[self.kind]
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.worker})" if self.worker else str(self.kind)
+
+
+def wanted(faults: int, suspensions: int) -> Mapping[Kind, int]:
+    """Return how often each kind happens, for so many of each; every worker is started again."""
+    return {
+        Kind.WORKER_KILLED: faults,
+        Kind.WORKER_STOPPED: faults,
+        Kind.WORKER_STARTED: 2 * faults,
+        Kind.BROKER_KILLED: faults,
+        Kind.WORKER_SUSPENDED: suspensions,
+    }
+
+
+def schedule(
+    seed: int, workers: int, counts: Mapping[Kind, int], longest_pause_seconds: float
+) -> Sequence[Step]:
+    """Return the faults in an order that the seed decides; after the last, all workers are up."""
+    chance = random.Random(seed)
+    left, up, steps = Counter(counts), set(range(1, workers + 1)), list[Step]()
+    while kinds := _possible(+left, len(up), workers, chance):
+        kind = chance.choices(kinds, [left[kind] for kind in kinds])[0]
+        left[kind] -= 1
+        worker = _target(kind, up, workers, chance)
+        pause = chance.uniform(longest_pause_seconds / 4, longest_pause_seconds)
+        steps.append(Step(kind, worker, pause, chance.random() < PATIENT_SHARE))
+        if kind is Kind.WORKER_STARTED:
+            up.add(worker)
+        elif kind in (Kind.WORKER_KILLED, Kind.WORKER_STOPPED):
+            up.remove(worker)
+    return steps
+
+
+def _possible(left: Counter[Kind], up: int, workers: int, chance: random.Random) -> list[Kind]:
+    """Return the kinds that can come next; none only when all have happened."""
+    if not up:
+        return [Kind.WORKER_STARTED]
+    enough = min(2, workers)
+    takes_last = chance.random() < NOBODY_LEFT_SHARE
+    can = {
+        Kind.WORKER_KILLED: up >= enough or takes_last,
+        Kind.WORKER_STOPPED: up >= enough or takes_last,
+        Kind.WORKER_STARTED: up < workers,
+        Kind.BROKER_KILLED: True,
+        Kind.WORKER_SUSPENDED: up >= enough,
+    }
+    return [kind for kind in Kind if left[kind] and can[kind]]
+
+
+def _target(kind: Kind, up: set[int], workers: int, chance: random.Random) -> int:
+    if kind is Kind.BROKER_KILLED:
+        return 0
+    everyone = set(range(1, workers + 1))
+    return chance.choice(sorted(everyone - up if kind is Kind.WORKER_STARTED else up))

@@ -1,0 +1,64 @@
+"""Records that another program writes into the topic: misplaced, without a key, unreadable."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from app.keys import encode_key, partition_of
+from tests import kafka
+
+#: So a record begins that nobody can read; everything else in the topic can be read.
+UNREADABLE = b"\x00chaos"
+EACH_TIME_MISPLACED = 4
+EACH_TIME_KEYLESS = 2
+
+
+class Strays:
+    """Writes records by librdkafka, and remembers the ids that must come of them."""
+
+    def __init__(self, brokers: str, topic: str, partitions: int, seed: int) -> None:
+        self.ids: list[str] = []
+        self.unreadable = 0
+        self._brokers = brokers
+        self._topic = topic
+        self._partitions = partitions
+        self._seed = seed
+
+    def write(self) -> None:
+        """Write a few of each; the broker must be there."""
+        kafka.produce(self._brokers, self._topic, list(self._records()))
+
+    def write_last(self) -> None:
+        """Write one registration into each partition, behind all others."""
+        records = [self._last_of(partition) for partition in range(self._partitions)]
+        kafka.produce(self._brokers, self._topic, records)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for _ in range(EACH_TIME_MISPLACED):
+            key, value = self._new("misplaced")
+            elsewhere = (partition_of(key, self._partitions) + 1) % self._partitions
+            yield {"key": key, "value": value, "partition": elsewhere}
+        for _ in range(EACH_TIME_KEYLESS):
+            yield {"value": self._new("keyless")[1]}
+        self.unreadable += 1
+        yield {"value": UNREADABLE + str(self.unreadable).encode()}
+
+    def _last_of(self, partition: int) -> dict[str, Any]:
+        attempts = (f"chaos-{self._seed}-last-{partition}-{number}" for number in range(10_000))
+        user_id = next(i for i in attempts if self._home(i) == partition)
+        self.ids.append(user_id)
+        return {"key": encode_key(user_id), "value": _value(user_id), "partition": partition}
+
+    def _home(self, user_id: str) -> int:
+        return partition_of(encode_key(user_id), self._partitions)
+
+    def _new(self, kind: str) -> tuple[bytes, bytes]:
+        user_id = f"chaos-{self._seed}-{kind}-{len(self.ids)}"
+        self.ids.append(user_id)
+        return encode_key(user_id), _value(user_id)
+
+
+def _value(user_id: str) -> bytes:
+    user = {"id": user_id, "name": "Stray", "email": f"{user_id}@example.com"}
+    return orjson.dumps(user)

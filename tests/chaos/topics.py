@@ -1,0 +1,155 @@
+"""What the topics say: read whole, committed records only, from a broker that runs."""
+
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from app.keys import encode_key, partition_of
+from app.positions import Position
+from tests import kafka
+from tests.chaos.strays import UNREADABLE
+
+#: Keys of a changelog that begin so are the engine's own: how far it has come, no row.
+BOOKKEEPING = b"\xff"
+FETCH_RECORDS = 10_000
+FETCH_SECONDS = 0.05
+READ_TIMEOUT_SECONDS = 60
+
+
+class Reader:
+    """Reads a topic from its beginning; records of aborted transactions are left out."""
+
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        self._consumer = consumer
+        self._partitions = partitions_of(consumer, topic)
+        self._ended: set[int] = set()
+        consumer.assign([TopicPartition(topic, number, 0) for number in self._partitions])
+
+    def to_the_end(self) -> Iterator[Message]:
+        """Yield records until each partition has come to its end."""
+        while len(self._ended) < len(self._partitions):
+            yield from self.some()
+
+    def some(self) -> Iterator[Message]:
+        """Yield the records that are there now, not more than fit into memory."""
+        for message in self._consumer.consume(FETCH_RECORDS, FETCH_SECONDS):
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._ended.add(cast(int, message.partition()))
+            else:
+                assert error.retriable(), error
+
+
+def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+    """Return the numbers of a topic's partitions."""
+    return sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+
+
+@contextmanager
+def reading(brokers: str, topic: str) -> Iterator[Reader]:
+    """Read a topic in the block."""
+    settings: dict[str, Any] = {
+        "bootstrap.servers": brokers,
+        "group.id": uuid.uuid4().hex,
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+    }
+    consumer = Consumer(settings)
+    try:
+        yield Reader(consumer, topic)
+    finally:
+        consumer.close()
+
+
+class Table:
+    """A table as its changelog has it: the last value of each key, without bookkeeping."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+
+    def apply(self, records: Iterator[Message]) -> None:
+        """Take records in, in the order of each partition."""
+        for record in records:
+            key, value = cast(bytes, record.key()), record.value()
+            if key.startswith(BOOKKEEPING):
+                continue
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+
+    def missing(self, ids: set[str]) -> set[str]:
+        """Return those of the ids that have no row."""
+        return {user_id for user_id in ids if encode_key(user_id) not in self.rows}
+
+    def digest(self) -> str:
+        """Return what is equal for equal tables only."""
+        hashed = hashlib.sha256()
+        for key in sorted(self.rows):
+            for part in (key, self.rows[key]):
+                hashed.update(len(part).to_bytes(4, "big") + part)
+        return hashed.hexdigest()
+
+
+def read_table(brokers: str, changelog: str) -> Table:
+    """Return the table that a changelog holds now."""
+    table = Table()
+    with reading(brokers, changelog) as reader:
+        table.apply(reader.to_the_end())
+    return table
+
+
+@dataclass
+class Written:
+    """What stands in the topic of registrations."""
+
+    #: By id: the first registration in the id's own partition, which is the one that counts.
+    first: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    #: By position: how often a record was re-sent from there.
+    moved: Counter[str] = field(default_factory=Counter)
+    misplaced: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
+
+    def take(self, record: Message, partitions: int) -> None:
+        """Take a record in."""
+        position = Position(*kafka.place(record)).token()
+        value = cast(bytes, record.value())
+        if value.startswith(UNREADABLE):
+            self.unreadable.add(position)
+            return
+        registration = orjson.loads(value)
+        home = partition_of(encode_key(registration["id"]), partitions)
+        if home != record.partition():
+            self.misplaced.add(position)
+            return
+        if came_from := kafka.headers(record).get("moved-from"):
+            self.moved[came_from.decode()] += 1
+        row = {name: registration[name] for name in ("id", "name", "email")}
+        self.first.setdefault(registration["id"], {**row, "position": position})
+
+
+def read_registrations(brokers: str, topic: str, partitions: int) -> Written:
+    """Return what stands in the topic of registrations."""
+    written = Written()
+    with reading(brokers, topic) as reader:
+        for record in reader.to_the_end():
+            written.take(record, partitions)
+    return written
+
+
+def read_dead_letters(brokers: str, topic: str) -> Counter[str]:
+    """Return how often there is a dead letter for a position."""
+    with reading(brokers, topic) as reader:
+        return Counter(
+            kafka.headers(letter)["source-position"].decode() for letter in reader.to_the_end()
+        )

@@ -1,0 +1,22 @@
+"""A short storm: each fault once, on a broker of its own; ``python -m tests.chaos`` is the long."""
+
+from tests import chaos
+
+SEED = 20
+
+
+def test_a_short_storm_breaks_no_promise() -> None:
+    config = chaos.Config(
+        seed=SEED,
+        registrations=3_000,
+        workers=2,
+        clients=4,
+        faults=1,
+        suspensions=0,
+        longest_pause_seconds=0.5,
+        seconds_limit=100,
+        sample=200,
+    )
+    report = chaos.run(config)
+    assert report.good, report.summary()
+    assert report.acknowledged == 3_000
