@@ -8,6 +8,9 @@ CODE   := app tables local tests bench
 # One lock for running, a superset for development; a stamp stands for a finished install.
 RUN    := $(VENV)/run.stamp
 DEV    := $(VENV)/dev.stamp
+# What the peers of `make bench` need, in an environment of its own: it contradicts the others.
+PEERS  := $(VENV)/peers
+BENCH  := $(VENV)/bench.stamp
 # Here while pip is at work: an interrupted install may leave packages that pip takes for whole.
 DIRTY  := $(VENV)/installing
 DATA   := $(or $(DATA_DIR),data)
@@ -25,7 +28,7 @@ define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
 make stop        end what runs        make status      tell what runs
 make test        all tests            make check       lint, types, imports and the fast tests
-make bench       measure, on a broker of its own
+make bench       measure, beside peers, on a broker of its own
 make format      tidy the code        make lock        renew the lock files
 make clean       stop, and remove all that was installed or built; the data stays
 make clean-data  stop, and remove the data (DATA_DIR, ./data unless set)
@@ -69,7 +72,7 @@ format: setup-dev
 	$(PY) -m ruff check --fix-only
 	$(PY) -m ruff format
 
-bench: setup-dev
+bench: setup-dev $(BENCH)
 	$(PY) -m bench $(ARGS)
 
 # Versions stay as they are unless they must move: `make lock ARGS=--upgrade` renews all.
@@ -77,6 +80,7 @@ lock: setup-dev
 	$(LOCK) $(ARGS) -o locks/worker.txt
 	$(LOCK) $(ARGS) --extra local -c locks/worker.txt -o locks/run.txt
 	$(LOCK) $(ARGS) --extra local --extra dev -c locks/run.txt -o locks/dev.txt
+	$(LOCK) $(ARGS) --extra bench -o locks/bench.txt
 
 clean: stop
 	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
@@ -95,6 +99,14 @@ $(DEV): locks/dev.txt pyproject.toml $(PY)
 	@echo "Installing what developing needs (once; about two minutes) ..."
 	$(call install,locks/dev.txt)
 	@touch $(RUN) $@
+
+$(BENCH): locks/bench.txt | $(DEV)
+	@echo "Installing what the peers need (once; about two minutes) ..."
+	@rm -rf $(PEERS)
+	$(PY) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --require-hashes \
+	    -r locks/bench.txt
+	@touch $@
 
 define install
 @if [ -e $(DIRTY) ]; then rm -rf $(VENV) && $(MAKE) --no-print-directory $(PY); fi

@@ -41,6 +41,12 @@ def trpc_batches(url: str, requests: int) -> Acknowledged:
     return asyncio.run(_drive(f"{url}/trpc/{path}?batch=1", bodies, BATCH))
 
 
+def bare(requests: int) -> Acknowledged:
+    """Send the same requests to a server that answers nothing."""
+    with bare_aiohttp() as url:
+        return singles(url, requests)
+
+
 _ids = itertools.count()
 _run = uuid.uuid4().hex[:8]
 

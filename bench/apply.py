@@ -1,60 +1,50 @@
-"""How fast one worker applies registrations to the table ``users``."""
+"""How fast an engine applies a workload that stands in its source topic."""
 
-import time
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-import orjson
-import psutil
-
-from tests import kafka
-from tests.worker import Registry, wait_until
-
-#: A user as in design.md's measurements: about 70 bytes.
-_NAME = "Augusta Ada King"
-
-APPLY_TIMEOUT_SECONDS = 600
+from bench.commits import Committed, follow, slope
+from bench.engines import Engine, Place
+from bench.health import Health, HealthProbe
+from bench.meter import Meter
+from bench.workloads import PARTITIONS
 
 
-def users_per_second(brokers: str, folder: Path, users: int) -> tuple[float, float]:
-    """Return users applied per second, and the worker's CPU microseconds a user.
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One run. CPU is microseconds a record, of the engine and of the broker beside it."""
 
-    The records stand in the topic before the worker is started; the clock runs from its readiness
-    until the changelog holds a row for every user.
-    """
-    registry = Registry(brokers, folder)
-    worker = registry.worker()
-    with worker:
-        pass  # makes the topics
-    _fill(registry, users)
-    changelog = f"{registry.app_id}.{registry.app_id}-users-changelog"
-    with worker:
-        began, before = time.perf_counter(), sum(kafka.end_offsets(brokers, changelog).values())
-        cpu_before = _cpu_seconds(worker.pid)
-        wait_until(
-            lambda: sum(kafka.end_offsets(brokers, changelog).values()) >= users,
-            APPLY_TIMEOUT_SECONDS,
-            "every user is applied",
+    per_second: float
+    cpu_us: float
+    broker_cpu_us: float
+    peak_mib: float
+    records: int
+    finished: bool
+    health: Health | None = None
+
+
+def measure(engine: Engine, place: Place, broker_pid: int, records: int, seconds: float) -> Applied:
+    """Run an engine until everything is applied, or for a time from its first commit."""
+    with ExitStack() as stack:
+        running = stack.enter_context(engine.running(place))
+        meter = stack.enter_context(Meter(running.pid))
+        broker = stack.enter_context(Meter(broker_pid))
+        committed = stack.enter_context(
+            Committed(place.brokers, place.group, place.topic, PARTITIONS)
         )
-        took = time.perf_counter() - began
-        cpu = _cpu_seconds(worker.pid) - cpu_before
-    applied = users - before
-    return applied / took, cpu / applied * 1e6
+        probe = stack.enter_context(HealthProbe(running.url)) if running.url else None
+        commits = follow(running, committed, records, seconds)
+        line = slope(commits, records)
 
+        def cpu_us(used: Meter) -> float:
+            return used.cpu_seconds(line.began, line.ended) / line.records * 1e6
 
-def _fill(registry: Registry, users: int) -> None:
-    def record(number: int) -> dict[str, bytes]:
-        user_id = f"user-{number:09}"
-        value = {"id": user_id, "name": _NAME, "email": f"{number}@example.com"}
-        return {"key": user_id.encode(), "value": orjson.dumps(value)}
-
-    kafka.produce(
-        registry.brokers,
-        registry.registrations,
-        (record(number) for number in range(users)),
-        partitioner="murmur2_random",
-    )
-
-
-def _cpu_seconds(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+        return Applied(
+            per_second=line.per_second,
+            cpu_us=cpu_us(meter),
+            broker_cpu_us=cpu_us(broker),
+            peak_mib=meter.peak_mib,
+            records=commits[-1].records,
+            finished=commits[-1].records >= records,
+            health=probe.health() if probe else None,
+        )

@@ -1,0 +1,190 @@
+"""The engines that are compared, and how a process of each is started and ended."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.keys import EMAIL_PATTERN
+from bench import java
+from bench.errors import PeerFailed, PeerSkipped
+from bench.workloads import PARTITIONS
+from local.kafka import PROJECT
+from tests.worker import Registry, Worker
+
+#: Of `make bench`: Quix Streams cannot live in one environment with the versions that we use.
+PEERS_PYTHON = Path(sys.prefix) / "peers" / "bin" / "python"
+STOP_TIMEOUT_SECONDS = 10
+LOG_TAIL = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process reads, under which name it commits, and where its state is."""
+
+    brokers: str
+    topic: str
+    prefix: str
+    group: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process at work."""
+
+    pid: int
+    log: Path
+    ended: Callable[[], bool]
+    url: str | None = None
+
+    def require_alive(self) -> None:
+        """Raise `PeerFailed` with its last words if the process has ended."""
+        if self.ended():
+            raise PeerFailed("it ended", self.last_words())
+
+    def last_words(self) -> str:
+        """Return the end of what it wrote."""
+        return self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One bar of the plot."""
+
+    name: str
+    label: str
+    command: Callable[[], Sequence[str]] = field(default=tuple)
+    recovers: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the registry's own worker."""
+        return self.name == OURS
+
+    @contextmanager
+    def running(self, place: Place) -> Iterator[Running]:
+        """Run a process for the length of a block; raise `PeerSkipped` where it cannot run."""
+        if self.is_ours:
+            with worker_running(our_worker(place)) as running:
+                yield running
+        else:
+            with _peer([*self.command(), *_arguments(place)], place.folder) as running:
+                yield running
+
+
+def our_worker(place: Place) -> Worker:
+    """Return a worker of the registry that is not started yet."""
+    settings = {"TOPIC_PREFIX": place.prefix, "LOG_FORMAT": "json", "PARTITIONS": str(PARTITIONS)}
+    return Registry(place.brokers, place.folder, place.group, settings).worker()
+
+
+@contextmanager
+def worker_running(worker: Worker) -> Iterator[Running]:
+    """Run a worker of the registry for the length of a block."""
+    worker.launch()
+    try:
+        yield Running(worker.pid, worker.log, lambda: _has_ended(worker), worker.url)
+    finally:
+        worker.stop()
+
+
+def _has_ended(worker: Worker) -> bool:
+    # Left for the worker's own wait: its exit status is read there.
+    return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+@contextmanager
+def _peer(command: Sequence[str], folder: Path) -> Iterator[Running]:
+    folder.mkdir(parents=True)
+    log = folder / "peer.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=output)
+    try:
+        yield Running(process.pid, log, lambda: process.poll() is not None)
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _arguments(place: Place) -> Sequence[str]:
+    told = {
+        "brokers": place.brokers,
+        "topic": place.topic,
+        "group": place.group,
+        "folder": str(place.folder / "state"),
+        "partitions": str(PARTITIONS),
+    }
+    return _words(told)
+
+
+def _words(told: Mapping[str, str]) -> list[str]:
+    return [word for name, value in told.items() for word in (f"--{name}", value)]
+
+
+def _python(module: str, *more: str) -> Callable[[], Sequence[str]]:
+    def command() -> Sequence[str]:
+        if not PEERS_PYTHON.exists():
+            raise PeerSkipped("its packages are not installed: `make bench` does it")
+        return [str(PEERS_PYTHON), "-m", f"bench.peers.{module}", *more]
+
+    return command
+
+
+def _streams(threads: int, guarantee: str) -> Callable[[], Sequence[str]]:
+    def command() -> Sequence[str]:
+        escaped = "".join(c if c.isascii() else f"\\x{{{ord(c):x}}}" for c in EMAIL_PATTERN)
+        told = {
+            "threads": str(threads),
+            "guarantee": guarantee,
+            "email-pattern": escaped,
+            "ascii-email-pattern": re.sub(r"[^\x00-\x7f]-[^\x00-\x7f]", "", EMAIL_PATTERN),
+        }
+        return [*java.kafka_streams(), *_words(told)]
+
+    return command
+
+
+OURS = "ours"
+
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine(OURS, "this registry", recovers=True),
+        Engine("streams", "Kafka Streams, 2 threads", _streams(2, "at_least_once"), recovers=True),
+        Engine("streams-eos", "Kafka Streams, exactly once", _streams(2, "exactly_once_v2")),
+        Engine("streams-1", "Kafka Streams, 1 thread", _streams(1, "at_least_once")),
+        Engine("quix", "Quix Streams", _python("quix")),
+        Engine("faust", "stock Faust", _python("stock_faust"), recovers=True),
+        Engine(
+            "faust-tuned",
+            "stock Faust, tuned",
+            _python("stock_faust", "--tuned"),
+            recovers=True,
+        ),
+        Engine("bare", "bare librdkafka loop", _python("bare")),
+    )
+}
+
+
+def wait_while(running: Running, condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait while a condition holds; raise `PeerFailed` at the deadline, or if the process ends."""
+    deadline = time.monotonic() + seconds
+    while condition():
+        running.require_alive()
+        if time.monotonic() > deadline:
+            raise PeerFailed(f"not within {seconds:.0f} s: {what}", running.last_words())
+        time.sleep(0.05)
