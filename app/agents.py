@@ -16,9 +16,9 @@ from app.engine.takeover import TableManager
 from app.errors import UnreadableRecordError
 from app.main import app, registry_topics
 from app.positions import Position
-from app.records import Outgoing, Registration
+from app.records import Outgoing, Registration, encode, encode_row, key_of
 from app.registration import MOVED_FROM_HEADER, Arrival, new_rows, sort
-from tables.recent import Recent, recent_registrations
+from tables.recent import recent_registrations
 from tables.users import users
 
 log = structlog.get_logger(__name__)
@@ -40,11 +40,11 @@ async def apply_registrations(folds: StreamT[Fold]) -> None:
 def changes(partition: int, arrivals: Sequence[Arrival]) -> Changes:
     """Return what comes of a batch of a partition, by the rows that are there now."""
     batch = sort(partition, arrivals, _topic.partitions)
-    new = new_rows(users.find_many(partition, batch.keys), partition, batch)
-    rows: dict[bytes, bytes | None] = {key: row.encode() for key, row in new.items()}
-    registered = [Recent(row.registered_at, row.id) for row in new.values()]
+    new = new_rows(users.rows(partition, batch.keys), partition, batch)
+    rows: dict[bytes, bytes | None] = {key: encode_row(row) for key, row in new.items()}
+    rows.update(recent_registrations.with_new(partition, new.values()))
     return Changes(
-        {**rows, **recent_registrations.with_new(partition, registered)},
+        rows,
         [
             *(_set_aside(partition, arrival, error) for arrival, error in batch.unreadable),
             *(_move(partition, arrival, what, home) for arrival, what, home in batch.elsewhere),
@@ -64,8 +64,8 @@ def _move(partition: int, arrival: Arrival, registration: Registration, home: in
     return Outgoing(
         _topic.name,
         home,
-        registration.key,
-        registration.encode(),
+        key_of(registration),
+        encode(registration),
         max(arrival.timestamp, 0),
         [(MOVED_FROM_HEADER, position.token().encode())],
     )

@@ -65,8 +65,7 @@ class Lookups:
         """Return the user under an id, or None; `NotReadyError` if nobody can tell now."""
         partition = partition_of(encode_key(user_id), self._partitions)
         if partition in self._owned():
-            row = self._users.find(partition, user_id)
-            return None if row is None else row.public()
+            return self._users.find(partition, user_id)
         if forwarded:
             raise NotReadyError("this worker does not own the user's partition")
         return await self._ask_owner(partition, user_id)
@@ -84,8 +83,8 @@ class Lookups:
         )
 
     def _newest_of(self, partition: int) -> list[User]:
-        keys = [encode_key(registered.id) for registered in self._recent.newest(partition)]
-        return [row.public() for row in self._users.find_many(partition, keys).values()]
+        recent = self._recent.newest(partition)
+        return self._users.find_many(partition, (registered.id for registered in recent))
 
     def is_ready(self) -> bool:
         """Return whether this worker's part of the tables can be asked."""

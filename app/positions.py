@@ -3,6 +3,7 @@
 import base64
 import binascii
 import struct
+from binascii import b2a_base64
 from typing import NamedTuple, Self
 
 from app.errors import InvalidPositionError
@@ -10,6 +11,7 @@ from app.errors import InvalidPositionError
 #: Version of the token, generation, partition, offset.
 _LAYOUT = struct.Struct(">BHIQ")
 _VERSION = 1
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 #: The generation of ``user-registrations`` that this release writes and reads.
 CURRENT_GENERATION = 0
@@ -25,7 +27,7 @@ class Position(NamedTuple):
     def token(self) -> str:
         """Return the position as 20 URL-safe characters; only equality means anything to others."""
         packed = _LAYOUT.pack(_VERSION, self.generation, self.partition, self.offset)
-        return base64.urlsafe_b64encode(packed).decode()
+        return b2a_base64(packed, newline=False).translate(_URL_SAFE).decode()
 
     @classmethod
     def parse(cls, token: str) -> Self:

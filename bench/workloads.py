@@ -87,8 +87,7 @@ def fill_changelog(brokers: str, topic: str, rows: int) -> None:
     def records() -> Iterator[Mapping[str, Any]]:
         for number in range(rows):
             user = _user(number)
-            digest, position = f"{number:032x}", f"{number:020}"
-            row = new_row(user, digest, 1_700_000_000_000 + number, position)
+            row = new_row(user, 1_700_000_000_000 + number, f"{number:020}")
             yield {"key": user["id"].encode(), "value": row}
 
     _produce(brokers, topic, records())

@@ -1,10 +1,10 @@
 """The table ``users``: one row for each registered user, by id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.keys import encode_key
 from app.main import app, registry_topics
-from app.records import UserRow
+from app.records import User, UserRow, decode_row, public
 from tables.declaration import declare
 from tables.store import PartitionedStore
 
@@ -15,15 +15,20 @@ class Users:
     def __init__(self, store: PartitionedStore) -> None:
         self.store = store
 
-    def find(self, partition: int, user_id: str) -> UserRow | None:
+    def find(self, partition: int, user_id: str) -> User | None:
         """Return the user under an id, which must belong to the partition."""
         stored = self.store.read(partition, encode_key(user_id))
-        return None if stored is None else UserRow.decode(stored)
+        return None if stored is None else public(stored)
 
-    def find_many(self, partition: int, keys: Sequence[bytes]) -> Mapping[bytes, UserRow]:
-        """Return those of the users that exist, by key."""
+    def find_many(self, partition: int, user_ids: Iterable[str]) -> list[User]:
+        """Return those of the users that exist."""
+        stored = self.store.read_many(partition, list(map(encode_key, user_ids)))
+        return [public(row) for row in stored if row is not None]
+
+    def rows(self, partition: int, keys: Sequence[bytes]) -> Mapping[bytes, UserRow]:
+        """Return the rows that keys have today, by key."""
         stored = zip(keys, self.store.read_many(partition, keys), strict=True)
-        return {key: UserRow.decode(row) for key, row in stored if row is not None}
+        return {key: decode_row(row) for key, row in stored if row is not None}
 
 
 #: Its name: in the changelog's, in the transactional ids, on disk.

@@ -242,7 +242,10 @@ class OwnedPartition:
             self._drop_waiting()
             await self._around.read_again(fold.tp, self.applied(topic))
             return
-        records = [record for record in fold.records if record.offset >= self.applied(topic)]
+        applied = self.applied(topic)
+        records = fold.records
+        if fold.start < applied:
+            records = [record for record in records if record.offset >= applied]
         while self.applied(topic) < fold.next:
             batch = records[: self._fitting(records)]
             records = records[len(batch) :]

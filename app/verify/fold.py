@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from app.engine.marker import MARKER_KEY, RESERVED_PREFIX, Marker
 from app.errors import InvalidPositionError
 from app.positions import CURRENT_GENERATION, Position
-from app.records import UserRow
-from app.registration import MOVED_FROM_HEADER, Arrival, Decision, Registered, decide, sort
+from app.records import Registration, UserRow, encode, encode_row
+from app.registration import MOVED_FROM_HEADER, Arrival, Decision, decide, first_row, sort
 
 #: Of a digest or row: the bytes that are kept.
 DIGEST_BYTES = 16
@@ -66,13 +66,6 @@ class Offsets:
         return Counter(offset for offset in self.all if start <= offset < end)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """All that today's decisions ask of the row that an id has already."""
-
-    first_digest: str
-
-
 @dataclass(slots=True)
 class SourceFold:
     """One partition of ``user-registrations``, decided up to ``until`` (None: to its end)."""
@@ -83,9 +76,9 @@ class SourceFold:
     #: Partitions whose beginning is gone: a copy that is not there may have been there.
     begun_late: Collection[int] = ()
 
-    #: By key: digest of the row, offset of the record, digest of the registration.
+    #: By key: digest of the row, offset of the record, digest of its data.
     rows: dict[bytes, bytes] = field(default_factory=dict)
-    decisions: Counter[type[Decision]] = field(default_factory=Counter)
+    decisions: Counter[Decision] = field(default_factory=Counter)
     unreadable: Offsets = field(default_factory=Offsets)
     moved: Offsets = field(default_factory=Offsets)
     #: Moved to partitions that have begun late.
@@ -125,23 +118,31 @@ class SourceFold:
         """Decide records as the agent does: the one place that asks `app.registration`."""
         batch = sort(self.partition, records, self.partitions)
         for key, (record, registration) in zip(batch.keys, batch.here, strict=True):
-            decision = decide(self._row(key), self.partition, record, registration)
-            self.decisions[type(decision)] += 1
-            if isinstance(decision, Registered):
-                self._keep(key, decision.row, record.offset)
+            decision = decide(self._row(key, registration), registration)
+            self.decisions[decision] += 1
+            if decision is Decision.REGISTERED:
+                row = encode_row(first_row(self.partition, record, registration))
+                self.rows[key] = kept(digest(row), record.offset) + _data(registration)
         for record, _ in batch.unreadable:
             self.unreadable.add(record.offset)
         for record, _, home in batch.elsewhere:
             (self.moved_perhaps if home in self.begun_late else self.moved).add(record.offset)
 
-    def _row(self, key: bytes) -> UserRow | None:
+    def _row(self, key: bytes, registration: Registration) -> UserRow | None:
+        """Return the row of a key as far as decisions ask: whether it has the same data."""
         known = self.rows.get(key)
         if known is None:
             return None
-        return cast(UserRow, _Known(known[DIGEST_BYTES + _OFFSET_BYTES :].hex()))
+        same = known[DIGEST_BYTES + _OFFSET_BYTES :] == _data(registration)
+        return cast(UserRow, registration if same else _OTHER_DATA)
 
-    def _keep(self, key: bytes, row: UserRow, offset: int) -> None:
-        self.rows[key] = kept(digest(row.encode()), offset) + bytes.fromhex(row.first_digest)
+
+#: Stands for a row with other data: no registration has an empty name.
+_OTHER_DATA = {"name": "", "email": ""}
+
+
+def _data(registration: Registration) -> bytes:
+    return digest(encode(registration))
 
 
 class _NoPosition:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.registration import Decision, Registered, Rejected, Replayed
+from app.registration import Decision
 from app.settings import Settings
 from app.topics import declare
 from app.verify.comparison import (
@@ -85,7 +85,7 @@ class _Verification:
     traces: list[_Traces] = field(default_factory=list)
     copies: defaultdict[int, list[Offsets]] = field(default_factory=lambda: defaultdict(list))
     totals: Counter[str] = field(default_factory=Counter)
-    decisions: Counter[type[Decision]] = field(default_factory=Counter)
+    decisions: Counter[Decision] = field(default_factory=Counter)
 
     async def run(self, databases: Sequence[Store]) -> None:
         """Verify everything, and tell the findings."""
@@ -178,10 +178,7 @@ class _Verification:
 
     def _tell(self, letters: LetterFold) -> None:
         names, totals, notes = self.logs.names, self.totals, self.findings.notes
-        decided = ", ".join(
-            f"{self.decisions[decision]:,} {decision.__name__.lower()}"
-            for decision in (Registered, Replayed, Rejected)
-        )
+        decided = ", ".join(f"{self.decisions[decision]:,} {decision}" for decision in Decision)
         notes.append(
             f"{names.source}: {len(self.logs.sources)} partitions, {totals['records']:,} records: "
             f"{decided}, {totals['moved']:,} moved, {totals['unreadable']:,} unreadable"

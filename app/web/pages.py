@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from app.positions import Position
-from app.records import Registration, User, field_errors
+from app.records import User, field_errors, registrations
 from app.web import rendering
 from app.web.negotiation import page
 from app.web.problems import ProblemError
@@ -45,11 +45,11 @@ async def submit_form(request: web.Request) -> web.Response:
     form = await request.post()
     values = {name: str(form.get(name, "")) for name in _FIELDS}
     try:
-        registration = Registration.model_validate(values)
+        registration = registrations.validate_python(values)
     except ValidationError as error:
         return page(rendering.register(values, _by_field(error), None), 422)
     position = await services(request).register(registration)
-    raise web.HTTPSeeOther(_after(registration.id, position.token()))
+    raise web.HTTPSeeOther(_after(registration["id"], position.token()))
 
 
 def show_user(request: web.Request, user_id: str, user: User | None) -> web.Response:

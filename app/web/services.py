@@ -8,7 +8,7 @@ from app.keys import partition_of
 from app.lookups import FindsUsers
 from app.positions import Position
 from app.producer import SendsRecords
-from app.records import Outgoing, Registration
+from app.records import Outgoing, Registration, encode, key_of
 from app.settings import Settings
 from app.topics import TopicSpec
 
@@ -24,10 +24,9 @@ class Services:
 
     async def register(self, registration: Registration) -> Position:
         """Send a registration; return its position once the broker has acknowledged it."""
-        partition = partition_of(registration.key, self.registrations.partitions)
-        record = Outgoing(
-            self.registrations.name, partition, registration.key, registration.encode()
-        )
+        key = key_of(registration)
+        partition = partition_of(key, self.registrations.partitions)
+        record = Outgoing(self.registrations.name, partition, key, encode(registration))
         return Position(partition, await self.producer.send(record))
 
 

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from app.records import FieldError, Registration, field_errors
+from app.records import FieldError, Registration, field_errors, registrations
 from app.web.problems import ProblemError, from_error
 from app.web.services import Services, services
 from app.web.urls import rest_of_path
@@ -67,7 +67,7 @@ async def register_user(given: Services, call_input: Any) -> object:
     """Register a user: the answer comes after the broker's acknowledgement."""
     registration = _validate(call_input)
     position = await given.register(registration)
-    return {"status": "success", "id": registration.id, "position": position.token()}
+    return {"status": "success", "id": registration["id"], "position": position.token()}
 
 
 PROCEDURES: Mapping[str, Procedure] = {
@@ -176,7 +176,7 @@ def _validate(call_input: Any) -> Registration:
     if call_input is _UNDEFINED:
         raise ProblemError(400, "invalid", _issues([_REQUIRED]))
     try:
-        return Registration.model_validate(call_input)
+        return registrations.validate_python(call_input)
     except ValidationError as error:
         raise ProblemError(400, "invalid", _issues(field_errors(error))) from None
 

@@ -4,7 +4,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from app.records import Registration, field_errors
+from app.records import Registration, field_errors, read_registration
 from app.web.negotiation import json
 from app.web.problems import ProblemError
 from app.web.services import services
@@ -19,8 +19,8 @@ async def post_user(request: web.Request) -> web.Response:
     require_json(request)
     registration = parse(await request.read())
     position = await services(request).register(registration)
-    accepted = {"status": "accepted", "id": registration.id, "position": position.token()}
-    return json(orjson.dumps(accepted), 202, {"Location": user_url(registration.id)})
+    accepted = {"status": "accepted", "id": registration["id"], "position": position.token()}
+    return json(orjson.dumps(accepted), 202, {"Location": user_url(registration["id"])})
 
 
 def require_json(request: web.Request) -> None:
@@ -32,7 +32,7 @@ def require_json(request: web.Request) -> None:
 def parse(body: bytes) -> Registration:
     """Return the registration in a body, or raise the `Problem` that tells what is wrong."""
     try:
-        return Registration.model_validate_json(body)
+        return read_registration(body)
     except ValidationError as error:
         found = field_errors(error)
     if found[0].type == "json_invalid":

@@ -1,6 +1,5 @@
 """What a record does to the row of its id: one set of rules for all peers that run Python."""
 
-import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -40,14 +39,14 @@ def decide(
     row: bytes | None, registration: Registration, timestamp_ms: int, partition: int, offset: int
 ) -> bytes | Unchanged:
     """Return the new row of an id that has none, or why the one that it has stays."""
-    digest = _digest(registration)
     if row is None:
-        return new_row(registration, digest, timestamp_ms, f"{partition:04x}{offset:016x}")
-    same = orjson.loads(row)["first_digest"] == digest
+        return new_row(registration, timestamp_ms, f"{partition:04x}{offset:016x}")
+    stored = orjson.loads(row)
+    same = all(stored[name] == registration[name] for name in ("name", "email"))
     return Unchanged.REPLAYED if same else Unchanged.REJECTED
 
 
-def new_row(registration: Registration, digest: str, timestamp_ms: int, position: str) -> bytes:
+def new_row(registration: Registration, timestamp_ms: int, position: str) -> bytes:
     """Return the row of a first registration, as it stands in the store and in the changelog."""
     at = _moment(timestamp_ms)
     row = {
@@ -57,7 +56,6 @@ def new_row(registration: Registration, digest: str, timestamp_ms: int, position
         "updated_at": at,
         "version": 1,
         "position": position,
-        "first_digest": digest,
     }
     return orjson.dumps(row)
 
@@ -66,10 +64,3 @@ def new_row(registration: Registration, digest: str, timestamp_ms: int, position
 def _moment(timestamp_ms: int) -> str:
     # Records that follow each other often have the same timestamp.
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat()
-
-
-def _digest(registration: Registration) -> str:
-    user_id, name = registration["id"].encode(), registration["name"].encode()
-    lengths = b"%d %d " % (len(user_id), len(name))
-    fields = b"".join((lengths, user_id, name, registration["email"].encode()))
-    return hashlib.blake2b(fields, digest_size=16).hexdigest()

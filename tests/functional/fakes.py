@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from app.errors import NotReadyError
 from app.lookups import Newest
-from app.records import Outgoing, Registration, User
-from app.registration import Registered, decide
+from app.records import Outgoing, Registration, User, encode, encode_row, public
+from app.registration import first_row
 from tests.strategies import Record
 
 
@@ -51,7 +51,6 @@ class FakeLookups:
     def add(self, user_id: str, name: str = "Ada", email: str = "ada@example.com") -> User:
         """Register a user, by the real decision."""
         registration = Registration(id=user_id, name=name, email=email)
-        decision = decide(None, 0, Record(registration.encode()), registration)
-        assert isinstance(decision, Registered)
-        self.users[user_id] = decision.row.public()
+        row = first_row(0, Record(encode(registration)), registration)
+        self.users[user_id] = public(encode_row(row))
         return self.users[user_id]

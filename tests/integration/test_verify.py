@@ -18,8 +18,8 @@ from rocksdict import Options, Rdict
 from app.engine.marker import MARKER_KEY, Marker
 from app.keys import partition_of
 from app.positions import Position
-from app.records import Registration
-from app.registration import MOVED_FROM_HEADER, Registered, decide
+from app.records import Registration, encode, encode_row, key_of
+from app.registration import MOVED_FROM_HEADER, first_row
 from tests import kafka
 from tests.worker import Registry, wait_until
 
@@ -52,7 +52,7 @@ def user(name: str = "Ada") -> Registration:
 
 def home_of(registration: Registration) -> int:
     """Return the partition of a registration."""
-    return partition_of(registration.key, PARTITIONS)
+    return partition_of(key_of(registration), PARTITIONS)
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Forge:
     def register(self, registration: Registration) -> int:
         """Write a registration and the row that it makes; return its partition."""
         partition = home_of(registration)
-        self.arrive(partition, registration.encode())
-        record = Source(self.next[partition] - 1, registration.encode())
-        self.commit({partition: {registration.key: row(partition, record, registration)}})
+        self.arrive(partition, encode(registration))
+        record = Source(self.next[partition] - 1, encode(registration))
+        self.commit({partition: {key_of(registration): row(partition, record, registration)}})
         return partition
 
     def arrive(self, partition: int, value: bytes) -> None:
@@ -117,9 +117,7 @@ class Forge:
 
 def row(partition: int, record: Source, registration: Registration) -> bytes:
     """Return the row that a record makes."""
-    decision = decide(None, partition, record, registration)
-    assert isinstance(decision, Registered)
-    return decision.row.encode()
+    return encode_row(first_row(partition, record, registration))
 
 
 @pytest.fixture
@@ -137,9 +135,9 @@ def test_an_empty_registry_is_clean(forge: Forge) -> None:
 def test_a_registry_written_by_transactions_is_clean(forge: Forge) -> None:
     ada, eve = user("Ada"), user("Eve")
     forge.register(ada)
-    forge.arrive(home_of(ada), ada.encode())
+    forge.arrive(home_of(ada), encode(ada))
     forge.commit({home_of(ada): {}})
-    forge.commit({home_of(ada): {ada.key: b"never committed"}}, abort=True)
+    forge.commit({home_of(ada): {key_of(ada): b"never committed"}}, abort=True)
     move(forge, eve)
     set_aside(forge, 0, b"nonsense")
     ended = verify(forge.registry)
@@ -152,12 +150,12 @@ def move(forge: Forge, registration: Registration, times: int = 1) -> None:
     """Write a registration to a wrong partition, and apply it as a worker does."""
     home = home_of(registration)
     wrong = (home + 1) % PARTITIONS
-    forge.arrive(wrong, registration.encode())
+    forge.arrive(wrong, encode(registration))
     origin = Position(wrong, forge.next[wrong] - 1).token().encode()
     copy = {
         "topic": forge.registry.registrations,
         "partition": home,
-        "value": registration.encode(),
+        "value": encode(registration),
         "timestamp": TIMESTAMP_MS,
         "headers": [(MOVED_FROM_HEADER, origin)],
     }
@@ -165,8 +163,8 @@ def move(forge: Forge, registration: Registration, times: int = 1) -> None:
     # Behind the copies stands the control record of their transaction.
     offset = forge.next.get(home, 0)
     forge.next[home] = offset + times + 1
-    arrived = Source(offset, registration.encode())
-    forge.commit({home: {registration.key: row(home, arrived, registration)}})
+    arrived = Source(offset, encode(registration))
+    forge.commit({home: {key_of(registration): row(home, arrived, registration)}})
 
 
 def set_aside(forge: Forge, partition: int, value: bytes, times: int = 1) -> None:
@@ -189,7 +187,7 @@ def set_aside(forge: Forge, partition: int, value: bytes, times: int = 1) -> Non
 def test_what_is_not_applied_yet_is_no_difference(forge: Forge) -> None:
     ada = user()
     forge.register(ada)
-    forge.arrive(home_of(ada), user("Eve").encode())
+    forge.arrive(home_of(ada), encode(user("Eve")))
     forge.arrive(home_of(ada), b"nonsense")
     ended = verify(forge.registry)
     assert ended.returncode == 0
@@ -199,13 +197,13 @@ def test_what_is_not_applied_yet_is_no_difference(forge: Forge) -> None:
 def test_a_forged_row_is_a_difference_without_its_id(forge: Forge) -> None:
     ada = user()
     partition = forge.register(ada)
-    forge.commit({partition: {ada.key: b"forged"}})
+    forge.commit({partition: {key_of(ada): b"forged"}})
     ended = verify(forge.registry)
     assert ended.returncode == 1
     assert f"  {forge.registry.registrations} {partition}:0\n" in ended.stdout
     assert ended.stdout.endswith("result: 1 difference\n")
-    assert ada.id not in ended.stdout
-    assert f"'{ada.id}'\n" in verify(forge.registry, "--ids").stdout
+    assert ada["id"] not in ended.stdout
+    assert f"'{ada['id']}'\n" in verify(forge.registry, "--ids").stdout
 
 
 def test_what_was_done_twice_is_a_difference(forge: Forge) -> None:
@@ -229,7 +227,7 @@ def remove_beginning(brokers: str, topic: str, partition: int, below: int) -> No
 def test_where_the_beginning_is_gone_it_is_partial(forge: Forge) -> None:
     ada = user()
     partition = forge.register(ada)
-    forge.arrive(partition, ada.encode())
+    forge.arrive(partition, encode(ada))
     forge.commit({partition: {}})
     set_aside(forge, partition, b"nonsense")
     remove_beginning(forge.registry.brokers, forge.registry.registrations, partition, 1)
@@ -242,7 +240,7 @@ def test_where_the_beginning_is_gone_it_is_partial(forge: Forge) -> None:
 def test_a_difference_is_certain_even_where_the_beginning_is_gone(forge: Forge) -> None:
     ada = user()
     partition = forge.register(ada)
-    forge.arrive(partition, user("Eve").encode())
+    forge.arrive(partition, encode(user("Eve")))
     remove_beginning(forge.registry.brokers, forge.registry.registrations, partition, 1)
     forge.commit({partition: {b"nobody": b"forged"}})
     assert verify(forge.registry).returncode == 1
@@ -292,16 +290,16 @@ def test_a_folder_without_stores_is_left_as_it_is(registry: Registry, tmp_path: 
 def test_what_a_worker_wrote_is_clean_and_so_are_its_stores(registry: Registry) -> None:
     ada, eve = user("Ada"), user("Eve")
     with registry.worker() as worker:
-        worker.post("/users", json=orjson.loads(ada.encode()))
+        worker.post("/users", json=orjson.loads(encode(ada)))
         wrong = (home_of(eve) + 1) % PARTITIONS
         nonsense = {"value": b"nonsense", "partition": 3}
         kafka.produce(
             registry.brokers,
             registry.registrations,
-            [{"value": eve.encode(), "partition": wrong}, nonsense],
+            [{"value": encode(eve), "partition": wrong}, nonsense],
         )
         for registration in (ada, eve):
-            worker.wait_for_user(registration.id)
+            worker.wait_for_user(registration["id"])
         wait_until(lambda: has_records(registry.brokers, registry.dead_letters), 10, "a letter")
         busy = verify(registry, "--stores", str(worker.folder))
         assert (busy.returncode, busy.stderr.count("\n")) == (2, 1)
@@ -325,5 +323,5 @@ def forge_store(folder: Path, registration: Registration) -> None:
     """Write another row to a worker's store."""
     [path] = folder.glob(f"*/tables/users-{home_of(registration)}")
     database = Rdict(str(path), Options(raw_mode=True))
-    database[registration.key] = b"forged"
+    database[key_of(registration)] = b"forged"
     database.close()

@@ -1,6 +1,7 @@
 """The decisions: pure, complete, and the same at every replay."""
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,14 +10,13 @@ from hypothesis import strategies as st
 from app.errors import UnreadableRecordError
 from app.keys import partition_of
 from app.positions import Position
-from app.records import Registration, UserRow, moment
+from app.records import Registration, encode, key_of, moment
 from app.registration import (
     MOVED_FROM_HEADER,
-    Registered,
-    Rejected,
-    Replayed,
+    Decision,
     Sorted,
     decide,
+    first_row,
     new_rows,
     read,
     sort,
@@ -27,31 +27,26 @@ ADA = Registration(id="ada", name="Ada", email="ada@example.com")
 PARTITIONS = 8
 
 
-def _row(registration: Registration, arrival: Record) -> UserRow:
-    decision = decide(None, 3, arrival, registration)
-    assert isinstance(decision, Registered)
-    return decision.row
+ROW = first_row(3, Record(None), ADA)
 
 
 def test_a_free_id_is_registered_at_the_records_time_and_position() -> None:
-    arrival = Record(ADA.encode(), offset=9, timestamp=1_700_000_000_123)
-    row = _row(ADA, arrival)
-    assert (row.id, row.name, row.email) == ("ada", "Ada", "ada@example.com")
-    assert row.status == "registered"
-    assert row.registered_at == row.updated_at == moment(1_700_000_000_123)
-    assert (row.version, row.position) == (1, Position(3, 9).token())
+    assert decide(None, ADA) is Decision.REGISTERED
+    row = first_row(3, Record(encode(ADA), offset=9, timestamp=1_700_000_000_123), ADA)
+    assert (row["id"], row["name"], row["email"]) == ("ada", "Ada", "ada@example.com")
+    assert row["status"] == "registered"
+    assert row["registered_at"] == row["updated_at"] == moment(1_700_000_000_123)
+    assert (row["version"], row["position"]) == (1, Position(3, 9).token())
 
 
 def test_the_same_registration_again_is_replayed() -> None:
-    row = _row(ADA, Record(None))
-    assert decide(row, 3, Record(None, 5), ADA) == Replayed()
+    assert decide(ROW, ADA) is Decision.REPLAYED
+    assert decide(ROW, {**ADA, "type": "registration"}) is Decision.REPLAYED
 
 
 @pytest.mark.parametrize("change", [{"name": "Eve"}, {"email": "eve@example.com"}])
-def test_other_data_under_a_taken_id_is_rejected(change: dict[str, str]) -> None:
-    row = _row(ADA, Record(None))
-    other = ADA.model_copy(update=change)
-    assert decide(row, 3, Record(None, 5), other) == Rejected("id-taken")
+def test_other_data_under_a_taken_id_is_rejected(change: Any) -> None:
+    assert decide(ROW, {**ADA, **change}) is Decision.ID_TAKEN
 
 
 @pytest.mark.parametrize(
@@ -81,18 +76,18 @@ def test_an_unreadable_value_has_a_cause(value: bytes | None, cause: str) -> Non
 def test_any_bytes_are_read_or_refused_with_a_cause(value: bytes) -> None:
     # Any other error than this one fails the test.
     with contextlib.suppress(UnreadableRecordError):
-        assert isinstance(read(value), Registration)
+        assert set(read(value)) >= {"id", "name", "email"}
 
 
 @given(st.lists(registrations, max_size=20), st.integers(0, PARTITIONS - 1))
 def test_sorting_keeps_every_record_once_and_in_order(
     batch: list[Registration], partition: int
 ) -> None:
-    came = [Record(r.encode(), offset) for offset, r in enumerate(batch)]
+    came = [Record(encode(r), offset) for offset, r in enumerate(batch)]
     by_kind = sort(partition, [*came, Record(b"?", len(came))], PARTITIONS)
-    assert by_kind.keys == [r.key for _, r in by_kind.here]
-    assert all(partition_of(r.key, PARTITIONS) == partition for _, r in by_kind.here)
-    assert all(partition_of(r.key, PARTITIONS) == home for _, r, home in by_kind.elsewhere)
+    assert by_kind.keys == [key_of(r) for _, r in by_kind.here]
+    assert all(partition_of(key_of(r), PARTITIONS) == partition for _, r in by_kind.here)
+    assert all(partition_of(key_of(r), PARTITIONS) == home for _, r, home in by_kind.elsewhere)
     assert [a.offset for a, _ in by_kind.unreadable] == [len(came)]
     offsets = [[a.offset for a, *_ in part] for part in (by_kind.here, by_kind.elsewhere)]
     assert sorted(offsets[0] + offsets[1]) == list(range(len(came)))
@@ -100,8 +95,8 @@ def test_sorting_keeps_every_record_once_and_in_order(
 
 
 def test_a_moved_record_in_a_wrong_partition_is_not_sent_round_for_ever() -> None:
-    wrong = (partition_of(ADA.key, PARTITIONS) + 1) % PARTITIONS
-    arrival = Record(ADA.encode(), headers=[(MOVED_FROM_HEADER, b"p")])
+    wrong = (partition_of(key_of(ADA), PARTITIONS) + 1) % PARTITIONS
+    arrival = Record(encode(ADA), headers=[(MOVED_FROM_HEADER, b"p")])
     (_, error), *rest = sort(wrong, [arrival], PARTITIONS).unreadable
     assert error.cause == "moved-twice"
     assert not rest
@@ -117,8 +112,8 @@ few_ids = st.builds(
 
 def _batch(history: list[Registration], start: int = 0) -> Sorted:
     """Return registrations as a batch that was sorted, from an offset of the history on."""
-    came = [(Record(r.encode(), offset), r) for offset, r in enumerate(history)][start:]
-    return Sorted(here=list(came), keys=[r.key for _, r in came])
+    came = [(Record(encode(r), offset), r) for offset, r in enumerate(history)][start:]
+    return Sorted(here=list(came), keys=[key_of(r) for _, r in came])
 
 
 @given(st.lists(few_ids, max_size=30), st.data())
@@ -136,9 +131,7 @@ def test_any_cut_into_batches_and_any_replay_give_the_same_rows(
 @given(st.lists(few_ids, min_size=1, max_size=30))
 def test_the_first_registration_of_an_id_stands(history: list[Registration]) -> None:
     rows = new_rows({}, 0, _batch(history))
-    assert set(rows) == {r.key for r in history}
+    assert set(rows) == {key_of(r) for r in history}
     for key, row in rows.items():
-        first = next(r for r in history if r.key == key)
-        assert (row.name, row.email) == (first.name, first.email)
-        assert UserRow.decode(row.encode()) == row
-        assert row.first_digest == first.digest()
+        first = next(r for r in history if key_of(r) == key)
+        assert (row["name"], row["email"]) == (first["name"], first["email"])

@@ -9,8 +9,8 @@ import pytest
 from app.engine.marker import MARKER_KEY, Marker
 from app.keys import encode_key, partition_of
 from app.positions import Position
-from app.records import Headers, Registration
-from app.registration import MOVED_FROM_HEADER, Registered, Rejected, Replayed, decide
+from app.records import Headers, Registration, encode, encode_row, key_of
+from app.registration import MOVED_FROM_HEADER, Decision, first_row
 from app.verify.comparison import (
     LETTERS,
     MOVES,
@@ -44,7 +44,7 @@ def user(name: str = "Ada", user_id: str = "ada") -> Registration:
 
 
 ADA = user()
-HOME = partition_of(ADA.key, PARTITIONS)
+HOME = partition_of(key_of(ADA), PARTITIONS)
 ELSEWHERE = (HOME + 1) % PARTITIONS
 
 
@@ -60,9 +60,7 @@ def folded(*records: Record, partition: int = HOME, until: int | None = None) ->
 
 def row_of(registration: Registration = ADA, offset: int = 0) -> bytes:
     """Return the row that a registration makes, by the agent's own decision."""
-    decision = decide(None, HOME, Record(offset), registration)
-    assert isinstance(decision, Registered)
-    return decision.row.encode()
+    return encode_row(first_row(HOME, Record(offset), registration))
 
 
 def table(*records: Record, source_start: int = 0) -> TableFold:
@@ -78,53 +76,53 @@ def compared(source: SourceFold, rows: TableFold, findings: Findings | None = No
 
 
 def test_a_row_as_its_registration_makes_it_is_no_difference() -> None:
-    source = folded(Record(0, value=ADA.encode()))
-    assert compared(source, table(Record(5, ADA.key, row_of()))).status == CLEAN
+    source = folded(Record(0, value=encode(ADA)))
+    assert compared(source, table(Record(5, key_of(ADA), row_of()))).status == CLEAN
 
 
 def test_a_row_that_is_not_there_is_missing() -> None:
-    findings = compared(folded(Record(7, value=ADA.encode())), table())
+    findings = compared(folded(Record(7, value=encode(ADA))), table())
     assert findings.counts == {Difference.MISSING_ROW: 1}
     assert f"  user-registrations {HOME}:7" in findings.lines()
     assert findings.status == DIFFERENCES
 
 
 def test_a_deleted_row_is_missing() -> None:
-    rows = table(Record(5, ADA.key, row_of()), Record(6, ADA.key, None))
-    findings = compared(folded(Record(0, value=ADA.encode())), rows)
+    rows = table(Record(5, key_of(ADA), row_of()), Record(6, key_of(ADA), None))
+    findings = compared(folded(Record(0, value=encode(ADA))), rows)
     assert findings.counts == {Difference.MISSING_ROW: 1}
 
 
 def test_a_row_that_no_registration_makes_is_extra() -> None:
-    findings = compared(folded(), table(Record(5, ADA.key, row_of())))
+    findings = compared(folded(), table(Record(5, key_of(ADA), row_of())))
     assert findings.counts == {Difference.EXTRA_ROW: 1}
     assert f"  users-changelog {HOME}:5" in findings.lines()
 
 
 @pytest.mark.parametrize("row", [row_of(user("Eve")), row_of(offset=1), b"not a row", b""])
 def test_a_row_of_other_bytes_is_different(row: bytes) -> None:
-    findings = compared(folded(Record(0, value=ADA.encode())), table(Record(5, ADA.key, row)))
+    findings = compared(folded(Record(0, value=encode(ADA))), table(Record(5, key_of(ADA), row)))
     assert findings.counts == {Difference.DIFFERENT_ROW: 1}
 
 
 def test_the_newest_changelog_record_of_a_key_counts() -> None:
-    rows = table(Record(5, ADA.key, b"older"), Record(9, ADA.key, row_of()))
-    assert compared(folded(Record(0, value=ADA.encode())), rows).status == CLEAN
+    rows = table(Record(5, key_of(ADA), b"older"), Record(9, key_of(ADA), row_of()))
+    assert compared(folded(Record(0, value=encode(ADA))), rows).status == CLEAN
 
 
 def test_what_comes_again_changes_nothing() -> None:
     source = folded(
-        Record(0, value=ADA.encode()),
-        Record(1, value=ADA.encode()),
-        Record(2, value=user("Eve").encode()),
-        Record(3, value=user("Eve").encode()),
+        Record(0, value=encode(ADA)),
+        Record(1, value=encode(ADA)),
+        Record(2, value=encode(user("Eve"))),
+        Record(3, value=encode(user("Eve"))),
     )
-    assert compared(source, table(Record(5, ADA.key, row_of()))).status == CLEAN
-    assert (source.decisions[Replayed], source.decisions[Rejected]) == (1, 2)
+    assert compared(source, table(Record(5, key_of(ADA), row_of()))).status == CLEAN
+    assert (source.decisions[Decision.REPLAYED], source.decisions[Decision.ID_TAKEN]) == (1, 2)
 
 
 def test_batches_make_no_difference() -> None:
-    records = [Record(n, value=user(user_id=f"u{n % 30}").encode()) for n in range(100)]
+    records = [Record(n, value=encode(user(user_id=f"u{n % 30}"))) for n in range(100)]
     whole, piecewise = SourceFold(0, PARTITIONS), SourceFold(0, PARTITIONS)
     whole.add(records)
     for record in records:
@@ -134,12 +132,12 @@ def test_batches_make_no_difference() -> None:
 
 
 def test_a_record_in_a_wrong_partition_makes_no_row_there() -> None:
-    source = folded(Record(0, value=ADA.encode()), partition=ELSEWHERE)
+    source = folded(Record(0, value=encode(ADA)), partition=ELSEWHERE)
     assert (source.rows, list(source.moved.all)) == ({}, [0])
 
 
 def test_ids_are_told_only_if_asked_for() -> None:
-    source = folded(Record(0, value=ADA.encode()))
+    source = folded(Record(0, value=encode(ADA)))
     assert "ada" not in "\n".join(compared(source, table()).lines())
     asked = compared(source, table(), Findings(with_ids=True))
     assert f"  user-registrations {HOME}:0 'ada'" in asked.lines()
@@ -157,10 +155,10 @@ def marked(following: int | None, topic: str = NAMES.source) -> TableFold:
 def test_what_is_beyond_the_marker_is_not_applied_yet() -> None:
     until = check_marker(marked(1), NAMES.source, 0, 9, NAMES, Findings())
     source = folded(
-        Record(0, value=ADA.encode()), Record(1, value=b"nonsense"), Record(2), until=until
+        Record(0, value=encode(ADA)), Record(1, value=b"nonsense"), Record(2), until=until
     )
     assert source.not_applied == 2
-    assert compared(source, table(Record(5, ADA.key, row_of()))).status == CLEAN
+    assert compared(source, table(Record(5, key_of(ADA), row_of()))).status == CLEAN
     assert not source.unreadable.all
 
 
@@ -247,7 +245,7 @@ def test_a_duplicate_is_certain_even_then() -> None:
 
 def moves_compared(*copies: Record) -> Findings:
     """Compare a record at offset 4 of a wrong partition with copies in the right one."""
-    source = folded(Record(4, value=ADA.encode()), partition=ELSEWHERE)
+    source = folded(Record(4, value=encode(ADA)), partition=ELSEWHERE)
     home = folded(*copies)
     findings = Findings()
     span = Span(NAMES.source, ELSEWHERE, 0, 5)
@@ -257,7 +255,7 @@ def moves_compared(*copies: Record) -> Findings:
 
 
 def copy(offset: int, origin: int = 4) -> Record:
-    return Record(offset, ADA.key, ADA.encode(), moved_from(ELSEWHERE, origin))
+    return Record(offset, key_of(ADA), encode(ADA), moved_from(ELSEWHERE, origin))
 
 
 def test_a_record_that_was_moved_once_is_right() -> None:
@@ -285,7 +283,7 @@ def test_a_copy_that_is_not_applied_yet_counts() -> None:
 
 @pytest.mark.parametrize("token", [b"", b"nonsense", b"\xff", None])
 def test_another_producers_header_is_only_counted(token: bytes) -> None:
-    home = folded(Record(0, value=ADA.encode(), headers=[(MOVED_FROM_HEADER, token)]))
+    home = folded(Record(0, value=encode(ADA), headers=[(MOVED_FROM_HEADER, token)]))
     assert home.foreign_copies == 1
     assert not home.copies
 
@@ -298,7 +296,7 @@ def test_a_copy_in_a_wrong_partition_becomes_a_dead_letter() -> None:
 
 def test_a_copy_may_be_gone_with_the_beginning_of_its_partition() -> None:
     source = SourceFold(ELSEWHERE, PARTITIONS, begun_late={HOME})
-    source.add([Record(4, value=ADA.encode())])
+    source.add([Record(4, value=encode(ADA))])
     assert (list(source.moved.all), list(source.moved_perhaps.all)) == ([], [4])
 
 
@@ -333,20 +331,20 @@ def test_what_names_no_record_of_ours_is_no_letter(record: Record) -> None:
 
 
 def test_unreadable_records_and_tombstones_need_letters() -> None:
-    source = folded(Record(3, value=b"nonsense"), Record(4, ADA.key, None), Record(5))
+    source = folded(Record(3, value=b"nonsense"), Record(4, key_of(ADA), None), Record(5))
     assert list(source.unreadable.all) == [3, 4, 5]
 
 
 def test_a_row_older_than_the_log_is_not_checked_whatever_came_later() -> None:
-    rows = table(Record(5, ADA.key, row_of(offset=3)), source_start=10)
-    source = folded(Record(12, value=ADA.encode()))
+    rows = table(Record(5, key_of(ADA), row_of(offset=3)), source_start=10)
+    source = folded(Record(12, value=encode(ADA)))
     findings = Findings()
     assert compare_rows(source, rows, NAMES, findings) == 1
     assert findings.status == CLEAN
 
 
 def test_a_younger_row_that_no_registration_makes_is_certain() -> None:
-    rows = table(Record(5, ADA.key, row_of(offset=11)), source_start=10)
+    rows = table(Record(5, key_of(ADA), row_of(offset=11)), source_start=10)
     assert compared(folded(), rows).counts == {Difference.EXTRA_ROW: 1}
 
 
@@ -354,18 +352,18 @@ def test_a_row_that_names_another_partition_is_certain() -> None:
     forged = row_of().replace(
         Position(HOME, 0).token().encode(), Position(ELSEWHERE, 0).token().encode()
     )
-    rows = table(Record(5, ADA.key, forged), source_start=10)
+    rows = table(Record(5, key_of(ADA), forged), source_start=10)
     assert compared(folded(), rows).counts == {Difference.EXTRA_ROW: 1}
 
 
 @pytest.mark.parametrize("row", [b"nonsense", b"[]", b"{}", b'{"position": 1}', b'"\\u0000"'])
 def test_a_row_that_is_none_is_certain(row: bytes) -> None:
-    rows = table(Record(5, ADA.key, row), source_start=10)
+    rows = table(Record(5, key_of(ADA), row), source_start=10)
     assert compared(folded(), rows).counts == {Difference.EXTRA_ROW: 1}
 
 
 def test_a_missing_row_is_certain() -> None:
-    findings = compared(folded(Record(12, value=ADA.encode())), table(source_start=10))
+    findings = compared(folded(Record(12, value=encode(ADA))), table(source_start=10))
     assert findings.counts == {Difference.MISSING_ROW: 1}
 
 
