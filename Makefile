@@ -21,13 +21,15 @@ ARGS   :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run stop status test check lint types imports format bench \
-        lock clean clean-data
+.PHONY: help setup setup-dev run stop status test check lint types imports format chaos soak \
+        bench lock clean clean-data
 
 define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
 make stop        end what runs        make status      tell what runs
 make test        all tests            make check       lint, types, imports and the fast tests
+make chaos       kill workers and broker under load, five minutes long, and check every promise
+make soak        the long forms of the tests; results go to bench/results
 make bench       measure, beside peers, on a broker of its own
 make format      tidy the code        make lock        renew the lock files
 make clean       stop, and remove all that was installed or built; the data stays
@@ -71,6 +73,13 @@ imports: setup-dev
 format: setup-dev
 	$(PY) -m ruff check --fix-only
 	$(PY) -m ruff format
+
+# `make chaos ARGS="--seed 7"` repeats a storm.
+chaos: setup-dev
+	$(PY) -m tests.chaos $(ARGS)
+
+soak: setup-dev
+	$(PY) -m tests.chaos --report bench/results/chaos.json $(ARGS)
 
 bench: setup-dev $(BENCH)
 	$(PY) -m bench $(ARGS)

@@ -34,31 +34,31 @@ source = app.topic(_topic.name, schema=FoldSchema(), partitions=_topic.partition
 async def apply_registrations(folds: StreamT[Fold]) -> None:
     """Apply the records of ``user-registrations``, each partition by itself and in order."""
     async for fold in folds:
-        _partitions.submit(fold, changes)
+        _partitions.submit(fold, decide)
 
 
-def changes(partition: int, arrivals: Sequence[Arrival]) -> Changes:
-    """Return what comes of a batch of a partition, by the rows that are there now."""
+def decide(partition: int, arrivals: Sequence[Arrival], changes: Changes) -> None:
+    """Add what comes of records of a partition, by the rows that there are and that came before."""
     batch = sort(partition, arrivals, _topic.partitions)
-    new = new_rows(users.rows(partition, batch.keys), partition, batch)
-    rows: dict[bytes, bytes | None] = {key: encode_row(row) for key, row in new.items()}
-    rows.update(recent_registrations.with_new(partition, new.values()))
-    return Changes(
-        rows,
-        [
-            *(_set_aside(partition, arrival, error) for arrival, error in batch.unreadable),
-            *(_move(partition, arrival, what, home) for arrival, what, home in batch.elsewhere),
-        ],
+    new = new_rows(users.rows(partition, batch.keys, changes.rows), partition, batch)
+    changes.rows.update((key, encode_row(row)) for key, row in new.items())
+    changes.rows.update(recent_registrations.with_new(partition, new.values(), changes.rows))
+    changes.outgoing.extend(
+        _dead_letter(partition, arrival, error) for arrival, error in batch.unreadable
+    )
+    changes.outgoing.extend(
+        _moved(partition, arrival, registration, home)
+        for arrival, registration, home in batch.elsewhere
     )
 
 
-def _set_aside(partition: int, arrival: Arrival, error: UnreadableRecordError) -> Outgoing:
+def _dead_letter(partition: int, arrival: Arrival, error: UnreadableRecordError) -> Outgoing:
     position = Position(partition, arrival.offset).token()
     log.warning("dead letter", cause=error.cause, position=position)
     return _dead_letters.letter(partition, arrival, error)
 
 
-def _move(partition: int, arrival: Arrival, registration: Registration, home: int) -> Outgoing:
+def _moved(partition: int, arrival: Arrival, registration: Registration, home: int) -> Outgoing:
     # Sent as we would write it: what came may be too large once it is no longer compressed.
     position = Position(partition, arrival.offset)
     return Outgoing(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from app.engine.marker import RESERVED_PREFIX
+from app.engine.transactions import Rows
 from app.records import UserRow
 from tables.store import PartitionedStore
 from tables.users import users
@@ -36,13 +37,16 @@ class RecentRegistrations:
     def newest(self, partition: int) -> list[Recent]:
         """Return the newest registrations of a partition, newest first."""
         stored = self._store.read(partition, RECENT_KEY)
-        return [] if stored is None else [Recent(*recent) for recent in orjson.loads(stored)]
+        return [] if stored is None else _decode(stored)
 
     def with_new(
-        self, partition: int, registered: Collection[UserRow]
+        self, partition: int, registered: Collection[UserRow], pending: Rows
     ) -> Mapping[bytes, bytes | None]:
-        """Return the row in which new users are remembered, if it differs from today's."""
-        before = self.newest(partition)
+        """Return the row in which new users are remembered, if it differs from that before."""
+        if not registered:
+            return {}
+        stored = pending.get(RECENT_KEY)
+        before = self.newest(partition) if stored is None else _decode(stored)
         # Sorted nearly as they come: that is quicker than looking for the largest.
         times = sorted([(row["registered_at"], row["id"]) for row in registered])
         newest = times[-RECENT_PER_PARTITION:]
@@ -50,6 +54,10 @@ class RecentRegistrations:
         return (
             {} if kept == before else {RECENT_KEY: orjson.dumps([tuple(recent) for recent in kept])}
         )
+
+
+def _decode(stored: bytes) -> list[Recent]:
+    return [Recent(*recent) for recent in orjson.loads(stored)]
 
 
 recent_registrations = RecentRegistrations(users.store)

@@ -1,7 +1,8 @@
 """The table ``users``: one row for each registered user, by id."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from app.engine.transactions import Rows
 from app.keys import encode_key
 from app.main import app, registry_topics
 from app.records import User, UserRow, decode_row, public
@@ -25,10 +26,13 @@ class Users:
         stored = self.store.read_many(partition, list(map(encode_key, user_ids)))
         return [public(row) for row in stored if row is not None]
 
-    def rows(self, partition: int, keys: Sequence[bytes]) -> Mapping[bytes, UserRow]:
-        """Return the rows that keys have today, by key."""
+    def rows(self, partition: int, keys: Sequence[bytes], pending: Rows) -> dict[bytes, UserRow]:
+        """Return the rows that keys have, by key: in the store, or pending to be written there."""
         stored = zip(keys, self.store.read_many(partition, keys), strict=True)
-        return {key: decode_row(row) for key, row in stored if row is not None}
+        found = {key: decode_row(row) for key, row in stored if row is not None}
+        if not pending.keys().isdisjoint(keys):
+            found.update((k, decode_row(row)) for k in keys if (row := pending.get(k)) is not None)
+        return found
 
 
 #: Its name: in the changelog's, in the transactional ids, on disk.

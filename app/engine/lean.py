@@ -1,12 +1,14 @@
-"""Records as aiokafka's compiled parser has them, without a Python object around each.
+"""Records to and from aiokafka's compiled code, without a call or an object of Python for each.
 
-aiokafka copies every record into a `ConsumerRecord`, which costs ten times what parsing does. The
-parser's own records have the same attributes but topic and partition, and those we know.
+aiokafka copies every record that it reads into a `ConsumerRecord`, which costs ten times what
+parsing does; the parser's own records have the same attributes but topic and partition, and those
+we know. And each record that it writes goes through two calls that change nothing of ours.
 
-It leans on three private names of aiokafka, whose version is pinned; tests/unit/test_lean.py fails
-when one of them changes.
+It leans on private names of aiokafka, whose version is pinned; tests/unit/test_lean.py fails when
+one of them changes.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -29,3 +31,23 @@ def _as_parsed(_partition: TopicPartition, record: Any) -> Any:
 def make_lean(consumer: AIOKafkaConsumer) -> None:
     """Let a consumer that was just started give records as the parser has them."""
     consumer._fetcher._records = _LeanResults()
+
+
+Row = tuple[bytes, bytes | None]
+
+
+def fill(batch: Any, first: Row, others: Iterator[Row]) -> Row | None:
+    """Fill an empty batch of a producer with rows; return the first that did not fit, if any.
+
+    A batch takes one record of any size.
+    """
+    append = batch._builder.append
+    no_headers: list[tuple[str, bytes]] = []
+    row: Row | None = first
+    count = 0
+    while row is not None and append(count, None, row[0], row[1], no_headers) is not None:
+        count += 1
+        row = next(others, None)
+    batch._relative_offset = count
+    batch.close()
+    return row

@@ -31,9 +31,10 @@ log = structlog.get_logger(__name__)
 MAX_WAITING_FOLDS = 2
 #: A batch is cut so that what comes of it fits the broker's limits, compressed as it may have come.
 MAX_BATCH_BYTES = 1024 * 1024
-#: What deciding a batch may take of the event loop, which answers lookups too.
-MAX_WORK_SECONDS = 0.015
-MIN_BATCH_RECORDS = 50
+#: What deciding may take of the event loop at once: it answers lookups, and moves the transactions
+#: of all other partitions on, each of which needs half a dozen turns of the loop.
+MAX_SLICE_SECONDS = 0.004
+MIN_SLICE_RECORDS = 250
 
 #: Trouble that lasts longer than this ends the worker; its supervisor starts it again.
 GIVE_UP_AFTER_SECONDS = 120.0
@@ -53,8 +54,9 @@ class Changes:
 #: A table's name and the number of a partition of it.
 Key = tuple[str, int]
 
-#: Decides what comes of a batch of a partition; it may read the store, and writes nothing.
-Decide = Callable[[int, Sequence[Arrival]], Changes]
+#: Adds to changes what comes of some records of a partition. It may read the store, which does not
+#: have the changes yet, and writes nothing.
+Decide = Callable[[int, Sequence[Arrival], Changes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class OwnedPartition:
         self._is_sound = False
         self._folds: asyncio.Queue[tuple[Fold, Decide]] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
-        self._most = MAX_FOLD_RECORDS
+        self._slice = MIN_SLICE_RECORDS
 
     # -- what others ask
 
@@ -255,23 +257,19 @@ class OwnedPartition:
     def _fitting(self, records: Sequence[Arrival]) -> int:
         """Return how many of the records make one batch."""
         size = 0
-        for count, record in enumerate(records[: self._most]):
+        for count, record in enumerate(records[:MAX_FOLD_RECORDS]):
             size += len(record.value or b"")
             if size > MAX_BATCH_BYTES:
                 return max(count, 1)
-        return self._most
+        return MAX_FOLD_RECORDS
 
     async def _transact(self, batch: Sequence[Arrival], marker: Marker, decide: Decide) -> None:
-        async with self._around.turn:
-            began = time.perf_counter()
-            changes = decide(self.number, batch)
-            changes.rows[MARKER_KEY] = marker.encode()
-            self._adapt(len(batch), time.perf_counter() - began)
-            await asyncio.sleep(0)
-        if len(batch) == 0:
+        if not batch:
             # Only control records: they need no transaction of their own, the next one tells.
             self._marker = marker
             return
+        changes = await self._decide(batch, decide)
+        changes.rows[MARKER_KEY] = marker.encode()
         try:
             offset = await self._producer.commit(
                 self.table.changelog.topic, self.number, changes.rows, changes.outgoing
@@ -283,11 +281,23 @@ class OwnedPartition:
             raise
         self._marker = marker
 
+    async def _decide(self, batch: Sequence[Arrival], decide: Decide) -> Changes:
+        """Decide a batch slice by slice: between two of them the loop does all that is due."""
+        changes = Changes()
+        async with self._around.turn:
+            while batch:
+                part, batch = batch[: self._slice], batch[self._slice :]
+                began = time.perf_counter()
+                decide(self.number, part, changes)
+                self._adapt(len(part), time.perf_counter() - began)
+                await asyncio.sleep(0)
+        return changes
+
     def _adapt(self, records: int, seconds: float) -> None:
-        """Take as many records next time as fit the time that a batch may take."""
-        if records >= MIN_BATCH_RECORDS:
-            fitting = int(records * MAX_WORK_SECONDS / max(seconds, 1e-6))
-            self._most = min(max(fitting, MIN_BATCH_RECORDS), MAX_FOLD_RECORDS)
+        """Take as many records next time as fit the time that a slice may take."""
+        if records >= MIN_SLICE_RECORDS:
+            fitting = int(records * MAX_SLICE_SECONDS / max(seconds, 1e-6))
+            self._slice = min(max(fitting, MIN_SLICE_RECORDS), MAX_FOLD_RECORDS)
 
 
 class Partitions:

@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
 
+from app.engine.lean import fill
 from app.errors import ApplyError, FencedError, NotWrittenError
 from app.records import Outgoing
 
@@ -113,15 +114,12 @@ class FencedProducer:
 
 def _batches(kafka: AIOKafkaProducer, rows: Rows) -> Iterable[Any]:
     """Yield the rows as batches of records, each below the size limit."""
-    batch = kafka.create_batch()
-    append = batch.append
-    for key, row in rows.items():
-        if append(timestamp=None, key=key, value=row) is None:
-            yield batch
-            batch = kafka.create_batch()
-            append = batch.append
-            append(timestamp=None, key=key, value=row)
-    yield batch
+    waiting = iter(rows.items())
+    row = next(waiting, None)
+    while row is not None:
+        batch = kafka.create_batch()
+        row = fill(batch, row, waiting)
+        yield batch
 
 
 async def _send_one(kafka: AIOKafkaProducer, record: Outgoing) -> Awaitable[Any]:

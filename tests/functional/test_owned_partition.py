@@ -137,7 +137,7 @@ class World:
     def submit(self, start: int, end: int, **more: Any) -> None:
         """Submit the records of some offsets, which all have a value of their own."""
         records = [Record(b"%d" % offset, offset) for offset in range(start, end)]
-        self.partition.submit(Fold(SOURCE, start, end, records), changes, **more)
+        self.partition.submit(Fold(SOURCE, start, end, records), decide, **more)
 
     async def applied(self, end: int) -> None:
         """Wait until everything below an offset is applied."""
@@ -150,13 +150,11 @@ class World:
         return [int(k) for rows in self.log.committed for k in rows if k != MARKER_KEY]
 
 
-def changes(partition: int, records: Sequence[Arrival]) -> Changes:
+def decide(partition: int, records: Sequence[Arrival], changes: Changes) -> None:
     """Write a row of each record, and tell of it."""
     assert partition == SOURCE.partition
-    return Changes(
-        {record.value or b"": b"row" for record in records},
-        [Outgoing("told", partition, record.value, None) for record in records],
-    )
+    changes.rows.update((record.value or b"", b"row") for record in records)
+    changes.outgoing.extend(Outgoing("told", partition, record.value, None) for record in records)
 
 
 @pytest.fixture
@@ -272,7 +270,7 @@ async def test_a_fold_that_comes_twice_is_applied_once(world: World) -> None:
 
 
 async def test_control_records_move_the_position_and_write_nothing(world: World) -> None:
-    world.partition.submit(Fold(SOURCE, 0, 2, []), changes)
+    world.partition.submit(Fold(SOURCE, 0, 2, []), decide)
     await world.applied(2)
     assert world.log.committed == []
 
@@ -280,7 +278,7 @@ async def test_control_records_move_the_position_and_write_nothing(world: World)
 async def test_a_large_fold_is_cut_into_batches(world: World) -> None:
     big = bytes(MAX_BATCH_BYTES // 4)
     records = [Record(b"%d " % offset + big, offset) for offset in range(10)]
-    world.partition.submit(Fold(SOURCE, 0, 10, records), changes)
+    world.partition.submit(Fold(SOURCE, 0, 10, records), decide)
     world.submit(10, 10 + 2 * MAX_FOLD_RECORDS)
     await world.applied(10 + 2 * MAX_FOLD_RECORDS)
     sizes = [len(rows) - 1 for rows in world.log.committed]

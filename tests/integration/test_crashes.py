@@ -93,7 +93,7 @@ def test_a_stopped_worker_finishes_what_it_acknowledged_and_exits_cleanly(
 FAILING_WORKER = """
 import app.agents
 def fail(*_): raise ValueError("about ada@example.com")
-app.agents.changes = fail
+app.agents.decide = fail
 from app.__main__ import main
 main(["worker"])
 """

@@ -4,10 +4,11 @@ import inspect
 
 import aiokafka
 from aiokafka.consumer import fetcher
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record._crecords import DefaultRecordBatchBuilder, MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from app.engine.lean import _LeanResults
+from app.engine.lean import _LeanResults, fill
 
 TP = TopicPartition("topic", 0)
 
@@ -34,6 +35,31 @@ def test_records_come_as_the_parser_has_them() -> None:
     assert records[0].key == b"k"
     assert records[0].timestamp == 1_700_000_000_123
     assert list(records[0].headers) == [("h", b"1")]
+
+
+def test_batches_are_filled_with_all_rows_in_order() -> None:
+    rows: list[tuple[bytes, bytes | None]] = [(b"k%d" % n, b"x" * 100) for n in range(50)]
+    rows += [(b"gone", None), (b"huge", b"y" * 5_000), (b"last", b"z")]
+    waiting, batches = iter(rows[1:]), []
+    row: tuple[bytes, bytes | None] | None = rows[0]
+    while row is not None:
+        batches.append(BatchBuilder(2_000, 0, is_transactional=1))
+        row = fill(batches[-1], row, waiting)
+    assert sum(batch.record_count() for batch in batches) == len(rows)
+    parsed = [list(MemoryRecords(bytes(batch._build())).next_batch()) for batch in batches]
+    assert [(record.key, record.value) for part in parsed for record in part] == rows
+    assert all([r.offset for r in part] == list(range(len(part))) for part in parsed)
+
+
+def test_a_batch_is_filled_as_aiokafka_does_it() -> None:
+    filled, appended = (BatchBuilder(10_000, 0, is_transactional=1) for _ in range(2))
+    rows: list[tuple[bytes, bytes | None]] = [(b"a", b"1"), (b"b", None)]
+    assert fill(filled, rows[0], iter(rows[1:])) is None
+    for key, value in rows:
+        appended.append(timestamp=None, key=key, value=value)
+    assert filled.record_count() == appended.record_count()
+    assert filled.size() == appended.size()
+    assert filled.closed()
 
 
 def test_an_error_of_a_fetch_passes_through() -> None:
