@@ -79,6 +79,7 @@ chaos: setup-dev
 	$(PY) -m tests.chaos $(ARGS)
 
 soak: setup-dev
+	$(PY) -m pytest -m soak
 	$(PY) -m tests.chaos --report bench/results/chaos.json $(ARGS)
 
 bench: setup-dev $(BENCH)

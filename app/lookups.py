@@ -93,7 +93,7 @@ class Lookups:
     def _owned(self) -> set[int]:
         """Return the partitions that this worker owns and has recovered."""
         owned = cast(TableManager, self._app.tables).partitions.owned()
-        return {partition.number for partition in owned if partition.is_open}
+        return {partition.number for partition in owned if partition.answers}
 
     def _workers(self) -> Mapping[str, list[int]]:
         """Return the partitions of every worker of the group, by the worker's URL."""

@@ -12,8 +12,8 @@ import orjson
 from pydantic import ValidationError
 
 from app.errors import UnreadableRecordError
-from app.keys import encode_key, partitions_of
-from app.positions import Position
+from app.keys import partitions_of
+from app.positions import token
 from app.records import (
     Headers,
     Registration,
@@ -82,7 +82,7 @@ def sort(partition: int, arrivals: Sequence[Arrival], partitions: int) -> Sorted
     """Return a batch of one partition, sorted by what must be done with each record."""
     batch = Sorted()
     readable = _read_all(arrivals, batch)
-    keys = [encode_key(registration["id"]) for _, registration in readable]
+    keys = [registration["id"].encode() for _, registration in readable]
     homes = partitions_of(keys, partitions)
     if homes.count(partition) == len(homes):
         batch.here, batch.keys = readable, keys
@@ -171,7 +171,7 @@ def first_row(partition: int, arrival: Arrival, registration: Registration) -> U
         "registered_at": at,
         "updated_at": at,
         "version": 1,
-        "position": Position(partition, arrival.offset).token(),
+        "position": token(partition, arrival.offset),
     }
 
 

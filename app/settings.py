@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         False, description="Allow WEB_HOST beyond loopback although there are no access keys yet."
     )
     worker_id: KafkaName | None = Field(
-        None, description="Stable name of this worker in the group; unset: from host and port."
+        None, description="The worker's name in its group, beside its address; unset: APP_ID."
     )
     ack_timeout_seconds: float = Field(
         5, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."

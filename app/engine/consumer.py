@@ -33,6 +33,9 @@ BUSY_POLL_SECONDS = 0.01
 #: How long the broker may hold a fetch that finds nothing; Faust's own would be 1,500 ms.
 FETCH_MAX_WAIT_MS = 100
 
+#: Without a broker, aiokafka would try to commit without end.
+COMMIT_TIMEOUT_SECONDS = 10.0
+
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread of the consumer: it folds, and reads what is committed only."""
@@ -89,14 +92,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def commit_applied(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets; return whether the broker took them, and so knows this member."""
+        wanted = {
+            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+        }
         try:
-            await self.call_thread(
-                self._ensure_consumer().commit,
-                {
-                    driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(o, "")
-                    for tp, o in offsets.items()
-                },
-            )
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+                await self.call_thread(self._ensure_consumer().commit, wanted)
         except (TimeoutError, KafkaError) as error:
             log.info("group offsets are not committed", cause=type(error).__name__)
             return False

@@ -33,7 +33,7 @@ MAX_WAITING_FOLDS = 2
 MAX_BATCH_BYTES = 1024 * 1024
 #: What deciding may take of the event loop at once: it answers lookups, and moves the transactions
 #: of all other partitions on, each of which needs half a dozen turns of the loop.
-MAX_SLICE_SECONDS = 0.004
+MAX_SLICE_SECONDS = 0.010
 MIN_SLICE_RECORDS = 250
 
 #: Trouble that lasts longer than this ends the worker; its supervisor starts it again.
@@ -97,7 +97,7 @@ class OwnedPartition:
         self._is_sound = False
         self._folds: asyncio.Queue[tuple[Fold, Decide]] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
-        self._slice = MIN_SLICE_RECORDS
+        self._slice = MAX_FOLD_RECORDS
 
     # -- what others ask
 
@@ -110,6 +110,11 @@ class OwnedPartition:
     def is_open(self) -> bool:
         """Whether the store holds everything up to the marker."""
         return self._is_sound
+
+    @property
+    def answers(self) -> bool:
+        """Whether lookups may be answered: it is open, and no rebalance may have moved it."""
+        return self._is_sound and self._work is not None
 
     @property
     def has_room(self) -> bool:

@@ -76,6 +76,8 @@ class Report:
             **asdict(self),
             "in_flight_at_faults": self.in_flight_at_faults,
         }
+        if self.good:
+            del result["folder"]  # it is gone
         return orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
 
     def summary(self) -> str:

@@ -300,6 +300,9 @@ async def test_a_settled_partition_finished_its_batch_and_dropped_the_rest(world
     world.submit(3, 6)
     assert world.partition.has_room
     assert world.partition.is_open
+    assert not world.partition.answers
+    world.partition.begin()
+    assert world.partition.answers
 
 
 async def test_a_batch_that_does_not_end_is_cut_off_and_its_fate_looked_up(

@@ -148,6 +148,7 @@ def test_a_standby_takes_over_from_a_dead_worker_without_a_rebuild(
     assert_verified(two)
 
 
+@pytest.mark.soak
 def test_a_zombie_that_goes_on_after_its_partitions_moved_changes_nothing(
     registry: Registry, pair: tuple[Worker, Worker]
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_zombie_that_goes_on_after_its_partitions_moved_changes_nothing(
     assert_verified(two, "--stores", str(one.folder), "--stores", str(two.folder))
 
 
+@pytest.mark.soak
 def test_workers_join_and_leave_while_records_come(
     registry: Registry, pair: tuple[Worker, Worker]
 ) -> None:
