@@ -95,6 +95,7 @@ def test_a_crash_at_each_step_of_applying_leaves_the_tables_right(registry: Regi
     assert_verified(worker, "--stores", str(worker.folder))
 
 
+@pytest.mark.soak
 def test_a_full_disk_ends_the_worker_with_its_cause_and_costs_nothing(
     registry: Registry,
 ) -> None:

@@ -142,7 +142,7 @@ def test_a_registry_written_by_transactions_is_clean(forge: Forge) -> None:
     set_aside(forge, 0, b"nonsense")
     ended = verify(forge.registry)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "5 records: 2 registered, 1 replayed, 0 rejected, 1 moved, 1 unreadable" in ended.stdout
+    assert "5 records: 2 registered, 1 replayed, 0 id-taken, 1 moved, 1 unreadable" in ended.stdout
     assert "users: 2 rows\n" in ended.stdout
 
 
