@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from app import topics as topic_specs
+from app.dead_letters.commands import dead_letters
 from app.errors import RegistryError
 from app.preflight import checked
 from app.settings import EXIT_USAGE, settings
@@ -25,6 +26,9 @@ EXIT_INTERRUPTED = 130
 @click.group(help="A write-intensive user registry on Faust and Kafka.")
 def main() -> None:
     """Run a command; settings come from the environment (see README)."""
+
+
+main.add_command(dead_letters)
 
 
 @main.command()
@@ -80,16 +84,19 @@ def _collect_rarely() -> None:
     "given more than once.",
 )
 def verify(ids: bool, limit: int, stores: tuple[Path, ...]) -> None:
-    """Check that the table users is what user-registrations makes of it.
+    """Check that the tables are what the topics make of them.
 
-    Folds the topic anew, and compares with the changelog of users, with the dead letters and with
-    the records that were moved to their right partition, each up to where it is applied. Writes
-    nothing; workers may run.
+    Folds user-registrations, email-claims and email-decisions anew, and compares with everything
+    that must have come of them, each up to where it is applied: the rows of users and emails,
+    claims and verdicts, outcomes, dead letters, records that were moved. Writes nothing; workers
+    may run.
 
     Exit status: 0 no difference; 1 differences; 2 only part could be checked, because the
     beginning of a topic is gone, or nothing at all. A list of differences says where records
     stand: topic, partition:offset.
     """
+    import traceback
+
     from app.verify import Findings
     from app.verify import verify as verify_registry
 
@@ -100,6 +107,12 @@ def verify(ids: bool, limit: int, stores: tuple[Path, ...]) -> None:
     except KeyboardInterrupt:
         # click's own status for this is 1, which says that there are differences.
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        # So is Python's. The text of an error may be personal, where it was raised is not.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{Path(where.filename).name}, line {where.lineno}"
+        print(f"nothing is verified: unexpected {type(error).__name__} in {at}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
     for line in findings.lines():
         click.echo(line)
     raise SystemExit(findings.status)

@@ -53,5 +53,9 @@ class StoreError(RegistryError):
     """The database on this machine cannot be read or written."""
 
 
+class NotSettledError(RegistryError):
+    """What was asked for waits for a write that is not settled in time."""
+
+
 class NotReadyError(RegistryError):
     """The worker that owns the asked partition cannot answer at the moment."""

@@ -1,29 +1,33 @@
-"""Lookups: who owns a key, and the user under it: from this worker's tables or from the owner's."""
+"""Lookups: users by id and by email, and what became of a write: from here or from the owner.
+
+A lookup after a write waits until that write is settled, so that its writer reads what it wrote,
+whichever worker it asks.
+"""
 
 import asyncio
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 from urllib.parse import quote
 
-import aiohttp
-import faust
+import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from app.engine.takeover import TableManager
-from app.errors import NotReadyError
-from app.keys import encode_key, partition_of
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+from app.keys import EmailKeys, encode_key, partition_of
+from app.outcomes import Outcome
+from app.positions import CURRENT_GENERATION, Position
 from app.records import User
+from app.routing import Routing
+from tables.emails import Emails
+from tables.outcomes import RecordOutcomes
 from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
 from tables.users import Users
 
-#: How long another worker may take to answer a forwarded lookup.
-FORWARD_TIMEOUT_SECONDS = 2.0
-
-#: A lookup that another worker forwarded carries this header, and is not forwarded again.
-FORWARDED_HEADER = "Registry-Forwarded"
-
 _USERS = TypeAdapter(list[User])
+
+#: Moves that are followed: a record is moved once, and once more if partitions were added.
+_MAX_MOVES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,40 @@ class Newest:
     unavailable: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of the record at a position, and where it was moved to, if it was."""
+
+    position: Position
+    outcome: Outcome
+    moved_to: Position | None = None
+
+
 class FindsUsers(Protocol):
     """What the web view needs of lookups; tests may bring their own."""
 
-    async def find(self, user_id: str, *, forwarded: bool = False) -> User | None:
+    async def find(
+        self, user_id: str, *, after: Position | None = None, forwarded: bool = False
+    ) -> User | None:
         """Return the user under an id, or None; `NotReadyError` if nobody can tell now."""
+        ...
+
+    async def find_by_email(self, email: str, *, after: Position | None = None) -> User | None:
+        """Return the user who holds an address, or None."""
+        ...
+
+    async def holder(self, email_key: str, *, caught_up: bool, forwarded: bool) -> str | None:
+        """Return the id of the user who holds the address with a key, or None."""
+        ...
+
+    async def outcome(
+        self, position: Position, wait_seconds: float = 0, *, forwarded: bool = False
+    ) -> Told | None:
+        """Return what became of the record at a position, None if no such record is known."""
+        ...
+
+    async def settled(self, position: Position, wait_seconds: float) -> Told | None:
+        """Return what became of a record, wherever it was moved to."""
         ...
 
     async def newest(self, *, forwarded: bool = False) -> Newest:
@@ -50,30 +83,206 @@ class FindsUsers(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables that lookups read."""
+
+    users: Users
+    emails: Emails
+    outcomes: RecordOutcomes
+    recent: RecentRegistrations
+
+
 class Lookups:
-    """Lookups over the tables of all workers, by Faust's knowledge of who owns what."""
+    """Lookups over the tables of all workers."""
 
     def __init__(
-        self, app: faust.App, users: Users, recent: RecentRegistrations, partitions: int
+        self,
+        tables: Tables,
+        by_id: Routing,
+        by_email: Routing,
+        email_keys: EmailKeys,
+        max_wait_seconds: float,
     ) -> None:
-        self._app = app
-        self._partitions = partitions
-        self._users = users
-        self._recent = recent
+        self._tables = tables
+        self._by_id = by_id
+        self._by_email = by_email
+        self._email_keys = email_keys
+        self._max_wait = max_wait_seconds
 
-    async def find(self, user_id: str, *, forwarded: bool = False) -> User | None:
-        """Return the user under an id, or None; `NotReadyError` if nobody can tell now."""
-        partition = partition_of(encode_key(user_id), self._partitions)
-        if partition in self._owned():
-            return self._users.find(partition, user_id)
+    # -- by id
+
+    async def find(
+        self, user_id: str, *, after: Position | None = None, forwarded: bool = False
+    ) -> User | None:
+        """Return the user under an id, or None, as it is once a write is settled.
+
+        Raises `NotReadyError` if nobody can tell now, `NotSettledError` if that takes too long,
+        and `InvalidPositionError` if the write is not of the id's partition.
+        """
+        partition = partition_of(encode_key(user_id), self._by_id.partitions)
+        if after is not None and after.partition != partition and not forwarded:
+            after = (await self._wait_until_settled(after)).position
+        if after is not None and after.partition != partition:
+            raise InvalidPositionError("the position of a write to another user's partition")
+        if self._by_id.here(partition) is None:
+            if forwarded:
+                raise NotReadyError("this worker does not own the user's partition")
+            return await self._ask_owner(partition, user_id, after)
+        if after is not None:
+            await self._wait_until_settled(after, forwarded=True)
+        return self._tables.users.find(partition, user_id)
+
+    async def _ask_owner(self, partition: int, user_id: str, after: Position | None) -> User | None:
+        path = f"/users?id={quote(user_id, safe='')}"
+        if after is not None:
+            path += f"&after={after.token()}"
+        wait = 0 if after is None else self._max_wait
+        status, body = await self._by_id.ask_owner(partition, path, wait)
+        if status == 404 and b"unknown-user" in body:
+            return None
+        if status == 503 and b"not-settled" in body:
+            raise NotSettledError(_NOT_SETTLED)
+        try:
+            return User.model_validate_json(body)
+        except ValidationError:
+            raise NotReadyError(f"the owner of the user's partition answered {status}") from None
+
+    # -- by email
+
+    async def find_by_email(self, email: str, *, after: Position | None = None) -> User | None:
+        """Return the user who holds an address, or None, as it is once a write is settled.
+
+        Raises as `find` does.
+        """
+        if after is not None:
+            await self._wait_until_settled(after)
+        email_key = self._email_keys.key(email)
+        user_id = await self.holder(email_key.decode(), caught_up=after is not None)
+        user = None if user_id is None else await self.find(user_id)
+        # Who holds the address may be about to get it, or to let it go.
+        is_holder = user is not None and self._email_keys.key(user.email) == email_key
+        return user if is_holder else None
+
+    async def holder(
+        self, email_key: str, *, caught_up: bool = False, forwarded: bool = False
+    ) -> str | None:
+        """Return the id of the user who holds the address with a key, or None.
+
+        ``caught_up``: everything that is committed counts, what is not in the store yet as well.
+        """
+        key = email_key.encode()
+        partition = partition_of(key, self._by_email.partitions)
+        owned = self._by_email.here(partition)
+        if owned is None:
+            if forwarded:
+                raise NotReadyError("this worker does not own the email's partition")
+            return await self._ask_holder(partition, email_key, caught_up)
+        if caught_up:
+            try:
+                async with asyncio.timeout(self._max_wait):
+                    await owned.caught_up()
+            except TimeoutError:
+                raise NotSettledError(_NOT_SETTLED) from None
+        found = self._tables.emails.find(partition, key)
+        return None if found is None else found["id"]
+
+    async def _ask_holder(self, partition: int, email_key: str, caught_up: bool) -> str | None:
+        path = f"/email-holders/{quote(email_key, safe='')}?caught_up={int(caught_up)}"
+        wait = self._max_wait if caught_up else 0
+        status, body = await self._by_email.ask_owner(partition, path, wait)
+        if status != 200:
+            raise NotReadyError(f"the owner of the email's partition answered {status}")
+        user_id: str | None = orjson.loads(body)["id"]
+        return user_id
+
+    # -- what became of a write
+
+    async def _wait_until_settled(self, position: Position, *, forwarded: bool = False) -> Told:
+        told = await self.settled(position, self._max_wait, forwarded=forwarded)
+        if told is None:
+            raise InvalidPositionError("the position of no record that is known")
+        if not told.outcome.is_terminal:
+            raise NotSettledError(_NOT_SETTLED)
+        return told
+
+    async def settled(
+        self, position: Position, wait_seconds: float, *, forwarded: bool = False
+    ) -> Told | None:
+        """Return what became of a record, wherever it was moved to.
+
+        It may be pending still when the time is over. None if no such record is known.
+        """
+        deadline = time.monotonic() + wait_seconds
+        told: Told | None = None
+        for _ in range(_MAX_MOVES):
+            left = max(deadline - time.monotonic(), 0)
+            told = await self.outcome(position, left, forwarded=forwarded)
+            if told is None or told.moved_to is None:
+                break
+            position = told.moved_to
+        return told
+
+    async def outcome(
+        self, position: Position, wait_seconds: float = 0, *, forwarded: bool = False
+    ) -> Told | None:
+        """Return what became of the record at a position, None if no such record is known.
+
+        Waits so long for something terminal.
+        """
+        if position.generation != CURRENT_GENERATION:
+            raise InvalidPositionError("a position of another generation of the topic")
+        if position.partition >= self._by_id.partitions:
+            raise InvalidPositionError("a position in a partition that does not exist")
+        if self._by_id.here(position.partition) is not None:
+            return await self._outcome_here(position, wait_seconds)
         if forwarded:
-            raise NotReadyError("this worker does not own the user's partition")
-        return await self._ask_owner(partition, user_id)
+            raise NotReadyError("this worker does not own the record's partition")
+        return await self._ask_outcome(position, wait_seconds)
+
+    async def _outcome_here(self, position: Position, wait_seconds: float) -> Told | None:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            owned = self._by_id.here(position.partition)
+            if owned is None:
+                raise NotReadyError("the tables are moving between workers")
+            outcome = self._tables.outcomes.find(position.partition, position.offset)
+            if outcome is None and position.offset < owned.applied(self._tables.users.topic):
+                return None
+            if outcome is not None and outcome.is_terminal:
+                return Told(position, outcome, self._moved_to(position, outcome))
+            try:
+                async with asyncio.timeout_at(
+                    asyncio.get_running_loop().time() + deadline - time.monotonic()
+                ):
+                    await owned.settled(position.offset)
+            except TimeoutError:
+                return Told(position, Outcome.PENDING)
+
+    def _moved_to(self, position: Position, outcome: Outcome) -> Position | None:
+        if outcome is not Outcome.MOVED:
+            return None
+        moved_to = self._tables.outcomes.moved_to(position.partition, position.offset)
+        return None if moved_to is None else Position.parse(moved_to)
+
+    async def _ask_outcome(self, position: Position, wait_seconds: float) -> Told | None:
+        path = f"/registrations/{position.token()}?wait={wait_seconds:.3f}"
+        status, body = await self._by_id.ask_owner(position.partition, path, wait_seconds)
+        if status == 404:
+            return None
+        if status != 200:
+            raise NotReadyError(f"the owner of the record's partition answered {status}")
+        members = orjson.loads(body)
+        moved_to = members.get("moved_to")
+        outcome = Outcome.from_words(members["outcome"], members.get("reason"))
+        return Told(position, outcome, None if moved_to is None else Position.parse(moved_to))
+
+    # -- lists
 
     async def newest(self, *, forwarded: bool = False) -> Newest:
         """Return the newest registrations of all workers, or of this one if ``forwarded``."""
-        here = [user for partition in self._owned() for user in self._newest_of(partition)]
-        others = [] if forwarded else sorted(self._other_workers())
+        here = [user for number in self._by_id.all_here() for user in self._newest_of(number)]
+        others = [] if forwarded else sorted(self._by_id.other_workers())
         answers = await asyncio.gather(*map(self._ask_newest, others))
         everywhere = [*here, *(user for answer in answers for user in answer or [])]
         everywhere.sort(key=lambda user: (user.registered_at, user.id), reverse=True)
@@ -83,58 +292,19 @@ class Lookups:
         )
 
     def _newest_of(self, partition: int) -> list[User]:
-        recent = self._recent.newest(partition)
-        return self._users.find_many(partition, (registered.id for registered in recent))
-
-    def is_ready(self) -> bool:
-        """Return whether this worker's part of the tables can be asked."""
-        return bool(self._app.tables.actives_ready) and not self._app.rebalancing
-
-    def _owned(self) -> set[int]:
-        """Return the partitions that this worker owns and has recovered."""
-        owned = cast(TableManager, self._app.tables).partitions.owned()
-        return {partition.number for partition in owned if partition.answers}
-
-    def _workers(self) -> Mapping[str, list[int]]:
-        """Return the partitions of every worker of the group, by the worker's URL."""
-        topic = self._users.store.table.changelog_topic.get_topic_name()
-        distribution = self._app.assignor.table_metadata(topic)
-        return {url: topics.get(topic, []) for url, topics in distribution.items()}
-
-    def _other_workers(self) -> set[str]:
-        return {url for url in self._workers() if not self._is_here(url)}
-
-    def _is_here(self, url: str) -> bool:
-        return url.rstrip("/") == str(self._app.conf.canonical_url).rstrip("/")
-
-    async def _ask_owner(self, partition: int, user_id: str) -> User | None:
-        owners = [url for url, owned in self._workers().items() if partition in owned]
-        if not owners or self._is_here(owners[0]):
-            raise NotReadyError("the tables are recovering or moving between workers")
-        status, body = await self._ask(owners[0], f"/users?id={quote(user_id, safe='')}")
-        if status == 404 and b"unknown-user" in body:
-            return None
-        try:
-            return User.model_validate_json(body)
-        except ValidationError:
-            raise NotReadyError(f"the owner of the user's partition answered {status}") from None
+        recent = self._tables.recent.newest(partition)
+        return self._tables.users.find_many(partition, (registered.id for registered in recent))
 
     async def _ask_newest(self, url: str) -> list[User] | None:
         try:
-            _, body = await self._ask(url, "/registrations")
+            _, body = await self._by_id.ask(url, "/registrations")
             return _USERS.validate_json(body)
         except (NotReadyError, ValidationError):
             return None
 
-    async def _ask(self, url: str, path: str) -> tuple[int, bytes]:
-        try:
-            async with self._app.http_client.get(
-                url.rstrip("/") + path,
-                headers={FORWARDED_HEADER: "1", "Accept": "application/json"},
-                timeout=aiohttp.ClientTimeout(total=FORWARD_TIMEOUT_SECONDS),
-            ) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise NotReadyError(
-                f"the owner of the user's partition does not answer ({type(error).__name__})"
-            ) from None
+    def is_ready(self) -> bool:
+        """Return whether this worker's part of the tables can be asked."""
+        return self._by_id.is_ready()
+
+
+_NOT_SETTLED = "the write is durable, but not settled yet"

@@ -13,6 +13,7 @@ from app.errors import InvalidPositionError
 _LAYOUT = struct.Struct(">BHIQ")
 _VERSION = 1
 _ALPHABET = f"{string.ascii_uppercase}{string.ascii_lowercase}{string.digits}-_"
+_ALPHABET_INDEX = {letter: index for index, letter in enumerate(_ALPHABET)}
 
 #: The generation of ``user-registrations`` that this release writes and reads.
 CURRENT_GENERATION = 0
@@ -28,6 +29,16 @@ def token(partition: int, offset: int, generation: int = CURRENT_GENERATION) -> 
 def _beginning(generation: int, partition: int, offset_above_6_bits: int) -> str:
     packed = _LAYOUT.pack(_VERSION, generation, partition, offset_above_6_bits << 6)
     return base64.urlsafe_b64encode(packed).decode()[:-1]
+
+
+def offset_of(token: str) -> int:
+    """Return the offset in a token of ours; others' are for `Position.parse`."""
+    return _first_offset(token[:-1]) + _ALPHABET_INDEX[token[-1]]
+
+
+@lru_cache(maxsize=1024)
+def _first_offset(beginning: str) -> int:
+    return int(_LAYOUT.unpack(base64.urlsafe_b64decode(beginning + "A"))[-1])
 
 
 class Position(NamedTuple):

@@ -1,10 +1,11 @@
 """What travels: each record type is written once, and serves Kafka, HTTP and the pages alike."""
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal, NotRequired, cast
+from typing import Annotated, Literal, NamedTuple, NotRequired, cast
 
 import orjson
 from pydantic import (
@@ -17,7 +18,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from app.keys import EMAIL_PATTERN, encode_key
+from app.keys import EMAIL_PATTERN
+from app.outcomes import Decided, Outcome
 
 #: 1-128 characters, none of them a control character (Unicode category Cc).
 UserId = Annotated[
@@ -62,36 +64,98 @@ class Registration(TypedDict):
     type: NotRequired[Literal["registration"]]
 
 
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class Update(TypedDict):
+    """A wish to change a user: a new name, a new address or both."""
+
+    type: Literal["update"]
+    id: UserId
+    name: NotRequired[Name]
+    email: NotRequired[Email]
+
+
+#: What a record asks for: a registration, an update, or (None, a tombstone) an erasure.
+Wish = Registration | Update | None
+
 registrations = TypeAdapter(Registration)
+updates = TypeAdapter(Update)
 
 #: Returns the registration in JSON bytes, or raises `pydantic.ValidationError`.
 read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
 
 
-def key_of(registration: Registration) -> bytes:
-    """Return the record key of a registration: its id's UTF-8 bytes."""
-    return encode_key(registration["id"])
+#: Returns the update in JSON bytes, or raises `pydantic.ValidationError`.
+read_update = cast("Callable[[bytes], Update]", updates.validator.validate_json)
 
 
-def encode(registration: Registration) -> bytes:
-    """Return a registration as the JSON bytes that travel."""
-    return orjson.dumps({name: registration[name] for name in ("id", "name", "email")})
+def is_user_id(text: str) -> bool:
+    """Return whether a text may be the id of a user."""
+    return 1 <= len(text) <= 128 and not any(unicodedata.category(c) == "Cc" for c in text)
+
+
+_emails: TypeAdapter[str] = TypeAdapter(Email)
+
+
+def is_email(text: str) -> bool:
+    """Return whether a text may be a user's address."""
+    try:
+        _emails.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def encode(wish: Registration | Update) -> bytes:
+    """Return a registration or an update as the JSON bytes that travel."""
+    given = cast(Mapping[str, str], wish)
+    names = ("id", "name", "email") if given.get("type") != "update" else _UPDATE_MEMBERS
+    return orjson.dumps({name: given[name] for name in names if name in given})
+
+
+_UPDATE_MEMBERS = ("type", "id", "name", "email")
+
+
+class Open(TypedDict):
+    """An update whose new address is not settled yet; ``at`` is its time in ms since 1970."""
+
+    position: str
+    at: int
+    name: str
+    email: str
+
+
+class Queued(NamedTuple):
+    """A record that waits until the one before it is settled."""
+
+    offset: int
+    timestamp: int
+    wish: Wish
 
 
 class UserRow(TypedDict):
     """A row of the table ``users``. While nothing has changed it, it is its first registration.
 
-    Times are text (RFC 3339, UTC, milliseconds), which sorts as they do.
+    Times are text (RFC 3339, UTC, milliseconds), which sorts as they do. A row has an open attempt
+    while it is ``pending`` (its first registration asks for its address) or has ``open`` (an update
+    asks for another one).
     """
 
     id: str
     name: str
     email: str
-    status: Literal["registered"]
+    status: Literal["pending", "registered"]
     registered_at: str
     updated_at: str
     version: int
+    #: Of the record that made it as it is.
     position: str
+    #: Of the record that claimed its address, where that is another one.
+    attempt: NotRequired[str]
+    #: Of its first registration, once it is something else.
+    first_digest: NotRequired[str]
+    open: NotRequired[Open]
+    #: Plain tuples of what `Queued` has: they are stored as JSON.
+    queue: NotRequired[list[tuple[int, int, Wish]]]
 
 
 #: Returns a row as JSON bytes.
@@ -103,15 +167,39 @@ def decode_row(stored: bytes) -> UserRow:
     return cast(UserRow, orjson.loads(stored))
 
 
+def encode_outcome(position: str, decided: Decided, moved_to: str | None = None) -> bytes:
+    """Return the value of a record in ``registration-outcomes``; the id alone is its key."""
+    if moved_to is not None:
+        return orjson.dumps(outcome_members(position, decided.outcome, moved_to))
+    # No character of a position needs to be escaped.
+    return b'{"position":"%b",%b' % (position.encode(), _OUTCOME_ENDS[decided.outcome])
+
+
+def outcome_members(position: str, outcome: Outcome, moved_to: str | None = None) -> dict[str, str]:
+    """Return what is told of the record at a position, to Kafka's consumers and over HTTP."""
+    members = {"position": position, "outcome": outcome.word}
+    if outcome.reason is not None:
+        members["reason"] = outcome.reason
+    if moved_to is not None:
+        members["moved_to"] = moved_to
+    return members
+
+
+#: Of each outcome, its members in JSON that follow the position.
+_OUTCOME_ENDS = {
+    outcome: orjson.dumps(outcome_members("", outcome)).partition(b",")[2] for outcome in Outcome
+}
+
+
 class User(BaseModel):
-    """A registered user, as lookups show it. Times are those of the records that were applied."""
+    """A user, as lookups show it. Times are those of the records that were applied."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     id: UserId
     name: Name
     email: Email
-    status: Literal["registered"]
+    status: Literal["pending", "registered"]
     registered_at: datetime
     updated_at: datetime
     version: int

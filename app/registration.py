@@ -1,190 +1,224 @@
-"""The decisions, pure: what a record is, and what it does to the row that its id has today.
+"""The decisions, pure: what a record does to the row that its id has today.
 
-Nothing here reads a clock, a table or a network: a replay of the topic decides the same.
+Nothing here reads a clock, a table or a network: a replay of the topic decides the same. An
+address is asked for with a claim; until its verdict comes, later records of the same id wait in
+the row's queue. docs/decisions/one-email-one-user.md tells why it is done so.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from typing import Literal, NamedTuple, cast
 
-import orjson
-from pydantic import ValidationError
+from app.arrivals import Sorted
+from app.email_claims import Verdict
+from app.outcomes import Decided, Outcome
+from app.positions import offset_of, token
+from app.records import Open, Queued, Registration, Update, UserRow, Wish, encode, moment
 
-from app.errors import UnreadableRecordError
-from app.keys import partitions_of
-from app.positions import token
-from app.records import (
-    Headers,
-    Registration,
-    UserRow,
-    field_errors,
-    moment,
-    read_registration,
-)
+#: Records of one id that may wait for the verdict on another; what follows waits in the topic.
+MAX_QUEUE = 16
 
-#: A record that was re-sent to its partition names here the position at which it first stood.
-MOVED_FROM_HEADER = "moved-from"
+_DIGEST_BYTES = 16
+
+Rows = Mapping[bytes, UserRow | None]
 
 
-class Arrival(Protocol):
-    """A record of a partition as it came: what aiokafka's parser gives."""
+class Claiming(NamedTuple):
+    """A claim or a release to be sent."""
 
-    @property
-    def offset(self) -> int:
-        """Where it stands in its partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Its time, in ms since 1970."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Its value; None in a tombstone."""
-        ...
-
-    @property
-    def headers(self) -> Headers:
-        """Its headers."""
-        ...
-
-
-class Decision(StrEnum):
-    """What a registration comes to."""
-
-    #: The id was free: there is a new row.
-    REGISTERED = "registered"
-    #: The same registration once more: nothing changes, the first answer stands.
-    REPLAYED = "replayed"
-    #: The id belongs to other data.
-    ID_TAKEN = "id-taken"
+    kind: Literal["claim", "release"]
+    email_key: bytes
+    id: str
+    attempt: str
 
 
 @dataclass(slots=True)
-class Sorted:
-    """A batch by what must be done with each record, each list in the order of arrival."""
+class Decisions:
+    """What records and verdicts of one partition come to, one after the other.
 
-    here: list[tuple[Arrival, Registration]] = field(default_factory=list)
-    #: The record keys of ``here``, in its order.
-    keys: list[bytes] = field(default_factory=list)
-    elsewhere: list[tuple[Arrival, Registration, int]] = field(default_factory=list)
-    unreadable: list[tuple[Arrival, UnreadableRecordError]] = field(default_factory=list)
+    The methods return the new row of an id (None: it has none), and keep what else comes of it.
+    """
+
+    partition: int
+    email_key: Callable[[str], bytes]
+
+    claims: list[Claiming] = field(default_factory=list)
+    outcomes: list[Decided] = field(default_factory=list)
+
+    # -- U1: a record
+
+    def ask_all(self, batch: Sorted, rows: Rows) -> tuple[Rows, int | None]:
+        """Decide the records of a batch by the rows that their keys have before.
+
+        Return the rows that change, and the offset of the first record that cannot be decided yet,
+        because too many of its id wait already; None if all were.
+        """
+        changed: dict[bytes, UserRow | None] = {}
+        for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
+            row = changed[key] if key in changed else rows.get(key)
+            offset = arrival.offset
+            if row is not None and is_open(row) and len(row.get("queue", ())) >= MAX_QUEUE:
+                return changed, offset
+            new = self.ask(row, key, Queued(offset, arrival.timestamp, wish))
+            if new is not row:
+                changed[key] = new
+        return changed, None
+
+    def ask(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        """Decide a record, or let it wait in the row if an attempt is open."""
+        if row is None or not is_open(row):
+            return self._decide(row, key, asked)
+        self._decided(asked.offset, row["id"], Outcome.PENDING)
+        return cast(UserRow, {**row, "queue": [*row.get("queue", ()), tuple(asked)]})
+
+    def _decide(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        wish = asked.wish
+        if wish is None:
+            self._erase(row, key, asked)
+            return None
+        if wish.get("type") == "update":
+            return self._update(row, cast(Update, wish), asked)
+        return self._register(row, cast(Registration, wish), asked)
+
+    def _register(self, row: UserRow | None, wish: Registration, asked: Queued) -> UserRow | None:
+        user_id = wish["id"]
+        if row is not None:
+            same = _is_first_registration(row, wish)
+            self._decided(asked.offset, user_id, Outcome.REPLAYED if same else Outcome.ID_TAKEN)
+            return row
+        attempt = token(self.partition, asked.offset)
+        self.claims.append(Claiming("claim", self.email_key(wish["email"]), user_id, attempt))
+        self._decided(asked.offset, user_id, Outcome.PENDING)
+        at = moment(asked.timestamp)
+        return {
+            "id": user_id,
+            "name": wish["name"],
+            "email": wish["email"],
+            "status": "pending",
+            "registered_at": at,
+            "updated_at": at,
+            "version": 1,
+            "position": attempt,
+        }
+
+    def _update(self, row: UserRow | None, wish: Update, asked: Queued) -> UserRow | None:
+        if row is None:
+            self._decided(asked.offset, wish["id"], Outcome.UNKNOWN_ID)
+            return None
+        wanted = Open(
+            position=token(self.partition, asked.offset),
+            at=asked.timestamp,
+            name=wish.get("name", row["name"]),
+            email=wish.get("email", row["email"]),
+        )
+        email_key = self.email_key(wanted["email"])
+        if email_key == self.email_key(row["email"]):
+            self._decided(asked.offset, row["id"], Outcome.UPDATED)
+            return _updated(row, wanted, attempt_of(row))
+        self.claims.append(Claiming("claim", email_key, row["id"], wanted["position"]))
+        self._decided(asked.offset, row["id"], Outcome.PENDING)
+        return cast(UserRow, {**row, "open": wanted})
+
+    def _erase(self, row: UserRow | None, key: bytes, asked: Queued) -> None:
+        if row is not None:
+            self._release(row)
+        # Told as well where nobody was: a retry of an erasure hears what the first heard.
+        self._decided(asked.offset, key.decode(), Outcome.ERASED)
+
+    # -- U2: a verdict
+
+    def settle(self, row: UserRow | None, key: bytes, verdict: Verdict) -> UserRow | None:
+        """Apply a verdict, and the records that have waited for it, up to the next attempt."""
+        attempt, granted = verdict["attempt"], verdict["verdict"] == "granted"
+        email_key = verdict["email_key"].encode()
+        if row is None or _open_attempt(row) != attempt:
+            # Nobody waits for it any more; what the row holds by it stays.
+            if granted and (row is None or attempt_of(row) != attempt):
+                self.claims.append(Claiming("release", email_key, key.decode(), attempt))
+            return row
+        queue = row.get("queue", ())
+        settled = self._granted(row, attempt) if granted else self._taken(row, attempt)
+        return self._drain(settled, key, queue) if queue else settled
+
+    def _granted(self, row: UserRow, attempt: str) -> UserRow:
+        wanted = row.get("open")
+        if wanted is None:
+            self._decided(offset_of(attempt), row["id"], Outcome.REGISTERED)
+            return _without_waiting({**row, "status": "registered"})
+        self._decided(offset_of(attempt), row["id"], Outcome.UPDATED)
+        self._release(row)
+        return _without_waiting(_updated(row, wanted, attempt))
+
+    def _taken(self, row: UserRow, attempt: str) -> UserRow | None:
+        self._decided(offset_of(attempt), row["id"], Outcome.EMAIL_TAKEN)
+        return _without_waiting(row) if "open" in row else None
+
+    def _drain(
+        self, row: UserRow | None, key: bytes, queue: Sequence[tuple[int, int, Wish]]
+    ) -> UserRow | None:
+        """Decide what has waited, in order, until one opens an attempt: the rest waits for that."""
+        for count, queued in enumerate(queue, start=1):
+            row = self._decide(row, key, Queued(*queued))
+            if row is not None and is_open(row):
+                left = queue[count:]
+                return cast(UserRow, {**row, "queue": left}) if left else row
+        return row
+
+    # -- what comes of it
+
+    def _release(self, row: UserRow) -> None:
+        email_key = self.email_key(row["email"])
+        self.claims.append(Claiming("release", email_key, row["id"], attempt_of(row)))
+
+    def _decided(self, offset: int, user_id: str, outcome: Outcome) -> None:
+        self.outcomes.append(Decided(offset, user_id, outcome))
 
 
-def sort(partition: int, arrivals: Sequence[Arrival], partitions: int) -> Sorted:
-    """Return a batch of one partition, sorted by what must be done with each record."""
-    batch = Sorted()
-    readable = _read_all(arrivals, batch)
-    keys = [registration["id"].encode() for _, registration in readable]
-    homes = partitions_of(keys, partitions)
-    if homes.count(partition) == len(homes):
-        batch.here, batch.keys = readable, keys
-        return batch
-    for (arrival, registration), key, home in zip(readable, keys, homes, strict=True):
-        if home == partition:
-            batch.here.append((arrival, registration))
-            batch.keys.append(key)
-        elif was_moved(arrival):
-            batch.unreadable.append((arrival, _moved_twice()))
-        else:
-            batch.elsewhere.append((arrival, registration, home))
-    batch.unreadable.sort(key=lambda found: found[0].offset)
-    return batch
+def is_open(row: UserRow) -> bool:
+    """Return whether a row waits for a verdict."""
+    return row["status"] == "pending" or "open" in row
 
 
-def _read_all(arrivals: Sequence[Arrival], batch: Sorted) -> list[tuple[Arrival, Registration]]:
-    """Return the records that can be read; set the others aside."""
-    try:
-        # Nearly always: all of them. (A missing value is a TypeError.)
-        return [(arrival, read_registration(arrival.value)) for arrival in arrivals]  # type: ignore[arg-type]
-    except (ValidationError, TypeError):
-        pass
-    readable = []
-    for arrival in arrivals:
-        try:
-            readable.append((arrival, read(arrival.value)))
-        except UnreadableRecordError as error:
-            batch.unreadable.append((arrival, error))
-    return readable
+def _open_attempt(row: UserRow) -> str | None:
+    if row["status"] == "pending":
+        return row["position"]
+    wanted = row.get("open")
+    return None if wanted is None else wanted["position"]
 
 
-def read(value: bytes | None) -> Registration:
-    """Return the registration that a record's value holds, or raise `UnreadableRecordError`."""
-    if value is None:
-        raise UnreadableRecordError("no-value", "The record has no value")
-    try:
-        return read_registration(value)
-    except ValidationError as error:
-        raise _unreadable(value, error) from None
+def attempt_of(row: UserRow) -> str:
+    """Return the attempt by which a row holds its address."""
+    return row.get("attempt", row["position"])
 
 
-def _unreadable(value: bytes, error: ValidationError) -> UnreadableRecordError:
-    found = field_errors(error)
-    cause = "invalid-json" if found[0].type == "json_invalid" else "invalid-record"
-    if cause == "invalid-record" and _names_another_type(value):
-        cause = "unknown-type"
-    return UnreadableRecordError(cause, "; ".join(f"{e.pointer}: {e.detail}" for e in found))
+def _is_first_registration(row: UserRow, wish: Registration) -> bool:
+    first = row.get("first_digest")
+    if first is not None:
+        return first == _digest(wish["name"], wish["email"])
+    return row["name"] == wish["name"] and row["email"] == wish["email"]
 
 
-def _names_another_type(value: bytes) -> bool:
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(parsed, dict) and parsed.get("type", "registration") != "registration"
+def _digest(name: str, email: str) -> str:
+    data = encode(Registration(id="", name=name, email=email))
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def was_moved(arrival: Arrival) -> bool:
-    """Return whether the record was re-sent from a wrong partition."""
-    return any(name == MOVED_FROM_HEADER for name, _ in arrival.headers)
-
-
-def _moved_twice() -> UnreadableRecordError:
-    # Moved once and still in a wrong place: it is not sent round for ever.
-    return UnreadableRecordError("moved-twice", "A moved record stands in a wrong partition")
-
-
-def decide(row: UserRow | None, registration: Registration) -> Decision:
-    """Return what a registration comes to, by the row that its id has today (None: no row)."""
-    if row is None:
-        return Decision.REGISTERED
-    if row["name"] == registration["name"] and row["email"] == registration["email"]:
-        return Decision.REPLAYED
-    return Decision.ID_TAKEN
-
-
-def first_row(partition: int, arrival: Arrival, registration: Registration) -> UserRow:
-    """Return the row that a registration makes of a free id."""
-    at = moment(arrival.timestamp)
+def _updated(row: UserRow, wanted: Open, attempt: str) -> UserRow:
     return {
-        "id": registration["id"],
-        "name": registration["name"],
-        "email": registration["email"],
-        "status": "registered",
-        "registered_at": at,
-        "updated_at": at,
-        "version": 1,
-        "position": token(partition, arrival.offset),
+        **row,
+        "name": wanted["name"],
+        "email": wanted["email"],
+        "updated_at": moment(wanted["at"]),
+        "version": row["version"] + 1,
+        "position": wanted["position"],
+        "attempt": attempt,
+        "first_digest": row.get("first_digest") or _digest(row["name"], row["email"]),
     }
 
 
-def new_rows(
-    rows: Mapping[bytes, UserRow], partition: int, batch: Sorted
-) -> Mapping[bytes, UserRow]:
-    """Return the rows that the registrations of a batch make, by key, deciding them in order.
-
-    ``rows`` holds the rows that the keys have before.
-    """
-    new: dict[bytes, UserRow] = {}
-    for key, (arrival, registration) in zip(batch.keys, batch.here, strict=True):
-        row = new.get(key) or rows.get(key)
-        if decide(row, registration) is Decision.REGISTERED:
-            new[key] = first_row(partition, arrival, registration)
-    return new
+def _without_waiting(row: UserRow) -> UserRow:
+    if "open" in row or "queue" in row:
+        left = (item for item in row.items() if item[0] not in ("open", "queue"))
+        return cast(UserRow, dict(left))
+    return row

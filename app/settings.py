@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import SettingsError
+from app.keys import EmailKeys
 
 #: Exit status of a command whose settings or arguments are wrong.
 EXIT_USAGE = 2
@@ -20,6 +21,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 KafkaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 
 
+#: Who reads a broker on this machine reads its user's files anyway: nothing needs to be hidden.
+_LOCAL_SECRET = SecretStr("a broker on this machine")
+
 #: pydantic's errors, as settings are spoken of.
 _WORDS = {
     "greater_than_equal": "must be at least {ge:g}",
@@ -27,6 +31,8 @@ _WORDS = {
     "less_than_equal": "must be at most {le:g}",
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
+    "string_too_short": "must have at least {min_length} characters",
+    "too_short": "must have at least {min_length} characters",
     "bool_parsing": "must be 1 or 0",
     "literal_error": "must be {expected}",
 }
@@ -60,7 +66,19 @@ class Settings(BaseSettings):
         None, ge=1, le=32767, description="Copies of every topic; unset: the broker's default."
     )
     retention_hours: int = Field(
-        168, ge=1, le=876_000, description="How long registrations and dead letters are kept."
+        168,
+        ge=1,
+        le=876_000,
+        description="How long registrations, their outcomes and dead letters are kept.",
+    )
+    erase_within_hours: int = Field(
+        24, ge=2, le=8760, description="How soon erased users leave all files but registrations."
+    )
+    email_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Hides email addresses in topics; the same for all workers and for ever. "
+        "Needed unless the broker is on this machine.",
     )
     standby_replicas: int = Field(
         1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
@@ -91,6 +109,9 @@ class Settings(BaseSettings):
     ack_timeout_seconds: float = Field(
         5, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
     )
+    max_wait_seconds: float = Field(
+        10, gt=0, le=60, description="How long a request may wait for a write to be settled."
+    )
     max_body_kib: int = Field(1024, ge=1, le=102_400, description="Largest request body, in KiB.")
     max_batch_calls: int = Field(
         1000, ge=1, le=100_000, description="Most calls in one tRPC batch."
@@ -110,6 +131,22 @@ class Settings(BaseSettings):
                 "in front of the worker keeps strangers out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _secret_is_set(self) -> Self:
+        hosts = (broker.rpartition(":")[0] for broker in self.kafka_brokers.split(","))
+        if self.email_secret is None and not all(map(_is_loopback, hosts)):
+            raise ValueError(
+                "EMAIL_SECRET: must be set for a broker beyond this machine: 16 or more random "
+                "characters, the same for all workers and for ever"
+            )
+        return self
+
+    @property
+    def email_keys(self) -> EmailKeys:
+        """What makes the keys of email addresses, by the secret."""
+        secret = _LOCAL_SECRET if self.email_secret is None else self.email_secret
+        return EmailKeys(secret.get_secret_value().encode())
 
     @property
     def url(self) -> str:
@@ -137,7 +174,8 @@ def _line(mistake: ErrorDetails) -> str:
     if not mistake["loc"]:
         return mistake["msg"].removeprefix("Value error, ")
     name = str(mistake["loc"][0])
-    return f"{name.upper()}: {_in_words(name, mistake)} (got {mistake['input']})"
+    given = "" if "secret" in name else f" (got {mistake['input']})"
+    return f"{name.upper()}: {_in_words(name, mistake)}{given}"
 
 
 def _in_words(name: str, mistake: ErrorDetails) -> str:

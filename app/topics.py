@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
@@ -24,6 +25,9 @@ CHANGELOG_DELETE_RETENTION_HOURS = 7 * 24
 
 _MS_PER_HOUR = 3_600_000
 
+#: Where Kafka says a setting comes from: the topic itself (``ConfigSource`` in kafka-clients).
+_OF_THE_TOPIC = 1
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -40,45 +44,56 @@ class Topics:
     """The topics of one registry."""
 
     user_registrations: TopicSpec
+    email_claims: TopicSpec
+    email_decisions: TopicSpec
+    registration_outcomes: TopicSpec
     dead_letter: TopicSpec
     users_changelog: TopicSpec
+    emails_changelog: TopicSpec
 
     def all(self) -> Sequence[TopicSpec]:
-        """Return every topic, sources first."""
-        return (self.user_registrations, self.dead_letter, self.users_changelog)
+        """Return every topic, in the order of the flow."""
+        return tuple(getattr(self, declared.name) for declared in fields(self))
 
 
 def declare(settings: Settings) -> Topics:
     """Return the topics that the settings ask for."""
-    kept = {
-        "cleanup.policy": "delete",
-        "retention.ms": str(settings.retention_hours * _MS_PER_HOUR),
-    }
-    changelog = {
-        "cleanup.policy": "compact",
+    kept = {"retention.ms": str(settings.retention_hours * _MS_PER_HOUR)}
+    # A segment is full, and compacted, within two thirds: the rest is for the cleaner and us.
+    third = str(settings.erase_within_hours * _MS_PER_HOUR // 3)
+    compacted = {
         "delete.retention.ms": str(CHANGELOG_DELETE_RETENTION_HOURS * _MS_PER_HOUR),
+        "max.compaction.lag.ms": third,
+        "segment.ms": third,
     }
 
-    def spec(name: str, config: Mapping[str, str]) -> TopicSpec:
+    def spec(name: str, policy: str, config: Mapping[str, str]) -> TopicSpec:
         return TopicSpec(
             f"{settings.topic_prefix}{name}",
             settings.partitions,
             settings.replication_factor or -1,
-            config,
+            {"cleanup.policy": policy, **config},
         )
 
     return Topics(
-        user_registrations=spec("user-registrations", kept),
+        user_registrations=spec("user-registrations", "delete", kept),
+        # The app's own, as changelogs are: another app's attempts would not be told from its own.
+        email_claims=spec(f"{settings.app_id}-email-claims", "delete", kept),
+        email_decisions=spec(f"{settings.app_id}-email-decisions", "delete", kept),
+        registration_outcomes=spec("registration-outcomes", "delete", kept),
+        # Compacted, too: what an erased user left there is overwritten.
         dead_letter=spec(
             "user-registrations-dead-letter",
-            kept | {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)},
+            "compact,delete",
+            kept | compacted | {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)},
         ),
-        users_changelog=spec(f"{settings.app_id}-users-changelog", changelog),
+        users_changelog=spec(f"{settings.app_id}-users-changelog", "compact", compacted),
+        emails_changelog=spec(f"{settings.app_id}-emails-changelog", "compact", compacted),
     )
 
 
 async def ensure(settings: Settings) -> None:
-    """Create the topics that are missing, and check the partitions of those that are there.
+    """Create the topics that are missing; check, and alter to match, those that are there.
 
     Waits a while for a broker that is just starting. Raises `BrokerUnavailableError` where none
     answers, `TopicsError` where a topic has another number of partitions or cannot be made.
@@ -113,7 +128,9 @@ def _cause(error: Exception) -> str:
 
 async def _ensure(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
     present = set(await admin.list_topics())
-    await _check_partitions(admin, [spec for spec in specs if spec.name in present])
+    there = [spec for spec in specs if spec.name in present]
+    await _check_partitions(admin, there)
+    await _alter(admin, there)
     await _create(admin, [spec for spec in specs if spec.name not in present])
 
 
@@ -126,6 +143,30 @@ async def _check_partitions(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpe
                 f"PARTITIONS: topic {spec.name} has {actual[spec.name]} partitions and the "
                 f"setting is {spec.partitions}; the number cannot change once data exists"
             )
+
+
+async def _alter(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    """Give topics the settings that they should have; those that we say nothing of stay."""
+    for spec in specs:
+        own = await _own_config(admin, spec.name)
+        wanted = {**own, **spec.config}
+        if wanted != own:
+            resource = ConfigResource(ConfigResourceType.TOPIC, spec.name, wanted)
+            for answer in await admin.alter_configs([resource]):
+                for code, message, *_ in answer.resources:
+                    if code:
+                        raise TopicsError(f"topic {spec.name} cannot be altered: {message}")
+
+
+async def _own_config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    """Return the settings of a topic that are its own, not the broker's."""
+    asked = ConfigResource(ConfigResourceType.TOPIC, name)
+    (answer,) = await admin.describe_configs([asked])
+    ((code, message, _, _, entries),) = answer.resources
+    if code:
+        raise TopicsError(f"the settings of topic {name} cannot be read: {message}")
+    # Of each: name, value, whether it is read-only, where it comes from, whether it is a secret.
+    return {setting: value for setting, value, _, source, *_ in entries if source == _OF_THE_TOPIC}
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:

@@ -46,6 +46,7 @@ def _names(option: str, known: Sequence[str], what: str) -> Callable[[Command], 
 @click.option("--users", default=1_000_000, show_default=True, help="Records of a workload.")
 @click.option("--seconds", default=20.0, show_default=True, help="How long a slow one is watched.")
 @click.option("--requests", default=5_000, show_default=True, help="Single requests in a run.")
+@click.option("--rounds", default=2_000, show_default=True, help="Writes whose latency is taken.")
 @_names("--only", Suite.WORKS, "Works to measure")
 @_names("--peers", list(ENGINES), "Engines to measure")
 @_names("--workload", list(WORKLOADS), "Workloads to apply")
@@ -61,6 +62,7 @@ def main(
     users: int,
     seconds: float,
     requests: int,
+    rounds: int,
     only: Sequence[str],
     peers: Sequence[str],
     workload: Sequence[str],
@@ -70,7 +72,8 @@ def main(
     # The broker is a session of its own: the end of this process must be its end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     engines = [ENGINES[name] for name in peers]
-    plan = Plan(runs, users, seconds, requests, engines, [WORKLOADS[name] for name in workload])
+    workloads = [WORKLOADS[name] for name in workload]
+    plan = Plan(runs, users, seconds, requests, rounds, engines, workloads)
     with (
         tempfile.TemporaryDirectory() as name,
         _progress() as progress,

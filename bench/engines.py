@@ -64,21 +64,28 @@ class Engine:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is the registry's own worker."""
+        """Whether it is the registry's own engine."""
         return self.name == OURS
 
     @contextmanager
     def running(self, place: Place) -> Iterator[Running]:
         """Run a process for the length of a block; raise `PeerSkipped` where it cannot run."""
         if self.is_ours:
-            with worker_running(our_worker(place)) as running:
+            with worker_running(plain_worker(place)) as running:
                 yield running
         else:
             with _peer([*self.command(), *_arguments(place)], place.folder) as running:
                 yield running
 
 
-def our_worker(place: Place) -> Worker:
+def plain_worker(place: Place) -> Worker:
+    """Return a worker that does what the peers do: it asks nobody for an address."""
+    worker = whole_worker(place)
+    worker.command = [sys.executable, "-m", "bench.plain_worker", "worker"]
+    return worker
+
+
+def whole_worker(place: Place) -> Worker:
     """Return a worker of the registry that is not started yet."""
     settings = {"TOPIC_PREFIX": place.prefix, "LOG_FORMAT": "json", "PARTITIONS": str(PARTITIONS)}
     return Registry(place.brokers, place.folder, place.group, settings).worker()
@@ -163,7 +170,7 @@ OURS = "ours"
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine(OURS, "this registry", recovers=True),
+        Engine(OURS, "this registry's engine", recovers=True),
         Engine("streams", "Kafka Streams, 2 threads", _streams(2, "at_least_once"), recovers=True),
         Engine("streams-eos", "Kafka Streams, exactly once", _streams(2, "exactly_once_v2")),
         Engine("streams-1", "Kafka Streams, 1 thread", _streams(1, "at_least_once")),

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from bench.commits import Committed
-from bench.engines import Engine, Place, Running, our_worker, wait_while, worker_running
+from bench.engines import Engine, Place, Running, plain_worker, wait_while, worker_running
 from bench.errors import PeerFailed
 from bench.meter import Meter
 from bench.workloads import PARTITIONS, fill_changelog, make_topic
@@ -99,7 +99,7 @@ class OurRecovery:
 
     def __init__(self, place: Place, users: int) -> None:
         self._place = place
-        self._worker = our_worker(place)
+        self._worker = plain_worker(place)
         self._users = users
 
     def apply(self) -> None:

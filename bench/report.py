@@ -59,6 +59,8 @@ def _has(folder: Path, name: str) -> bool:
 def _sheets(folder: Path, works: Sequence[str] = ()) -> Iterator[Sheet]:
     makers = {
         "apply": _apply,
+        "flow": _flow,
+        "latency": _latency,
         "recovery": _recovery,
         "memory": _memory,
         "acknowledge": _acknowledge,
@@ -89,6 +91,31 @@ def _apply(told: Mapping[str, Any]) -> Iterator[Sheet]:
         ]
         title = f"Apply: {told['users']:,} records, {workload['label']}"
         yield Sheet(title, headings, rows, [_under(told), *_notes(bars), *_health(bars)])
+
+
+def _flow(told: Mapping[str, Any]) -> Iterator[Sheet]:
+    bars = told["bars"]
+    base = bars[0].get("median")
+    rows = [
+        (
+            bar["label"],
+            *_spread(bar),
+            f"{bar['median'] / base:.2f}" if base and "median" in bar else "-",
+            *_figures(bar, "cpu_us", "broker_cpu_us"),
+        )
+        for bar in bars
+    ]
+    headings = ("work", "users/s", "lowest-highest", "share", "CPU µs/user", "broker CPU µs")
+    title = f"The whole flow with emails: {told['users']:,} new users"
+    yield Sheet(title, headings, rows, [_under(told), *_notes(bars)])
+
+
+def _latency(told: Mapping[str, Any]) -> Iterator[Sheet]:
+    figures = ("visible_p50_ms", "visible_p99_ms", "settled_p50_ms", "settled_p99_ms")
+    rows = [(bar["label"], *_figures(bar, *figures), str(bar["stale"])) for bar in told["bars"]]
+    headings = ("load", "visible p50 ms", "p99 ms", "settled p50 ms", "p99 ms", "stale answers")
+    title = f"From acknowledged to readable on another worker, {told['rounds']:,} writes of each"
+    yield Sheet(title, headings, rows, [_under(told)])
 
 
 def _recovery(told: Mapping[str, Any]) -> Iterator[Sheet]:

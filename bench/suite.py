@@ -1,21 +1,22 @@
 """The order of the measurements: every run takes each engine in turn; none has a better hour."""
 
+import statistics
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, ClassVar
 
 from rich.progress import Progress
 
-from bench import acknowledge, apply, recovery, results
-from bench.engines import Engine, Place
+from bench import acknowledge, apply, flow, latency, recovery, results
+from bench.engines import ENGINES, OURS, Engine, Place
 from bench.errors import PeerError, PeerSkipped
 from bench.results import Bar
 from bench.workloads import WORKLOADS, Workload, delete_topics, fill
 from local.broker import Broker
-from tests.worker import Registry
+from tests.worker import Registry, wait_until
 
 #: How long an engine may take to apply all users, where its memory is measured.
 MEMORY_SECONDS = 120.0
@@ -29,6 +30,7 @@ class Plan:
     users: int
     seconds: float
     requests: int
+    rounds: int
     engines: Sequence[Engine]
     workloads: Sequence[Workload]
 
@@ -36,7 +38,14 @@ class Plan:
 class Suite:
     """All works, on one broker."""
 
-    WORKS: ClassVar[Sequence[str]] = ("apply", "recovery", "memory", "acknowledge")
+    WORKS: ClassVar[Sequence[str]] = (
+        "apply",
+        "flow",
+        "latency",
+        "recovery",
+        "memory",
+        "acknowledge",
+    )
 
     def __init__(
         self, broker: Broker, folder: Path, plan: Plan, results_folder: Path, progress: Progress
@@ -49,7 +58,7 @@ class Suite:
         self._task = progress.add_task("starting", total=None)
         self._filled: set[str] = set()
         #: Runs with new users that applied all of them, by engine: they tell of memory too.
-        self._through: dict[str, list[apply.Applied]] = {}
+        self._through: dict[str, list[Any]] = {}
 
     def measure(self, works: Sequence[str]) -> None:
         """Run the works, and write the results of each as soon as it is done."""
@@ -69,7 +78,11 @@ class Suite:
                 "bars": [bar.as_json("per_second", ("cpu_us", "broker_cpu_us")) for bar in bars],
             }
             if workload.name == "new":
-                self._through = {bar.engine: [r for r in bar.runs if r.finished] for bar in bars}
+                self._through |= {
+                    bar.engine: [run for run in bar.runs if run.finished]
+                    for bar in bars
+                    if bar.engine != OURS
+                }
         self._save("apply", users=self._plan.users, seconds=self._plan.seconds, workloads=told)
 
     def _applied(
@@ -91,6 +104,53 @@ class Suite:
                 self._clear(place)
 
         return run
+
+    def _flow(self) -> None:
+        """Measure the whole flow, and beside it the engine without emails, in the same runs."""
+        workload = WORKLOADS["new"]
+        applied, settled = self._applied(workload), self._settled(workload, self._plan.seconds)
+        apply_only, whole = Bar("apply", "apply to users only"), Bar("flow", "the whole flow")
+        for number in range(self._plan.runs):
+            self._run_into(apply_only, applied, ENGINES[OURS], f"flow, run {number + 1}: apply")
+            self._run_into(whole, settled, ENGINES[OURS], f"flow, run {number + 1}")
+        self._through[OURS] = [run for run in whole.runs if run.finished]
+        bars = [
+            bar.as_json("per_second", ("cpu_us", "broker_cpu_us")) for bar in (apply_only, whole)
+        ]
+        self._save("flow", users=self._plan.users, seconds=self._plan.seconds, bars=bars)
+
+    def _settled(self, workload: Workload, seconds: float) -> Callable[[Engine], flow.Settled]:
+        self._fill(workload)
+
+        def run(_engine: Engine) -> flow.Settled:
+            place = self._place(workload)
+            try:
+                return flow.measure(place, self._broker_pid(), self._plan.users, seconds)
+            finally:
+                self._clear(place)
+
+        return run
+
+    def _latency(self) -> None:
+        """Measure idle, and at half of what one worker settles, as it was measured last."""
+        told = results.load(self._results, "flow")
+        half = int(told["bars"][1]["median"] / 2) if told else 0
+        loads = {"otherwise idle": 0, f"at {half:,} registrations/s": half}
+        bars = []
+        for label, per_second in loads.items():
+            runs = []
+            for number in range(self._plan.runs):
+                self._step(f"latency {label}, run {number + 1}")
+                runs.append(self._waited(per_second))
+            bars.append({"label": label, "per_second": per_second, "runs": runs})
+        self._save("latency", rounds=self._plan.rounds, bars=[_latency_bar(bar) for bar in bars])
+
+    def _waited(self, per_second: int) -> latency.Latencies:
+        registry = Registry(self._broker.address, self._folder)
+        with registry.worker(1) as writer, registry.worker(2) as reader:
+            wait_until(lambda: latency.ready(writer, reader), 30, "both workers are ready")
+            with latency.load(registry, per_second):
+                return latency.measure(writer, reader, self._plan.rounds)
 
     def _recovery(self) -> None:
         engines = [engine for engine in self._plan.engines if engine.recovers]
@@ -123,9 +183,11 @@ class Suite:
             self._clear(place)
 
     def _memory(self) -> None:
-        run = self._applied(WORKLOADS["new"], MEMORY_SECONDS)
+        peers = self._applied(WORKLOADS["new"], MEMORY_SECONDS)
+        ours = self._settled(WORKLOADS["new"], MEMORY_SECONDS)
         bars = []
         for engine in self._plan.engines:
+            run: Callable[[Engine], Any] = ours if engine.is_ours else peers
             bar = Bar(engine.name, engine.label, [*self._through.get(engine.name, ())])
             while len(bar.runs) < self._plan.runs and not bar.note:
                 self._run_into(bar, run, engine, f"memory: {engine.label}")
@@ -195,8 +257,8 @@ class Suite:
         )
 
     def _clear(self, place: Place) -> None:
-        """Remove what a run left: its changelogs have its group in their names."""
-        delete_topics(self._broker.address, place.group)
+        """Remove what a run left: all but the source and the outcomes have its group's name."""
+        delete_topics(self._broker.address, place.group, f"{place.prefix}registration-outcomes")
         rmtree(place.folder, ignore_errors=True)
 
     def _broker_pid(self) -> int:
@@ -212,3 +274,15 @@ class Suite:
 
     def _save(self, name: str, **told: Any) -> None:
         results.save(self._results, name, {"runs": self._plan.runs, **told})
+
+
+def _latency_bar(bar: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the medians over runs, and the runs."""
+    runs: Sequence[latency.Latencies] = bar["runs"]
+    medians = {
+        f"{what}_{figure}": statistics.median(getattr(getattr(run, what), figure) for run in runs)
+        for what in ("visible", "settled")
+        for figure in ("p50_ms", "p99_ms", "max_ms")
+    }
+    stale = sum(run.stale for run in runs)
+    return {**bar, **medians, "stale": stale, "runs": [asdict(run) for run in runs]}

@@ -100,10 +100,11 @@ def make_topic(brokers: str, name: str, config: Mapping[str, str] | None = None)
     admin.create_topics([topic])[name].result()
 
 
-def delete_topics(brokers: str, part: str) -> None:
-    """Delete every topic with a word in its name."""
+def delete_topics(brokers: str, *parts: str) -> None:
+    """Delete every topic with one of some words in its name."""
     admin = _admin(brokers)
-    names = [name for name in admin.list_topics(timeout=10).topics if part in name]
+    present = admin.list_topics(timeout=10).topics
+    names = [name for name in present if any(part in name for part in parts)]
     if names:
         for deleted in admin.delete_topics(names).values():
             deleted.result()

@@ -5,11 +5,12 @@ from typing import cast
 import faust
 
 from app.engine.changelog import Changelog
+from app.engine.marker import rules
 from app.engine.partitions import FoldedTable
 from app.engine.takeover import TableManager
 from app.settings import settings
 from app.topics import TopicSpec
-from tables.store import PartitionedStore
+from tables.store import TIDY_TIMES, PartitionedStore
 
 
 def declare(
@@ -39,14 +40,17 @@ def declare(
         ),
     )
     store = cast(PartitionedStore, table.data)
-    brokers = settings().kafka_brokers
-    cast(TableManager, app.tables).partitions.add(
+    wanted = settings()
+    partitions = cast(TableManager, app.tables).partitions
+    partitions.tidy_every_seconds = wanted.erase_within_hours * 3600 / TIDY_TIMES
+    partitions.add(
         FoldedTable(
             name,
-            brokers,
+            wanted.kafka_brokers,
             tuple(source.name for source in sources),
-            Changelog(brokers, changelog.name, store),
+            Changelog(wanted.kafka_brokers, changelog.name, store),
             store,
+            rules(wanted.email_keys),
         )
     )
     return store

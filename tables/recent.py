@@ -3,7 +3,7 @@
 It holds ids and times only: names and addresses stand in the users' rows, and nowhere twice.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import NamedTuple
 
 import orjson
@@ -39,18 +39,17 @@ class RecentRegistrations:
         stored = self._store.read(partition, RECENT_KEY)
         return [] if stored is None else _decode(stored)
 
-    def with_new(
-        self, partition: int, registered: Collection[UserRow], pending: Rows
+    def changed(
+        self, partition: int, registered: Collection[UserRow], erased: Container[str], pending: Rows
     ) -> Mapping[bytes, bytes | None]:
-        """Return the row in which new users are remembered, if it differs from that before."""
-        if not registered:
-            return {}
+        """Return the row with new users and without erased ones, if it differs from that before."""
         stored = pending.get(RECENT_KEY)
         before = self.newest(partition) if stored is None else _decode(stored)
         # Sorted nearly as they come: that is quicker than looking for the largest.
         times = sorted([(row["registered_at"], row["id"]) for row in registered])
-        newest = times[-RECENT_PER_PARTITION:]
-        kept = sorted({*before, *newest}, reverse=True)[:RECENT_PER_PARTITION]
+        newest = {*before, *times[-RECENT_PER_PARTITION:]}
+        kept = sorted((recent for recent in newest if recent[1] not in erased), reverse=True)
+        kept = kept[:RECENT_PER_PARTITION]
         return (
             {} if kept == before else {RECENT_KEY: orjson.dumps([tuple(recent) for recent in kept])}
         )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +40,9 @@ _OFFSET_KEY = RESERVED_PREFIX + b"offset"
 
 #: A store that was kept by nobody for longer is rebuilt: half of what Kafka keeps deletions for.
 MAX_IDLE_SECONDS = CHANGELOG_DELETE_RETENTION_HOURS * 3600 / 2
+
+#: How often files are looked after within the time in which erased users must be gone from them.
+TIDY_TIMES = 6
 
 _MIB = 1024 * 1024
 #: Files kept open per partition; more would only save re-reading their index blocks.
@@ -90,6 +94,12 @@ def _options() -> Options:
     return options
 
 
+def _last_kept(folder: Path) -> float:
+    """Return when a store that is closed was last kept up to date, in seconds since 1970."""
+    # A close touches the folder; a killed worker leaves the time of its last write, in the WAL.
+    return max(path.stat().st_mtime for path in (folder, *folder.glob("*.log")))
+
+
 class PartitionedStore(SerializedStore[bytes, bytes]):
     """A table's rows on disk, asked and written by partition: never guessed from the key."""
 
@@ -108,6 +118,27 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         """Return the rows under several keys of a partition, in their order."""
         with _told_as_store_error():
             return cast("list[bytes | None]", self._database(partition).get(list(keys)))
+
+    def with_pending(
+        self, partition: int, keys: Sequence[bytes], pending: Rows
+    ) -> dict[bytes, bytes]:
+        """Return the rows that keys have, by key: pending ones, else the partition's."""
+        stored = zip(keys, self.read_many(partition, keys), strict=True)
+        found = {key: row for key, row in stored if row is not None}
+        if not pending.keys().isdisjoint(keys):
+            for key in keys:
+                row = pending.get(key)
+                if row is not None:
+                    found[key] = row
+                elif key in pending:
+                    found.pop(key, None)
+        return found
+
+    def keys_between(self, partition: int, first: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the first keys of a range, in order: from ``first`` on, below ``end``."""
+        with _told_as_store_error():
+            keys = cast("Iterator[bytes]", self._database(partition).keys(from_key=first))
+            return list(islice(takewhile(lambda key: key < end, keys), limit))
 
     def apply(self, partition: int, rows: Rows, changelog_offset: int) -> None:
         """Write rows (None deletes) and the offset of their last changelog record, atomically."""
@@ -133,7 +164,10 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         path = self._path(partition)
         with _told_as_store_error():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._databases[partition] = Rdict(str(path), options=_options())
+            self._databases[partition] = database = Rdict(str(path), options=_options())
+            # Each file is rewritten in this time, without what was deleted or written anew since.
+            seconds = settings().erase_within_hours * 3600 // TIDY_TIMES
+            database.set_options({"periodic_compaction_seconds": str(seconds)})
 
     def close(self, partitions: Iterable[int]) -> None:
         """Close the databases of some partitions, so that another process may open them."""
@@ -153,6 +187,25 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         self.close([partition])
         shutil.rmtree(self._path(partition), ignore_errors=True)
 
+    def tidy(self) -> None:
+        """Let what was deleted leave the files, those of partitions that others have by now, too.
+
+        What is flushed leaves the log, and lets RocksDB look for files that are due to be
+        compacted (see `open`).
+        """
+        with _told_as_store_error():
+            for database in self._databases.values():
+                database.flush(wait=False)
+        for path in Path(self.app.conf.tabledir).glob(f"{self.table_name}-*"):
+            number = path.name.rpartition("-")[2]
+            if number.isdecimal() and self._is_left(int(number), path):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _is_left(self, partition: int, path: Path) -> bool:
+        idle_seconds = time.time() - _last_kept(path)
+        kept_seconds = settings().erase_within_hours * 3600
+        return partition not in self._databases and idle_seconds > kept_seconds
+
     def offset(self, partition: int) -> int | None:
         """Return the changelog offset up to which the store holds everything, or None."""
         stored = self.read(partition, _OFFSET_KEY)
@@ -166,9 +219,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         folder = self._path(partition)
         if partition in self._databases or not folder.exists():
             return False
-        # A close touches the folder; a killed worker leaves the time of its last write, in the WAL.
-        last_kept = max(path.stat().st_mtime for path in (folder, *folder.glob("*.log")))
-        return time.time() - last_kept > MAX_IDLE_SECONDS
+        return time.time() - _last_kept(folder) > MAX_IDLE_SECONDS
 
     def _database(self, partition: int) -> Rdict:
         try:

@@ -1,4 +1,4 @@
-"""The table ``users``: one row for each registered user, by id."""
+"""The table ``users``: one row for each user, by id; and beside them what belongs to them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,8 +13,10 @@ from tables.store import PartitionedStore
 class Users:
     """Typed reading of the rows of ``users``."""
 
-    def __init__(self, store: PartitionedStore) -> None:
+    def __init__(self, store: PartitionedStore, topic: str) -> None:
         self.store = store
+        #: The topic whose records make the users.
+        self.topic = topic
 
     def find(self, partition: int, user_id: str) -> User | None:
         """Return the user under an id, which must belong to the partition."""
@@ -28,11 +30,10 @@ class Users:
 
     def rows(self, partition: int, keys: Sequence[bytes], pending: Rows) -> dict[bytes, UserRow]:
         """Return the rows that keys have, by key: in the store, or pending to be written there."""
-        stored = zip(keys, self.store.read_many(partition, keys), strict=True)
-        found = {key: decode_row(row) for key, row in stored if row is not None}
-        if not pending.keys().isdisjoint(keys):
-            found.update((k, decode_row(row)) for k in keys if (row := pending.get(k)) is not None)
-        return found
+        return {
+            key: decode_row(row)
+            for key, row in self.store.with_pending(partition, keys, pending).items()
+        }
 
 
 #: Its name: in the changelog's, in the transactional ids, on disk.
@@ -43,7 +44,9 @@ users = Users(
         app,
         USERS,
         registry_topics.users_changelog,
-        sources=(registry_topics.user_registrations,),
+        # Verdicts first: what waits is finished before more begins.
+        sources=(registry_topics.email_decisions, registry_topics.user_registrations),
         help="Registered users by id.",
-    )
+    ),
+    registry_topics.user_registrations.name,
 )

@@ -73,11 +73,21 @@ def users(brokers: str, changelog: str) -> dict[bytes, bytes | None]:
 
 def alter_config(brokers: str, topic: str, config: Mapping[str, str]) -> None:
     """Set some of a topic's settings."""
+    _alter(brokers, ConfigResource.Type.TOPIC, topic, config)
+
+
+def alter_broker(brokers: str, config: Mapping[str, str]) -> None:
+    """Set some settings of the only broker."""
+    (broker,) = AdminClient({"bootstrap.servers": brokers}).list_topics(timeout=10).brokers
+    _alter(brokers, ConfigResource.Type.BROKER, str(broker), config)
+
+
+def _alter(brokers: str, kind: Any, name: str, config: Mapping[str, str]) -> None:
     changes = [
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         for name, value in config.items()
     ]
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
+    resource = ConfigResource(kind, name, incremental_configs=changes)
     admin = AdminClient({"bootstrap.servers": brokers})
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(timeout=10)

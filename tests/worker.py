@@ -1,5 +1,6 @@
 """A real worker process on a real broker, as the tests start, ask, kill and start it again."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,11 @@ from local.machine import free_port
 
 READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 20
+
+
+def email_of(user_id: str) -> str:
+    """Return an address that no other id has."""
+    return f"{hashlib.sha256(user_id.encode()).hexdigest()[:32]}@example.com"
 
 
 def wait_until(condition: Callable[[], Any], within_seconds: float, what: str) -> Any:
@@ -48,6 +54,36 @@ class Registry:
     def dead_letters(self) -> str:
         """The name of the dead-letter topic."""
         return f"{self.registrations}-dead-letter"
+
+    @property
+    def email_claims(self) -> str:
+        """The name of the topic ``email-claims``."""
+        return f"{self.app_id}.{self.app_id}-email-claims"
+
+    @property
+    def email_decisions(self) -> str:
+        """The name of the topic ``email-decisions``."""
+        return f"{self.app_id}.{self.app_id}-email-decisions"
+
+    @property
+    def outcomes(self) -> str:
+        """The name of the topic ``registration-outcomes``."""
+        return f"{self.app_id}.registration-outcomes"
+
+    @property
+    def sources(self) -> tuple[str, str, str]:
+        """The topics that workers consume."""
+        return self.registrations, self.email_claims, self.email_decisions
+
+    @property
+    def users_changelog(self) -> str:
+        """The name of the changelog of ``users``."""
+        return f"{self.app_id}.{self.app_id}-users-changelog"
+
+    @property
+    def emails_changelog(self) -> str:
+        """The name of the changelog of ``emails``."""
+        return f"{self.app_id}.{self.app_id}-emails-changelog"
 
     def worker(self, number: int = 1) -> "Worker":
         """Return a worker of this registry that is not started yet."""
@@ -160,11 +196,12 @@ class Worker:
         return self.http.get(self.url + path, timeout=15, **more)
 
     def wait_for_user(self, user_id: str, within_seconds: float = 10) -> dict[str, Any]:
-        """Return a user as soon as a lookup finds it."""
+        """Return a user as soon as a lookup finds it registered."""
 
         def found() -> Any:
             answer = self.get("/users", params={"id": user_id})
-            return answer.json() if answer.status_code == 200 else None
+            user = answer.json() if answer.status_code == 200 else {}
+            return user if user.get("status") == "registered" else None
 
-        user: dict[str, Any] = wait_until(found, within_seconds, f"user {user_id!r} is found")
+        user: dict[str, Any] = wait_until(found, within_seconds, f"user {user_id!r} is registered")
         return user

@@ -58,6 +58,9 @@ class StoresRows(Protocol):
     def apply(self, partition: int, rows: Rows, changelog_offset: int) -> None:
         """Write rows (None deletes) and offset, atomically."""
 
+    def tidy(self) -> None:
+        """Let what was deleted leave the files."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogState:
@@ -79,9 +82,9 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A store that is up to date: its marker, and where the log of each source topic begins."""
+    """A store that is up to date: its marker if it has one, where the log of each source begins."""
 
-    marker: Marker
+    marker: Marker | None
     log_starts: Mapping[str, int]
 
 
@@ -118,14 +121,14 @@ class Changelog:
                 rows = await self._write_some(consumer, POLL_MS)
                 advanced(rows, max(end - position - rows, 0))
                 await asyncio.sleep(0)
-            starts = await consumer.beginning_offsets(
-                [TopicPartition(topic, partition) for topic in sources]
-            )
+            starts = await _log_starts(consumer, partition, sources)
         stored = self._store.read(partition, MARKER_KEY)
-        return Recovered(
-            Marker.first() if stored is None else Marker.decode(stored),
-            {tp.topic: start for tp, start in starts.items()},
-        )
+        return Recovered(None if stored is None else Marker.decode(stored), starts)
+
+    async def log_starts(self, partition: int, sources: Iterable[str]) -> Mapping[str, int]:
+        """Return where the log of each source topic begins."""
+        async with self._consumer([partition]) as consumer:
+            return await _log_starts(consumer, partition, sources)
 
     async def follow(self, partitions: Iterable[int]) -> None:
         """Keep the stores of partitions up to date, until cancelled."""
@@ -191,6 +194,14 @@ class Changelog:
             position = await consumer.position(tp)
             self._store.apply(tp.partition, rows, position - 1)
         return sum(map(len, fetched.values()))
+
+
+async def _log_starts(
+    consumer: AIOKafkaConsumer, partition: int, sources: Iterable[str]
+) -> Mapping[str, int]:
+    asked = [TopicPartition(topic, partition) for topic in sources]
+    starts = await consumer.beginning_offsets(asked)
+    return {tp.topic: start for tp, start in starts.items()}
 
 
 async def _newest_marker(

@@ -7,7 +7,7 @@ from typing import Any
 import faust
 from faust.types import TP
 
-from app.registration import Arrival
+from app.arrivals import Arrival
 
 #: The most records in one fold, and so in one transaction.
 MAX_FOLD_RECORDS = 1_000

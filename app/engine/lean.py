@@ -80,21 +80,24 @@ def make_lean(consumer: AIOKafkaConsumer) -> None:
     consumer._fetcher._records = _LeanResults()
 
 
-Row = tuple[bytes, bytes | None]
+#: A record to be written: its time in ms since 1970 (None: now), key, value and headers.
+ToWrite = tuple[int | None, bytes | None, bytes | None, list[tuple[str, bytes]]]
+
+#: aiokafka's compiled code wants a list, which nobody may change.
+NO_HEADERS: list[tuple[str, bytes]] = []
 
 
-def fill(batch: Any, first: Row, others: Iterator[Row]) -> Row | None:
-    """Fill an empty batch of a producer with rows; return the first that did not fit, if any.
+def fill(batch: Any, first: ToWrite, others: Iterator[ToWrite]) -> ToWrite | None:
+    """Fill an empty batch of a producer with records; return the first that did not fit, if any.
 
     A batch takes one record of any size.
     """
     append = batch._builder.append
-    no_headers: list[tuple[str, bytes]] = []
-    row: Row | None = first
+    record: ToWrite | None = first
     count = 0
-    while row is not None and append(count, None, row[0], row[1], no_headers) is not None:
+    while record is not None and append(count, *record) is not None:
         count += 1
-        row = next(others, None)
+        record = next(others, None)
     batch._relative_offset = count
     batch.close()
-    return row
+    return record

@@ -11,10 +11,20 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
+from app.keys import EmailKeys
+
+#: Raised when the same records would come to other rows: older rows are refused, not mended.
+RULES_VERSION = 2
+
 #: Row keys of users are UTF-8 and therefore never begin with this byte.
 RESERVED_PREFIX = b"\xff"
 
 MARKER_KEY = RESERVED_PREFIX + b"applied"
+
+
+def rules(email_keys: EmailKeys) -> str:
+    """Return under what rows are decided: by which code, and with which secret."""
+    return f"{RULES_VERSION}:{email_keys.fingerprint()}"
 
 
 class Marker(BaseModel):
@@ -25,11 +35,13 @@ class Marker(BaseModel):
     #: Drawn when the changelog was empty: a topic that was made anew has another.
     log: str
     next: Mapping[str, int]
+    #: Under what the rows were decided: another code or secret would decide otherwise.
+    rules: str = ""
 
     @classmethod
-    def first(cls) -> Self:
+    def first(cls, rules: str = "") -> Self:
         """Return the marker of a changelog that is empty."""
-        return cls(log=uuid4().hex, next={})
+        return cls(log=uuid4().hex, next={}, rules=rules)
 
     @classmethod
     def decode(cls, row: bytes) -> Self:
@@ -42,4 +54,4 @@ class Marker(BaseModel):
 
     def after(self, topic: str, offset: int) -> "Marker":
         """Return the marker once everything of a topic below an offset is applied."""
-        return Marker(log=self.log, next={**self.next, topic: offset})
+        return self.model_copy(update={"next": {**self.next, topic: offset}})

@@ -8,8 +8,10 @@ and closed when it is lost. What fails is opened again and goes on from the mark
 import asyncio
 import contextlib
 import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -17,13 +19,14 @@ from faust.types import TP
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
+from app.arrivals import Arrival
 from app.engine.changelog import Advanced, Changelog, StoresRows
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
+from app.engine.lean import ToWrite
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import FencedProducer
 from app.errors import ApplyError, FencedError, NotWrittenError, StoreError
 from app.records import Outgoing
-from app.registration import Arrival
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +46,30 @@ MAX_BACK_OFF_SECONDS = 5.0
 SETTLE_SECONDS = 3.0
 
 
+#: Is told the offset at which a record was written, before the transaction goes on.
+Noted = Callable[[int], None]
+
+
 @dataclass(slots=True)
 class Changes:
     """What comes of a batch: rows of the table (None deletes) and records for other topics."""
 
     rows: dict[bytes, bytes | None] = field(default_factory=dict)
-    outgoing: list[Outgoing] = field(default_factory=list)
+    outgoing: defaultdict[tuple[str, int], list[ToWrite]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    #: Records that are sent first, because something else in the transaction names their offsets.
+    noted: list[tuple[Outgoing, Noted]] = field(default_factory=list)
+    #: Offsets of source records of which nothing more will come.
+    settled: list[int] = field(default_factory=list)
+    #: The first record that cannot be decided before another source has gone on.
+    halted_at: int | None = None
+
+    def send(self, record: Outgoing) -> None:
+        """Add a record for another topic."""
+        self.outgoing[record.topic, record.partition].append(
+            (record.timestamp_ms, record.key, record.value, list(record.headers))
+        )
 
 
 #: A table's name and the number of a partition of it.
@@ -59,15 +80,22 @@ Key = tuple[str, int]
 Decide = Callable[[int, Sequence[Arrival], Changes], None]
 
 
+#: Adds to changes what time has made superfluous in a partition, by where its sources begin.
+Tidy = Callable[[int, Mapping[str, int], Changes], None]
+
+
 @dataclass(frozen=True, slots=True)
 class FoldedTable:
     """A table that is written by transactions, and the topics whose records they apply."""
 
     name: str
     brokers: str
+    #: Those that are applied first come first.
     sources: tuple[str, ...]
     changelog: Changelog
     store: StoresRows
+    #: Under what its rows are decided; rows that were decided under something else are refused.
+    rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +111,7 @@ class Surroundings:
     on_failure: Callable[[Exception], Awaitable[None]]
     #: Asks the consumer to read a source again from an offset.
     read_again: Callable[[TP, int], Awaitable[None]]
+    tidy: Tidy
 
 
 class OwnedPartition:
@@ -95,8 +124,14 @@ class OwnedPartition:
         self._producer = FencedProducer(table.brokers, f"{around.app_id}-{table.name}-{number}")
         self._marker = Marker.first()
         self._is_sound = False
-        self._folds: asyncio.Queue[tuple[Fold, Decide]] = asyncio.Queue()
+        self._folds: dict[str, deque[tuple[Fold, Decide]]] = {t: deque() for t in table.sources}
+        #: Sources whose next record waits for another source.
+        self._halted: set[str] = set()
+        self._is_untidy = False
+        self._something_to_do = asyncio.Event()
+        self._applying = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None
+        self._waiters: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._slice = MAX_FOLD_RECORDS
 
     # -- what others ask
@@ -116,10 +151,9 @@ class OwnedPartition:
         """Whether lookups may be answered: it is open, and no rebalance may have moved it."""
         return self._is_sound and self._work is not None
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another fold may come."""
-        return self._folds.qsize() < MAX_WAITING_FOLDS
+    def has_room(self, topic: str) -> bool:
+        """Return whether another fold of a source topic may come."""
+        return len(self._folds[topic]) < MAX_WAITING_FOLDS
 
     def applied(self, topic: str) -> int:
         """Return the next offset to apply of a source topic; 0 if none was applied yet."""
@@ -142,7 +176,12 @@ class OwnedPartition:
         """
         await self._producer.start()
         recovered = await self.table.changelog.recover(self.number, self.table.sources, advanced)
-        self._marker = recovered.marker
+        self._marker = recovered.marker or Marker.first(self.table.rules)
+        if self._marker.rules != self.table.rules:
+            raise ApplyError(
+                f"the table {self.table.name} was written under another EMAIL_SECRET, or by a "
+                "version that decides otherwise; see docs/operations.md"
+            )
         for topic, log_start in recovered.log_starts.items():
             self._begin_at(topic, log_start)
         self._is_sound = True
@@ -167,18 +206,41 @@ class OwnedPartition:
     def submit(self, fold: Fold, decide: Decide) -> None:
         """Apply a fold when those before it are applied."""
         if self._work is not None:
-            self._folds.put_nowait((fold, decide))
+            self._folds[fold.tp.topic].append((fold, decide))
+            self._something_to_do.set()
+
+    def tidy(self) -> None:
+        """Remove what time has made superfluous, in a transaction between two others."""
+        self._is_untidy = True
+        self._something_to_do.set()
+
+    async def caught_up(self) -> None:
+        """Wait until the store has what is committed: a commit comes before its store's write."""
+        async with self._applying:
+            pass
+
+    async def settled(self, offset: int) -> None:
+        """Wait until nothing more will come of a source record, or the partition is closed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[offset].append(waiter)
+        try:
+            await waiter
+        finally:
+            waiters = self._waiters[offset]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[offset]
 
     async def settle(self) -> None:
         """Finish the transaction that is under way, if it ends soon; drop what waits."""
         self._drop_waiting()
+        self._wake(list(self._waiters))
         work, self._work = self._work, None
         if work is None:
             return
-        if not work.done():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_SECONDS):
-                    await self._folds.join()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self.caught_up()
         work.cancel()
         await asyncio.wait([work])
 
@@ -190,17 +252,24 @@ class OwnedPartition:
         self.table.store.close([self.number])
 
     def _drop_waiting(self) -> None:
-        while not self._folds.empty():
-            self._folds.get_nowait()
-            self._folds.task_done()
+        for folds in self._folds.values():
+            folds.clear()
+        self._halted.clear()
+
+    def _wake(self, offsets: Iterable[int]) -> None:
+        for offset in offsets:
+            for waiter in self._waiters.get(offset, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
 
     # -- its work
 
     async def _apply_all(self) -> None:
         while True:
-            fold, decide = await self._folds.get()
+            job = await self._next_job()
             try:
-                await self._apply_or_try_again(fold, decide)
+                async with self._applying:
+                    await self._do_or_try_again(job)
             except FencedError:
                 self._is_sound = False
                 self._around.on_fenced(self)
@@ -209,10 +278,18 @@ class OwnedPartition:
                 self._is_sound = False
                 await self._around.on_failure(error)
                 return
-            finally:
-                self._folds.task_done()
 
-    async def _apply_or_try_again(self, fold: Fold, decide: Decide) -> None:
+    async def _next_job(self) -> Callable[[], Awaitable[None]]:
+        while True:
+            if self._is_untidy:
+                return self._tidy
+            for topic, folds in self._folds.items():
+                if folds and topic not in self._halted:
+                    return partial(self._apply_first, folds)
+            self._something_to_do.clear()
+            await self._something_to_do.wait()
+
+    async def _do_or_try_again(self, job: Callable[[], Awaitable[None]]) -> None:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((NotWrittenError, KafkaError, StoreError)),
             wait=wait_exponential_jitter(multiplier=0.1, max=MAX_BACK_OFF_SECONDS),
@@ -222,7 +299,7 @@ class OwnedPartition:
         ):
             with attempt:
                 await self._reopen_if_unsound()
-                await self._apply(fold, decide)
+                await job()
 
     def _log_retry(self, state: RetryCallState) -> None:
         cause = state.outcome and state.outcome.exception()
@@ -242,14 +319,27 @@ class OwnedPartition:
             raise NotWrittenError("the broker does not confirm that this worker is in its group")
         await self.open()
 
-    async def _apply(self, fold: Fold, decide: Decide) -> None:
+    async def _apply_first(self, folds: deque[tuple[Fold, Decide]]) -> None:
+        if not folds:
+            return  # dropped meanwhile
+        fold, decide = folds[0]
         topic = fold.tp.topic
         if fold.start > self.applied(topic):
             # A fold is missing. Nothing is skipped: it is read again.
-            self._drop_waiting()
+            folds.clear()
             await self._around.read_again(fold.tp, self.applied(topic))
             return
-        applied = self.applied(topic)
+        await self._apply(fold, decide)
+        # Whatever was halted may go on now that another source has.
+        self._halted.clear()
+        if self.applied(topic) < fold.next:
+            self._halted.add(topic)
+        elif folds and folds[0][0] is fold:
+            folds.popleft()
+
+    async def _apply(self, fold: Fold, decide: Decide) -> None:
+        """Apply a fold, or its beginning up to where it halts."""
+        topic, applied = fold.tp.topic, self.applied(fold.tp.topic)
         records = fold.records
         if fold.start < applied:
             records = [record for record in records if record.offset >= applied]
@@ -257,7 +347,16 @@ class OwnedPartition:
             batch = records[: self._fitting(records)]
             records = records[len(batch) :]
             following = records[0].offset if records else fold.next
-            await self._transact(batch, self._marker.after(topic, following), decide)
+            changes = await self._decide(batch, decide)
+            if changes.halted_at is not None:
+                following = changes.halted_at
+            if not batch:
+                # Only control records: they need no transaction of their own, the next one tells.
+                self._marker = self._marker.after(topic, following)
+            elif following > batch[0].offset:
+                await self._transact(changes, self._marker.after(topic, following))
+            if changes.halted_at is not None:
+                return
 
     def _fitting(self, records: Sequence[Arrival]) -> int:
         """Return how many of the records make one batch."""
@@ -268,14 +367,21 @@ class OwnedPartition:
                 return max(count, 1)
         return MAX_FOLD_RECORDS
 
-    async def _transact(self, batch: Sequence[Arrival], marker: Marker, decide: Decide) -> None:
-        if not batch:
-            # Only control records: they need no transaction of their own, the next one tells.
-            self._marker = marker
-            return
-        changes = await self._decide(batch, decide)
-        changes.rows[MARKER_KEY] = marker.encode()
+    async def _tidy(self) -> None:
+        changes = Changes()
+        starts = await self.table.changelog.log_starts(self.number, self.table.sources)
+        self._around.tidy(self.number, starts, changes)
+        # The marker at least is written: it lets the changelog begin a new segment in time.
+        await self._transact(changes, self._marker)
+        self._is_untidy = False
+
+    async def _transact(self, changes: Changes, marker: Marker) -> None:
         try:
+            if changes.noted:
+                offsets = await self._producer.send([record for record, _ in changes.noted])
+                for (_, noted), offset in zip(changes.noted, offsets, strict=True):
+                    noted(offset)
+            changes.rows[MARKER_KEY] = marker.encode()
             offset = await self._producer.commit(
                 self.table.changelog.topic, self.number, changes.rows, changes.outgoing
             )
@@ -285,12 +391,14 @@ class OwnedPartition:
             self._is_sound = False
             raise
         self._marker = marker
+        if self._waiters:
+            self._wake(self._waiters.keys() & changes.settled)
 
     async def _decide(self, batch: Sequence[Arrival], decide: Decide) -> Changes:
         """Decide a batch slice by slice: between two of them the loop does all that is due."""
         changes = Changes()
         async with self._around.turn:
-            while batch:
+            while batch and changes.halted_at is None:
                 part, batch = batch[: self._slice], batch[self._slice :]
                 began = time.perf_counter()
                 decide(self.number, part, changes)
@@ -309,7 +417,10 @@ class Partitions:
     """The partitions that this worker owns, by table and number."""
 
     def __init__(self) -> None:
+        #: How often what is of no use any more is removed from topics and files.
+        self.tidy_every_seconds = 3600.0
         self._tables: dict[str, FoldedTable] = {}
+        self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}
 
     # -- declaration
@@ -318,6 +429,14 @@ class Partitions:
         """Let transactions write a table; all its source topics are folded."""
         for topic in table.sources:
             self._tables[topic] = table
+
+    def keep_tidy(self, table: str, tidy: Tidy) -> None:
+        """Let something be removed from a table now and then."""
+        self._tidy[table] = tidy
+
+    def tidy_of(self, table: str) -> Tidy:
+        """Return what is removed from a table now and then."""
+        return self._tidy.get(table, lambda partition, log_starts, changes: None)
 
     def is_folded(self, topic: str) -> bool:
         """Return whether a topic's records come as folds."""
@@ -363,7 +482,7 @@ class Partitions:
     def has_room(self, source: TP) -> bool:
         """Return whether a source partition may be read."""
         partition = self.at(source)
-        return partition is None or partition.has_room
+        return partition is None or partition.has_room(source.topic)
 
     def submit(self, fold: Fold, decide: Decide) -> None:
         """Hand a fold to its partition; it never waits. Folds of lost partitions are dropped."""

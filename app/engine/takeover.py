@@ -109,6 +109,21 @@ class Takeover(Service):
         self._generation = generation_id
         self._running = [asyncio.create_task(self._guard(self._take_over(generation_id, kept)))]
 
+    @Service.task
+    async def _keep_tidy(self) -> None:
+        """Remove from topics and files, now and then, what is of no use any more."""
+        while True:
+            await self.sleep(self._partitions.tidy_every_seconds)
+            if self.should_stop:
+                return
+            for partition in self._partitions.owned():
+                partition.tidy()
+            for table in self._partitions.tables.values():
+                try:
+                    table.store.tidy()
+                except (RegistryError, OSError) as error:
+                    log.warning("a store is not tidied", table=table.name, cause=str(error))
+
     async def on_stop(self) -> None:
         """Give up everything."""
         await self._stop_tasks()
@@ -132,7 +147,7 @@ class Takeover(Service):
     # -- taking over
 
     async def _take_over(self, generation: int, kept: bool) -> None:
-        wanted = set(self._assigned(self._app.assignor.assigned_actives()))
+        wanted = self._wanted()
         await self._partitions.give_up(
             partition
             for partition in self._partitions.owned()
@@ -166,6 +181,27 @@ class Takeover(Service):
         by_topic = {t.changelog.topic: name for name, t in self._partitions.tables.items()}
         return ((by_topic[tp.topic], tp.partition) for tp in changelogs if tp.topic in by_topic)
 
+    def _wanted(self) -> set[Key]:
+        """Return the partitions to own: those of which all sources are assigned, too.
+
+        They always are, unless a worker of another version is in the group that knows other topics:
+        then Faust assigns those by themselves, and their partitions rest until it has left.
+        """
+        assigned = self._app.assignor.assigned_actives()
+        wanted: set[Key] = set()
+        for name, number in self._assigned(assigned):
+            missing = {TP(t, number) for t in self._partitions.tables[name].sources} - assigned
+            if missing:
+                log.error(
+                    "a partition rests: a worker of another version is in the group",
+                    table=name,
+                    partition=number,
+                    missing=sorted(tp.topic for tp in missing),
+                )
+            else:
+                wanted.add((name, number))
+        return wanted
+
     def _new(self, table: FoldedTable, number: int) -> OwnedPartition:
         return OwnedPartition(
             table,
@@ -177,6 +213,7 @@ class Takeover(Service):
                 on_fenced=self._on_fenced,
                 on_failure=self._end_worker,
                 read_again=self._consumer.read_from,
+                tidy=self._partitions.tidy_of(table.name),
             ),
         )
 

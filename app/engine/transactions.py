@@ -5,13 +5,14 @@ under it; the one before gets `FencedError`, whatever it believes it owns.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
 
-from app.engine.lean import fill
+from app.engine.lean import NO_HEADERS, ToWrite, fill
 from app.errors import ApplyError, FencedError, NotWrittenError
 from app.records import Outgoing
 
@@ -27,6 +28,9 @@ BROKER_TIMEOUT_MS = 20_000
 CLOSE_TIMEOUT_SECONDS = 2.0
 
 Rows = Mapping[bytes, bytes | None]
+
+#: Records by the topic and partition that they are for.
+Sendings = Mapping[tuple[str, int], Sequence[ToWrite]]
 
 
 class FencedProducer:
@@ -58,44 +62,38 @@ class FencedProducer:
             await self.close()
             raise NotWrittenError(f"no transaction can begin ({type(error).__name__})") from None
 
-    async def commit(
-        self, changelog: str, partition: int, rows: Rows, outgoing: Sequence[Outgoing]
-    ) -> int:
+    async def send(self, records: Sequence[Outgoing]) -> list[int]:
+        """Send records within the transaction that is open; return their offsets.
+
+        Raises as `commit` does.
+        """
+        async with self._transaction() as kafka:
+            sending = [await _send_one(kafka, record) for record in records]
+            return [sent.offset for sent in await asyncio.gather(*sending)]
+
+    async def commit(self, changelog: str, partition: int, rows: Rows, sendings: Sendings) -> int:
         """Write rows to a changelog, and records to their topics; return the last row's offset.
 
         Raises `FencedError` if another owner has started since, `NotWrittenError` if the outcome
         may be unknown, and `ApplyError` if the broker will never take what is to be written.
         """
+        async with self._transaction() as kafka:
+            last = await _send(kafka, changelog, partition, rows, sendings)
+            await kafka.commit_transaction()
+            await kafka.begin_transaction()
+            return last
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AIOKafkaProducer]:
         kafka = self._kafka
         if kafka is None:
             raise NotWrittenError("the producer is not started")
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                last = await self._send(kafka, changelog, partition, rows, outgoing)
-                await kafka.commit_transaction()
-                await kafka.begin_transaction()
-                return last
+                yield kafka
         # aiokafka tells so, or asserts it, if the transaction has failed before.
         except (TimeoutError, KafkaError, IllegalOperation, AssertionError) as error:
             raise _meaning(kafka, error) from None
-
-    async def _send(
-        self,
-        kafka: AIOKafkaProducer,
-        changelog: str,
-        partition: int,
-        rows: Rows,
-        outgoing: Sequence[Outgoing],
-    ) -> int:
-        batches = list(_batches(kafka, rows))
-        logged = [
-            await kafka.send_batch(batch, changelog, partition=partition) for batch in batches
-        ]
-        others: list[Awaitable[Any]] = [await _send_one(kafka, record) for record in outgoing]
-        done = await asyncio.gather(*logged, *others)
-        begins_at: int = done[len(batches) - 1].offset
-        records: int = batches[-1].record_count()
-        return begins_at + records - 1
 
     async def close(self) -> None:
         """Disconnect at once; what is not committed never will be."""
@@ -112,13 +110,29 @@ class FencedProducer:
             pass
 
 
-def _batches(kafka: AIOKafkaProducer, rows: Rows) -> Iterable[Any]:
-    """Yield the rows as batches of records, each below the size limit."""
-    waiting = iter(rows.items())
-    row = next(waiting, None)
-    while row is not None:
+async def _send(
+    kafka: AIOKafkaProducer, changelog: str, partition: int, rows: Rows, sendings: Sendings
+) -> int:
+    changes: Iterator[ToWrite] = ((None, key, row, NO_HEADERS) for key, row in rows.items())
+    batches = list(_batches(kafka, changes))
+    logged = [await kafka.send_batch(batch, changelog, partition=partition) for batch in batches]
+    others: list[Awaitable[Any]] = [
+        await kafka.send_batch(batch, topic, partition=number)
+        for (topic, number), records in sendings.items()
+        for batch in _batches(kafka, iter(records))
+    ]
+    done = await asyncio.gather(*logged, *others)
+    begins_at: int = done[len(batches) - 1].offset
+    records: int = batches[-1].record_count()
+    return begins_at + records - 1
+
+
+def _batches(kafka: AIOKafkaProducer, records: Iterator[ToWrite]) -> Iterable[Any]:
+    """Yield batches of records, each below the size limit."""
+    record = next(records, None)
+    while record is not None:
         batch = kafka.create_batch()
-        row = fill(batch, row, waiting)
+        record = fill(batch, record, records)
         yield batch
 
 

@@ -1,9 +1,10 @@
-"""``verify``: whether the table ``users`` is what ``user-registrations`` makes of it.
+"""``verify``: whether the tables are what the topics make of them.
 
-The topic is folded anew with the very decisions that the agent takes, and compared with what the
-changelog, the dead-letter topic and, if asked, the stores hold. In the order of the flow: `reading`
-brings the records; `fold` says what they come to; `comparison` and `stores` say where that differs;
-`findings` is the report.
+The topics are folded anew with the very decisions that the agents take, and everything that they
+must have left behind is compared with what is there. In the order of the flow: `logs` says what
+there is to read, and `markers` up to where it is applied; `emails` and `users` are the folds, with
+`verdicts` between them; `tables`, `outcomes`, `letters` and `moves` are what was left behind;
+`comparison` and `stores` say where that differs; `findings` and `report` are what is told.
 """
 
 from app.verify.findings import Findings

@@ -1,123 +1,178 @@
-"""The comparisons, pure: two folds of the same thing, and where they differ."""
+"""The comparisons within one partition, pure: what a fold says must be, and what there is."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from app.outcomes import Outcome
+from app.topics import Topics
+from app.verify.emails import NOWHERE, FoundClaims
 from app.verify.findings import Difference, Findings
-from app.verify.fold import DIGEST_BYTES, UNCHECKED, Offsets, SourceFold, TableFold, offset_of
+from app.verify.multisets import Multiset
+from app.verify.places import Span, place
+from app.verify.tables import PAGE_RECORDS, TableFold, digest_of, offset_of
+from app.verify.users import UNJUDGED, UsersFold
+from app.verify.verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """The topics' names, to say where a record stands."""
-
-    source: str
-    changelog: str
-    dead_letters: str
-
-
-def place(topic: str, partition: int, offset: int) -> str:
-    """Return where a record stands, for people."""
-    return f"{topic} {partition}:{offset}"
-
-
-def compare_rows(source: SourceFold, table: TableFold, names: Names, findings: Findings) -> int:
-    """Compare what registrations make with the table; return how many rows cannot be compared.
-
-    Those are the rows whose registration is gone from the log: another that is still there may
-    have been replayed or rejected then.
-    """
-    unchecked = 0
-    for key, made in source.rows.items():
-        row = table.rows.get(key)
-        if row is None:
-            difference = Difference.MISSING_ROW
-        elif _same(row, made) or _same(row, UNCHECKED):
-            continue
-        else:
-            difference = Difference.DIFFERENT_ROW
-        findings.differs(difference, place(names.source, source.partition, offset_of(made)), key)
-    for key, row in table.rows.items():
-        if _same(row, UNCHECKED):
-            unchecked += 1
-        elif key not in source.rows:
-            where = place(names.changelog, table.partition, offset_of(row))
-            findings.differs(Difference.EXTRA_ROW, where, key)
-    return unchecked
-
-
-def _same(one: bytes, other: bytes) -> bool:
-    return one[:DIGEST_BYTES] == other[:DIGEST_BYTES]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The records of a source partition that were decided: from ``start`` to before ``end``."""
-
-    topic: str
-    partition: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What each of certain records must leave behind exactly once, and what else to call it."""
+class RowTrouble:
+    """What to call a row that is missing, different or too many."""
 
     missing: Difference
-    duplicate: Difference
+    different: Difference
     extra: Difference
 
 
-LETTERS = Trace(Difference.MISSING_LETTER, Difference.DUPLICATE_LETTER, Difference.EXTRA_LETTER)
-MOVES = Trace(Difference.MISSING_MOVE, Difference.DUPLICATE_MOVE, Difference.EXTRA_MOVE)
+USER_ROWS = RowTrouble(Difference.MISSING_ROW, Difference.DIFFERENT_ROW, Difference.EXTRA_ROW)
+EMAIL_ROWS = RowTrouble(
+    Difference.MISSING_HOLDER, Difference.DIFFERENT_HOLDER, Difference.EXTRA_HOLDER
+)
 
 
-def compare_traces(
-    trace: Trace,
+def compare_rows(
+    trouble: RowTrouble,
+    made: Mapping[bytes, bytes],
     span: Span,
-    expected: Offsets,
-    perhaps: Offsets,
-    found: Offsets,
+    table: TableFold,
+    changelog: str,
     findings: Findings,
+    knows: Callable[[bytes], bool] = lambda key: True,
 ) -> int:
-    """Compare as multisets; return how many traces may have been there, and are gone by now.
+    """Compare the digests of what a fold makes with the table; return how many rows it cannot know.
 
-    What names a record outside the span is left out: it is gone, or was not to be decided yet.
+    Those are the rows under keys of which it does not know everything.
     """
-    times = found.within(span.start, span.end)
-
-    def differ(difference: Difference, offsets: Collection[int]) -> None:
-        for offset in sorted(offsets):
-            findings.differs(difference, place(span.topic, span.partition, offset))
-
-    differ(trace.missing, [offset for offset in expected.all if offset not in times])
-    differ(trace.duplicate, [offset for offset, count in times.items() if count > 1])
-    differ(trace.extra, times.keys() - set(expected.all) - set(perhaps.all))
-    return sum(offset not in times for offset in perhaps.all)
-
-
-def check_marker(
-    table: TableFold, topic: str, start: int, end: int, names: Names, findings: Findings
-) -> int | None:
-    """Return up to where a partition is applied (None: no marker says so), and judge that."""
-    if table.bad_marker is not None:
-        where = place(names.changelog, table.partition, table.bad_marker)
-        findings.differs(Difference.MARKER, f"{where} cannot be read")
-    if table.marker is None:
-        return None
-    until = applied(table.marker.next, topic)
-    if until > end:
-        where = f"{names.changelog} {table.partition}"
-        findings.differs(Difference.MARKER, f"{where} is at {until}, the log ends at {end}")
-    elif topic in table.marker.next and until < start:
-        findings.unchecked.append(
-            f"{topic} {table.partition}: applied up to {until}, the log begins at {start}; what "
-            "stood between was removed before it was applied"
-        )
-    return until
+    unknown = 0
+    for key, row in made.items():
+        found = table.rows.get(key)
+        if found is None:
+            difference = trouble.missing
+        elif digest_of(found) != digest_of(row):
+            difference = trouble.different
+        else:
+            continue
+        findings.differs(difference, span.place(offset_of(row)), key)
+    for key, row in table.rows.items():
+        if key in made:
+            continue
+        if knows(key):
+            where = place(changelog, table.partition, offset_of(row))
+            findings.differs(trouble.extra, where, key)
+        else:
+            unknown += 1
+    return unknown
 
 
-def applied(following: Mapping[str, int], topic: str) -> int:
-    """Return the next offset to apply of a topic; a marker without it says that none was."""
-    return following.get(topic, 0)
+def compare_verdicts(
+    expected: Multiset, verdicts: Verdicts, topics: Topics, findings: Findings
+) -> int:
+    """Compare the verdicts that claims need with those that are there; return how many may be gone.
+
+    What is expected stands where the claim does.
+    """
+    gone = 0
+    for claim in expected.without(verdicts.found):
+        if verdicts.is_whole:
+            where = place(topics.email_claims.name, claim.partition, claim.offset)
+            findings.differs(Difference.MISSING_VERDICT, where)
+        else:
+            gone += 1
+    for verdict in verdicts.found.without(expected):
+        where = place(topics.email_decisions.name, verdict.partition, verdict.offset)
+        findings.differs(Difference.EXTRA_VERDICT, where)
+    return gone
+
+
+def compare_claims(
+    fold: UsersFold, found: FoundClaims, claims_quiet: bool, topics: Topics, findings: Findings
+) -> int:
+    """Compare claims and releases with what the records ask for; return how many may be gone.
+
+    What is not there, is missing for certain. Not so what is too many: who looks at the claims
+    later than at the table finds those of records, or verdicts, that were applied in between.
+    """
+    quiet = fold.is_quiet and claims_quiet
+    waiting = fold.waiting()
+
+    def is_certain(attempt: int) -> bool:
+        """Return whether a claim for an attempt cannot have come later than the marker."""
+        if attempt in fold.span:
+            return fold.outcome(attempt) != UNJUDGED and (quiet or attempt not in waiting)
+        return attempt == NOWHERE or (attempt >= fold.span.until and quiet)
+
+    def differ(difference: Difference, partition: int, offset: int) -> None:
+        findings.differs(difference, place(topics.email_claims.name, partition, offset))
+
+    for asked in fold.claims.certain.without(found.claims):
+        findings.differs(Difference.MISSING_CLAIM, fold.span.place(asked.offset))
+    for claim in found.claims.without(Multiset.joined([fold.claims.certain, fold.claims.perhaps])):
+        if is_certain(claim.about):
+            differ(Difference.EXTRA_CLAIM, claim.partition, claim.offset)
+    for asked in fold.releases.certain.without(found.releases):
+        findings.differs(Difference.MISSING_RELEASE, fold.span.place(asked.offset))
+    strays = fold.verdicts.strays.without(found.releases)
+    for stray in () if fold.claims_begun_late else strays:
+        where = place(topics.email_decisions.name, stray.partition, stray.offset)
+        findings.differs(Difference.MISSING_RELEASE, where)
+    if quiet and fold.is_whole:
+        asked_for = [fold.releases.certain, fold.releases.perhaps, fold.verdicts.strays]
+        for release in found.releases.without(Multiset.joined(asked_for)):
+            differ(Difference.EXTRA_RELEASE, release.partition, release.offset)
+    gone = [
+        *fold.claims.perhaps.without(found.claims),
+        *fold.releases.perhaps.without(found.releases),
+    ]
+    return len(gone)
+
+
+def compare_outcomes(
+    fold: UsersFold, found: Multiset, is_whole: bool, topics: Topics, findings: Findings
+) -> int:
+    """Compare the terminal outcomes with those that are told; return how many may be gone."""
+    gone = 0
+    for told in fold.told.without(found):
+        if is_whole:
+            findings.differs(Difference.MISSING_OUTCOME, fold.span.place(told.offset))
+        else:
+            gone += 1
+
+    def is_certain(offset: int) -> bool:
+        """Return whether an outcome of a record cannot have come later than the marker."""
+        if offset in fold.span:
+            outcome = fold.outcome(offset)
+            return outcome != UNJUDGED and (outcome != Outcome.PENDING or fold.is_quiet)
+        return offset == NOWHERE or (offset >= fold.span.until and fold.is_quiet)
+
+    for told in found.without(fold.told):
+        if is_certain(told.about):
+            where = place(topics.registration_outcomes.name, told.partition, told.offset)
+            findings.differs(Difference.EXTRA_OUTCOME, where)
+    return gone
+
+
+def compare_pages(fold: UsersFold, table: TableFold, findings: Findings) -> None:
+    """Compare the outcomes of records with those that the table keeps, from the log's start on."""
+    first = fold.span.start // PAGE_RECORDS
+    last = (fold.span.until - 1) // PAGE_RECORDS
+    numbers = {*range(first, last + 1), *(number for number in table.pages if number >= first)}
+    nothing = bytes(PAGE_RECORDS)
+    for number in sorted(numbers):
+        page, made = table.pages.get(number, nothing), fold.page(number)
+        if page != made:
+            _compare_page(fold, number * PAGE_RECORDS, page, made, findings)
+
+
+def _compare_page(
+    fold: UsersFold, begins_at: int, page: bytes, made: bytes, findings: Findings
+) -> None:
+    if len(page) != PAGE_RECORDS:
+        findings.differs(Difference.KEPT_OUTCOME, fold.span.place(begins_at))
+        return
+    for offset, (kept, outcome) in enumerate(zip(page, made, strict=True), start=begins_at):
+        fits = kept == outcome or (outcome == UNJUDGED and kept in _OF_ROWS)
+        if offset >= fold.span.start and not fits:
+            findings.differs(Difference.KEPT_OUTCOME, fold.span.place(offset))
+
+
+#: What became of records that could be read, and stood where they belong.
+_OF_ROWS = frozenset(Outcome) - {Outcome.MOVED, Outcome.DEAD_LETTER}

@@ -1,27 +1,38 @@
-"""The verification: partition by partition, then what leads from one partition to another."""
+"""The verification: markers, then emails, then users, then what leads across the partitions."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.registration import Decision
+from app.engine.marker import rules
+from app.progress import bar
+from app.reading import Extent, Reader, reader
 from app.settings import Settings
-from app.topics import declare
+from app.topics import Topics, declare
 from app.verify.comparison import (
-    LETTERS,
-    MOVES,
-    Names,
-    Span,
-    check_marker,
+    EMAIL_ROWS,
+    USER_ROWS,
+    compare_claims,
+    compare_outcomes,
+    compare_pages,
     compare_rows,
-    compare_traces,
+    compare_verdicts,
 )
-from app.verify.findings import Findings
-from app.verify.fold import LetterFold, Offsets, SourceFold, TableFold
-from app.verify.progress import bar
-from app.verify.reading import Extent, Reader, reader
+from app.verify.emails import EmailsFold, FoundClaims
+from app.verify.findings import Difference, Findings
+from app.verify.letters import LetterFold, compare_letters
+from app.verify.logs import EMAILS, USERS, Logs, late
+from app.verify.markers import Found, newest
+from app.verify.moves import Moves, OutcomesTopic, compare_moves
+from app.verify.multisets import Multiset
+from app.verify.outcomes import OutcomesFold
+from app.verify.places import Offsets, Span, place
+from app.verify.report import Lacking, Totals
 from app.verify.stores import Store, compare_store, held
+from app.verify.tables import TableFold, digested, held_by_users, held_in_emails
+from app.verify.users import UsersFold
+from app.verify.verdicts import Verdicts
 
 
 async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] = ()) -> None:
@@ -29,167 +40,297 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
 
     Workers may run meanwhile, but not on the stores that are to be compared.
     """
-    topics = declare(settings)
-    sources, letters = topics.user_registrations, topics.dead_letter
-    with held(stores) as databases:
-        async with reader(
-            settings.kafka_brokers, (sources, letters, topics.users_changelog)
-        ) as reading:
-            # In this order: whatever the changelog says is applied, the others have (see extents).
-            log = Logs(
-                changelogs=await reading.committed_extents(topics.users_changelog),
-                sources=await reading.extents(sources),
-                dead_letters=await reading.extents(letters),
-                names=Names(sources.name, topics.users_changelog.name, letters.name),
-            )
-            with bar(log.size(databases)) as advance:
-                reading.advance = advance
-                await _Verification(log, reading, findings).run(databases)
-
-
-@dataclass(frozen=True, slots=True)
-class Logs:
-    """What there is to read, partition by partition."""
-
-    changelogs: Sequence[Extent]
-    sources: Sequence[Extent]
-    dead_letters: Sequence[Extent]
-    names: Names
-
-    def size(self, databases: Sequence[Store]) -> int:
-        """Return how many offsets there are to read; a changelog is read once more for a store."""
-        again = [self.changelogs[s.partition] for s in databases if s.partition < len(self.sources)]
-        return sum(map(len, [*self.changelogs, *self.sources, *self.dead_letters, *again]))
-
-    def begun_late(self) -> set[int]:
-        """Return the partitions of the registrations whose beginning is gone."""
-        return {extent.partition for extent in self.sources if extent.start}
-
-
-@dataclass(frozen=True, slots=True)
-class _Traces:
-    """What the records of one partition must have left in other partitions."""
-
-    span: Span
-    unreadable: Offsets
-    moved: Offsets
-    moved_perhaps: Offsets
+    topics, brokers = declare(settings), settings.kafka_brokers
+    with held(stores, (USERS, EMAILS)) as databases:
+        async with (
+            reader(brokers, topics.all()) as committed,
+            reader(brokers, (), "read_uncommitted") as everything,
+        ):
+            logs = await Logs.find(topics, committed, everything)
+            verification = Verification(settings, topics, logs, committed, findings)
+            await verification.find_markers()
+            with bar(logs.size(databases)) as committed.advance:
+                await verification.run(databases)
 
 
 @dataclass(slots=True)
-class _Verification:
+class _Settled:
+    """What is left of a partition of claims once it is folded."""
+
+    span: Span
+    is_quiet: bool
+    unreadable: Offsets
+
+
+@dataclass(slots=True)
+class _Decided:
+    """What is left of a partition of users once it is folded: what was moved away."""
+
+    span: Span
+    is_quiet: bool
+    moved: Offsets
+    perhaps: Offsets
+    kept_moves: dict[int, bytes]
+
+
+@dataclass(slots=True)
+class Verification:
+    """One verification, by what there is to read."""
+
+    settings: Settings
+    topics: Topics
     logs: Logs
     reading: Reader
     findings: Findings
 
-    traces: list[_Traces] = field(default_factory=list)
-    copies: defaultdict[int, list[Offsets]] = field(default_factory=lambda: defaultdict(list))
-    totals: Counter[str] = field(default_factory=Counter)
-    decisions: Counter[Decision] = field(default_factory=Counter)
+    totals: Totals = field(init=False)
+    lacking: Lacking = field(default_factory=Lacking)
+    users_markers: list[Found] = field(default_factory=list)
+    emails_markers: list[Found] = field(default_factory=list)
+    #: Of each partition of claims, and of each of users.
+    settled: list[_Settled] = field(default_factory=list)
+    decided: list[_Decided] = field(default_factory=list)
+    #: By partition of the users: claims of theirs that were found, verdicts that they must get.
+    claims: list[FoundClaims] = field(init=False)
+    verdicts: list[Multiset] = field(init=False)
+    #: Who holds which address, by either table.
+    held_by_users: Multiset = field(default_factory=Multiset)
+    held_in_emails: Multiset = field(default_factory=Multiset)
+    #: By the partition where records were first: copies elsewhere, outcomes that tell of them.
+    copies: defaultdict[int, list[Multiset]] = field(default_factory=lambda: defaultdict(list))
+    moves_told: defaultdict[int, list[Multiset]] = field(default_factory=lambda: defaultdict(list))
 
-    async def run(self, databases: Sequence[Store]) -> None:
+    def __post_init__(self) -> None:
+        numbers = range(self.logs.partitions)
+        self.totals = Totals(len(numbers))
+        self.claims = [FoundClaims() for _ in numbers]
+        self.verdicts = [Multiset() for _ in numbers]
+
+    async def find_markers(self) -> None:
+        """Find up to where everything is applied; raise `SettingsError` if others decided it."""
+        ours = rules(self.settings.email_keys)
+        for markers, changelogs in (
+            (self.users_markers, self.logs.users),
+            (self.emails_markers, self.logs.emails),
+        ):
+            for changelog in changelogs:
+                found = await newest(self.reading, changelog)
+                found.require(ours)
+                markers.append(found)
+                if found.wrong is not None:
+                    self.findings.differs(Difference.MARKER, found.wrong)
+
+    async def run(self, stores: Sequence[Store]) -> None:
         """Verify everything, and tell the findings."""
-        for changelog, source in zip(self.logs.changelogs, self.logs.sources, strict=True):
-            await self._partition(changelog, source)
-        letters = await self._letters()
-        self._tell(letters)
+        for number in range(self.logs.partitions):
+            await self._emails(number)
+        for number in range(self.logs.partitions):
+            await self._users(number)
         self._compare_moves()
-        self._compare_letters(letters)
-        for store in databases:
+        self._compare_holders()
+        self.totals.tell(self.topics, self.findings)
+        self.lacking.tell(self.topics, self.findings)
+        for store in stores:
             await self._store(store)
 
-    async def _partition(self, changelog: Extent, source: Extent) -> None:
-        names, findings = self.logs.names, self.findings
-        table = TableFold(changelog.partition, source.start)
+    # -- emails
+
+    async def _emails(self, number: int) -> None:
+        log, changelog = self.logs.claims[number], self.logs.emails[number]
+        span = self.emails_markers[number].span(log, self.findings)
+        fold = EmailsFold(span, self.claims, self.verdicts)
+        async for records in self.reading.read(log):
+            fold.add(records)
+        digested(fold.rows)
+        table = TableFold(number, held_in_emails)
         async for records in self.reading.read(changelog):
             table.add(records)
-        until = check_marker(table, names.source, source.start, source.end, names, findings)
-        fold = SourceFold(source.partition, len(self.logs.sources), until, self.logs.begun_late())
-        async for records in self.reading.read(source):
-            fold.add(records)
-        unchecked = compare_rows(fold, table, names, findings)
-        self._tell_of_beginning(source, unchecked)
-        self._count(fold, table)
-        end = source.end if until is None else until
-        span = Span(names.source, source.partition, source.start, end)
-        self.traces.append(_Traces(span, fold.unreadable, fold.moved, fold.moved_perhaps))
+        if fold.is_whole:
+            compare_rows(EMAIL_ROWS, fold.rows, span, table, changelog.topic, self.findings)
+        else:
+            self.findings.unchecked.append(
+                f"{log.topic} {number}: the log begins at {log.start}; whether its "
+                f"{len(table.rows):,} rows of emails, and which claims won, are right is not known"
+            )
+        table.add_holders(self.held_in_emails)
+        self.settled.append(_Settled(span, fold.is_quiet, fold.unreadable))
+        self.totals.counts.update({log.topic: fold.records, EMAILS: len(table.rows)})
+        self.totals.not_applied += fold.not_applied
 
-    def _count(self, fold: SourceFold, table: TableFold) -> None:
+    @property
+    def _claims_quiet(self) -> bool:
+        return all(settled.is_quiet for settled in self.settled)
+
+    # -- users
+
+    async def _users(self, number: int) -> None:
+        verdicts = await self._verdicts(number)
+        self._compare_verdicts(number, verdicts)
+        fold = await self._records(number, verdicts)
+        self._compare_claims(number, fold)
+        await self._outcomes(number, fold)
+        await self._letters(number, fold)
+        await self._users_table(number, fold)
+        self._count(number, fold)
+
+    async def _verdicts(self, number: int) -> Verdicts:
+        marker, findings = self.users_markers[number], self.findings
+        verdicts = Verdicts(
+            marker.span(self.logs.decisions[number], findings),
+            marker.span(self.logs.registrations[number], findings),
+            [settled.span for settled in self.settled],
+            [settled.is_quiet for settled in self.settled],
+        )
+        async for records in self.reading.read(self.logs.decisions[number]):
+            verdicts.add(records)
+        return verdicts
+
+    async def _records(self, number: int, verdicts: Verdicts) -> UsersFold:
+        logs = self.logs
+        fold = UsersFold(
+            verdicts,
+            logs.partitions,
+            self.settings.email_keys.key,
+            await self._kept_outcomes(number) if logs.begins_late(number) else None,
+            late(logs.registrations),
+            late(logs.claims),
+        )
+        async for records in self.reading.read(logs.registrations[number]):
+            fold.add(records)
+        fold.finish()
+        return fold
+
+    async def _kept_outcomes(self, number: int) -> TableFold:
+        kept = TableFold(number)
+        async for records in self.reading.read(self.logs.users[number]):
+            kept.add_bookkeeping(records)
+        return kept
+
+    def _compare_verdicts(self, number: int, verdicts: Verdicts) -> None:
+        expected, self.verdicts[number] = self.verdicts[number], Multiset()
+        self.lacking.verdicts += compare_verdicts(expected, verdicts, self.topics, self.findings)
+        verdicts.found = Multiset()  # many, and not needed any more
+
+    def _compare_claims(self, number: int, fold: UsersFold) -> None:
+        found, self.claims[number] = self.claims[number], FoundClaims()
+        self.lacking.claims += compare_claims(
+            fold, found, self._claims_quiet, self.topics, self.findings
+        )
+
+    async def _outcomes(self, number: int, fold: UsersFold) -> None:
+        extent = self.logs.outcomes[number]
+        outcomes = OutcomesFold(number, self.logs.partitions)
+        async for records in self.reading.read(extent):
+            outcomes.add(records)
+        self.lacking.outcomes += compare_outcomes(
+            fold, outcomes.found, not extent.start, self.topics, self.findings
+        )
+        for origin, told in outcomes.moved.items():
+            self.moves_told[origin].append(told)
+        self.totals.counts[extent.topic] += outcomes.records
+
+    async def _letters(self, number: int, fold: UsersFold) -> None:
+        extent, claims = self.logs.dead_letters[number], self.settled[number]
+        letters = LetterFold(number, self.logs.partitions)
+        async for records in self.reading.read(extent):
+            letters.add(records)
+        for span, unreadable in (
+            (fold.span, fold.unreadable),
+            (fold.verdicts.span, fold.verdicts.unreadable),
+            (claims.span, claims.unreadable),
+        ):
+            self.lacking.letters += compare_letters(
+                letters, span, unreadable, not extent.start, self.findings
+            )
+        self.totals.letters += letters.count()
+        self.totals.foreign_letters += letters.others
+
+    async def _users_table(self, number: int, fold: UsersFold) -> None:
+        changelog = self.logs.users[number]
+        compared = fold.is_quiet and self._claims_quiet
+        digested(fold.rows)
+        email_key = self.settings.email_keys.key
+        table = TableFold(number, held_by_users(email_key) if compared else None)
+        async for records in self.reading.read(changelog):
+            table.add(records)
+        unknown = compare_rows(
+            USER_ROWS, fold.rows, fold.span, table, changelog.topic, self.findings, fold.knows
+        )
+        for offset in fold.overtaking.all:
+            self.findings.differs(Difference.OVERTAKEN, fold.span.place(offset))
+        compare_pages(fold, table, self.findings)
+        if not fold.is_whole:
+            self._tell_of_beginning(number, fold, unknown)
+        table.add_holders(self.held_by_users)
+        self.decided.append(
+            _Decided(fold.span, fold.is_quiet, fold.moved, fold.moved_perhaps, table.moves)
+        )
+        self.totals.counts[USERS] += len(table.rows)
+        self.totals.open_attempts += fold.open_attempts
+
+    def _tell_of_beginning(self, number: int, fold: UsersFold, unknown: int) -> None:
+        begins = [
+            f"{log.topic} {number} begins at {log.start}"
+            for log in (self.logs.registrations[number], self.logs.decisions[number])
+            if log.start
+        ]
+        self.findings.unchecked.append(
+            f"{', '.join(begins)}: {unknown:,} rows of users and {fold.not_judged:,} later records "
+            "depend on what stood before that"
+        )
+
+    def _count(self, number: int, fold: UsersFold) -> None:
         for origin, copies in fold.copies.items():
             self.copies[origin].append(copies)
-        self.decisions.update(fold.decisions)
-        self.totals["moved"] += len(fold.moved.all) + len(fold.moved_perhaps.all)
-        self.totals["records"] += fold.records
-        self.totals["unreadable"] += len(fold.unreadable.all)
-        self.totals["not applied"] += fold.not_applied
-        self.totals["foreign copies"] += fold.foreign_copies
-        self.totals["rows"] += len(table.rows)
-        self.totals["without marker"] += table.marker is None and fold.records > 0
+        verdicts, totals = fold.verdicts, self.totals
+        totals.outcomes.update(fold.counts())
+        totals.counts[self.logs.registrations[number].topic] += fold.records
+        totals.counts[self.logs.decisions[number].topic] += verdicts.records
+        totals.not_applied += fold.not_applied + verdicts.not_applied
+        totals.foreign_copies += fold.foreign_copies
 
-    def _tell_of_beginning(self, source: Extent, unchecked: int) -> None:
-        if source.start:
-            self.findings.unchecked.append(
-                f"{source.topic} {source.partition}: the log begins at {source.start}; "
-                f"{unchecked:,} rows of users were made by records before that"
-            )
-
-    async def _letters(self) -> LetterFold:
-        letters = LetterFold(self.logs.names.source)
-        for extent in self.logs.dead_letters:
-            async for records in self.reading.read(extent):
-                letters.add(records)
-        return letters
+    # -- across partitions
 
     def _compare_moves(self) -> None:
-        gone = 0
-        for traces in self.traces:
-            found = Offsets.joined(self.copies[traces.span.partition])
-            gone += compare_traces(
-                MOVES, traces.span, traces.moved, traces.moved_perhaps, found, self.findings
+        outcomes = OutcomesTopic(self.topics.registration_outcomes.name, late(self.logs.outcomes))
+        for number, decided in enumerate(self.decided):
+            moves = Moves(
+                decided.span,
+                decided.is_quiet,
+                decided.moved,
+                decided.perhaps,
+                decided.kept_moves,
+                Multiset.joined(self.copies[number]),
+                Multiset.joined(self.moves_told[number]),
             )
-        if gone:
-            self.findings.unchecked.append(
-                f"{self.logs.names.source}: {gone:,} records were to be moved to partitions whose "
-                "beginning is gone, perhaps with the copies"
-            )
+            gone = compare_moves(moves, outcomes, self.findings)
+            self.lacking.copies += gone.copies
+            self.lacking.outcomes += gone.outcomes
 
-    def _compare_letters(self, letters: LetterFold) -> None:
-        # A letter may stand in any partition: only a topic that is whole can lack one for certain.
-        whole = not any(extent.start for extent in self.logs.dead_letters)
-        gone = 0
-        for traces in self.traces:
-            expected, perhaps = traces.unreadable, Offsets()
-            if not whole:
-                expected, perhaps = perhaps, expected
-            found = letters.letters[traces.span.partition]
-            gone += compare_traces(LETTERS, traces.span, expected, perhaps, found, self.findings)
-        if not whole:
-            self.findings.unchecked.append(
-                f"{self.logs.names.dead_letters}: its beginning is gone, perhaps with the letters "
-                f"of {gone:,} records"
+    def _compare_holders(self) -> None:
+        """Compare who holds which address (I3 to I5), where no change of that is on its way.
+
+        One address has one row of ``emails``, so that two users cannot both have it there.
+        """
+        quiet = sum(decided.is_quiet for decided in self.decided) if self._claims_quiet else 0
+        for user in self.held_by_users.without(self.held_in_emails):
+            where = place(self.topics.users_changelog.name, user.partition, user.offset)
+            self.findings.differs(Difference.NOT_HELD, where)
+        if quiet < len(self.decided) or self.totals.open_attempts:
+            self.findings.notes.append(
+                f"records are in flight: that users hold their addresses was checked in {quiet} of "
+                f"{len(self.decided)} partitions, and not that nobody else holds any"
             )
+            return
+        for holder in self.held_in_emails.without(self.held_by_users):
+            where = place(self.topics.emails_changelog.name, holder.partition, holder.offset)
+            self.findings.differs(Difference.HELD_BY_NOBODY, where)
+
+    # -- stores
 
     async def _store(self, store: Store) -> None:
-        if store.partition >= len(self.logs.changelogs):
+        changelog: Extent | None = self.logs.changelog_of(store)
+        if changelog is None:
             self.findings.unchecked.append(f"{store.path}: there is no such partition")
-            return
-        extent = self.logs.changelogs[store.partition]
-        await compare_store(store, extent, self.reading, self.logs.names, self.findings)
-
-    def _tell(self, letters: LetterFold) -> None:
-        names, totals, notes = self.logs.names, self.totals, self.findings.notes
-        decided = ", ".join(f"{self.decisions[decision]:,} {decision}" for decision in Decision)
-        notes.append(
-            f"{names.source}: {len(self.logs.sources)} partitions, {totals['records']:,} records: "
-            f"{decided}, {totals['moved']:,} moved, {totals['unreadable']:,} unreadable"
-        )
-        notes.append(f"users: {totals['rows']:,} rows")
-        notes.append(f"{names.dead_letters}: {letters.records - letters.others:,} dead letters")
-        if totals["not applied"]:
-            notes.append(f"not applied yet: {totals['not applied']:,} records")
-        if without := totals["without marker"]:
-            notes.append(f"no applied marker in {without} partitions: folded to the end")
-        if letters.others:
-            notes.append(f"{letters.others:,} records there are no dead letters of ours")
-        if totals["foreign copies"]:
-            notes.append(f"{totals['foreign copies']:,} records say they were moved from nowhere")
+        else:
+            await compare_store(store, changelog, self.reading, self.findings)

@@ -1,9 +1,9 @@
 """The stores on this machine, against the changelog that they are copies of.
 
 A store may be behind: it is compared with what the changelog said at the store's offset. That is
-known row by row: compaction removes old records from the beginning on, so whatever record of a key
-is left below the offset is the newest of those that were there. Only where none is left, and there
-is one above, nobody can tell any more what the store must have.
+known row by row, those of bookkeeping among them: compaction removes old records from the beginning
+on, so whatever record of a key is left below the offset is the newest of those that were there.
+Only where none is left, and there is one above, nobody can tell any more what the store must have.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,55 +14,59 @@ from typing import cast
 
 from rocksdict import AccessType, Options, Rdict
 
+from app.arrivals import Arrival
 from app.engine.marker import MARKER_KEY, RESERVED_PREFIX
 from app.errors import SettingsError, StoreError
 from app.preflight import locked
-from app.registration import Arrival
-from app.verify.comparison import Names, place
+from app.reading import Extent, Reader
 from app.verify.findings import Difference, Findings
-from app.verify.fold import digest, kept, offset_of
-from app.verify.reading import Extent, Reader
+from app.verify.places import place
+from app.verify.tables import digest, digest_of, kept, offset_of
 
 #: Where a store keeps the changelog offset up to which it holds everything (tables/store.py).
 _OFFSET_KEY = RESERVED_PREFIX + b"offset"
-_DATABASES = "*/tables/users-*"
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One partition's database."""
+    """The database of one partition of a table."""
 
     path: Path
+    table: str
     partition: int
 
 
 @contextmanager
-def held(folders: Sequence[Path]) -> Iterator[list[Store]]:
-    """Yield the stores in data folders, and keep workers away from the folders meanwhile.
+def held(folders: Sequence[Path], tables: Sequence[str]) -> Iterator[list[Store]]:
+    """Yield the stores of tables in data folders, and keep workers away from the folders meanwhile.
 
     Raises `SettingsError` where a worker runs, or where there is no store.
     """
     with ExitStack() as locks:
         stores: list[Store] = []
         for folder in folders:
-            found = _stores(folder)
+            found = _stores(folder, tables)
             locks.enter_context(locked(folder))
             stores.extend(found)
         yield stores
 
 
-def _stores(folder: Path) -> list[Store]:
+def _stores(folder: Path, tables: Sequence[str]) -> list[Store]:
     # Before the lock is taken, which would make the folder.
-    numbered = [(path, path.name.rpartition("-")[2]) for path in folder.glob(_DATABASES)]
-    found = [Store(path, int(number)) for path, number in numbered if number.isdecimal()]
+    found = [
+        Store(path, table, int(number))
+        for path in folder.glob("*/tables/*-*")
+        for table, _, number in [path.name.rpartition("-")]
+        if table in tables and number.isdecimal()
+    ]
     if not found:
-        raise SettingsError(f"--stores: {folder} holds no store of users; name a worker's DATA_DIR")
-    return sorted(found, key=lambda store: store.partition)
+        raise SettingsError(f"--stores: {folder} holds no store; name a worker's DATA_DIR")
+    return sorted(found, key=lambda store: (tables.index(store.table), store.partition))
 
 
 @dataclass(slots=True)
 class ChangelogAt:
-    """What a changelog said at an offset (None: at its beginning)."""
+    """What a changelog said at an offset (None: at its beginning), of all keys."""
 
     offset: int | None
     rows: dict[bytes, bytes] = field(default_factory=dict)
@@ -82,7 +86,7 @@ class ChangelogAt:
     def add(self, records: Sequence[Arrival]) -> None:
         """Fold changelog records, which follow those before."""
         for record in records:
-            if record.key is not None and _is_compared(record.key):
+            if record.key is not None:
                 self._add(record.key, record.value, record.offset)
         if records:
             self.last = records[-1].offset
@@ -93,11 +97,7 @@ class ChangelogAt:
         elif row is None:
             self.rows.pop(key, None)
         else:
-            self.rows[key] = kept(digest(row), offset)
-
-
-def _is_compared(key: bytes) -> bool:
-    return key == MARKER_KEY or not key.startswith(RESERVED_PREFIX)
+            self.rows[key] = kept(offset, digest(row))
 
 
 @dataclass(slots=True)
@@ -106,19 +106,19 @@ class StoreComparison:
 
     store: Store
     changelog: ChangelogAt
-    names: Names
+    topic: str
     findings: Findings
     rows: int = 0
     unchecked: int = 0
 
     def add(self, key: bytes, row: bytes) -> None:
         """Compare one row of the store; each comes once."""
-        if not _is_compared(key):
+        if key == _OFFSET_KEY:
             return
-        self.rows += key != MARKER_KEY
+        self.rows += not key.startswith(RESERVED_PREFIX)
         expected = self.changelog.rows.pop(key, None)
         if expected is not None:
-            if kept(digest(row), offset_of(expected)) != expected:
+            if digest_of(expected) != digest(row):
                 self._differs(Difference.STORE_DIFFERENT_ROW, key, offset_of(expected))
         elif self.changelog.is_last:
             self._differs(Difference.STORE_EXTRA_ROW, key)
@@ -134,16 +134,14 @@ class StoreComparison:
     def _differs(self, difference: Difference, key: bytes, offset: int | None = None) -> None:
         where = f"{self.store.path}"
         if offset is not None:
-            where += f", {place(self.names.changelog, self.store.partition, offset)}"
+            where += f", {place(self.topic, self.store.partition, offset)}"
         if key == MARKER_KEY:
             self.findings.differs(difference, f"{where} (the applied marker)")
         else:
             self.findings.differs(difference, where, key)
 
 
-async def compare_store(
-    store: Store, extent: Extent, reader: Reader, names: Names, findings: Findings
-) -> None:
+async def compare_store(store: Store, extent: Extent, reader: Reader, findings: Findings) -> None:
     """Compare one store with its partition of the changelog."""
     with _opened(store.path) as database:
         changelog = ChangelogAt(_offset_of(store.path, database))
@@ -152,7 +150,7 @@ async def compare_store(
             findings.differs(Difference.STORE_AHEAD, where)
         async for records in reader.read(extent):
             changelog.add(records)
-        comparison = StoreComparison(store, changelog, names, findings)
+        comparison = StoreComparison(store, changelog, extent.topic, findings)
         _compare_rows(database, comparison)
     comparison.finish()
     _tell(comparison, findings)

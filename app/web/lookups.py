@@ -1,12 +1,15 @@
 """Lookups over HTTP, as JSON or as a page by what the client accepts."""
 
+import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
-from app.lookups import FORWARDED_HEADER
-from app.records import User
+from app.positions import Position
+from app.records import User, is_email, outcome_members
+from app.routing import FORWARDED_HEADER
 from app.web import pages
 from app.web.negotiation import json, wants_page
+from app.web.preferences import after, wait_seconds, waits_in_query
 from app.web.problems import ProblemError
 from app.web.services import services
 from app.web.urls import rest_of_path
@@ -24,11 +27,13 @@ async def get_user(request: web.Request) -> web.Response:
 
 @routes.get("/users")
 async def get_users(request: web.Request) -> web.Response:
-    """Show the user whose id is in the query."""
-    user_id = request.query.get("id")
-    if not user_id:
-        raise ProblemError(400, "malformed", "Say which user: /users?id=…")
-    return await _show(request, user_id)
+    """Show the user whose id, or email address, is in the query."""
+    user_id, email = request.query.get("id"), request.query.get("email")
+    if user_id and email is None:
+        return await _show(request, user_id)
+    if email and user_id is None:
+        return await _show_by_email(request, email)
+    raise ProblemError(400, "malformed", "Say which user: /users?id=… or /users?email=…")
 
 
 @routes.get("/registrations")
@@ -38,12 +43,52 @@ async def get_registrations(request: web.Request) -> web.Response:
     return json(_USERS.dump_json(newest.users))
 
 
+@routes.get("/registrations/{position}")
+async def get_registration(request: web.Request) -> web.Response:
+    """Tell what became of the write at a position."""
+    position = Position.parse(request.match_info["position"])
+    seconds = max(wait_seconds(request), waits_in_query(request))
+    told = await services(request).lookups.outcome(
+        position, seconds, forwarded=_is_forwarded(request)
+    )
+    if told is None:
+        raise ProblemError(404, "unknown-position", "No write is known at this position.")
+    moved_to = None if told.moved_to is None else told.moved_to.token()
+    return json(orjson.dumps(outcome_members(position.token(), told.outcome, moved_to)))
+
+
+@routes.get("/email-holders/{key:.+}")
+async def get_email_holder(request: web.Request) -> web.Response:
+    """Tell another worker who holds the address with a key."""
+    if not _is_forwarded(request):
+        raise ProblemError(404, "not-found", "Not Found")
+    user_id = await services(request).lookups.holder(
+        rest_of_path(request, "/email-holders/"),
+        caught_up=request.query.get("caught_up") == "1",
+        forwarded=True,
+    )
+    return json(orjson.dumps({"id": user_id}))
+
+
 async def _show(request: web.Request, user_id: str) -> web.Response:
-    user = await services(request).lookups.find(user_id, forwarded=_is_forwarded(request))
     if wants_page(request):
-        return pages.show_user(request, user_id, user)
+        return await pages.show_user(request, user_id)
+    user = await services(request).lookups.find(
+        user_id, after=after(request), forwarded=_is_forwarded(request)
+    )
     if user is None:
         raise ProblemError(404, "unknown-user", "No user is registered under this id.")
+    return json(user.encode())
+
+
+async def _show_by_email(request: web.Request, email: str) -> web.Response:
+    if not is_email(email):
+        raise ProblemError(400, "malformed", "What follows email= is no email address.")
+    user = await services(request).lookups.find_by_email(email, after=after(request))
+    if wants_page(request):
+        return pages.show_found(request, user)
+    if user is None:
+        raise ProblemError(404, "unknown-user", "No user has this email address.")
     return json(user.encode())
 
 

@@ -1,14 +1,15 @@
 """Pages: the same lookups and writes, for people; they work without scripts."""
 
 from collections.abc import Mapping
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from app.outcomes import Outcome
 from app.positions import Position
-from app.records import User, field_errors, registrations
-from app.web import rendering
+from app.records import User, field_errors, is_email, registrations
+from app.web import preferences, rendering
 from app.web.negotiation import page
 from app.web.problems import ProblemError
 from app.web.rendering import UserCard
@@ -19,9 +20,20 @@ routes = web.RouteTableDef()
 
 _FIELDS = ("id", "name", "email")
 
-_SUPERSEDED = (
-    "This id was registered before your request: what you see is the registration that stands."
-)
+#: How long a page waits for a write before it says that it waits, and how often it asks again.
+PAGE_WAIT_SECONDS = 1.0
+MAX_TRIES = 60
+
+#: What a page says first after a write that came to less than its writer may think.
+_BANNERS: Mapping[Outcome, str] = {
+    Outcome.ID_TAKEN: (
+        "This id was registered before your request: what you see is the registration that stands."
+    ),
+    Outcome.EMAIL_TAKEN: (
+        "This email address belongs to another user, so your request was rejected."
+    ),
+    Outcome.UNKNOWN_ID: "There was nobody to change under this id.",
+}
 
 
 @routes.get("/")
@@ -48,26 +60,39 @@ async def submit_form(request: web.Request) -> web.Response:
         registration = registrations.validate_python(values)
     except ValidationError as error:
         return page(rendering.register(values, _by_field(error), None), 422)
-    position = await services(request).register(registration)
-    raise web.HTTPSeeOther(_after(registration["id"], position.token()))
+    position = await services(request).write(registration["id"], registration)
+    raise web.HTTPSeeOther(_after(registration["id"], position))
 
 
-def show_user(request: web.Request, user_id: str, user: User | None) -> web.Response:
-    """Show a user, or that it is being registered (``?after=`` its position), or that it is not.
+async def show_user(request: web.Request, user_id: str) -> web.Response:
+    """Show a user; after a write (``?after=``), what became of it."""
+    lookups = services(request).lookups
+    position = preferences.after(request)
+    told = None if position is None else await lookups.settled(position, PAGE_WAIT_SECONDS)
+    user = await lookups.find(user_id)
+    if user is None and position is None and is_email(user_id):
+        user = await lookups.find_by_email(user_id)
+    if position is not None and told is not None and not told.outcome.is_terminal:
+        return _waiting(request, user_id, position)
+    banner = None if told is None else _BANNERS.get(told.outcome)
+    if user is None:
+        return page(rendering.not_found(user_id, banner), 404 if banner is None else 409)
+    return page(rendering.user(card(user), banner, _base_url(request)))
 
-    The first registration of an id stands, so a user at another position than ``after`` means
-    that this registration did not count.
-    """
-    after = request.query.get("after")
-    if after is not None:
-        Position.parse(after)  # raises: nothing is waited for that cannot come
-    if user is not None:
-        superseded = after is not None and after != user.position
-        banner = _SUPERSEDED if superseded else None
-        return page(rendering.user(card(user), banner, _base_url(request)))
-    if after is not None:
-        return page(rendering.accepted(user_id, after, _after(user_id, after)), 202)
-    return page(rendering.not_found(user_id), 404)
+
+def _waiting(request: web.Request, user_id: str, position: Position) -> web.Response:
+    """Show that a write is not settled yet; the page asks again, but not for ever."""
+    tries = int(tried) if (tried := request.query.get("tries", "0")).isdecimal() else 0
+    again = f"{_after(user_id, position)}&tries={min(tries, MAX_TRIES) + 1}"
+    refreshes = tries < MAX_TRIES
+    return page(rendering.accepted(user_id, position.token(), again, refreshes), 202)
+
+
+def show_found(request: web.Request, user: User | None) -> web.Response:
+    """Show the user who was found by something that does not belong on the page."""
+    if user is None:
+        return page(rendering.not_found(None, None), 404)
+    return page(rendering.user(card(user), None, _base_url(request)))
 
 
 def card(user: User) -> UserCard:
@@ -89,9 +114,9 @@ def _base_url(request: web.Request) -> str:
     return f"{request.scheme}://{request.host}"
 
 
-def _after(user_id: str, position: str) -> str:
+def _after(user_id: str, position: Position) -> str:
     url = user_url(user_id)
-    return f"{url}{'&' if '?' in url else '?'}after={quote(position, safe='')}"
+    return f"{url}{'&' if '?' in url else '?'}after={position.token()}"
 
 
 def _by_field(error: ValidationError) -> Mapping[str, str]:

@@ -31,6 +31,28 @@ class UserCard:
 
 
 @dataclass(frozen=True, slots=True)
+class CauseRow:
+    """A cause of dead letters, how many it has, and when the oldest and the newest came."""
+
+    cause: str
+    count: int
+    oldest: datetime
+    newest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LetterRow:
+    """A dead letter as its page shows it: nothing of what stands in it."""
+
+    position: str
+    topic: str
+    cause: str
+    detail: str
+    time: datetime
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Field:
     """A field of the form, and what the browser should know of it."""
 
@@ -121,14 +143,21 @@ def user(user: UserCard, banner: str | None, base_url: str = DEFAULT_BASE_URL) -
     return _page("user.html", user=user, banner=banner, command=command)
 
 
-def accepted(id: str, position: str, refresh_url: str) -> str:
-    """Return the page that waits for a registration to be applied: it leads to the user's page."""
-    return _page("accepted.html", id=id, position=position, refresh_url=refresh_url)
+def accepted(id: str, position: str, refresh_url: str, refreshes: bool = True) -> str:
+    """Return the page that waits for a write to be settled: it leads to the user's page."""
+    return _page(
+        "accepted.html", id=id, position=position, refresh_url=refresh_url, refreshes=refreshes
+    )
 
 
-def not_found(id: str) -> str:
-    """Return the page that says that nobody is registered under an id."""
-    return _page("not_found.html", id=id)
+def not_found(id: str | None, banner: str | None = None) -> str:
+    """Return the page that says that nobody is registered under an id, and perhaps why."""
+    return _page("not_found.html", id=id, banner=banner)
+
+
+def dead_letters(causes: Sequence[CauseRow], letters: Sequence[LetterRow], truncated: bool) -> str:
+    """Return the page of what could not be applied: how much of each cause, and the newest."""
+    return _page("dead_letters.html", causes=causes, letters=letters, truncated=truncated)
 
 
 def problem(status: int, title: str, detail: str) -> str:

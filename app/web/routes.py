@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from app.settings import Settings
-from app.web import health, lookups, pages, trpc, writes
+from app.web import dead_letters, health, lookups, pages, trpc, writes
 from app.web.problems import answer_errors
 from app.web.services import SERVICES, Services
 
@@ -25,6 +25,6 @@ def application_options(settings: Settings) -> dict[str, Any]:
 def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
-    for module in (health, pages, writes, lookups, trpc):
+    for module in (health, pages, writes, lookups, dead_letters, trpc):
         web_app.add_routes(module.routes)
     web_app.router.add_static("/static/", _STATIC)

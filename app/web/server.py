@@ -9,13 +9,17 @@ import faust
 from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
-from app.lookups import Lookups
+from app.dead_letters.recent import RecentDeadLetters
+from app.lookups import Lookups, Tables
 from app.main import producer, registry_topics
+from app.routing import Routing
 from app.settings import settings
 from app.web.routes import application_options, install
 from app.web.services import Services
+from tables.emails import EMAILS, emails
+from tables.outcomes import record_outcomes
 from tables.recent import recent_registrations
-from tables.users import users
+from tables.users import USERS, users
 
 
 class RegistryWeb(faust_aiohttp.Web):
@@ -35,8 +39,15 @@ class RegistryWeb(faust_aiohttp.Web):
         """Add the routes, before the server listens."""
         super().init_server()
         written = registry_topics.user_registrations
+        wanted = settings()
+        registry = cast(faust.App, self.app)
         lookups = Lookups(
-            cast(faust.App, self.app), users, recent_registrations, written.partitions
+            Tables(users, emails, record_outcomes, recent_registrations),
+            Routing(registry, USERS, registry_topics.users_changelog),
+            Routing(registry, EMAILS, registry_topics.emails_changelog),
+            wanted.email_keys,
+            wanted.max_wait_seconds,
         )
-        given = Services(settings(), written, producer, lookups)
+        dead_letters = RecentDeadLetters(wanted.kafka_brokers, registry_topics.dead_letter)
+        given = Services(wanted, written, producer, lookups, dead_letters)
         install(self.web_app, given)

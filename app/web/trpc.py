@@ -8,25 +8,32 @@ import asyncio
 import json as stdlib_json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import orjson
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from app.records import FieldError, Registration, field_errors, registrations
+from app.positions import Position
+from app.records import Email, FieldError, User, UserId, field_errors, registrations
+from app.web.preferences import after, wait_seconds
 from app.web.problems import ProblemError, from_error
 from app.web.services import Services, services
 from app.web.urls import rest_of_path
+from app.web.writes import rejected
 
 routes = web.RouteTableDef()
 
 Kind = Literal["query", "mutation"]
 
+T = TypeVar("T")
+
 #: tRPC's name and JSON-RPC number of an error, by the HTTP status that it stands for.
 _CODES: Mapping[int, tuple[str, int]] = {
     400: ("BAD_REQUEST", -32600),
     404: ("NOT_FOUND", -32004),
+    409: ("CONFLICT", -32009),
     405: ("METHOD_NOT_SUPPORTED", -32005),
     413: ("PAYLOAD_TOO_LARGE", -32013),
     415: ("UNSUPPORTED_MEDIA_TYPE", -32015),
@@ -50,28 +57,77 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What a procedure works with: its input, and what the request's headers ask for."""
+
+    given: Services
+    input: Any
+    wait_seconds: float
+    after: Position | None
+
+
+@dataclass(frozen=True, slots=True)
 class Procedure:
     """A procedure: whether it reads or writes, whether it takes input, and what it does."""
 
     kind: Kind
-    resolve: Callable[[Services, Any], Awaitable[object]]
+    resolve: Callable[[Call], Awaitable[object]]
     takes_input: bool = True
 
 
-async def hello(_: Services, __: Any) -> object:
+class _ById(TypedDict):
+    id: UserId
+
+
+class _ByEmail(TypedDict):
+    email: Email
+
+
+_by_id = TypeAdapter(_ById)
+_by_email = TypeAdapter(_ByEmail)
+
+
+async def hello(_: Call) -> object:
     """Say hello."""
     return "Hello tRPC!"
 
 
-async def register_user(given: Services, call_input: Any) -> object:
-    """Register a user: the answer comes after the broker's acknowledgement."""
-    registration = _validate(call_input)
-    position = await given.register(registration)
-    return {"status": "success", "id": registration["id"], "position": position.token()}
+async def register_user(call: Call) -> object:
+    """Register a user: the answer comes after the broker's acknowledgement.
+
+    With ``Prefer: wait=`` it comes once the registration is settled, and says so.
+    """
+    registration = _validate(registrations, call.input)
+    position = await call.given.write(registration["id"], registration)
+    told = await call.given.wait(position, call.wait_seconds)
+    if told.outcome.reason is not None:
+        raise rejected(told.outcome)
+    answer = {"status": "success", "id": registration["id"], "position": position.token()}
+    return answer | ({"outcome": told.outcome.word} if call.wait_seconds else {})
+
+
+async def user_by_id(call: Call) -> object:
+    """Return the user under an id."""
+    wanted = _validate(_by_id, call.input)
+    return _found(await call.given.lookups.find(wanted["id"], after=call.after))
+
+
+async def user_by_email(call: Call) -> object:
+    """Return the user who holds an address."""
+    wanted = _validate(_by_email, call.input)
+    return _found(await call.given.lookups.find_by_email(wanted["email"], after=call.after))
+
+
+def _found(user: User | None) -> object:
+    if user is None:
+        raise ProblemError(404, "unknown-user", "No such user is registered.")
+    return user.model_dump(mode="json")
 
 
 PROCEDURES: Mapping[str, Procedure] = {
     "hello": Procedure("query", hello, takes_input=False),
+    "userById": Procedure("query", user_by_id),
+    "userByEmail": Procedure("query", user_by_email),
     "registerUser": Procedure("mutation", register_user),
 }
 
@@ -151,7 +207,8 @@ async def _answer(request: web.Request, inputs: _Inputs, index: int, path: str) 
     try:
         procedure = _procedure(path, request.method)
         call_input = await inputs.of(index) if procedure.takes_input else None
-        data = await procedure.resolve(services(request), call_input)
+        call = Call(services(request), call_input, wait_seconds(request), after(request))
+        data = await procedure.resolve(call)
     except Exception as error:
         return _failed(from_error(error), path)
     return Answer(200, {"result": {"data": data}})
@@ -172,11 +229,11 @@ def _procedure(path: str, method: str) -> Procedure:
     return procedure
 
 
-def _validate(call_input: Any) -> Registration:
+def _validate(wanted: TypeAdapter[T], call_input: Any) -> T:
     if call_input is _UNDEFINED:
         raise ProblemError(400, "invalid", _issues([_REQUIRED]))
     try:
-        return registrations.validate_python(call_input)
+        return wanted.validate_python(call_input)
     except ValidationError as error:
         raise ProblemError(400, "invalid", _issues(field_errors(error))) from None
 

@@ -5,6 +5,7 @@ from urllib.parse import quote, unquote
 
 from aiohttp import web
 
+from app.positions import Position
 from app.web.problems import ProblemError
 
 _MALFORMED_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -20,6 +21,11 @@ def user_url(user_id: str) -> str:
     if user_id in {".", ".."}:
         return f"/users?id={quoted}"
     return f"/users/{quoted}"
+
+
+def registration_url(position: Position) -> str:
+    """Return the address of what became of a write."""
+    return f"/registrations/{position.token()}"
 
 
 def rest_of_path(request: web.Request, prefix: str) -> str:

@@ -4,76 +4,183 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
-import requests
+import orjson
 
+from app.settings import Settings
 from tests import kafka
+from tests.chaos.answers import Answer, Answers, agrees
 from tests.chaos.cluster import Cluster
+from tests.chaos.model import Model, Record, User
 from tests.chaos.report import Report
 from tests.chaos.topics import (
+    Outcomes,
+    Sources,
     Table,
-    Written,
     read_dead_letters,
-    read_registrations,
+    read_outcomes,
     read_table,
     reading,
 )
-from tests.worker import wait_until
+from tests.chaos.writes import Write, spelled, user_id
 
 #: Once the last record is applied, the group must have committed it within this time.
 LAG_WITHIN_SECONDS = 5.0
 APPLIED_WITHIN_SECONDS = 60.0
-ANSWERS_WITHIN_SECONDS = 15.0
-#: What leaves no doubt; all else means that nobody can tell now.
-TELLING = (200, 404)
-ASKED_AT_ONCE = 8
 SHOWN = 5
 
-#: The status of an answer (0: none), and the user that it shows.
-Answer = tuple[int, Mapping[str, Any]]
+#: By topic and partition: how many records are not applied yet, as the group's offsets say.
+Lag = dict[str, dict[int, int]]
+
+
+@dataclass
+class Log:
+    """What the topics hold, and what the model makes of it."""
+
+    outcomes: Outcomes
+    sources: Sources
+    model: Model = field(default_factory=Model)
+    #: Positions of records that can be read and stand where they belong.
+    positions: set[str] = field(default_factory=set)
+    #: Acknowledged positions that hold what was sent, and those that hold anything else.
+    written: set[str] = field(default_factory=set)
+    strange: list[Record] = field(default_factory=list)
 
 
 class Checks:
     """Looks at a cluster at rest, of which all workers run."""
 
-    def __init__(self, cluster: Cluster, report: Report, expected: set[str], deadline: float):
+    def __init__(
+        self,
+        cluster: Cluster,
+        report: Report,
+        acknowledged: Mapping[str, Write],
+        strays: Sequence[str],
+        deadline: float,
+    ) -> None:
         self._cluster = cluster
+        self._registry = cluster.registry
         self._report = report
-        self._expected = expected
+        self._acknowledged = acknowledged
+        self._strays = strays
         self._deadline = deadline
+        self._answers = Answers(cluster.urls)
+
+    # -- at rest
 
     def settle(self) -> None:
-        """Wait until every expected id has a row; then the lag must soon be none."""
-        table = Table()
+        """Wait until every write is told its outcome; then the lag must soon be none."""
+        outcomes = Outcomes()
 
-        with reading(self._cluster.brokers, self._cluster.users_changelog) as reader:
+        with reading(self._registry.brokers, self._registry.outcomes) as reader:
 
-            def all_applied() -> bool:
-                table.apply(reader.some())
-                return len(table.rows) >= len(self._expected) and not table.missing(self._expected)
+            def all_told() -> bool:
+                outcomes.apply(reader.some())
+                return (
+                    len(outcomes.told) >= len(self._acknowledged)
+                    and self._acknowledged.keys() <= outcomes.told.keys()
+                    and outcomes.ids.issuperset(self._strays)
+                )
 
-            with suppress(AssertionError):  # what is missing is told by `rows`
-                self._cluster.wait(all_applied, APPLIED_WITHIN_SECONDS, "all is applied")
+            with suppress(AssertionError):  # what is missing is told by `outcomes`
+                self._cluster.wait(all_told, APPLIED_WITHIN_SECONDS, "all is settled")
         self.no_lag()
 
     def no_lag(self) -> None:
         """The group has committed the end of every partition, or does so soon."""
         with suppress(AssertionError):
-            self._cluster.wait(lambda: not any(self._lag().values()), LAG_WITHIN_SECONDS, "no lag")
-        lag = self._lag()
+            self._cluster.wait(self._is_at_rest, LAG_WITHIN_SECONDS, "no lag")
+        lag = self._lag(self._ends())
         self._report.lag.append(lag)
-        if any(lag.values()):
-            self._wrong(f"lag after {LAG_WITHIN_SECONDS:.0f} s, by partition: {lag}")
+        for topic, by_partition in lag.items():
+            if any(by_partition.values()):
+                after = f"after {LAG_WITHIN_SECONDS:.0f} s, by partition"
+                self._wrong(f"lag in {topic} {after}: {by_partition}")
 
-    def topics(self, written: Written) -> None:
+    def _is_at_rest(self) -> bool:
+        """Return whether all is applied, and no topic grew while that was asked."""
+        ends = self._ends()
+        applied = not any(any(lag.values()) for lag in self._lag(ends).values())
+        return applied and self._ends() == ends
+
+    def _ends(self) -> Lag:
+        brokers = self._registry.brokers
+        return {topic: kafka.end_offsets(brokers, topic) for topic in self._registry.sources}
+
+    def _lag(self, ends: Lag) -> Lag:
+        registry = self._registry
+        lag: Lag = {}
+        for topic, by_partition in ends.items():
+            committed = kafka.committed(registry.brokers, registry.app_id, topic)
+            name = topic.removeprefix(f"{registry.app_id}.").removeprefix(f"{registry.app_id}-")
+            lag[name] = {n: end - committed.get(n, 0) for n, end in by_partition.items()}
+        return lag
+
+    # -- topics
+
+    def read(self) -> Log:
+        """Return what the topics hold, once it is checked against the acknowledgements."""
+        registry = self._registry
+        partitions = len(kafka.end_offsets(registry.brokers, registry.registrations))
+        log = Log(read_outcomes(registry.brokers, registry.outcomes), Sources(partitions))
+        with reading(registry.brokers, registry.registrations) as reader:
+            for record in log.sources.at_home(reader.to_the_end()):
+                self._take(log, record)
+        return log
+
+    def _take(self, log: Log, record: Record) -> None:
+        log.positions.add(record.position)
+        if told := log.outcomes.told.get(record.position):
+            log.model.take(record, told.outcome)
+        sent = self._acknowledged.get(record.position)
+        if sent is None:
+            return
+        log.written.add(record.position)
+        seed = self._report.seed
+        if (record.id, record.wish) != (user_id(seed, sent.number), sent.wish(seed)):
+            log.strange.append(record)
+
+    def log(self, log: Log) -> None:
+        """What is acknowledged is there, and every record has one outcome that is possible."""
+        self._report.outcomes = dict(log.model.counts)
+        self._report.contended_addresses = len(log.model.contended)
+        if lost := self._acknowledged.keys() - log.written:
+            self._wrong(f"{len(lost)} acknowledged writes are not in the topic: {_some(lost)}")
+        if log.strange:
+            self._wrong(f"{len(log.strange)} records are not as sent: {_some(log.strange)}")
+        self._outcomes(log)
+        for what in log.model.wrong():
+            self._wrong(what)
+
+    def _outcomes(self, log: Log) -> None:
+        told = log.outcomes
+        expected = log.positions | log.sources.misplaced
+        if untold := expected - told.told.keys():
+            self._wrong(f"{len(untold)} records without an outcome: {_some(untold)}")
+        if invented := told.told.keys() - expected:
+            self._wrong(f"{len(invented)} outcomes of no record: {_some(invented)}")
+        if told.repeated:
+            self._wrong(f"{len(told.repeated)} records with two outcomes: {_some(told.repeated)}")
+        if other := {
+            position
+            for position, write in self._acknowledged.items()
+            if position in told.told
+            and told.told[position].id != user_id(self._report.seed, write.number)
+        }:
+            self._wrong(f"{len(other)} outcomes under another id: {_some(other)}")
+
+    def strays(self, sources: Sources) -> None:
         """What came of records that stood in no good place, or that nobody can read."""
-        letters = read_dead_letters(self._cluster.brokers, self._cluster.registry.dead_letters)
-        self._once("dead letter", written.unreadable, letters)
-        self._once("move", written.misplaced, written.moved)
+        registry = self._registry
+        letters = read_dead_letters(registry.brokers, registry.dead_letters)
+        wanted = {f"{registry.registrations}/{position}" for position in sources.unreadable}
+        self._once("dead letter", wanted, letters)
+        self._once("move", sources.misplaced, sources.moved)
 
     def _once(self, what: str, wanted: set[str], found: Counter[str]) -> None:
         if missing := wanted - found.keys():
@@ -83,58 +190,81 @@ class Checks:
         if strange := found.keys() - wanted:
             self._wrong(f"a {what} of {len(strange)} records without need: {_some(strange)}")
 
-    def rows(self, table: Table, written: Written) -> None:
-        """Every acknowledged id has a row, and no id that nobody sent."""
-        self._report.rows = len(table.rows)
-        if lost := self._expected - written.first.keys():
-            self._wrong(f"{len(lost)} acknowledged ids are not in the topic: {_some(lost)}")
-        if missing := table.missing(self._expected) - lost:
-            self._wrong(f"{len(missing)} acknowledged ids have no row: {_some(missing)}")
-        known = {user_id.encode() for user_id in written.first}
-        if invented := table.rows.keys() - known:
-            self._wrong(f"{len(invented)} rows for ids that nobody sent: {_some(invented)}")
+    # -- tables
 
-    def sample(self, size: int, first_choice: Iterable[str], seed: int) -> list[str]:
-        """Return ids to be looked up: half of them of the first choice, the others by chance."""
-        chance = random.Random(seed)
-        chosen = sorted(set(first_choice) & self._expected)
-        half = chance.sample(chosen, min(len(chosen), size // 2))
-        others = sorted(self._expected - set(half))
-        return half + chance.sample(others, min(len(others), size - len(half)))
+    def tables(self) -> tuple[Table, Table]:
+        """Return the tables of users and of emails, as their changelogs hold them."""
+        registry = self._registry
+        return (
+            read_table(registry.brokers, registry.users_changelog),
+            read_table(registry.brokers, registry.emails_changelog),
+        )
 
-    def answers(self, ids: list[str], written: Written) -> dict[str, Answer]:
-        """Return what lookups answer; it must be what stands first in the topic."""
-        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            shares = [ids[start::ASKED_AT_ONCE] for start in range(ASKED_AT_ONCE)]
-            found = {i: answer for share in pool.map(self._look_up, shares) for i, answer in share}
-        if missing := {i for i, (status, _) in found.items() if status == 404}:
-            self._wrong(f"{len(missing)} of {len(ids)} lookups find nobody: {_some(missing)}")
-        if untold := {i: status for i, (status, _) in found.items() if status not in TELLING}:
-            self._wrong(f"{len(untold)} of {len(ids)} lookups are not answered: {_some(untold)}")
-        if other := {i for i, (_, user) in found.items() if _differs(user, written.first.get(i))}:
-            self._wrong(f"{len(other)} users are not as first registered: {_some(other)}")
+    def rows(self, users: Table, emails: Table, model: Model) -> None:
+        """The tables have the model's users, each with its address, and no row beside them."""
+        self._report.rows = {"users": len(users.rows), "emails": len(emails.rows)}
+        shown = {key.decode(): _shown(row) for key, row in users.rows.items()}
+        wanted = {user_id: _row(user_id, user) for user_id, user in model.users.items()}
+        self._equal("users", shown, wanted)
+        secret = Settings(kafka_brokers=self._registry.brokers).email_keys
+        held = {key.decode(): orjson.loads(row) for key, row in emails.rows.items()}
+        holders = {
+            secret.key(user.email).decode(): {"id": user_id, "attempt": user.attempt}
+            for user_id, user in model.users.items()
+        }
+        self._equal("emails", held, holders)
+
+    def _equal(self, table: str, rows: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+        if missing := wanted.keys() - rows.keys():
+            self._wrong(f"{len(missing)} rows are not in {table}: {_some(missing)}")
+        if strange := rows.keys() - wanted.keys():
+            found = [(key, rows[key]) for key in sorted(strange)[:SHOWN]]
+            self._wrong(f"{len(strange)} rows should not be in {table}: {_some(found)}")
+        if other := {key for key in rows.keys() & wanted.keys() if rows[key] != wanted[key]}:
+            pairs = [(rows[key], wanted[key]) for key in sorted(other)[:SHOWN]]
+            self._wrong(f"{len(other)} rows of {table} are (and should be): {_some(pairs)}")
+
+    # -- lookups
+
+    def questions(self, log: Log, size: int) -> dict[str, Answer]:
+        """Return paths to be asked for, and the answers that the model has for them.
+
+        Half of the users are such as something happened to, the others any.
+        """
+        chance = random.Random(self._report.seed)
+        model, seed = log.model, self._report.seed
+        told = log.outcomes.told
+        mine = told.keys() & self._acknowledged.keys()
+        eventful = {told[p].id for p in mine if told[p].outcome != "registered"}
+        half = _sample(chance, eventful | set(self._strays), size // 2)
+        known = {user_id(seed, write.number) for write in self._acknowledged.values()}
+        ids = [*half, *_sample(chance, known - set(half), size - len(half))]
+        addresses = _sample(chance, model.contended, size // 4)
+        positions = _sample(chance, mine, size // 4)
+        holders = model.holders()
+        return {
+            **{f"/users/{i}": _found(i, model.users.get(i)) for i in ids},
+            **{
+                f"/users?email={quote(spelled(address, which))}": _holder(holders.get(address))
+                for which, address in enumerate(addresses)
+            },
+            **{f"/registrations/{p}": (200, told[p].members) for p in positions},
+        }
+
+    def answers(self, questions: Mapping[str, Answer]) -> Mapping[str, Answer]:
+        """Return what lookups answer; it must be what the model says."""
+        found = self._answers.to(questions)
+        if untold := {path: status for path, (status, _) in found.items() if not status}:
+            self._wrong(f"{len(untold)} of {len(found)} lookups are not answered: {_some(untold)}")
+        if other := [
+            (path, found[path], wanted)
+            for path, wanted in questions.items()
+            if found[path][0] and not agrees(found[path], wanted)
+        ]:
+            self._wrong(f"{len(other)} answers are (and should be): {_some(other)}")
         return found
 
-    def _look_up(self, ids: list[str]) -> list[tuple[str, Answer]]:
-        """Return what workers answer, each id asked of one; together they have so much time."""
-        until = time.monotonic() + ANSWERS_WITHIN_SECONDS
-        with requests.Session() as http:
-            return [(user_id, self._find(http, user_id, until)) for user_id in ids]
-
-    def _find(self, http: requests.Session, user_id: str, until: float) -> Answer:
-        """Return what a worker answers, as soon as it can tell."""
-        url = random.Random(user_id).choice(self._cluster.urls)
-        last: Answer = (0, {})
-
-        def told() -> bool:
-            nonlocal last
-            with suppress(requests.RequestException):
-                answer = http.get(f"{url}/users", params={"id": user_id}, timeout=5)
-                last = (answer.status_code, answer.json() if answer.status_code == 200 else {})
-            return last[0] in TELLING or time.monotonic() >= until
-
-        wait_until(told, ANSWERS_WITHIN_SECONDS + 10, f"an answer about {user_id}")
-        return last
+    # -- all of it
 
     def same(self, what: str, before: object, after: object) -> None:
         """Nothing has changed."""
@@ -153,28 +283,44 @@ class Checks:
         if status:
             self._wrong(f"verify ended with status {status}: {said.strip()[-2000:]}")
 
-    def read(self) -> tuple[Table, Written]:
-        """Return what the changelog and the topic of registrations hold now."""
-        registry = self._cluster.registry
-        brokers = self._cluster.brokers
-        partitions = len(kafka.end_offsets(brokers, registry.registrations))
-        return (
-            read_table(brokers, self._cluster.users_changelog),
-            read_registrations(brokers, registry.registrations, partitions),
-        )
-
-    def _lag(self) -> dict[int, int]:
-        registry = self._cluster.registry
-        committed = kafka.committed(registry.brokers, registry.app_id, registry.registrations)
-        ends = kafka.end_offsets(registry.brokers, registry.registrations)
-        return {number: end - committed.get(number, 0) for number, end in ends.items()}
-
     def _wrong(self, what: str) -> None:
         self._report.wrong.append(what)
 
 
-def _differs(user: Mapping[str, Any], first: Mapping[str, str] | None) -> bool:
-    return bool(user) and any(user[name] != value for name, value in (first or {}).items())
+def _shown(stored: bytes) -> dict[str, Any]:
+    """Return what of a row the model knows, and whatever waits in it."""
+    row = orjson.loads(stored)
+    row["attempt"] = row.get("attempt", row["position"])
+    names = ("id", "name", "email", "status", "position", "attempt", "open", "queue")
+    return {name: row[name] for name in names if name in row}
+
+
+def _row(user_id: str, user: User) -> dict[str, str]:
+    """Return the row that a user of the model has."""
+    return {
+        "id": user_id,
+        "name": user.name,
+        "email": user.email,
+        "status": "registered",
+        "position": user.position,
+        "attempt": user.attempt,
+    }
+
+
+def _found(user_id: str, user: User | None) -> Answer:
+    if user is None:
+        return 404, {}
+    row = _row(user_id, user)
+    del row["attempt"]
+    return 200, row
+
+
+def _holder(user_id: str | None) -> Answer:
+    return (404, {}) if user_id is None else (200, {"id": user_id})
+
+
+def _sample(chance: random.Random, these: Set[str], size: int) -> list[str]:
+    return chance.sample(sorted(these), min(len(these), size))
 
 
 def _some(these: Iterable[object]) -> str:

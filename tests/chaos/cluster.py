@@ -1,4 +1,4 @@
-"""The broker and the workers under test, and what can be done to them."""
+"""The workers and the broker under test, and what can be done to them."""
 
 import os
 import shutil
@@ -91,22 +91,18 @@ class Member(Worker):
         return lines[-1][:300] if lines else ""
 
 
-class Cluster:
-    """One broker and the workers of one registry; as a context manager they run in the block."""
+class Crew:
+    """The workers of one registry; as a context manager they run in the block."""
 
-    def __init__(
-        self, folder: Path, workers: int, settings: Mapping[str, str], deadline: float
-    ) -> None:
+    def __init__(self, registry: Registry, workers: int, deadline: float) -> None:
         self._deadline = deadline
-        self.broker = Broker(folder / "broker", port=free_port())
-        self.registry = Registry(self.broker.address, folder, settings=settings)
-        self.members = {n: Member(self.registry, n) for n in range(1, workers + 1)}
+        self.registry = registry
+        self.members = {n: Member(registry, n) for n in range(1, workers + 1)}
         self.endings: list[Ending] = []
         self.stop_statuses: list[int] = []
 
     def __enter__(self) -> Self:
         try:
-            self.broker.start()
             self.start_all()
         except BaseException:
             self.__exit__()
@@ -116,23 +112,11 @@ class Cluster:
     def __exit__(self, *_exc: object) -> None:
         for member in self.members.values():
             member.end(signal.SIGKILL)
-        self.broker.kill()
-        self.broker.stop()
-
-    @property
-    def brokers(self) -> str:
-        """The broker's address."""
-        return self.broker.address
 
     @property
     def urls(self) -> list[str]:
         """Where the workers are to be found, whether they run or not."""
         return [member.url for member in self.members.values()]
-
-    @property
-    def users_changelog(self) -> str:
-        """The name of the changelog of the table ``users``."""
-        return f"{self.registry.app_id}.{self.registry.app_id}-users-changelog"
 
     def start_all(self) -> None:
         """Start the workers that are down; wait until all are ready."""
@@ -185,14 +169,19 @@ class Cluster:
         """Start a worker, without waiting for it."""
         self.members[number].launch()
 
+    def restart(self, number: int) -> None:
+        """Ask a worker to end, and start it again as soon as it has."""
+        self.stop(number)
+        self.start(number)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a worker at least is meant to run."""
+        return any(member.wanted for member in self.members.values())
+
     def is_ready(self, number: int) -> bool:
         """Return whether a worker is ready."""
         return self.members[number].serves()
-
-    def restart_broker(self) -> None:
-        """End the broker with no warning, and start it again."""
-        self.broker.kill()
-        self.broker.start()
 
     def suspend(self, number: int) -> None:
         """Let a worker stand still until others have its partitions, then go on as if nothing was.
@@ -229,3 +218,32 @@ class Cluster:
             check=False,
         )
         return done.returncode, done.stdout
+
+
+class Cluster(Crew):
+    """Workers, and a broker of their own."""
+
+    def __init__(
+        self, folder: Path, workers: int, settings: Mapping[str, str], deadline: float
+    ) -> None:
+        self.broker = Broker(folder / "broker", port=free_port())
+        registry = Registry(self.broker.address, folder, settings=settings)
+        super().__init__(registry, workers, deadline)
+
+    def __enter__(self) -> Self:
+        try:
+            self.broker.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return super().__enter__()
+
+    def __exit__(self, *_exc: object) -> None:
+        super().__exit__()
+        self.broker.kill()
+        self.broker.stop()
+
+    def restart_broker(self) -> None:
+        """End the broker with no warning, and start it again."""
+        self.broker.kill()
+        self.broker.start()

@@ -1,11 +1,15 @@
 """What a run came to: for people in a few lines, for machines as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import orjson
 
 from tests.chaos.cluster import Ending
+from tests.chaos.writes import UPDATES, Kind
+
+#: Why a record is rejected.
+REASONS = ("email-taken", "id-taken", "unknown-id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +22,14 @@ class Fault:
     seconds: float
     acknowledged: int
     requests_in_flight: int
-    registrations_in_flight: int
+    writes_in_flight: int
 
     def __str__(self) -> str:
         worker = f" {self.worker}" if self.worker else ""
         return (
             f"{self.at_seconds:6.1f} s  {self.kind + worker:<19} took {self.seconds:4.1f} s; "
             f"{self.acknowledged:>7,} acknowledged, {self.requests_in_flight} requests with "
-            f"{self.registrations_in_flight} registrations in flight"
+            f"{self.writes_in_flight} writes in flight"
         )
 
 
@@ -42,8 +46,10 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     acknowledged: int = 0
-    repeats: int = 0
-    conflicts: int = 0
+    #: Acknowledged writes, by what they were for, and those among them that asked for an address
+    #: that others asked for, too.
+    writes: dict[str, int] = field(default_factory=dict)
+    contended: int = 0
     strays: int = 0
     unreadable: int = 0
     requests: int = 0
@@ -52,9 +58,12 @@ class Report:
     longest_without_ack_seconds: float = 0.0
     endings: list[Ending] = field(default_factory=list)
     stop_statuses: list[int] = field(default_factory=list)
-    rows: int = 0
-    #: After the storm, and after the stores were deleted.
-    lag: list[dict[int, int]] = field(default_factory=list)
+    #: What became of all records, and of how many addresses more than one id had a claim.
+    outcomes: dict[str, int] = field(default_factory=dict)
+    contended_addresses: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    #: After the storm, and after the stores were deleted: by topic and partition.
+    lag: list[dict[str, dict[int, int]]] = field(default_factory=list)
     verified: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -66,14 +75,32 @@ class Report:
 
     @property
     def in_flight_at_faults(self) -> int:
-        """Registrations that were under way when a fault happened, over all faults."""
-        return sum(fault.registrations_in_flight for fault in self.faults)
+        """Writes that were under way when a fault happened, over all faults."""
+        return sum(fault.writes_in_flight for fault in self.faults)
+
+    @property
+    def updates(self) -> int:
+        """Acknowledged updates."""
+        return sum(self.writes.get(kind, 0) for kind in UPDATES)
+
+    @property
+    def erasures(self) -> int:
+        """Acknowledged erasures."""
+        return self.writes.get(Kind.ERASURE, 0)
+
+    @property
+    def rejections(self) -> dict[str, int]:
+        """How many records were rejected, by the reason."""
+        return {reason: self.outcomes[reason] for reason in REASONS if reason in self.outcomes}
 
     def encode(self) -> bytes:
         """Return the report as JSON."""
         result = {
             "good": self.good,
             **asdict(self),
+            "updates": self.updates,
+            "erasures": self.erasures,
+            "rejections": self.rejections,
             "in_flight_at_faults": self.in_flight_at_faults,
         }
         if self.good:
@@ -89,14 +116,18 @@ class Report:
         yield f"seed            {self.seed}"
         yield f"faults          {counts}"
         yield f"acknowledged    {self.acknowledged:,} of {self.registrations:,} registrations"
-        yield f"                and {self.repeats:,} repeats, {self.conflicts:,} conflicting ones"
+        yield f"                {_listed(self.writes)}"
+        yield f"updates         {self.updates:,}, erasures {self.erasures:,}"
+        yield f"contended       {self.contended:,} for {self.contended_addresses:,} addresses"
+        yield f"outcomes        {_listed(self.outcomes)}"
         yield f"by a producer   {self.strays:,} registrations, {self.unreadable} unreadable records"
-        yield f"in flight       {self.in_flight_at_faults:,} registrations when faults happened"
+        yield f"in flight       {self.in_flight_at_faults:,} writes when faults happened"
         yield f"sent again      {self.tries_in_vain:,} tries without an acknowledgement"
         yield f"                {_listed(self.failures)}"
         yield f"longest         {self.longest_without_ack_seconds:.1f} s without an acknowledgement"
-        yield f"rows            {self.rows:,}"
-        yield f"lag             {[sum(lag.values()) for lag in self.lag]}"
+        yield f"rows            {_listed(self.rows)}"
+        for lag in self.lag:
+            yield f"lag             {_listed({n: sum(each.values()) for n, each in lag.items()})}"
         yield f"verify          {self.verified or 'not run'}"
         yield f"SIGTERM         exit statuses {self.stop_statuses}"
         yield f"ended alone     {len(self.endings)} workers"
@@ -110,5 +141,5 @@ class Report:
         yield "all promises held" if self.good else f"logs and data: {self.folder}"
 
 
-def _listed(counts: dict[str, int] | dict[str, float]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+def _listed(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -38,18 +38,20 @@ class Storm:
         for index, step in enumerate(self._steps):
             ahead = sum(planned[index:])
             self._load.last_at = time.monotonic() + ahead
+            self._load.limit = 1 - (ahead - planned[index]) / sum(planned)
             share = (1 - ahead / sum(planned)) * LEEWAY
             self._pause(step, share, deadline - ahead)
             self._strays.write()
             self._do(step)
-        self._load.last_at = 0.0
+        self._load.last_at, self._load.limit = 0.0, 1.0
         self._wait_until(lambda: self._load.done, deadline, "the last registrations")
 
     def _pause(self, step: Step, share: float, latest: float) -> None:
         """Let time go by, and the clients come as far as the plan wants them before this fault."""
         earliest = time.monotonic() + step.pause_seconds
         self._wait_until(lambda: time.monotonic() >= earliest, earliest + 1, "calm")
-        self._wait_until(lambda: self._load.share >= share, latest, "waiting for clients")
+        if self._cluster.is_up:
+            self._wait_until(lambda: self._load.share >= share, latest, "waiting for clients")
         if step.kind is Kind.WORKER_SUSPENDED:
             soon = time.monotonic() + READY_WITHIN_SECONDS
             ready = self._cluster.is_ready
@@ -58,7 +60,8 @@ class Storm:
     def _do(self, step: Step) -> None:
         self._hurry(step)
         tally, began = self._load.tally, time.monotonic()
-        now = (len(tally.acknowledged), tally.requests_in_flight, tally.registrations_in_flight)
+        in_flight = self._load.traffic.requests_in_flight
+        now = (len(tally.registered), in_flight, tally.writes_in_flight)
         self._tell(str(step), now[0])
         self._load.hurried = False
         self._actions[step.kind](step)
@@ -94,7 +97,7 @@ class Storm:
         """Wait for a condition, not longer than until the latest time."""
 
         def holds() -> bool:
-            self._tell(what, len(self._load.tally.acknowledged))
+            self._tell(what, len(self._load.tally.registered))
             return condition() or time.monotonic() >= latest
 
         self._cluster.wait(holds, max(latest - time.monotonic(), 0) + 30, what)

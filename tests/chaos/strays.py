@@ -1,4 +1,7 @@
-"""Records that another program writes into the topic: misplaced, without a key, unreadable."""
+"""Records that another program writes into the topic: misplaced, without a key, unreadable.
+
+What is misplaced may be an update or an erasure, too: of a user whom the program registered before.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +18,7 @@ EACH_TIME_KEYLESS = 2
 
 
 class Strays:
-    """Writes records by librdkafka, and remembers the ids that must come of them."""
+    """Writes records by librdkafka, and remembers the ids that it registered."""
 
     def __init__(self, brokers: str, topic: str, partitions: int, seed: int) -> None:
         self.ids: list[str] = []
@@ -35,14 +38,19 @@ class Strays:
         kafka.produce(self._brokers, self._topic, records)
 
     def _records(self) -> Iterator[dict[str, Any]]:
+        changes = (_update, _erasure)
+        for change, user_id in zip(changes, self.ids[-len(changes) :], strict=False):
+            yield self._misplaced(encode_key(user_id), change(user_id))
         for _ in range(EACH_TIME_MISPLACED):
-            key, value = self._new("misplaced")
-            elsewhere = (partition_of(key, self._partitions) + 1) % self._partitions
-            yield {"key": key, "value": value, "partition": elsewhere}
+            yield self._misplaced(*self._new("misplaced"))
         for _ in range(EACH_TIME_KEYLESS):
             yield {"value": self._new("keyless")[1]}
         self.unreadable += 1
         yield {"value": UNREADABLE + str(self.unreadable).encode()}
+
+    def _misplaced(self, key: bytes, value: bytes | None) -> dict[str, Any]:
+        elsewhere = (partition_of(key, self._partitions) + 1) % self._partitions
+        return {"key": key, "value": value, "partition": elsewhere}
 
     def _last_of(self, partition: int) -> dict[str, Any]:
         attempts = (f"chaos-{self._seed}-last-{partition}-{number}" for number in range(10_000))
@@ -62,3 +70,11 @@ class Strays:
 def _value(user_id: str) -> bytes:
     user = {"id": user_id, "name": "Stray", "email": f"{user_id}@example.com"}
     return orjson.dumps(user)
+
+
+def _update(user_id: str) -> bytes:
+    return orjson.dumps({"type": "update", "id": user_id, "name": "Stray Again"})
+
+
+def _erasure(_user_id: str) -> None:
+    return None

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from app.keys import encode_key, partition_of
 from app.positions import Position
 from tests import kafka
+from tests.chaos.model import Record
 from tests.chaos.strays import UNREADABLE
 
 #: Keys of a changelog that begin so are the engine's own: how far it has come, no row.
@@ -88,10 +89,6 @@ class Table:
             else:
                 self.rows[key] = value
 
-    def missing(self, ids: set[str]) -> set[str]:
-        """Return those of the ids that have no row."""
-        return {user_id for user_id in ids if encode_key(user_id) not in self.rows}
-
     def digest(self) -> str:
         """Return what is equal for equal tables only."""
         hashed = hashlib.sha256()
@@ -109,47 +106,78 @@ def read_table(brokers: str, changelog: str) -> Table:
     return table
 
 
-@dataclass
-class Written:
-    """What stands in the topic of registrations."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a record of ``registration-outcomes`` says: the members that a lookup tells, too."""
 
-    #: By id: the first registration in the id's own partition, which is the one that counts.
-    first: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    id: str
+    members: Mapping[str, str]
+
+    @property
+    def outcome(self) -> str:
+        """The outcome in one word; of a rejection it is the reason."""
+        return self.members.get("reason") or self.members["outcome"]
+
+
+@dataclass
+class Outcomes:
+    """What the topic of outcomes says of each position."""
+
+    told: dict[str, Told] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+    #: Positions of which it speaks more than once.
+    repeated: set[str] = field(default_factory=set)
+
+    def apply(self, records: Iterator[Message]) -> None:
+        """Take records in."""
+        for record in records:
+            told = Told(
+                cast(bytes, record.key()).decode(), orjson.loads(cast(bytes, record.value()))
+            )
+            position = told.members["position"]
+            if position in self.told:
+                self.repeated.add(position)
+            self.told[position] = told
+            self.ids.add(told.id)
+
+
+def read_outcomes(brokers: str, topic: str) -> Outcomes:
+    """Return what the topic of outcomes says."""
+    outcomes = Outcomes()
+    with reading(brokers, topic) as reader:
+        outcomes.apply(reader.to_the_end())
+    return outcomes
+
+
+@dataclass
+class Sources:
+    """What stands in the topic of registrations, by where it stands."""
+
+    partitions: int
     #: By position: how often a record was re-sent from there.
     moved: Counter[str] = field(default_factory=Counter)
     misplaced: set[str] = field(default_factory=set)
     unreadable: set[str] = field(default_factory=set)
 
-    def take(self, record: Message, partitions: int) -> None:
-        """Take a record in."""
-        position = Position(*kafka.place(record)).token()
-        value = cast(bytes, record.value())
-        if value.startswith(UNREADABLE):
-            self.unreadable.add(position)
-            return
-        registration = orjson.loads(value)
-        home = partition_of(encode_key(registration["id"]), partitions)
-        if home != record.partition():
-            self.misplaced.add(position)
-            return
-        if came_from := kafka.headers(record).get("moved-from"):
-            self.moved[came_from.decode()] += 1
-        row = {name: registration[name] for name in ("id", "name", "email")}
-        self.first.setdefault(registration["id"], {**row, "position": position})
-
-
-def read_registrations(brokers: str, topic: str, partitions: int) -> Written:
-    """Return what stands in the topic of registrations."""
-    written = Written()
-    with reading(brokers, topic) as reader:
-        for record in reader.to_the_end():
-            written.take(record, partitions)
-    return written
+    def at_home(self, records: Iterator[Message]) -> Iterator[Record]:
+        """Take records in; yield those that can be read and stand in their id's partition."""
+        for message in records:
+            position = Position(*kafka.place(message)).token()
+            value = message.value()
+            if value is not None and value.startswith(UNREADABLE):
+                self.unreadable.add(position)
+                continue
+            wish = None if value is None else orjson.loads(value)
+            user_id = cast(bytes, message.key()).decode() if wish is None else wish["id"]
+            if partition_of(encode_key(user_id), self.partitions) != message.partition():
+                self.misplaced.add(position)
+                continue
+            if came_from := kafka.headers(message).get("moved-from"):
+                self.moved[came_from.decode()] += 1
+            yield Record(position, user_id, wish)
 
 
 def read_dead_letters(brokers: str, topic: str) -> Counter[str]:
-    """Return how often there is a dead letter for a position."""
+    """Return how often there is a dead letter under a key: its source topic and position."""
     with reading(brokers, topic) as reader:
-        return Counter(
-            kafka.headers(letter)["source-position"].decode() for letter in reader.to_the_end()
-        )
+        return Counter(cast(bytes, letter.key()).decode() for letter in reader.to_the_end())

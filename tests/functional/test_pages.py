@@ -6,6 +6,7 @@ import pytest
 from yarl import URL
 
 from app.errors import BrokerUnavailableError
+from app.outcomes import Outcome
 from app.positions import Position
 from app.web.urls import user_url
 from tests.functional.conftest import Client
@@ -65,18 +66,41 @@ async def test_the_form_registers_and_leads_to_the_user(
     assert location.startswith("/users/ada?after=")
     assert [key for _, _, key, _ in producer.sent] == [b"ada"]
     waiting = await page(client, location, status=202)
-    assert f'content="1;url={location}"' in waiting
+    assert f'content="1;url={location}&amp;tries=1"' in waiting
     lookups.add("ada", name="Ada King")
+    lookups.outcome_of_all = Outcome.REGISTERED
     assert "Ada King" in await page(client, location)
 
 
+async def test_a_page_does_not_ask_for_ever(client: Client) -> None:
+    waiting = await page(client, f"/users/ada?after={Position(7, 7).token()}&tries=60", status=202)
+    assert "http-equiv" not in waiting
+    assert "longer than usual" in waiting
+
+
 async def test_who_comes_second_is_told(client: Client, lookups: FakeLookups) -> None:
-    user = lookups.add("ada")
-    assert "the registration that stands" not in await page(
-        client, f"/users/ada?after={user.position}"
-    )
-    other = Position(7, 7).token()
-    assert "the registration that stands" in await page(client, f"/users/ada?after={other}")
+    lookups.add("ada")
+    first, second = Position(7, 6), Position(7, 7)
+    lookups.outcomes = {first: Outcome.REGISTERED, second: Outcome.ID_TAKEN}
+    told = "the registration that stands"
+    assert told not in await page(client, f"/users/ada?after={first.token()}")
+    assert told in await page(client, f"/users/ada?after={second.token()}")
+
+
+async def test_who_wants_a_taken_address_is_told(client: Client, lookups: FakeLookups) -> None:
+    lookups.outcome_of_all = Outcome.EMAIL_TAKEN
+    rejected = await page(client, f"/users/ada?after={Position(7, 7).token()}", status=409)
+    assert "belongs to another user" in rejected
+    assert "Nobody is registered under" in rejected
+
+
+async def test_people_find_a_user_by_email_in_the_same_box(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.add("ada", name="Ada King", email="ada@example.com")
+    assert "Ada King" in await page(client, "/users?id=ada%40example.com")
+    assert "Ada King" in await page(client, "/users?email=ada%40example.com")
+    await page(client, "/users?email=eve%40example.com", status=404)
 
 
 async def test_a_position_that_is_none_is_not_waited_for(client: Client) -> None:

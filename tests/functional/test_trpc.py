@@ -7,8 +7,10 @@ import pytest
 from yarl import URL
 
 from app.errors import BrokerUnavailableError
+from app.outcomes import Outcome
+from app.positions import Position
 from tests.functional.conftest import Client
-from tests.functional.fakes import FakeProducer
+from tests.functional.fakes import FakeLookups, FakeProducer
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 BAD = {"id": "bad", "name": "", "email": "nonsense"}
@@ -46,6 +48,39 @@ async def test_register_user_answers_with_the_position(
     assert (status, data["status"], data["id"]) == (200, "success", "ada")
     assert len(data["position"]) == 20
     assert [key for _, _, key, _ in producer.sent] == [b"ada"]
+
+
+async def test_register_user_can_wait_for_its_outcome(client: Client, lookups: FakeLookups) -> None:
+    lookups.outcome_of_all = Outcome.REGISTERED
+    wait = {"Prefer": "wait=2"}
+    _, body = await ask(client, "POST", "registerUser", json=ADA, headers=wait)
+    assert body["result"]["data"]["outcome"] == "registered"
+    assert lookups.waited == [2.0]
+    lookups.outcome_of_all = Outcome.EMAIL_TAKEN
+    answer = await ask(client, "POST", "registerUser", json=ADA, headers=wait)
+    told = "This email address belongs to another user."
+    assert answer == (409, error("CONFLICT", -32009, 409, told, "registerUser"))
+
+
+@pytest.mark.parametrize(
+    "query", ['userById?input={"id":"ada"}', 'userByEmail?input={"email":"ada@example.com"}']
+)
+async def test_a_user_is_found_after_a_write(
+    client: Client, lookups: FakeLookups, query: str
+) -> None:
+    found = lookups.add("ada")
+    position = Position(1, 2)
+    headers = {"Registry-After": position.token()}
+    status, body = await ask(client, "GET", query, headers=headers)
+    assert (status, body["result"]["data"]) == (200, found.model_dump(mode="json"))
+    assert lookups.asked_after == [position]
+
+
+async def test_a_user_who_is_not_there_is_not_found(client: Client) -> None:
+    status, body = await ask(client, "GET", 'userById?input={"id":"nobody"}')
+    assert (status, body["error"]["data"]["code"]) == (404, "NOT_FOUND")
+    status, body = await ask(client, "GET", "userById")
+    assert (status, body["error"]["data"]["code"]) == (400, "BAD_REQUEST")
 
 
 async def test_a_batch_of_one_is_an_array(client: Client) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from app.errors import BrokerUnavailableError, OutcomeUnknownError, RecordTooLargeError
 from app.keys import partition_of
+from app.outcomes import Outcome
 from tests.functional.conftest import Client
-from tests.functional.fakes import FakeProducer
+from tests.functional.fakes import FakeLookups, FakeProducer
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 
@@ -20,6 +21,8 @@ async def test_a_registration_is_sent_keyed_to_its_partition(
     assert answer.status == 202
     home = partition_of(b"ada", 8)
     assert producer.sent == [("user-registrations", home, b"ada", orjson.dumps(ADA))]
+    position = (await answer.json())["position"]
+    assert answer.headers["Location"] == f"/registrations/{position}"
 
 
 async def test_text_that_was_typed_is_text_that_is_sent(
@@ -98,7 +101,7 @@ async def test_a_write_that_fails_is_told_truly(
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("PUT", "/users", "GET,HEAD,POST"), ("DELETE", "/health/live", "GET,HEAD")],
+    [("PUT", "/users", "DELETE,GET,HEAD,PATCH,POST"), ("DELETE", "/health/live", "GET,HEAD")],
 )
 async def test_a_method_that_is_not_there_is_a_problem(
     client: Client, method: str, path: str, allowed: str
@@ -111,3 +114,106 @@ async def test_a_method_that_is_not_there_is_a_problem(
 async def test_an_unknown_path_is_a_problem(client: Client) -> None:
     answer = await client.get("/nothing/here")
     assert (answer.status, answer.content_type) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/merge-patch+json"])
+async def test_an_update_is_sent_keyed_to_its_partition(
+    client: Client, producer: FakeProducer, content_type: str
+) -> None:
+    answer = await client.patch(
+        "/users/ada", data=b'{"name":"Ada King"}', headers={"Content-Type": content_type}
+    )
+    assert answer.status == 202
+    update = {"type": "update", "id": "ada", "name": "Ada King"}
+    home = partition_of(b"ada", 8)
+    assert producer.sent == [("user-registrations", home, b"ada", orjson.dumps(update))]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 422),
+        (b"{}", 422),
+        (b'{"name":null}', 422),
+        (b'{"email":"nonsense"}', 422),
+        (b'{"id":"eve","name":"Eve"}', 422),
+    ],
+)
+async def test_a_bad_update_is_a_problem(
+    client: Client, producer: FakeProducer, body: bytes, status: int
+) -> None:
+    answer = await client.patch(
+        "/users/ada", data=body, headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status, answer.content_type) == (status, "application/problem+json")
+    assert producer.sent == []
+
+
+@pytest.mark.parametrize("address", ["/users/ada", "/users?id=ada"])
+async def test_an_erasure_is_a_tombstone(
+    client: Client, producer: FakeProducer, address: str
+) -> None:
+    assert (await client.delete(address)).status == 202
+    assert producer.sent == [("user-registrations", partition_of(b"ada", 8), b"ada", None)]
+
+
+async def test_what_cannot_be_an_id_cannot_be_erased(
+    client: Client, producer: FakeProducer
+) -> None:
+    assert (await client.delete("/users/a%00b")).status == 422
+    assert (await client.delete("/users")).status == 400
+    assert producer.sent == []
+
+
+WAIT = {"Prefer": "respond-async, wait=3"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Outcome.REGISTERED, 201),
+        (Outcome.REPLAYED, 200),
+        (Outcome.UPDATED, 200),
+        (Outcome.ERASED, 200),
+        (Outcome.PENDING, 202),
+        (Outcome.ID_TAKEN, 409),
+        (Outcome.EMAIL_TAKEN, 409),
+        (Outcome.UNKNOWN_ID, 404),
+    ],
+)
+async def test_who_prefers_to_wait_is_told_the_outcome(
+    client: Client, lookups: FakeLookups, outcome: Outcome, status: int
+) -> None:
+    lookups.add("ada")
+    lookups.outcome_of_all = outcome
+    answer = await client.post("/users", json=ADA, headers=WAIT)
+    body = await answer.json(content_type=None)
+    assert answer.status == status
+    assert lookups.waited == [3.0]
+    if outcome.reason:
+        assert body["type"] == f"urn:user-registry:problem:{outcome.reason}"
+    else:
+        assert body["id"] == "ada"
+        assert answer.headers["Preference-Applied"] == "wait=3"
+
+
+@pytest.mark.parametrize("preference", ["wait=0", "handling=lenient", "wait=soon", "waiting=3"])
+async def test_who_does_not_ask_does_not_wait(
+    client: Client, lookups: FakeLookups, preference: str
+) -> None:
+    answer = await client.post("/users", json=ADA, headers={"Prefer": preference})
+    assert (answer.status, lookups.waited) == (202, [])
+
+
+async def test_nobody_waits_longer_than_the_limit(client: Client, lookups: FakeLookups) -> None:
+    await client.post("/users", json=ADA, headers={"Prefer": "wait=100000"})
+    assert lookups.waited == [10.0]
+
+
+async def test_a_write_that_is_durable_is_never_told_as_a_failure(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.ready = False
+    answer = await client.post("/users", json=ADA, headers=WAIT)
+    assert (answer.status, (await answer.json())["status"]) == (202, "accepted")

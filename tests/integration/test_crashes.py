@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import requests
 
 from app.keys import encode_key, partition_of
-from tests.worker import Registry, Worker, wait_until
+from tests.worker import Registry, Worker, email_of, wait_until
 
 CLIENTS = 8
 RECENT = 20
@@ -22,7 +22,7 @@ def write_until_refused(worker: Worker, client: int, most: int) -> list[str]:
     with requests.Session() as http:
         for number in range(most):
             user_id = f"c{client}-{number}-{uuid.uuid4().hex[:6]}"
-            body = {"id": user_id, "name": "N", "email": "n@example.com"}
+            body = {"id": user_id, "name": "N", "email": email_of(user_id)}
             try:
                 answer = http.post(f"{worker.url}/users", json=body, timeout=15)
             except requests.RequestException:
@@ -93,7 +93,7 @@ def test_a_stopped_worker_finishes_what_it_acknowledged_and_exits_cleanly(
 FAILING_WORKER = """
 import app.agents
 def fail(*_): raise ValueError("about ada@example.com")
-app.agents.decide = fail
+app.agents.decide_registrations = fail
 from app.__main__ import main
 main(["worker"])
 """

@@ -8,14 +8,14 @@ import requests
 
 from local.broker import Broker
 from local.machine import free_port
-from tests.worker import Registry, Worker, wait_until
+from tests.worker import Registry, Worker, email_of, wait_until
 
 TYPES = {f"urn:user-registry:problem:{name}" for name in ("broker-unavailable", "outcome-unknown")}
 
 
 def post(worker: Worker, user_id: str) -> requests.Response:
     """Register a user."""
-    body = {"id": user_id, "name": "Ada", "email": "ada@example.com"}
+    body = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
     return worker.post("/users", json=body)
 
 

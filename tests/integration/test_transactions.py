@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from app.engine.changelog import Changelog
+from app.engine.lean import NO_HEADERS
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import MAX_BATCH_BYTES, FencedProducer
 from app.errors import ApplyError, FencedError, NotReadyError
@@ -59,7 +60,7 @@ class World:
 
     async def commit(self, owner: FencedProducer, *keys: str, value: bytes = b"row") -> int:
         """Commit rows and the marker that follows them, and tell of each in the other topic."""
-        told = [Outgoing(self.other, 1, key.encode(), b"told") for key in keys]
+        told = {(self.other, 1): [(None, key.encode(), b"told", NO_HEADERS) for key in keys]}
         return await owner.commit(self.topic, 0, self.rows(*keys, value=value), told)
 
     def rows(self, *keys: str, value: bytes = b"row") -> dict[bytes, bytes | None]:
@@ -75,6 +76,7 @@ class World:
             recovered = await self.changelog.recover(
                 0, [self.other], lambda rows, left: self.seen.append((rows, left))
             )
+        assert recovered.marker is not None
         return recovered.marker
 
     def holds(self, key: bytes) -> bool:
@@ -138,7 +140,8 @@ async def test_what_an_owner_left_open_is_gone_when_the_next_has_started(world: 
     zombie = await world.owner()
     await world.commit(zombie, "before")
     assert zombie._kafka is not None
-    await zombie._send(zombie._kafka, world.topic, 0, world.rows("open"), [])
+    await zombie.send([Outgoing(world.topic, 0, b"open", b"row")])
+    await zombie.send([Outgoing(world.topic, 0, MARKER_KEY, world.marker.encode())])
     owner = await world.owner()
     assert (await world.recover()).next == {"source": 1}
     assert world.store.read_many(0, [b"before", b"open"]) == [b"row", None]
@@ -147,6 +150,16 @@ async def test_what_an_owner_left_open_is_gone_when_the_next_has_started(world: 
     await world.commit(owner, "after")
     await world.recover()
     assert world.store.read_many(0, [b"open", b"after"]) == [None, b"row"]
+
+
+async def test_records_that_are_sent_first_belong_to_the_transaction(world: World) -> None:
+    owner = await world.owner()
+    (first,) = await owner.send([Outgoing(world.other, 1, b"first", b"told", 1_700_000_000_000)])
+    assert kafka.read_all(world.brokers, world.other) == []
+    await world.commit(owner, "then")
+    told = kafka.read_all(world.brokers, world.other)
+    assert [message.key() for message in told] == [b"first", b"then"]
+    assert (told[0].offset(), told[0].timestamp()[1]) == (first, 1_700_000_000_000)
 
 
 async def test_a_batch_over_the_size_of_a_request_is_one_transaction_all_the_same(

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from tests import node_toolbox
-from tests.worker import Worker
+from tests.worker import Worker, email_of
 
 HELLO = {"path": "hello", "type": "query"}
 
 
 def register(user_id: str, **change: str) -> dict[str, Any]:
     """Return a call that registers a user."""
-    user = {"id": user_id, "name": "Ada", "email": "ada@example.com"} | change
+    user = {"id": user_id, "name": "Ada", "email": email_of(user_id)} | change
     return {"path": "registerUser", "type": "mutation", "input": user}
 
 

@@ -2,30 +2,29 @@
 
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from rocksdict import Options, Rdict
 
+from app.email_claims import encode_claim, encode_holder
 from app.engine.marker import MARKER_KEY, Marker
 from app.keys import partition_of
-from app.positions import Position
-from app.records import Registration, encode, encode_row, key_of
-from app.registration import MOVED_FROM_HEADER, first_row
+from app.positions import token
+from app.records import decode_row, encode_row
+from app.settings import settings
+from app.verify.findings import Difference
 from tests import kafka
-from tests.worker import Registry, wait_until
+from tests.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
-#: Not long ago: what is older than the topic's retention may be removed at any moment.
-TIMESTAMP_MS = int(time.time() * 1000)
 
 
 def run(registry: Registry, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,213 +44,49 @@ def verify(registry: Registry, *arguments: str) -> subprocess.CompletedProcess[s
     return run(registry, "verify", *arguments)
 
 
-def user(name: str = "Ada") -> Registration:
-    """Return a registration under an id that no other test uses."""
-    return Registration(id=f"user-{uuid.uuid4().hex}", name=name, email="ada@example.com")
-
-
-def home_of(registration: Registration) -> int:
-    """Return the partition of a registration."""
-    return partition_of(key_of(registration), PARTITIONS)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A record of user-registrations; the broker takes its timestamp as it is."""
-
-    offset: int
-    value: bytes
-    timestamp: int = TIMESTAMP_MS
-    key: bytes | None = None
-    headers: Sequence[tuple[str, bytes]] = ()
-
-
-@dataclass
-class Forge:
-    """Writes the topics of a registry as a worker would, or nearly so."""
-
-    registry: Registry
-    next: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        assert run(self.registry, "topics").returncode == 0
-        self.changelog = f"{self.registry.app_id}.{self.registry.app_id}-users-changelog"
-        self._producer = Producer(
-            {
-                "bootstrap.servers": self.registry.brokers,
-                "transactional.id": f"{self.registry.app_id}-forge",
-            }
-        )
-        self._producer.init_transactions(15)
-
-    def register(self, registration: Registration) -> int:
-        """Write a registration and the row that it makes; return its partition."""
-        partition = home_of(registration)
-        self.arrive(partition, encode(registration))
-        record = Source(self.next[partition] - 1, encode(registration))
-        self.commit({partition: {key_of(registration): row(partition, record, registration)}})
-        return partition
-
-    def arrive(self, partition: int, value: bytes) -> None:
-        """Write a record to user-registrations, outside of transactions."""
-        written = {"value": value, "partition": partition, "timestamp": TIMESTAMP_MS}
-        kafka.produce(self.registry.brokers, self.registry.registrations, [written])
-        self.next[partition] = self.next.get(partition, 0) + 1
-
-    def commit(
-        self,
-        rows: Mapping[int, Mapping[bytes, bytes | None]],
-        outgoing: Iterable[Mapping[str, Any]] = (),
-        abort: bool = False,
-    ) -> None:
-        """Write rows by partition, their markers and other records in one transaction."""
-        self._producer.begin_transaction()
-        for record in outgoing:
-            self._producer.produce(**record)
-        for partition, changed in rows.items():
-            marker = Marker(log="0" * 32, next={self.registry.registrations: self.next[partition]})
-            for key, value in {**changed, MARKER_KEY: marker.encode()}.items():
-                self._producer.produce(self.changelog, value, key, partition)
-        (self._producer.abort_transaction if abort else self._producer.commit_transaction)(15)
-
-
-def row(partition: int, record: Source, registration: Registration) -> bytes:
-    """Return the row that a record makes."""
-    return encode_row(first_row(partition, record, registration))
-
-
-@pytest.fixture
-def forge(registry: Registry) -> Forge:
-    """Return a forge of a registry that no other test shares."""
-    return Forge(registry)
-
-
-def test_an_empty_registry_is_clean(forge: Forge) -> None:
-    ended = verify(forge.registry)
-    assert (ended.returncode, ended.stderr) == (0, "")
+def assert_clean(ended: subprocess.CompletedProcess[str]) -> None:
+    """Fail unless a verification found no difference, and could check everything."""
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
     assert ended.stdout.endswith("result: clean\n")
 
 
-def test_a_registry_written_by_transactions_is_clean(forge: Forge) -> None:
-    ada, eve = user("Ada"), user("Eve")
-    forge.register(ada)
-    forge.arrive(home_of(ada), encode(ada))
-    forge.commit({home_of(ada): {}})
-    forge.commit({home_of(ada): {key_of(ada): b"never committed"}}, abort=True)
-    move(forge, eve)
-    set_aside(forge, 0, b"nonsense")
-    ended = verify(forge.registry)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "5 records: 2 registered, 1 replayed, 0 id-taken, 1 moved, 1 unreadable" in ended.stdout
-    assert "users: 2 rows\n" in ended.stdout
+@pytest.fixture
+def topics(registry: Registry) -> Registry:
+    """Return a registry that has its topics, and no worker."""
+    assert run(registry, "topics").returncode == 0
+    return registry
 
 
-def move(forge: Forge, registration: Registration, times: int = 1) -> None:
-    """Write a registration to a wrong partition, and apply it as a worker does."""
-    home = home_of(registration)
-    wrong = (home + 1) % PARTITIONS
-    forge.arrive(wrong, encode(registration))
-    origin = Position(wrong, forge.next[wrong] - 1).token().encode()
-    copy = {
-        "topic": forge.registry.registrations,
-        "partition": home,
-        "value": encode(registration),
-        "timestamp": TIMESTAMP_MS,
-        "headers": [(MOVED_FROM_HEADER, origin)],
-    }
-    forge.commit({wrong: {}}, [copy] * times)
-    # Behind the copies stands the control record of their transaction.
-    offset = forge.next.get(home, 0)
-    forge.next[home] = offset + times + 1
-    arrived = Source(offset, encode(registration))
-    forge.commit({home: {key_of(registration): row(home, arrived, registration)}})
+def home_of(key: str | bytes) -> int:
+    """Return the partition of an id or of an email key."""
+    return partition_of(key.encode() if isinstance(key, str) else key, PARTITIONS)
 
 
-def set_aside(forge: Forge, partition: int, value: bytes, times: int = 1) -> None:
-    """Write what cannot be read, and its dead letters."""
-    forge.arrive(partition, value)
-    headers = {
-        "source-topic": forge.registry.registrations,
-        "source-partition": str(partition),
-        "source-offset": str(forge.next[partition] - 1),
-    }
-    letter = {
-        "topic": forge.registry.dead_letters,
-        "partition": partition,
-        "value": value,
-        "headers": [(name, text.encode()) for name, text in headers.items()],
-    }
-    forge.commit({partition: {}}, [letter] * times)
+# -- what cannot be verified, or only in part
 
 
-def test_what_is_not_applied_yet_is_no_difference(forge: Forge) -> None:
-    ada = user()
-    forge.register(ada)
-    forge.arrive(home_of(ada), encode(user("Eve")))
-    forge.arrive(home_of(ada), b"nonsense")
-    ended = verify(forge.registry)
-    assert ended.returncode == 0
+def test_an_empty_registry_is_clean(topics: Registry) -> None:
+    assert_clean(verify(topics))
+
+
+def test_what_is_not_applied_yet_is_no_difference(topics: Registry) -> None:
+    records = [{"value": b"nonsense", "partition": 1}, {"value": b"more", "partition": 2}]
+    kafka.produce(topics.brokers, topics.registrations, records)
+    ended = verify(topics)
+    assert_clean(ended)
     assert "not applied yet: 2 records\n" in ended.stdout
-
-
-def test_a_forged_row_is_a_difference_without_its_id(forge: Forge) -> None:
-    ada = user()
-    partition = forge.register(ada)
-    forge.commit({partition: {key_of(ada): b"forged"}})
-    ended = verify(forge.registry)
-    assert ended.returncode == 1
-    assert f"  {forge.registry.registrations} {partition}:0\n" in ended.stdout
-    assert ended.stdout.endswith("result: 1 difference\n")
-    assert ada["id"] not in ended.stdout
-    assert f"'{ada['id']}'\n" in verify(forge.registry, "--ids").stdout
-
-
-def test_what_was_done_twice_is_a_difference(forge: Forge) -> None:
-    move(forge, user(), times=2)
-    set_aside(forge, 0, b"nonsense", times=2)
-    ended = verify(forge.registry, "--limit", "0")
-    assert ended.returncode == 1
-    assert "records that were moved more than once: 1\n" in ended.stdout
-    assert "records with more than one dead letter: 1\n" in ended.stdout
-    assert ended.stdout.endswith("result: 2 differences\n")
-
-
-def remove_beginning(brokers: str, topic: str, partition: int, below: int) -> None:
-    """Remove the records of a partition below an offset, as retention does."""
-    admin = AdminClient({"bootstrap.servers": brokers})
-    removed = admin.delete_records([TopicPartition(topic, partition, below)])
-    for outcome in removed.values():
-        outcome.result(10)
-
-
-def test_where_the_beginning_is_gone_it_is_partial(forge: Forge) -> None:
-    ada = user()
-    partition = forge.register(ada)
-    forge.arrive(partition, encode(ada))
-    forge.commit({partition: {}})
-    set_aside(forge, partition, b"nonsense")
-    remove_beginning(forge.registry.brokers, forge.registry.registrations, partition, 1)
-    ended = verify(forge.registry)
+    remove_beginning(topics, topics.registrations, 1)
+    ended = verify(topics)
     assert ended.returncode == 2
-    assert "the log begins at 1; 1 rows of users were made by records before that" in ended.stdout
+    assert f"partial: {topics.registrations} 1 begins at 1: 0 rows" in ended.stdout
     assert ended.stdout.endswith("result: no difference in what could be checked\n")
 
 
-def test_a_difference_is_certain_even_where_the_beginning_is_gone(forge: Forge) -> None:
-    ada = user()
-    partition = forge.register(ada)
-    forge.arrive(partition, encode(user("Eve")))
-    remove_beginning(forge.registry.brokers, forge.registry.registrations, partition, 1)
-    forge.commit({partition: {b"nobody": b"forged"}})
-    assert verify(forge.registry).returncode == 1
-
-
-def test_where_dead_letters_are_gone_it_is_partial(forge: Forge) -> None:
-    set_aside(forge, 0, b"nonsense")
-    remove_beginning(forge.registry.brokers, forge.registry.dead_letters, 0, 1)
-    ended = verify(forge.registry)
-    assert ended.returncode == 2
-    assert "perhaps with the letters of 1 records" in ended.stdout
+def remove_beginning(registry: Registry, topic: str, partition: int) -> None:
+    """Remove the first record of a partition, as retention does."""
+    admin = AdminClient({"bootstrap.servers": registry.brokers})
+    for removed in admin.delete_records([TopicPartition(topic, partition, 1)]).values():
+        removed.result(10)
 
 
 def test_without_a_broker_it_says_so_in_one_line(tmp_path: Path) -> None:
@@ -265,16 +100,11 @@ def test_without_a_broker_it_says_so_in_one_line(tmp_path: Path) -> None:
 def test_without_its_topics_it_says_so_in_one_line(registry: Registry) -> None:
     ended = verify(registry)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines() == [
-        f"topic {registry.registrations} does not exist: nothing can be verified"
-    ]
+    assert ended.stderr.splitlines() == [f"topic {registry.registrations} does not exist"]
 
 
-def test_with_another_number_of_partitions_it_says_so(forge: Forge) -> None:
-    other = Registry(
-        forge.registry.brokers, forge.registry.folder, forge.registry.app_id, {"PARTITIONS": "4"}
-    )
-    ended = verify(other)
+def test_with_another_number_of_partitions_it_says_so(topics: Registry) -> None:
+    ended = verify(replace(topics, settings={"PARTITIONS": "4"}))
     assert ended.returncode == 2
     assert ended.stderr.startswith("PARTITIONS: topic ")
     assert ended.stderr.count("\n") == 1
@@ -287,41 +117,153 @@ def test_a_folder_without_stores_is_left_as_it_is(registry: Registry, tmp_path: 
     assert not folder.exists()
 
 
-def test_what_a_worker_wrote_is_clean_and_so_are_its_stores(registry: Registry) -> None:
-    ada, eve = user("Ada"), user("Eve")
+# -- what a worker has written
+
+
+def registration(user_id: str, email: str) -> bytes:
+    """Return a registration as it travels."""
+    return orjson.dumps({"id": user_id, "name": "N", "email": email})
+
+
+def update(user_id: str, **members: str) -> bytes:
+    """Return an update as it travels."""
+    return orjson.dumps({"type": "update", "id": user_id, **members})
+
+
+def produce_all_kinds(registry: Registry, users: int) -> str:
+    """Write records of all kinds, some in wrong partitions; return the id of who stays."""
+    run_id = uuid.uuid4().hex[:8]
+    ids = [f"user-{run_id}-{number}" for number in range(users)]
+    stays = ids[0]
+    records: list[dict[str, Any]] = [
+        {"value": registration(stays, f"{run_id}@example.com")},
+        {"value": b"nonsense", "partition": 3},
+        {"value": None, "partition": 4},
+    ]
+    for number, user_id in enumerate(ids[1:]):
+        # Every address is wanted by three.
+        shared = f"{run_id}-{number // 3}@example.com"
+        wishes: list[dict[str, Any]] = [
+            {"value": registration(user_id, shared)},
+            {"value": registration(user_id, shared)},
+            {"value": update(user_id, email=f"{run_id}-{number // 3 + 1}@example.com")},
+            {"value": update(user_id, name="Another")},
+            {"value": orjson.dumps({"id": user_id, "name": 7}), "partition": number % PARTITIONS},
+            {"value": None, "key": user_id.encode(), "partition": number % PARTITIONS},
+            {"value": registration(user_id, f"{run_id}-{number}@example.org")},
+        ]
+        records += wishes[: 3 + number % 5]
+    kafka.produce(registry.brokers, registry.registrations, records)
+    return stays
+
+
+def nothing_is_left(registry: Registry) -> bool:
+    """Return whether the group has committed the ends of all partitions."""
+    before = ends(registry)
+    done = all(
+        kafka.committed(registry.brokers, registry.app_id, topic) == of_topic
+        for topic, of_topic in before.items()
+    )
+    return done and ends(registry) == before
+
+
+def ends(registry: Registry) -> Mapping[str, Mapping[int, int]]:
+    """Return where the partitions end that have records, of each topic that is consumed."""
+    return {
+        topic: {n: end for n, end in kafka.end_offsets(registry.brokers, topic).items() if end}
+        for topic in registry.sources
+    }
+
+
+def test_what_a_worker_writes_is_clean_and_what_is_forged_afterwards_is_found(
+    registry: Registry,
+) -> None:
     with registry.worker() as worker:
-        worker.post("/users", json=orjson.loads(encode(ada)))
-        wrong = (home_of(eve) + 1) % PARTITIONS
-        nonsense = {"value": b"nonsense", "partition": 3}
-        kafka.produce(
-            registry.brokers,
-            registry.registrations,
-            [{"value": encode(eve), "partition": wrong}, nonsense],
-        )
-        for registration in (ada, eve):
-            worker.wait_for_user(registration["id"])
-        wait_until(lambda: has_records(registry.brokers, registry.dead_letters), 10, "a letter")
+        stays = produce_all_kinds(registry, 100)
+        assert_clean(verify(registry))
+        worker.wait_for_user(stays)
+        wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
         busy = verify(registry, "--stores", str(worker.folder))
         assert (busy.returncode, busy.stderr.count("\n")) == (2, 1)
         assert "in use by another worker" in busy.stderr
-        assert verify(registry).returncode == 0
     ended = verify(registry, "--stores", str(worker.folder))
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert f"users-{home_of(ada)}: " in ended.stdout
-    forge_store(worker.folder, ada)
-    ended = verify(registry, "--stores", str(worker.folder))
+    assert_clean(ended)
+    assert " in flight" not in ended.stdout
+    assert f"users-{home_of(stays)}: " in ended.stdout
+
+    secret = verify(replace(registry, settings={"EMAIL_SECRET": "another secret, and a long one"}))
+    assert (secret.returncode, secret.stdout, secret.stderr.count("\n")) == (2, "", 1)
+    assert "was written under another EMAIL_SECRET" in secret.stderr
+
+    change_row(registry, stays)
+    change_page(registry, home_of(stays))
+    settle_without_verdict(registry, stays)
+    change_stores(worker, stays)
+    ended = verify(registry, "--ids", "--stores", str(worker.folder))
     assert ended.returncode == 1
-    assert "rows of a store that are not as in its changelog: 1\n" in ended.stdout
+    found = [line.split(": ")[0] for line in ended.stdout.splitlines() if line.endswith(": 1")]
+    assert sorted(found) == sorted(
+        [
+            Difference.DIFFERENT_ROW,
+            Difference.KEPT_OUTCOME,
+            Difference.EXTRA_CLAIM,
+            Difference.MISSING_VERDICT,
+            Difference.HELD_BY_NOBODY,
+            Difference.STORE_DIFFERENT_ROW,
+            Difference.STORE_EXTRA_ROW,
+        ]
+    )
+    assert f"'{stays}'\n" in ended.stdout
 
 
-def has_records(brokers: str, topic: str) -> bool:
-    """Return whether anything stands in a topic."""
-    return any(kafka.end_offsets(brokers, topic).values())
+def newest(registry: Registry, topic: str, partition: int) -> dict[bytes, bytes]:
+    """Return the rows in a partition of a changelog, by key."""
+    messages = kafka.read_all(registry.brokers, topic)
+    rows = {m.key() or b"": m.value() for m in messages if m.partition() == partition}
+    return {key: row for key, row in rows.items() if row is not None}
 
 
-def forge_store(folder: Path, registration: Registration) -> None:
-    """Write another row to a worker's store."""
-    [path] = folder.glob(f"*/tables/users-{home_of(registration)}")
-    database = Rdict(str(path), Options(raw_mode=True))
-    database[key_of(registration)] = b"forged"
-    database.close()
+def forge(registry: Registry, topic: str, partition: int, key: bytes, value: bytes) -> None:
+    """Write a record that no worker has written."""
+    record = {"key": key, "value": value, "partition": partition}
+    kafka.produce(registry.brokers, topic, [record])
+
+
+def change_row(registry: Registry, user_id: str) -> None:
+    """Let a user's row have another name."""
+    home = home_of(user_id)
+    row = decode_row(newest(registry, registry.users_changelog, home)[user_id.encode()])
+    changed = encode_row({**row, "name": "Another"})
+    forge(registry, registry.users_changelog, home, user_id.encode(), changed)
+
+
+def change_page(registry: Registry, partition: int) -> None:
+    """Let the first record of a partition have another outcome."""
+    rows = newest(registry, registry.users_changelog, partition)
+    key = min(key for key in rows if key.startswith(b"\xffoutcomes"))
+    changed = bytes([rows[key][0] % 8 + 1]) + rows[key][1:]
+    forge(registry, registry.users_changelog, partition, key, changed)
+
+
+def settle_without_verdict(registry: Registry, user_id: str) -> None:
+    """Claim an address for a user, and grant it, and tell nobody."""
+    email_key = settings().email_keys.key(f"{uuid.uuid4().hex}@example.com")
+    home, attempt = home_of(email_key), token(home_of(user_id), 0)
+    claim = encode_claim("claim", user_id, attempt)
+    forge(registry, registry.email_claims, home, email_key, claim)
+    offset = kafka.end_offsets(registry.brokers, registry.email_claims)[home]
+    rows = newest(registry, registry.emails_changelog, home)
+    marker = Marker.decode(rows[MARKER_KEY]).after(registry.email_claims, offset)
+    holder = encode_holder({"id": user_id, "attempt": attempt})
+    forge(registry, registry.emails_changelog, home, email_key, holder)
+    forge(registry, registry.emails_changelog, home, MARKER_KEY, marker.encode())
+
+
+def change_stores(worker: Worker, user_id: str) -> None:
+    """Write to the stores of both tables what no changelog has."""
+    users, emails = f"users-{home_of(user_id)}", "emails-0"
+    for name, key in ((users, user_id.encode()), (emails, b"nobody")):
+        [path] = worker.folder.glob(f"*/tables/{name}")
+        database = Rdict(str(path), Options(raw_mode=True))
+        database[key] = b"forged"
+        database.close()

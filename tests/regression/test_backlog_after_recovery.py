@@ -16,7 +16,7 @@ USERS = 3_000
 
 def value(user_id: str) -> bytes:
     """Return a registration."""
-    return b'{"id":"%b","name":"N","email":"n@example.com"}' % user_id.encode()
+    return b'{"id":"%b","name":"N","email":"%b@example.com"}' % ((user_id.encode(),) * 2)
 
 
 def produce(registry: Registry, ids: list[str]) -> None:

@@ -48,6 +48,7 @@ def test_compose_runs_the_same_kafka(services: dict[str, Any]) -> None:
 def test_compose_gives_the_worker_settings_that_exist_and_fit(services: dict[str, Any]) -> None:
     given = {name.lower(): value for name, value in services["worker"]["environment"].items()}
     assert set(given) <= set(Settings.model_fields)
+    assert "openssl rand" in given["email_secret"]
     settings = Settings.model_validate(given, strict=False)
     assert settings.partitions == Settings.model_fields["partitions"].default
     assert (

@@ -1,137 +1,634 @@
 """The decisions: pure, complete, and the same at every replay."""
 
-import contextlib
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import UnreadableRecordError
-from app.keys import partition_of
-from app.positions import Position
-from app.records import Registration, encode, key_of, moment
-from app.registration import (
-    MOVED_FROM_HEADER,
-    Decision,
-    Sorted,
-    decide,
-    first_row,
-    new_rows,
-    read,
-    sort,
+from app.arrivals import Sorted, sort
+from app.email_claims import Verdict
+from app.keys import EmailKeys
+from app.outcomes import Outcome
+from app.positions import token
+from app.records import (
+    Queued,
+    Registration,
+    Update,
+    UserRow,
+    Wish,
+    decode_row,
+    encode,
+    encode_row,
+    moment,
 )
-from tests.strategies import Record, registrations
+from app.registration import MAX_QUEUE, Claiming, Decisions, Rows, attempt_of, is_open
+from tests.strategies import Record
+
+PARTITION = 3
+EMAIL_KEY = EmailKeys(b"a secret of tests").key
 
 ADA = Registration(id="ada", name="Ada", email="ada@example.com")
-PARTITIONS = 8
+NEW_NAME = Update(type="update", id="ada", name="Ada L.")
+NEW_EMAIL = Update(type="update", id="ada", email="love@example.com")
+#: Another spelling of the address that she has.
+SAME_EMAIL = Update(type="update", id="ada", email=" ADA@Example.com")
+ERASURE = None
 
 
-ROW = first_row(3, Record(None), ADA)
+def at(offset: int) -> int:
+    """Return the time of the record at an offset."""
+    return 1_700_000_000_000 + offset * 1000
 
 
-def test_a_free_id_is_registered_at_the_records_time_and_position() -> None:
-    assert decide(None, ADA) is Decision.REGISTERED
-    row = first_row(3, Record(encode(ADA), offset=9, timestamp=1_700_000_000_123), ADA)
-    assert (row["id"], row["name"], row["email"]) == ("ada", "Ada", "ada@example.com")
-    assert row["status"] == "registered"
-    assert row["registered_at"] == row["updated_at"] == moment(1_700_000_000_123)
-    assert (row["version"], row["position"]) == (1, Position(3, 9).token())
+def attempt(offset: int) -> str:
+    """Return the attempt of the record at an offset."""
+    return token(PARTITION, offset)
 
 
-def test_the_same_registration_again_is_replayed() -> None:
-    assert decide(ROW, ADA) is Decision.REPLAYED
-    assert decide(ROW, {**ADA, "type": "registration"}) is Decision.REPLAYED
+def claim(offset: int, email: str = ADA["email"]) -> Claiming:
+    """Return the claim of the record at an offset."""
+    return Claiming("claim", EMAIL_KEY(email), "ada", attempt(offset))
+
+
+def release(offset: int, email: str = ADA["email"]) -> Claiming:
+    """Return the release of what the record at an offset had claimed."""
+    return Claiming("release", EMAIL_KEY(email), "ada", attempt(offset))
+
+
+class Story:
+    """What happens to one id, record by record; its row is stored between two of them."""
+
+    def __init__(self) -> None:
+        self._stored: bytes | None = None
+        self._next = 0
+        self._decisions = Decisions(PARTITION, EMAIL_KEY)
+        #: Of every record, the last that was said of it.
+        self.outcomes: dict[int, Outcome] = {}
+        #: What the last step sent.
+        self.sent: list[Claiming] = []
+
+    @property
+    def row(self) -> UserRow | None:
+        """The row as it is stored."""
+        return None if self._stored is None else decode_row(self._stored)
+
+    @property
+    def there(self) -> UserRow:
+        """The row, which must be there."""
+        assert self.row is not None
+        return self.row
+
+    def asks(self, *wishes: Wish) -> None:
+        """Let records come, one a step."""
+        for wish in wishes:
+            asked = Queued(self._next, at(self._next), wish)
+            self._next += 1
+            self._keep(self._decisions.ask(self.row, b"ada", asked))
+
+    def hears(self, word: Literal["granted", "taken"], offset: int, email: str = "") -> None:
+        """Let the verdict on a record come."""
+        email_key = EMAIL_KEY(email or ADA["email"]).decode()
+        verdict = Verdict(email_key=email_key, attempt=attempt(offset), verdict=word, at="")
+        self._keep(self._decisions.settle(self.row, b"ada", verdict))
+
+    def _keep(self, row: UserRow | None) -> None:
+        self._stored = None if row is None else encode_row(row)
+        self.outcomes.update((offset, outcome) for offset, _, outcome in self._decisions.outcomes)
+        assert {user_id for _, user_id, _ in self._decisions.outcomes} <= {"ada"}
+        self.sent = self._decisions.claims
+        self._decisions = Decisions(PARTITION, EMAIL_KEY)
+
+
+@pytest.fixture
+def story() -> Story:
+    """Return the story of an id that nobody has."""
+    return Story()
+
+
+@pytest.fixture
+def registered() -> Story:
+    """Return the story of a user who was registered by the record at offset 0."""
+    story = Story()
+    story.asks(ADA)
+    story.hears("granted", 0)
+    assert story.outcomes == {0: Outcome.REGISTERED}
+    return story
+
+
+# -- a registration
+
+
+def test_a_free_id_waits_for_its_address(story: Story) -> None:
+    story.asks(ADA)
+    assert story.row == {
+        **ADA,
+        "status": "pending",
+        "registered_at": moment(at(0)),
+        "updated_at": moment(at(0)),
+        "version": 1,
+        "position": attempt(0),
+    }
+    assert story.sent == [claim(0)]
+    assert story.outcomes == {0: Outcome.PENDING}
+
+
+def test_with_its_address_granted_it_is_registered_at_the_records_time_and_position(
+    story: Story,
+) -> None:
+    story.asks(ADA)
+    pending = story.there
+    story.hears("granted", 0)
+    assert story.row == {**pending, "status": "registered"}
+    assert story.sent == []
+    assert story.outcomes == {0: Outcome.REGISTERED}
+
+
+def test_with_its_address_taken_it_is_rejected_and_leaves_no_row(story: Story) -> None:
+    story.asks(ADA)
+    story.hears("taken", 0)
+    assert story.row is None
+    assert story.sent == []
+    assert story.outcomes == {0: Outcome.EMAIL_TAKEN}
+
+
+def test_after_a_rejection_the_id_may_register_anew(story: Story) -> None:
+    story.asks(ADA)
+    story.hears("taken", 0)
+    story.asks({**ADA, "name": "Eve"})
+    assert story.sent == [claim(1)]
+    story.hears("granted", 1)
+    assert (story.there["name"], story.there["position"]) == ("Eve", attempt(1))
+    assert story.outcomes == {0: Outcome.EMAIL_TAKEN, 1: Outcome.REGISTERED}
+
+
+def test_the_same_registration_again_is_replayed(registered: Story) -> None:
+    before = registered.row
+    registered.asks(ADA, {**ADA, "type": "registration"})
+    assert registered.row == before
+    assert registered.sent == []
+    assert registered.outcomes[1] == registered.outcomes[2] == Outcome.REPLAYED
 
 
 @pytest.mark.parametrize("change", [{"name": "Eve"}, {"email": "eve@example.com"}])
-def test_other_data_under_a_taken_id_is_rejected(change: Any) -> None:
-    assert decide(ROW, {**ADA, **change}) is Decision.ID_TAKEN
+def test_other_data_under_a_taken_id_is_rejected(registered: Story, change: Any) -> None:
+    before = registered.row
+    registered.asks({**ADA, **change})
+    assert registered.row == before
+    assert registered.sent == []
+    assert registered.outcomes[1] is Outcome.ID_TAKEN
 
 
-@pytest.mark.parametrize(
-    ("value", "cause"),
-    [
-        (b"not json", "invalid-json"),
-        (b"", "invalid-json"),
-        (b"\xff\xfe", "invalid-json"),
-        (b'{"id":"a"', "invalid-json"),
-        (b"[]", "invalid-record"),
-        (b"null", "invalid-record"),
-        (b"7", "invalid-record"),
-        (b"{}", "invalid-record"),
-        (b'{"id":"ada","name":"Ada","email":"nonsense"}', "invalid-record"),
-        (b'{"type":"update","id":"ada","name":"Ada L."}', "unknown-type"),
-        (b'{"type":7,"id":"ada"}', "unknown-type"),
-        (None, "no-value"),
-    ],
-)
-def test_an_unreadable_value_has_a_cause(value: bytes | None, cause: str) -> None:
-    with pytest.raises(UnreadableRecordError) as caught:
-        read(value)
-    assert caught.value.cause == cause
+def test_another_spelling_of_the_address_is_other_data(registered: Story) -> None:
+    registered.asks({**ADA, "email": "ADA@example.com"})
+    assert registered.outcomes[1] is Outcome.ID_TAKEN
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused_with_a_cause(value: bytes) -> None:
-    # Any other error than this one fails the test.
-    with contextlib.suppress(UnreadableRecordError):
-        assert set(read(value)) >= {"id", "name", "email"}
+# -- a replay after updates
 
 
-@given(st.lists(registrations, max_size=20), st.integers(0, PARTITIONS - 1))
-def test_sorting_keeps_every_record_once_and_in_order(
-    batch: list[Registration], partition: int
+@pytest.mark.parametrize("update", [NEW_NAME, SAME_EMAIL])
+def test_after_an_update_the_first_registration_is_replayed_still(
+    registered: Story, update: Update
 ) -> None:
-    came = [Record(encode(r), offset) for offset, r in enumerate(batch)]
-    by_kind = sort(partition, [*came, Record(b"?", len(came))], PARTITIONS)
-    assert by_kind.keys == [key_of(r) for _, r in by_kind.here]
-    assert all(partition_of(key_of(r), PARTITIONS) == partition for _, r in by_kind.here)
-    assert all(partition_of(key_of(r), PARTITIONS) == home for _, r, home in by_kind.elsewhere)
-    assert [a.offset for a, _ in by_kind.unreadable] == [len(came)]
-    offsets = [[a.offset for a, *_ in part] for part in (by_kind.here, by_kind.elsewhere)]
-    assert sorted(offsets[0] + offsets[1]) == list(range(len(came)))
-    assert all(part == sorted(part) for part in offsets)
+    registered.asks(update, update)
+    before = registered.row
+    registered.asks(ADA)
+    assert registered.outcomes[3] is Outcome.REPLAYED
+    assert registered.row == before
 
 
-def test_a_moved_record_in_a_wrong_partition_is_not_sent_round_for_ever() -> None:
-    wrong = (partition_of(key_of(ADA), PARTITIONS) + 1) % PARTITIONS
-    arrival = Record(encode(ADA), headers=[(MOVED_FROM_HEADER, b"p")])
-    (_, error), *rest = sort(wrong, [arrival], PARTITIONS).unreadable
-    assert error.cause == "moved-twice"
-    assert not rest
-
-
-few_ids = st.builds(
-    Registration,
-    id=st.sampled_from(["a", "b", "c"]),
-    name=st.sampled_from(["x", "y"]),
-    email=st.just("e@example.com"),
-)
-
-
-def _batch(history: list[Registration], start: int = 0) -> Sorted:
-    """Return registrations as a batch that was sorted, from an offset of the history on."""
-    came = [(Record(encode(r), offset), r) for offset, r in enumerate(history)][start:]
-    return Sorted(here=list(came), keys=[key_of(r) for _, r in came])
-
-
-@given(st.lists(few_ids, max_size=30), st.data())
-def test_any_cut_into_batches_and_any_replay_give_the_same_rows(
-    history: list[Registration], data: st.DataObject
+def test_after_an_update_what_the_row_says_now_is_not_the_first_registration(
+    registered: Story,
 ) -> None:
-    whole = new_rows({}, 0, _batch(history))
-    cut = data.draw(st.integers(0, len(history)))
-    again = data.draw(st.integers(0, cut))
-    rows = new_rows({}, 0, _batch(history[:cut]))
-    more = new_rows(rows, 0, _batch(history, again))
-    assert {**rows, **more} == whole
+    registered.asks(NEW_NAME, {**ADA, "name": "Ada L."})
+    assert registered.outcomes[2] is Outcome.ID_TAKEN
 
 
-@given(st.lists(few_ids, min_size=1, max_size=30))
-def test_the_first_registration_of_an_id_stands(history: list[Registration]) -> None:
-    rows = new_rows({}, 0, _batch(history))
-    assert set(rows) == {key_of(r) for r in history}
-    for key, row in rows.items():
-        first = next(r for r in history if key_of(r) == key)
-        assert (row["name"], row["email"]) == (first["name"], first["email"])
+def test_after_a_move_to_another_address_the_first_registration_is_replayed_still(
+    registered: Story,
+) -> None:
+    registered.asks(NEW_EMAIL)
+    registered.hears("granted", 1, "love@example.com")
+    registered.asks(ADA)
+    assert registered.outcomes[2] is Outcome.REPLAYED
+    assert registered.sent == []
+
+
+def test_name_and_address_are_told_apart_in_the_first_registration(registered: Story) -> None:
+    registered.asks(NEW_NAME, {**ADA, "name": "Adaa", "email": "da@example.com"})
+    assert registered.outcomes[2] is Outcome.ID_TAKEN
+
+
+def test_registered_anew_an_id_has_another_first_registration(registered: Story) -> None:
+    other: Registration = {**ADA, "name": "Eve"}
+    registered.asks(NEW_NAME, ERASURE, other)
+    registered.hears("granted", 3)
+    registered.asks(NEW_NAME, other, ADA)
+    assert registered.outcomes[5] is Outcome.REPLAYED
+    assert registered.outcomes[6] is Outcome.ID_TAKEN
+
+
+# -- an update
+
+
+def test_a_new_name_is_applied_at_once(registered: Story) -> None:
+    before = registered.there
+    registered.asks(NEW_NAME)
+    row = registered.there
+    assert (row["name"], row["email"], row["status"]) == ("Ada L.", ADA["email"], "registered")
+    assert (row["version"], row["position"]) == (2, attempt(1))
+    assert row["registered_at"] == before["registered_at"]
+    assert row["updated_at"] == moment(at(1))
+    assert attempt_of(row) == attempt(0)
+    assert registered.sent == []
+    assert registered.outcomes[1] is Outcome.UPDATED
+
+
+def test_an_update_of_nobody_is_rejected(story: Story) -> None:
+    story.asks(NEW_NAME)
+    assert story.row is None
+    assert story.sent == []
+    assert story.outcomes == {0: Outcome.UNKNOWN_ID}
+
+
+def test_the_own_address_in_another_spelling_is_shown_as_typed_and_held_as_before(
+    registered: Story,
+) -> None:
+    registered.asks(SAME_EMAIL)
+    assert registered.there["email"] == " ADA@Example.com"
+    assert attempt_of(registered.there) == attempt(0)
+    assert registered.sent == []
+    assert registered.outcomes[1] is Outcome.UPDATED
+    registered.asks(ERASURE)
+    assert registered.sent == [release(0)]
+
+
+def test_a_new_address_waits_and_the_old_values_stay_meanwhile(registered: Story) -> None:
+    before = registered.there
+    registered.asks({**NEW_EMAIL, "name": "Ada L."})
+    row = registered.there
+    assert is_open(row)
+    assert row == {**before, "open": row["open"]}
+    assert registered.sent == [claim(1, "love@example.com")]
+    assert registered.outcomes[1] is Outcome.PENDING
+
+
+def test_a_new_address_granted_is_applied_and_the_old_one_released(registered: Story) -> None:
+    registered.asks({**NEW_EMAIL, "name": "Ada L."})
+    registered.hears("granted", 1, "love@example.com")
+    row = registered.there
+    assert (row["name"], row["email"]) == ("Ada L.", "love@example.com")
+    assert (row["version"], row["updated_at"]) == (2, moment(at(1)))
+    assert row["position"] == attempt_of(row) == attempt(1)
+    assert not is_open(row)
+    assert registered.sent == [release(0)]
+    assert registered.outcomes[1] is Outcome.UPDATED
+
+
+def test_a_new_address_taken_leaves_everything_as_it_was(registered: Story) -> None:
+    before = registered.row
+    registered.asks({**NEW_EMAIL, "name": "Ada L."})
+    registered.hears("taken", 1, "love@example.com")
+    assert registered.row == before
+    assert registered.sent == []
+    assert registered.outcomes[1] is Outcome.EMAIL_TAKEN
+
+
+def test_an_address_is_released_by_the_attempt_that_holds_it(registered: Story) -> None:
+    registered.asks(NEW_EMAIL)
+    registered.hears("granted", 1, "love@example.com")
+    # Neither a new name nor another spelling holds an address.
+    registered.asks(NEW_NAME, {**NEW_EMAIL, "email": "LOVE@example.com"})
+    registered.asks({**NEW_EMAIL, "email": "third@example.com"})
+    registered.hears("granted", 4, "third@example.com")
+    assert registered.sent == [release(1, "love@example.com")]
+
+
+# -- an erasure
+
+
+def test_an_erasure_removes_the_row_and_releases_the_address(registered: Story) -> None:
+    registered.asks(ERASURE)
+    assert registered.row is None
+    assert registered.sent == [release(0)]
+    assert registered.outcomes[1] is Outcome.ERASED
+
+
+def test_an_erasure_of_nobody_is_told_as_well(story: Story) -> None:
+    story.asks(ERASURE)
+    assert story.row is None
+    assert story.sent == []
+    assert story.outcomes == {0: Outcome.ERASED}
+
+
+def test_after_an_erasure_the_id_may_register_anew(registered: Story) -> None:
+    registered.asks(NEW_NAME, ERASURE, ADA)
+    assert registered.sent == [claim(3)]
+    registered.hears("granted", 3)
+    assert registered.row == {
+        **ADA,
+        "status": "registered",
+        "registered_at": moment(at(3)),
+        "updated_at": moment(at(3)),
+        "version": 1,
+        "position": attempt(3),
+    }
+
+
+# -- what comes while an attempt is open
+
+
+@pytest.mark.parametrize("wish", [ADA, {**ADA, "name": "Eve"}, NEW_NAME, NEW_EMAIL, ERASURE])
+def test_while_an_attempt_is_open_every_record_of_the_id_waits(story: Story, wish: Wish) -> None:
+    story.asks(ADA)
+    pending = story.there
+    story.asks(wish)
+    assert story.row == {**pending, "queue": [[1, at(1), wish]]}
+    assert story.sent == []
+    assert story.outcomes[1] is Outcome.PENDING
+
+
+def test_while_an_update_is_open_records_wait_too(registered: Story) -> None:
+    registered.asks(NEW_EMAIL, NEW_NAME, ERASURE)
+    assert [offset for offset, *_ in registered.there["queue"]] == [2, 3]
+
+
+def test_with_the_verdict_what_has_waited_is_decided_in_its_order(story: Story) -> None:
+    story.asks(ADA, ADA, {**ADA, "name": "Eve"}, NEW_NAME, SAME_EMAIL)
+    story.hears("granted", 0)
+    assert story.outcomes == {
+        0: Outcome.REGISTERED,
+        1: Outcome.REPLAYED,
+        2: Outcome.ID_TAKEN,
+        3: Outcome.UPDATED,
+        4: Outcome.UPDATED,
+    }
+    assert (story.there["name"], story.there["version"]) == ("Ada L.", 3)
+    assert story.there["updated_at"] == moment(at(4))
+    assert story.there.keys().isdisjoint({"open", "queue"})
+
+
+def test_what_waited_for_a_rejected_registration_meets_no_row(story: Story) -> None:
+    story.asks(ADA, NEW_NAME, ERASURE)
+    story.hears("taken", 0)
+    assert story.row is None
+    assert story.sent == []
+    assert story.outcomes == {
+        0: Outcome.EMAIL_TAKEN,
+        1: Outcome.UNKNOWN_ID,
+        2: Outcome.ERASED,
+    }
+
+
+def test_an_erasure_that_waited_releases_what_was_just_granted(story: Story) -> None:
+    story.asks(ADA, ERASURE)
+    story.hears("granted", 0)
+    assert story.row is None
+    assert story.sent == [release(0)]
+    assert story.outcomes == {0: Outcome.REGISTERED, 1: Outcome.ERASED}
+
+
+def test_the_queue_is_decided_up_to_the_next_attempt_which_inherits_the_rest(
+    story: Story,
+) -> None:
+    story.asks(ADA, NEW_NAME, NEW_EMAIL, NEW_NAME, ERASURE)
+    story.hears("granted", 0)
+    row = story.there
+    assert row["open"]["position"] == attempt(2)
+    assert [tuple(waiting) for waiting in row["queue"]] == [
+        (3, at(3), NEW_NAME),
+        (4, at(4), None),
+    ]
+    assert story.sent == [claim(2, "love@example.com")]
+    assert [story.outcomes[offset] for offset in range(5)] == [
+        Outcome.REGISTERED,
+        Outcome.UPDATED,
+        Outcome.PENDING,
+        Outcome.PENDING,
+        Outcome.PENDING,
+    ]
+    story.hears("granted", 2, "love@example.com")
+    assert story.row is None
+    assert story.sent == [release(0), release(2, "love@example.com")]
+    assert [story.outcomes[offset] for offset in (2, 3, 4)] == [
+        Outcome.UPDATED,
+        Outcome.UPDATED,
+        Outcome.ERASED,
+    ]
+
+
+def test_a_registration_that_waited_opens_an_attempt_once_there_is_no_row(story: Story) -> None:
+    story.asks(ADA, ERASURE, ADA, NEW_NAME)
+    story.hears("granted", 0)
+    assert story.sent == [release(0), claim(2)]
+    assert (story.there["status"], story.there["position"]) == ("pending", attempt(2))
+    assert [tuple(waiting) for waiting in story.there["queue"]] == [(3, at(3), NEW_NAME)]
+    story.hears("granted", 2)
+    assert story.outcomes[2] is Outcome.REGISTERED
+    assert story.outcomes[3] is Outcome.UPDATED
+
+
+def test_the_last_that_waits_leaves_no_empty_queue(story: Story) -> None:
+    story.asks(ADA, NEW_EMAIL)
+    story.hears("granted", 0)
+    assert "queue" not in story.there
+
+
+def test_back_and_forth_is_claimed_anew_after_it_was_released(registered: Story) -> None:
+    registered.asks(NEW_EMAIL, SAME_EMAIL)
+    registered.hears("granted", 1, "love@example.com")
+    # In this order: both are of the same address, and so in one partition.
+    assert registered.sent == [release(0), claim(2, " ADA@Example.com")]
+
+
+# -- verdicts that nobody waits for
+
+
+@pytest.mark.parametrize("word", ["granted", "taken"])
+@pytest.mark.parametrize("state", ["no row", "registered", "pending", "open"])
+def test_a_verdict_nobody_waits_for_changes_nothing_and_lets_go_of_what_it_granted(
+    word: Any, state: str
+) -> None:
+    story = Story()
+    if state != "no row":
+        story.asks(ADA)
+    if state in ("registered", "open"):
+        story.hears("granted", 0)
+    if state == "open":
+        story.asks(NEW_EMAIL, NEW_NAME)
+    row, outcomes = story.row, dict(story.outcomes)
+    story.hears(word, 99, "old@example.com")
+    assert story.row == row
+    assert story.outcomes == outcomes
+    assert story.sent == ([release(99, "old@example.com")] if word == "granted" else [])
+
+
+def test_a_verdict_is_not_taken_for_that_of_the_attempt_which_a_row_holds(
+    registered: Story,
+) -> None:
+    registered.asks(NEW_EMAIL)
+    before = registered.row
+    registered.hears("taken", 0)
+    assert registered.row == before
+    assert registered.outcomes[1] is Outcome.PENDING
+
+
+# -- a batch
+
+
+def batch_of(*wishes: Wish, start: int = 0) -> Sorted:
+    """Return a batch as it was sorted."""
+    return Sorted(
+        [(Record(None, start + n, timestamp=at(start + n)), wish) for n, wish in enumerate(wishes)],
+        [b"ada" if wish is None else wish["id"].encode() for wish in wishes],
+    )
+
+
+def test_a_batch_is_decided_record_by_record() -> None:
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    eve: Registration = {**ADA, "id": "eve", "email": "eve@example.com"}
+    changed, halted_at = decisions.ask_all(batch_of(ADA, eve, NEW_NAME), {})
+    assert halted_at is None
+    assert set(changed) == {b"ada", b"eve"}
+    ada = changed[b"ada"]
+    assert ada is not None
+    assert len(ada["queue"]) == 1
+    assert [user_id for _, user_id, _ in decisions.outcomes] == ["ada", "eve", "ada"]
+
+
+def test_rows_that_do_not_change_are_not_written() -> None:
+    registered = _row_of("registered")
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    unknown = Update(type="update", id="eve", name="Eve")
+    changed, _ = decisions.ask_all(batch_of(ADA, unknown, start=1), {b"ada": registered})
+    assert changed == {}
+    assert [outcome for *_, outcome in decisions.outcomes] == [
+        Outcome.REPLAYED,
+        Outcome.UNKNOWN_ID,
+    ]
+
+
+def test_an_erased_row_is_told_as_none() -> None:
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    changed, _ = decisions.ask_all(batch_of(None, start=1), {b"ada": _row_of("registered")})
+    assert changed == {b"ada": None}
+
+
+def test_in_front_of_a_full_queue_a_batch_halts() -> None:
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    eve: Registration = {**ADA, "id": "eve"}
+    wishes: list[Wish] = [ADA, *[NEW_NAME] * MAX_QUEUE, NEW_NAME, eve]
+    changed, halted_at = decisions.ask_all(batch_of(*wishes, start=100), {})
+    assert halted_at == 100 + 1 + MAX_QUEUE
+    assert set(changed) == {b"ada"}
+    row = changed[b"ada"]
+    assert row is not None
+    assert len(row["queue"]) == MAX_QUEUE == 16
+    # Of what it halts at, and what follows, nothing is said.
+    assert [offset for offset, *_ in decisions.outcomes] == list(range(100, halted_at))
+
+
+def test_halted_at_its_first_record_a_batch_comes_to_nothing() -> None:
+    full = _full()
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    assert decisions.ask_all(batch_of(NEW_NAME, start=50), {b"ada": full}) == ({}, 50)
+    assert (decisions.outcomes, decisions.claims) == ([], [])
+
+
+def test_a_full_queue_does_not_hold_up_other_ids_before_it() -> None:
+    eve: Registration = {**ADA, "id": "eve"}
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    changed, halted_at = decisions.ask_all(
+        batch_of(eve, NEW_NAME, eve, start=50), {b"ada": _full()}
+    )
+    assert halted_at == 51
+    assert set(changed) == {b"eve"}
+
+
+def test_a_verdict_makes_room() -> None:
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    verdict = Verdict(email_key="", attempt=attempt(0), verdict="granted", at="")
+    row = decisions.settle(_full(), b"ada", verdict)
+    assert row is not None
+    assert row["version"] == 1 + MAX_QUEUE
+    assert decisions.ask_all(batch_of(NEW_NAME, start=50), {b"ada": row})[1] is None
+
+
+def _row_of(status: Literal["pending", "registered"]) -> UserRow:
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    row = decisions.ask(None, b"ada", Queued(0, at(0), ADA))
+    assert row is not None
+    return {**row, "status": status}
+
+
+def _full() -> UserRow:
+    waiting: list[tuple[int, int, Wish]] = [(n, at(n), NEW_NAME) for n in range(1, MAX_QUEUE + 1)]
+    return {**_row_of("pending"), "queue": waiting}
+
+
+# -- any history
+
+_IDS = st.sampled_from(["a", "b"])
+_EMAILS = st.sampled_from(["e@example.com", "E@example.com", "f@example.com"])
+few_wishes = st.one_of(
+    st.builds(Registration, id=_IDS, name=st.sampled_from("xy"), email=_EMAILS),
+    st.builds(Update, type=st.just("update"), id=_IDS, name=st.sampled_from("xy")),
+    st.builds(Update, type=st.just("update"), id=_IDS, email=_EMAILS),
+)
+histories = st.lists(st.one_of(few_wishes, st.sampled_from([b"a", b"b"])), max_size=12)
+
+
+def _came(history: list[Any]) -> list[Record]:
+    """Return a history as records; bytes are the keys of tombstones."""
+    return [
+        Record(None, offset, wish, at(offset))
+        if isinstance(wish, bytes)
+        else Record(encode(wish), offset, timestamp=at(offset))
+        for offset, wish in enumerate(history)
+    ]
+
+
+@given(histories, st.lists(st.integers(0, 12), max_size=4))
+def test_any_cut_into_batches_comes_to_the_same(history: list[Any], cuts: list[int]) -> None:
+    records = _came(history)
+    whole = Decisions(0, EMAIL_KEY)
+    at_once, _ = whole.ask_all(sort(0, records, 1), {})
+    parts = Decisions(0, EMAIL_KEY)
+    stored: dict[bytes, bytes | None] = {}
+    edges = sorted({0, *[cut for cut in cuts if cut < len(records)], len(records)})
+    for start, end in pairwise(edges):
+        rows = {key: decode_row(row) for key, row in stored.items() if row is not None}
+        changed, _ = parts.ask_all(sort(0, records[start:end], 1), rows)
+        stored.update(_encoded(changed))
+    # A row that came and went within one batch is told as gone.
+    assert {key: row for key, row in stored.items() if row} == {
+        key: row for key, row in _encoded(at_once).items() if row
+    }
+    assert (parts.claims, parts.outcomes) == (whole.claims, whole.outcomes)
+
+
+@given(histories)
+def test_the_rows_that_were_given_are_not_changed(history: list[Any]) -> None:
+    rows: dict[bytes, UserRow | None] = {}
+    for record in _came(history):
+        before = _encoded(rows)
+        changed, _ = Decisions(0, EMAIL_KEY).ask_all(sort(0, [record], 1), rows)
+        assert _encoded(rows) == before
+        rows.update(changed)
+        for key, row in changed.items():
+            if row is not None and is_open(row) and record.offset % 2:
+                unsettled = encode_row(row)
+                rows[key] = _settled(row, key)
+                assert encode_row(row) == unsettled
+
+
+def _encoded(rows: Rows) -> dict[bytes, bytes | None]:
+    return {key: None if row is None else encode_row(row) for key, row in rows.items()}
+
+
+def _settled(row: UserRow, key: bytes) -> UserRow | None:
+    asking = row["open"]["position"] if "open" in row else row["position"]
+    verdict = Verdict(email_key="", attempt=asking, verdict="granted", at="")
+    return Decisions(0, EMAIL_KEY).settle(row, key, verdict)

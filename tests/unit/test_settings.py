@@ -29,6 +29,9 @@ def test_defaults_bind_to_loopback() -> None:
         ("ACK_TIMEOUT_SECONDS", "0", "ACK_TIMEOUT_SECONDS: must be more than 0 (got 0)"),
         ("ALLOW_OPEN_BIND", "maybe", "ALLOW_OPEN_BIND: must be 1 or 0 (got maybe)"),
         ("WEB_HOST", "0.0.0.0", "WEB_HOST: beyond loopback anyone may write; set ALLOW_OPEN_BIND"),
+        ("KAFKA_BROKERS", "kafka.example:9092", "EMAIL_SECRET: must be set for a broker beyond"),
+        ("EMAIL_SECRET", "short and known", "EMAIL_SECRET: must have at least 16 characters"),
+        ("ERASE_WITHIN_HOURS", "1", "ERASE_WITHIN_HOURS: must be at least 2 (got 1)"),
     ],
 )
 def test_a_wrong_setting_is_told_in_one_line(
@@ -39,6 +42,7 @@ def test_a_wrong_setting_is_told_in_one_line(
         load()
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
+    assert "short and known" not in str(caught.value)
 
 
 def test_each_mistake_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +71,15 @@ def test_every_knob_is_described() -> None:
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_PORT", "")
     assert load().web_port == 6066
+
+
+def test_another_secret_makes_other_keys_and_another_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local = load().email_keys
+    monkeypatch.setenv("EMAIL_SECRET", "0123456789abcdef")
+    monkeypatch.setenv("KAFKA_BROKERS", "kafka.example:9092")
+    secret = load().email_keys
+    assert secret.key("ada@example.com") != local.key("ada@example.com")
+    assert secret.fingerprint() != local.fingerprint()
+    assert "0123456789abcdef" not in repr(load())

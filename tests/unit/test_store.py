@@ -170,3 +170,56 @@ def test_all_partitions_share_one_memory_budget(
     finally:
         store.close(range(8))
         store_module._shared_memory.cache_clear()
+
+
+def test_what_is_pending_hides_what_is_stored(store: PartitionedStore) -> None:
+    store.apply(0, {b"a": b"1", b"b": b"2", b"c": b"3"}, 0)
+    pending = {b"a": b"new", b"b": None, b"z": b"another's"}
+    assert store.with_pending(0, [b"a", b"b", b"c", b"d", b"a"], pending) == {
+        b"a": b"new",
+        b"c": b"3",
+    }
+
+
+def test_keys_of_a_range_come_in_order_and_no_more_than_wanted(store: PartitionedStore) -> None:
+    store.apply(0, {b"p%d" % n: b"" for n in (5, 1, 3, 9)} | {b"q": b""}, 0)
+    assert store.keys_between(0, b"p", b"p9", 10) == [b"p1", b"p3", b"p5"]
+    assert store.keys_between(0, b"p2", b"z", 2) == [b"p3", b"p5"]
+
+
+def test_what_was_deleted_leaves_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(store_module, "TIDY_TIMES", 24 * 3600)  # each second
+    store = open_store(tmp_path)
+    secret = os.urandom(40).hex().encode()
+
+    def is_in_files() -> bool:
+        return any(secret in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+    def is_gone() -> bool:
+        store.apply(0, {b"marker": str(time.time()).encode()}, 2)
+        store.tidy()
+        return not is_in_files()
+
+    store.open(0)
+    try:
+        store.apply(0, {b"ada": secret}, 0)
+        store.tidy()
+        assert is_in_files()
+        store.apply(0, {b"ada": None}, 1)
+        wait_until(is_gone, 20, "the row has left the files")
+    finally:
+        store.close([0])
+
+
+def test_a_store_that_others_have_for_long_is_deleted(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for partition in range(3):
+        store.open(partition)
+    store.close([0, 1])
+    long_ago = time.time() - 25 * 3600
+    for path in (tmp_path / "users-0", *(tmp_path / "users-0").glob("*.log")):
+        os.utime(path, (long_ago, long_ago))
+    os.utime(tmp_path / "users-2", (long_ago, long_ago))
+    store.tidy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["users-1", "users-2"]
+    store.close([2])

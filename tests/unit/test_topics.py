@@ -16,17 +16,29 @@ def test_every_topic_has_the_same_partitions_and_prefix() -> None:
 def test_names_are_public_and_do_not_drift() -> None:
     assert [spec.name for spec in topics.declare(Settings()).all()] == [
         "user-registrations",
+        "user-registry-email-claims",
+        "user-registry-email-decisions",
+        "registration-outcomes",
         "user-registrations-dead-letter",
         "user-registry-users-changelog",
+        "user-registry-emails-changelog",
     ]
 
 
-def test_registrations_are_kept_by_time_and_never_compacted() -> None:
+def test_what_a_replay_needs_is_kept_equally_long_and_never_compacted() -> None:
     declared = topics.declare(Settings(retention_hours=2))
-    assert declared.user_registrations.config["cleanup.policy"] == "delete"
-    assert declared.user_registrations.config["retention.ms"] == "7200000"
+    for spec in (declared.user_registrations, declared.email_claims, declared.email_decisions):
+        assert spec.config == {"cleanup.policy": "delete", "retention.ms": "7200000"}
+    assert declared.registration_outcomes.config["retention.ms"] == "7200000"
     assert declared.dead_letter.config["retention.ms"] == "7200000"
-    assert declared.users_changelog.config["cleanup.policy"] == "compact"
+
+
+def test_erased_users_leave_what_is_compacted_in_time() -> None:
+    declared = topics.declare(Settings(erase_within_hours=6))
+    for spec in (declared.users_changelog, declared.emails_changelog, declared.dead_letter):
+        assert "compact" in spec.config["cleanup.policy"]
+        waits = int(spec.config["segment.ms"]) + int(spec.config["max.compaction.lag.ms"])
+        assert waits <= 6 * 3_600_000
 
 
 @pytest.mark.parametrize(("setting", "factor"), [(None, -1), (3, 3)])

@@ -1,370 +1,899 @@
 """Verifying, without Kafka: what is a difference, what is none, and what cannot be told."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any, cast
 
+import numpy as np
+import orjson
 import pytest
+from click.testing import CliRunner
 
+from app.__main__ import main
+from app.agents import decide_registrations
+from app.arrivals import MOVED_FROM_HEADER
+from app.email_claims import encode_claim, encode_holder, encode_verdict
 from app.engine.marker import MARKER_KEY, Marker
+from app.engine.partitions import Changes
+from app.errors import SettingsError
 from app.keys import encode_key, partition_of
-from app.positions import Position
-from app.records import Headers, Registration, encode, encode_row, key_of
-from app.registration import MOVED_FROM_HEADER, Decision, first_row
-from app.verify.comparison import (
-    LETTERS,
-    MOVES,
-    Names,
-    Span,
-    check_marker,
-    compare_rows,
-    compare_traces,
-)
+from app.main import registry_topics as topics
+from app.outcomes import Decided, Outcome
+from app.positions import Position, token
+from app.records import decode_row, encode_outcome, encode_row
+from app.registration import MAX_QUEUE
+from app.settings import settings
 from app.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference, Findings
-from app.verify.fold import LetterFold, Offsets, SourceFold, TableFold
+from app.verify.logs import Logs
+from app.verify.multisets import Entry, Multiset
+from app.verify.outcomes import OutcomesFold
+from app.verify.run import Verification
 from app.verify.stores import ChangelogAt, Store, StoreComparison
+from app.verify.tables import MOVE_PREFIX, PAGE_PREFIX, PAGE_RECORDS
+from tables import outcomes as kept_outcomes
+from tests.simulation import PARTITIONS, Log, Record, SimulatedReader, Simulation
 
-PARTITIONS = 8
-NAMES = Names("user-registrations", "users-changelog", "dead-letter")
+REGISTRATIONS, DECISIONS, CLAIMS = (
+    topics.user_registrations,
+    topics.email_decisions,
+    topics.email_claims,
+)
+OUTCOMES, LETTERS = topics.registration_outcomes, topics.dead_letter
+USERS, EMAILS = topics.users_changelog, topics.emails_changelog
 
-
-@dataclass(frozen=True)
-class Record:
-    """A record, as a consumer gives it."""
-
-    offset: int
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: Headers = ()
-    timestamp: int = 1_700_000_000_000
-
-
-def user(name: str = "Ada", user_id: str = "ada") -> Registration:
-    return Registration(id=user_id, name=name, email="ada@example.com")
+email_key = settings().email_keys.key
 
 
-ADA = user()
-HOME = partition_of(key_of(ADA), PARTITIONS)
-ELSEWHERE = (HOME + 1) % PARTITIONS
-
-
-def moved_from(partition: int, offset: int) -> Headers:
-    return [(MOVED_FROM_HEADER, Position(partition, offset).token().encode())]
-
-
-def folded(*records: Record, partition: int = HOME, until: int | None = None) -> SourceFold:
-    fold = SourceFold(partition, PARTITIONS, until)
-    fold.add(records)
-    return fold
-
-
-def row_of(registration: Registration = ADA, offset: int = 0) -> bytes:
-    """Return the row that a registration makes, by the agent's own decision."""
-    return encode_row(first_row(HOME, Record(offset), registration))
-
-
-def table(*records: Record, source_start: int = 0) -> TableFold:
-    fold = TableFold(HOME, source_start)
-    fold.add(records)
-    return fold
-
-
-def compared(source: SourceFold, rows: TableFold, findings: Findings | None = None) -> Findings:
+async def verified(
+    simulation: Simulation,
+    between: Callable[[], None] = lambda: None,
+    findings: Findings | None = None,
+) -> Findings:
+    """Return what a verification finds; ``between`` is called before each look at an end."""
     findings = findings or Findings()
-    compare_rows(source, rows, NAMES, findings)
+    reader = cast(Any, SimulatedReader(simulation, between))
+    logs = await Logs.find(topics, reader, reader)
+    verification = Verification(settings(), topics, logs, reader, findings)
+    await verification.find_markers()
+    await verification.run(())
     return findings
 
 
-def test_a_row_as_its_registration_makes_it_is_no_difference() -> None:
-    source = folded(Record(0, value=encode(ADA)))
-    assert compared(source, table(Record(5, key_of(ADA), row_of()))).status == CLEAN
+def assert_status(findings: Findings, status: int) -> None:
+    """Fail, with the report, unless a verification has ended so."""
+    assert findings.status == status, "\n".join(findings.lines())
 
 
-def test_a_row_that_is_not_there_is_missing() -> None:
-    findings = compared(folded(Record(7, value=encode(ADA))), table())
-    assert findings.counts == {Difference.MISSING_ROW: 1}
-    assert f"  user-registrations {HOME}:7" in findings.lines()
-    assert findings.status == DIFFERENCES
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    """Return an empty registry."""
+    return Simulation(monkeypatch)
 
 
-def test_a_deleted_row_is_missing() -> None:
-    rows = table(Record(5, key_of(ADA), row_of()), Record(6, key_of(ADA), None))
-    findings = compared(folded(Record(0, value=encode(ADA))), rows)
-    assert findings.counts == {Difference.MISSING_ROW: 1}
+@pytest.fixture
+def settled(registry: Simulation) -> Simulation:
+    """Return a registry in which everything has happened, and nothing is in flight."""
+    registry.arrive_many(300)
+    registry.run()
+    return registry
 
 
-def test_a_row_that_no_registration_makes_is_extra() -> None:
-    findings = compared(folded(), table(Record(5, key_of(ADA), row_of())))
+# -- what is right
+
+
+def seeded(monkeypatch: pytest.MonkeyPatch, seed: int) -> Iterator[Simulation]:
+    """Yield a registry now and then, while it works."""
+    simulation = Simulation(monkeypatch, Random(seed))
+    for _ in range(4):
+        simulation.arrive_many(60, ids=simulation.random.choice([3, 12, 40]))
+        simulation.run(simulation.random.randrange(60))
+        yield simulation
+
+
+def working(simulation: Simulation) -> Callable[[], None]:
+    """Return what lets a registry work on a little, and sometimes gives it more to do."""
+
+    def work() -> None:
+        simulation.run(simulation.random.randrange(10))
+        if simulation.random.random() < 0.3:
+            simulation.arrive_many(5)
+
+    return work
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_the_order_of_applying_and_whenever_one_looks_it_is_clean(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for simulation in seeded(monkeypatch, seed):
+        assert_status(await verified(simulation, working(simulation)), CLEAN)
+    simulation.run()
+    findings = await verified(simulation)
+    assert_status(findings, CLEAN)
+    assert not [note for note in findings.notes if "in flight" in note or "not applied" in note]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_beginnings_are_gone_is_no_difference(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for simulation in seeded(monkeypatch, seed):
+        for topic in (REGISTRATIONS, CLAIMS, DECISIONS, OUTCOMES, LETTERS):
+            table = "emails" if topic is CLAIMS else "users"
+            for number in range(PARTITIONS):
+                log, marker = simulation.log(topic, number), simulation.markers[table, number]
+                applied = marker.next.get(topic.name, log.end)
+                if applied > log.start and simulation.random.random() < 0.6:
+                    log.remove_below(simulation.random.randint(log.start, applied))
+        if seed % 2:
+            simulation.tidy()
+        assert (await verified(simulation, working(simulation))).status != DIFFERENCES
+    simulation.run()
+    assert_status(await verified(simulation), PARTIAL)
+
+
+async def test_an_empty_registry_is_clean(registry: Simulation) -> None:
+    assert_status(await verified(registry), CLEAN)
+
+
+async def test_records_that_wait_in_the_topic_behind_a_full_queue_are_no_difference(
+    registry: Simulation,
+) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    for number in range(MAX_QUEUE + 5):
+        update = {"type": "update", "id": "ada", "name": f"n{number}"}
+        registry.arrive(home, None, orjson.dumps(update))
+    apply_registrations(registry, home)
+    findings = await verified(registry)
+    assert_status(findings, CLEAN)
+    assert "not applied yet: 6 records" in findings.notes
+    assert "1 users wait for the verdict on their address" in findings.notes
+    registry.run()
+    assert_status(await verified(registry), CLEAN)
+
+
+async def test_what_is_told_counts_each_kind_of_record(registry: Simulation) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    registry.arrive((home + 1) % PARTITIONS, b"ada", None)
+    registry.arrive(home, None, b"nonsense")
+    registry.run()
+    lines = list((await verified(registry)).lines())
+    assert (
+        "user-registrations: 8 partitions, 4 records: 0 pending, 1 registered, 0 replayed, "
+        "0 id-taken, 0 email-taken, 0 unknown-id, 0 updated, 1 erased, 1 moved, 1 dead-letter"
+    ) in lines
+    assert "users: 0 rows" in lines
+    assert lines[-1] == "result: clean"
+
+
+def register(simulation: Simulation, user_id: str, email: str) -> int:
+    """Write a registration to its partition, and return that."""
+    home = partition_of(user_id.encode(), PARTITIONS)
+    wish = {"id": user_id, "name": "N", "email": email}
+    simulation.arrive(home, None, orjson.dumps(wish))
+    return home
+
+
+def apply_registrations(simulation: Simulation, home: int) -> None:
+    """Apply what stands in a partition of ``user-registrations``, and no verdicts."""
+    changes = Changes()
+    records = simulation.log(REGISTRATIONS, home).records
+    decide_registrations(home, records, changes)
+    following = records[-1].offset + 1 if changes.halted_at is None else changes.halted_at
+    marker = simulation.markers["users", home].after(REGISTRATIONS.name, following)
+    simulation.commit("users", home, changes, marker)
+
+
+def test_the_rows_of_outcomes_are_where_the_table_has_them() -> None:
+    assert kept_outcomes.PAGE_RECORDS == PAGE_RECORDS
+    assert kept_outcomes._PAGE_PREFIX == PAGE_PREFIX
+    assert kept_outcomes.move_key(7) == MOVE_PREFIX + (7).to_bytes(8, "big")
+
+
+# -- rows
+
+
+def rows_of(log: Log) -> list[int]:
+    """Return where the newest records of the rows in a changelog are."""
+    keys = {record.key or b"" for record in log.records}
+    newest = [log.newest(key) for key in keys if not key.startswith(b"\xff")]
+    return [index for index in newest if log.records[index].value is not None]
+
+
+def a_row(simulation: Simulation, topic: Any) -> tuple[Log, int]:
+    """Return a changelog partition, and where the newest record of a row in it is."""
+    logs = [simulation.log(topic, number) for number in range(PARTITIONS)]
+    return next((log, min(rows_of(log))) for log in logs if rows_of(log))
+
+
+def change(log: Log, index: int, **members: Any) -> None:
+    """Change a record."""
+    log.records[index] = replace(log.records[index], **members)
+
+
+async def test_a_row_of_users_that_is_changed_is_different(settled: Simulation) -> None:
+    log, index = a_row(settled, USERS)
+    row = decode_row(log.records[index].value or b"")
+    change(log, index, value=encode_row({**row, "name": "Another"}))
+    assert (await verified(settled)).counts == {Difference.DIFFERENT_ROW: 1}
+
+
+async def test_a_row_of_users_of_another_order_is_different(settled: Simulation) -> None:
+    log, index = a_row(settled, USERS)
+    row = orjson.loads(log.records[index].value or b"")
+    change(log, index, value=orjson.dumps(dict(reversed(row.items()))))
+    assert (await verified(settled)).counts == {Difference.DIFFERENT_ROW: 1}
+
+
+async def test_a_row_of_users_that_is_gone_is_missing_and_its_address_is_held_by_nobody(
+    settled: Simulation,
+) -> None:
+    log, index = a_row(settled, USERS)
+    change(log, index, value=None)
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MISSING_ROW: 1, Difference.HELD_BY_NOBODY: 1}
+
+
+async def test_a_row_of_users_that_no_record_makes_is_extra(settled: Simulation) -> None:
+    settled.log(USERS, 3).records.insert(0, Record(0, b"nobody", b"forged"))
+    findings = await verified(settled)
     assert findings.counts == {Difference.EXTRA_ROW: 1}
-    assert f"  users-changelog {HOME}:5" in findings.lines()
+    assert f"  {USERS.name} 3:0" in findings.lines()
 
 
-@pytest.mark.parametrize("row", [row_of(user("Eve")), row_of(offset=1), b"not a row", b""])
-def test_a_row_of_other_bytes_is_different(row: bytes) -> None:
-    findings = compared(folded(Record(0, value=encode(ADA))), table(Record(5, key_of(ADA), row)))
-    assert findings.counts == {Difference.DIFFERENT_ROW: 1}
+async def test_ids_are_told_only_if_asked_for(settled: Simulation) -> None:
+    settled.log(USERS, 3).records.insert(0, Record(0, b"nobody", b"forged"))
+    assert "nobody'" not in "\n".join((await verified(settled)).lines())
+    asked = await verified(settled, findings=Findings(with_ids=True))
+    assert f"  {USERS.name} 3:0 'nobody'" in asked.lines()
 
 
-def test_the_newest_changelog_record_of_a_key_counts() -> None:
-    rows = table(Record(5, key_of(ADA), b"older"), Record(9, key_of(ADA), row_of()))
-    assert compared(folded(Record(0, value=encode(ADA))), rows).status == CLEAN
+async def test_a_row_of_emails_that_is_gone_is_missing_and_its_user_holds_nothing(
+    settled: Simulation,
+) -> None:
+    log, index = a_row(settled, EMAILS)
+    change(log, index, value=None)
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MISSING_HOLDER: 1, Difference.NOT_HELD: 1}
 
 
-def test_what_comes_again_changes_nothing() -> None:
-    source = folded(
-        Record(0, value=encode(ADA)),
-        Record(1, value=encode(ADA)),
-        Record(2, value=encode(user("Eve"))),
-        Record(3, value=encode(user("Eve"))),
-    )
-    assert compared(source, table(Record(5, key_of(ADA), row_of()))).status == CLEAN
-    assert (source.decisions[Decision.REPLAYED], source.decisions[Decision.ID_TAKEN]) == (1, 2)
-
-
-def test_batches_make_no_difference() -> None:
-    records = [Record(n, value=encode(user(user_id=f"u{n % 30}"))) for n in range(100)]
-    whole, piecewise = SourceFold(0, PARTITIONS), SourceFold(0, PARTITIONS)
-    whole.add(records)
-    for record in records:
-        piecewise.add([record])
-    assert whole.rows == piecewise.rows
-    assert whole.moved.all == piecewise.moved.all
-
-
-def test_a_record_in_a_wrong_partition_makes_no_row_there() -> None:
-    source = folded(Record(0, value=encode(ADA)), partition=ELSEWHERE)
-    assert (source.rows, list(source.moved.all)) == ({}, [0])
-
-
-def test_ids_are_told_only_if_asked_for() -> None:
-    source = folded(Record(0, value=encode(ADA)))
-    assert "ada" not in "\n".join(compared(source, table()).lines())
-    asked = compared(source, table(), Findings(with_ids=True))
-    assert f"  user-registrations {HOME}:0 'ada'" in asked.lines()
-
-
-def test_bookkeeping_is_no_row() -> None:
-    assert table(Record(0, b"\xffrecent", b"[]"), Record(1, b"\xffapplied", None)).rows == {}
-
-
-def marked(following: int | None, topic: str = NAMES.source) -> TableFold:
-    marker = Marker.first() if following is None else Marker.first().after(topic, following)
-    return table(Record(3, MARKER_KEY, marker.encode()))
-
-
-def test_what_is_beyond_the_marker_is_not_applied_yet() -> None:
-    until = check_marker(marked(1), NAMES.source, 0, 9, NAMES, Findings())
-    source = folded(
-        Record(0, value=encode(ADA)), Record(1, value=b"nonsense"), Record(2), until=until
-    )
-    assert source.not_applied == 2
-    assert compared(source, table(Record(5, key_of(ADA), row_of()))).status == CLEAN
-    assert not source.unreadable.all
-
-
-def test_without_a_marker_everything_is_to_be_applied() -> None:
-    assert check_marker(table(), NAMES.source, 0, 9, NAMES, Findings()) is None
-
-
-def test_a_marker_that_does_not_name_the_topic_says_that_nothing_is_applied() -> None:
-    findings = Findings()
-    assert check_marker(marked(None), NAMES.source, 4, 9, NAMES, findings) == 0
-    assert findings.status == CLEAN
-
-
-def test_a_marker_beyond_the_end_is_a_difference() -> None:
-    findings = Findings()
-    check_marker(marked(10), NAMES.source, 0, 9, NAMES, findings)
-    assert findings.counts == {Difference.MARKER: 1}
-
-
-def test_a_marker_that_cannot_be_read_is_a_difference() -> None:
-    findings = Findings()
-    bad = table(Record(3, MARKER_KEY, b"{}"))
-    assert check_marker(bad, NAMES.source, 0, 9, NAMES, findings) is None
-    assert findings.counts == {Difference.MARKER: 1}
-
-
-def test_records_that_were_removed_before_they_were_applied_make_it_partial() -> None:
-    findings = Findings()
-    check_marker(marked(3), NAMES.source, 5, 9, NAMES, findings)
-    assert findings.status == PARTIAL
-
-
-def offsets(numbers: Iterable[int]) -> Offsets:
-    added = Offsets()
-    for number in numbers:
-        added.add(number)
-    return added
-
-
-def traced(
-    expected: Sequence[int], found: Sequence[int], perhaps: Sequence[int] = (), start: int = 0
-) -> tuple[Findings, int]:
-    findings = Findings()
-    span = Span(NAMES.source, HOME, start, 100)
-    gone = compare_traces(
-        LETTERS, span, offsets(expected), offsets(perhaps), offsets(found), findings
-    )
-    return findings, gone
-
-
-def test_one_each_is_no_difference_in_any_order() -> None:
-    assert traced([3, 5, 7], [7, 3, 5])[0].status == CLEAN
-
-
-def test_each_kind_of_difference_is_told() -> None:
-    findings, _ = traced([3, 5, 7], [3, 3, 7, 8])
-    assert findings.counts == {
-        Difference.MISSING_LETTER: 1,
-        Difference.DUPLICATE_LETTER: 1,
-        Difference.EXTRA_LETTER: 1,
+async def test_a_row_of_emails_with_another_holder_is_different(settled: Simulation) -> None:
+    log, index = a_row(settled, EMAILS)
+    change(log, index, value=encode_holder({"id": "another", "attempt": token(0, 0)}))
+    assert (await verified(settled)).counts == {
+        Difference.DIFFERENT_HOLDER: 1,
+        Difference.NOT_HELD: 1,
+        Difference.HELD_BY_NOBODY: 1,
     }
-    assert list(findings.lines())[:6] == [
-        f"{Difference.MISSING_LETTER}: 1",
-        f"  user-registrations {HOME}:5",
-        f"{Difference.DUPLICATE_LETTER}: 1",
-        f"  user-registrations {HOME}:3",
-        f"{Difference.EXTRA_LETTER}: 1",
-        f"  user-registrations {HOME}:8",
+
+
+async def test_a_row_of_emails_that_no_claim_makes_is_extra(settled: Simulation) -> None:
+    row = encode_holder({"id": "another", "attempt": token(0, 0)})
+    settled.log(EMAILS, 3).records.insert(0, Record(0, b"key", row))
+    findings = await verified(settled)
+    assert findings.counts == {Difference.EXTRA_HOLDER: 1, Difference.HELD_BY_NOBODY: 1}
+
+
+async def test_users_and_emails_are_compared_even_where_every_beginning_is_gone(
+    settled: Simulation,
+) -> None:
+    for topic in (REGISTRATIONS, CLAIMS, DECISIONS):
+        for number in range(PARTITIONS):
+            log = settled.log(topic, number)
+            log.remove_below(log.end)
+    log, index = a_row(settled, EMAILS)
+    change(log, index, value=None)
+    assert (await verified(settled)).counts == {Difference.NOT_HELD: 1}
+
+
+async def test_where_something_is_in_flight_it_is_said_what_was_not_compared(
+    settled: Simulation,
+) -> None:
+    settled.arrive(2, None, b"nonsense")
+    log, index = a_row(settled, EMAILS)
+    change(log, index, value=None)
+    findings = await verified(settled)
+    assert findings.counts[Difference.MISSING_HOLDER] == 1
+    assert (
+        "records are in flight: that users hold their addresses was checked in 7 of 8 partitions, "
+        "and not that nobody else holds any"
+    ) in findings.notes
+
+
+async def test_a_row_of_a_user_who_came_later_is_certain_even_where_the_beginning_is_gone(
+    settled: Simulation,
+) -> None:
+    for number in range(PARTITIONS):
+        log = settled.log(REGISTRATIONS, number)
+        log.remove_below(log.end)
+    home = register(settled, "late", "late@example.com")
+    settled.run()
+    assert_status(await verified(settled), PARTIAL)
+    log = settled.log(USERS, home)
+    row = decode_row(log.records[log.newest(b"late")].value or b"")
+    change(log, log.newest(b"late"), value=encode_row({**row, "name": "Another"}))
+    assert (await verified(settled)).counts == {Difference.DIFFERENT_ROW: 1}
+
+
+async def test_a_record_that_is_applied_behind_a_full_queue_has_overtaken(
+    registry: Simulation,
+) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    for _ in range(MAX_QUEUE + 2):
+        registry.arrive(home, b"ada", None)
+    apply_registrations(registry, home)
+    marker = registry.markers["users", home].after(REGISTRATIONS.name, MAX_QUEUE + 3)
+    registry.commit("users", home, Changes(), marker)
+    findings = await verified(registry)
+    assert findings.counts[Difference.OVERTAKEN] == 2
+    assert f"  {REGISTRATIONS.name} {home}:{MAX_QUEUE + 1}" in findings.lines()
+
+
+# -- claims
+
+
+def a_claim(
+    simulation: Simulation, kind: str = "claim", attempt: str | None = None
+) -> tuple[int, Record]:
+    """Return a claim that was never made, and its partition."""
+    key = email_key("nobody@example.com")
+    written = encode_claim(cast(Any, kind), "u1", attempt or an_attempt(simulation))
+    return partition_of(key, PARTITIONS), Record(0, key, written)
+
+
+def an_attempt(simulation: Simulation, user_id: str = "u1") -> str:
+    """Return the position of the first record in the partition of a user."""
+    home = partition_of(user_id.encode(), PARTITIONS)
+    return token(home, simulation.log(REGISTRATIONS, home).records[0].offset)
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_forged_claim_is_extra_before_and_after_it_is_settled(
+    settled: Simulation, is_settled: bool
+) -> None:
+    number, claim = a_claim(settled)
+    offset = settled.log(CLAIMS, number).append(claim)
+    settled.run(None if is_settled else 0)
+    findings = await verified(settled)
+    assert findings.counts == {Difference.EXTRA_CLAIM: 1}
+    assert f"  {CLAIMS.name} {number}:{offset}" in findings.lines()
+
+
+@pytest.mark.parametrize("attempt", ["nonsense", token(77, 1), "é"])
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_claim_whose_attempt_is_no_record_is_extra(
+    settled: Simulation, attempt: str, is_settled: bool
+) -> None:
+    number, claim = a_claim(settled, attempt=attempt)
+    settled.log(CLAIMS, number).append(claim)
+    settled.run(None if is_settled else 0)
+    assert (await verified(settled)).counts == {Difference.EXTRA_CLAIM: 1}
+
+
+async def test_a_claim_of_a_record_that_is_not_there_yet_is_extra_once_everything_rests(
+    settled: Simulation,
+) -> None:
+    home = partition_of(b"u1", PARTITIONS)
+    number, claim = a_claim(settled, attempt=token(home, 10_000))
+    settled.log(CLAIMS, number).append(claim)
+    assert_status(await verified(settled), CLEAN)
+    settled.run()
+    assert (await verified(settled)).counts == {Difference.EXTRA_CLAIM: 1}
+
+
+async def test_a_claim_that_is_gone_is_missing_and_its_verdict_extra(settled: Simulation) -> None:
+    taken = next(
+        record for _, record in settled.all(DECISIONS) if b'"taken"' in (record.value or b"")
+    )
+    at = Position.parse(orjson.loads(taken.value or b"")["at"])
+    log = settled.log(CLAIMS, at.partition)
+    log.records = [record for record in log.records if record.offset != at.offset]
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MISSING_CLAIM: 1, Difference.EXTRA_VERDICT: 1}
+
+
+async def test_a_claim_in_a_wrong_partition_is_no_claim(registry: Simulation) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    apply_registrations(registry, home)
+    [(log, claim)] = registry.all(CLAIMS)
+    log.records.clear()
+    wrong = (partition_of(claim.key or b"", PARTITIONS) + 1) % PARTITIONS
+    registry.log(CLAIMS, wrong).append(claim)
+    findings = await verified(registry)
+    assert findings.counts == {Difference.MISSING_CLAIM: 1, Difference.EXTRA_CLAIM: 1}
+
+
+async def test_a_claim_may_follow_a_record_that_waits_and_is_no_difference(
+    registry: Simulation,
+) -> None:
+    """Who looks at the claims later than at the table may find it."""
+    home = register(registry, "ada", "ada@example.com")
+    for name in ("b", "c"):
+        update = {"type": "update", "id": "ada", "email": f"{name}@example.com"}
+        registry.arrive(home, None, orjson.dumps(update))
+    apply_registrations(registry, home)
+    key = email_key("b@example.com")
+    claim = Record(0, key, encode_claim("claim", "ada", token(home, 1)))
+    registry.log(CLAIMS, partition_of(key, PARTITIONS)).append(claim)
+    assert_status(await verified(registry), CLEAN)
+
+
+async def test_a_release_that_is_gone_is_missing(registry: Simulation) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    registry.run()
+    registry.arrive(home, b"ada", None)
+    apply_rest(registry, home)
+    [log] = [log for log, record in registry.all(CLAIMS) if b"release" in (record.value or b"")]
+    log.records.pop()
+    findings = await verified(registry)
+    assert findings.counts[Difference.MISSING_RELEASE] == 1
+    assert f"  {REGISTRATIONS.name} {home}:1" in findings.lines()
+    assert set(findings.counts) == {Difference.MISSING_RELEASE, Difference.HELD_BY_NOBODY}
+
+
+def apply_rest(simulation: Simulation, home: int) -> None:
+    """Apply what is new in a partition of ``user-registrations``, and nothing that follows."""
+    marker = simulation.markers["users", home]
+    log = simulation.log(REGISTRATIONS, home)
+    records = [r for r in log.records if r.offset >= marker.next[REGISTRATIONS.name]]
+    changes = Changes()
+    decide_registrations(home, records, changes)
+    simulation.commit("users", home, changes, marker.after(REGISTRATIONS.name, log.end))
+
+
+async def test_a_forged_release_is_extra_once_everything_rests(settled: Simulation) -> None:
+    number, release = a_claim(settled, "release")
+    settled.log(CLAIMS, number).append(release)
+    assert_status(await verified(settled), CLEAN)
+    settled.run()
+    assert (await verified(settled)).counts == {Difference.EXTRA_RELEASE: 1}
+
+
+async def test_a_forged_release_of_who_holds_the_address_takes_it_away(
+    registry: Simulation,
+) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    registry.run()
+    key = email_key("ada@example.com")
+    release = Record(0, key, encode_claim("release", "ada", token(home, 0)))
+    registry.log(CLAIMS, partition_of(key, PARTITIONS)).append(release)
+    registry.run()
+    findings = await verified(registry)
+    assert findings.counts == {Difference.EXTRA_RELEASE: 1, Difference.NOT_HELD: 1}
+
+
+# -- verdicts
+
+
+async def test_a_verdict_that_is_gone_is_missing(registry: Simulation) -> None:
+    register(registry, "ada", "ada@example.com")
+    registry.run(2)
+    [(log, _)] = registry.all(DECISIONS)
+    log.records.clear()
+    findings = await verified(registry)
+    [(_, claim)] = registry.all(CLAIMS)
+    assert findings.counts == {Difference.MISSING_VERDICT: 1}
+    number = partition_of(claim.key or b"", PARTITIONS)
+    assert f"  {CLAIMS.name} {number}:{claim.offset}" in findings.lines()
+
+
+async def test_a_verdict_that_is_gone_after_it_was_applied_is_missing_among_others(
+    settled: Simulation,
+) -> None:
+    log = next(log for log, _ in settled.all(DECISIONS))
+    log.records.pop(0)
+    assert (await verified(settled)).counts[Difference.MISSING_VERDICT] == 1
+
+
+@pytest.mark.parametrize("member", ["email_key", "attempt", "verdict"])
+async def test_a_verdict_of_other_content_is_missing_and_extra(
+    registry: Simulation, member: str
+) -> None:
+    register(registry, "ada", "ada@example.com")
+    registry.run(2)
+    [(log, verdict)] = registry.all(DECISIONS)
+    others = {"email_key": "another", "attempt": token(0, 99), "verdict": "taken"}
+    told = {**orjson.loads(verdict.value or b""), member: others[member]}
+    change(log, 0, value=orjson.dumps(told))
+    findings = await verified(registry)
+    assert findings.counts == {Difference.MISSING_VERDICT: 1, Difference.EXTRA_VERDICT: 1}
+
+
+async def test_a_verdict_under_another_key_is_missing_and_extra(registry: Simulation) -> None:
+    register(registry, "ada", "ada@example.com")
+    registry.run(2)
+    [(log, _)] = registry.all(DECISIONS)
+    change(log, 0, key=b"eve")
+    findings = await verified(registry)
+    assert findings.counts == {Difference.MISSING_VERDICT: 1, Difference.EXTRA_VERDICT: 1}
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+@pytest.mark.parametrize("word", ["granted", "taken"])
+async def test_a_forged_verdict_is_extra(settled: Simulation, word: str, is_applied: bool) -> None:
+    claims, claim = settled.all(CLAIMS)[0]
+    number = next(n for n in range(PARTITIONS) if settled.log(CLAIMS, n) is claims)
+    home = partition_of(b"u1", PARTITIONS)
+    key = email_key("nobody@example.com")
+    at = token(number, claim.offset)
+    verdict = encode_verdict(key, an_attempt(settled), word, at)
+    settled.log(DECISIONS, home).append(Record(0, b"u1", verdict))
+    settled.run(None if is_applied else 0)
+    assert (await verified(settled)).counts == {Difference.EXTRA_VERDICT: 1}
+
+
+async def test_a_verdict_twice_is_extra(registry: Simulation) -> None:
+    register(registry, "ada", "ada@example.com")
+    registry.run()
+    [(log, verdict)] = registry.all(DECISIONS)
+    log.append(verdict)
+    assert (await verified(registry)).counts == {Difference.EXTRA_VERDICT: 1}
+
+
+# -- outcomes
+
+
+def a_page(simulation: Simulation) -> tuple[int, int, bytearray]:
+    """Return a partition of ``users`` with outcomes, where its first page is, and the page."""
+    for number in range(PARTITIONS):
+        log = simulation.log(USERS, number)
+        key = PAGE_PREFIX + bytes(8)
+        if any(record.key == key for record in log.records):
+            index = log.newest(key)
+            return number, index, bytearray(log.records[index].value or b"")
+    raise AssertionError("no page")
+
+
+async def test_a_byte_of_a_page_that_is_changed_is_a_difference(settled: Simulation) -> None:
+    number, index, page = a_page(settled)
+    offset = next(offset for offset, outcome in enumerate(page) if outcome)
+    page[offset] = Outcome.PENDING
+    change(settled.log(USERS, number), index, value=bytes(page))
+    findings = await verified(settled)
+    assert findings.counts == {Difference.KEPT_OUTCOME: 1}
+    assert f"  {REGISTRATIONS.name} {number}:{offset}" in findings.lines()
+
+
+async def test_an_outcome_where_no_record_is_is_a_difference(settled: Simulation) -> None:
+    number, index, page = a_page(settled)
+    page[-1] = Outcome.REGISTERED
+    change(settled.log(USERS, number), index, value=bytes(page))
+    assert (await verified(settled)).counts == {Difference.KEPT_OUTCOME: 1}
+
+
+async def test_a_page_that_is_gone_lacks_all_its_outcomes(settled: Simulation) -> None:
+    number, index, page = a_page(settled)
+    change(settled.log(USERS, number), index, value=None)
+    count = sum(outcome > 0 for outcome in page)
+    assert (await verified(settled)).counts == {Difference.KEPT_OUTCOME: count}
+
+
+async def test_a_page_of_another_length_is_a_difference(settled: Simulation) -> None:
+    number, index, page = a_page(settled)
+    change(settled.log(USERS, number), index, value=bytes(page[:-1]))
+    assert (await verified(settled)).counts == {Difference.KEPT_OUTCOME: 1}
+
+
+def an_outcome(simulation: Simulation, is_move: bool = False) -> tuple[Log, Record]:
+    """Return a record of ``registration-outcomes``, and its partition."""
+    found = simulation.all(OUTCOMES)
+    return next((log, r) for log, r in found if (b"moved_to" in (r.value or b"")) == is_move)
+
+
+@pytest.mark.parametrize("is_move", [False, True])
+async def test_an_outcome_that_is_not_told_is_missing(settled: Simulation, is_move: bool) -> None:
+    log, outcome = an_outcome(settled, is_move)
+    log.records.remove(outcome)
+    assert (await verified(settled)).counts == {Difference.MISSING_OUTCOME: 1}
+
+
+@pytest.mark.parametrize("is_move", [False, True])
+async def test_an_outcome_that_is_told_twice_is_extra(settled: Simulation, is_move: bool) -> None:
+    log, outcome = an_outcome(settled, is_move)
+    log.append(outcome)
+    assert (await verified(settled)).counts == {Difference.EXTRA_OUTCOME: 1}
+
+
+@pytest.mark.parametrize("is_move", [False, True])
+async def test_an_outcome_under_another_id_is_missing_and_extra(
+    settled: Simulation, is_move: bool
+) -> None:
+    log, outcome = an_outcome(settled, is_move)
+    change(log, log.records.index(outcome), key=b"another")
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MISSING_OUTCOME: 1, Difference.EXTRA_OUTCOME: 1}
+
+
+@pytest.mark.parametrize("value", [None, b"", b"[]", b"{}", b'{"position":7,"outcome":"moved"}'])
+async def test_what_is_no_outcome_is_extra(settled: Simulation, value: bytes | None) -> None:
+    settled.log(OUTCOMES, 2).append(Record(0, b"key", value))
+    assert (await verified(settled)).counts == {Difference.EXTRA_OUTCOME: 1}
+
+
+async def test_an_outcome_of_a_record_that_is_not_applied_may_have_come_since(
+    registry: Simulation,
+) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    value = encode_outcome(token(home, 0), Decided(0, "ada", Outcome.REGISTERED))
+    registry.log(OUTCOMES, home).append(Record(0, b"ada", value))
+    assert_status(await verified(registry), CLEAN)
+
+
+async def test_where_outcomes_are_gone_it_is_partial(settled: Simulation) -> None:
+    log, outcome = an_outcome(settled)
+    count = sum(record.offset <= outcome.offset for record in log.records)
+    log.remove_below(outcome.offset + 1)
+    findings = await verified(settled)
+    assert_status(findings, PARTIAL)
+    assert findings.unchecked == [
+        f"{OUTCOMES.name}: its beginning is gone, perhaps with the outcomes of {count} records"
     ]
 
 
-def test_what_is_gone_or_not_applied_yet_is_left_out() -> None:
-    assert traced([50], [2, 50, 100, 2**63], start=10)[0].status == CLEAN
+def test_an_outcome_of_another_partitions_record_names_none() -> None:
+    fold = OutcomesFold(2, PARTITIONS)
+    decided = Decided(0, "ada", Outcome.REGISTERED)
+    fold.add([Record(0, b"ada", encode_outcome(token(3, 0), decided))])
+    assert (len(fold.found), dict(fold.moved)) == (1, {})
 
 
-def test_what_may_be_gone_is_counted_and_no_difference() -> None:
-    findings, gone = traced([], [5], perhaps=[3, 5])
-    assert (findings.status, gone) == (CLEAN, 1)
+# -- dead letters
 
 
-def test_a_duplicate_is_certain_even_then() -> None:
-    assert traced([], [5, 5], perhaps=[5])[0].counts == {Difference.DUPLICATE_LETTER: 1}
+async def test_a_letter_that_is_gone_is_missing(settled: Simulation) -> None:
+    log, letter = settled.all(LETTERS)[0]
+    log.records.remove(letter)
+    assert (await verified(settled)).counts == {Difference.MISSING_LETTER: 1}
 
 
-def moves_compared(*copies: Record) -> Findings:
-    """Compare a record at offset 4 of a wrong partition with copies in the right one."""
-    source = folded(Record(4, value=encode(ADA)), partition=ELSEWHERE)
-    home = folded(*copies)
-    findings = Findings()
-    span = Span(NAMES.source, ELSEWHERE, 0, 5)
-    found = home.copies[ELSEWHERE]
-    compare_traces(MOVES, span, source.moved, source.moved_perhaps, found, findings)
-    return findings
+async def test_letters_of_one_record_are_one_and_a_mark_is_a_letter(settled: Simulation) -> None:
+    log, letter = next((log, r) for log, r in settled.all(LETTERS) if not is_mark(r))
+    ours = [header for header in letter.headers if header[0].startswith("source-")]
+    log.append(replace(letter, value=b"", headers=[*ours, ("mark", b"erased")]))
+    assert_status(await verified(settled), CLEAN)
+    log.records.remove(letter)
+    assert_status(await verified(settled), CLEAN)
 
 
-def copy(offset: int, origin: int = 4) -> Record:
-    return Record(offset, key_of(ADA), encode(ADA), moved_from(ELSEWHERE, origin))
+def is_mark(record: Record) -> bool:
+    """Return whether a record of the dead-letter topic is what a letter was replaced by."""
+    return any(name == "mark" for name, _ in record.headers)
 
 
-def test_a_record_that_was_moved_once_is_right() -> None:
-    assert moves_compared(copy(0)).status == CLEAN
+async def test_a_letter_of_a_record_that_needs_none_is_extra(settled: Simulation) -> None:
+    log, letter = settled.all(LETTERS)[0]
+    headers = dict(letter.headers)
+    number = int(headers["source-partition"])
+    fine = next(
+        record.offset
+        for record in settled.log(REGISTRATIONS, number).records
+        if (record.value or b"").startswith(b'{"id"') and b"7" not in (record.value or b"")
+    )
+    position = token(number, fine).encode()
+    named_headers = [*{**headers, "source-position": position}.items()]
+    key = REGISTRATIONS.name.encode() + b"/" + position
+    log.append(replace(letter, key=key, headers=named_headers))
+    assert (await verified(settled)).counts == {Difference.EXTRA_LETTER: 1}
 
 
-def test_a_record_that_was_not_moved_is_a_difference() -> None:
-    assert moves_compared().counts == {Difference.MISSING_MOVE: 1}
-
-
-def test_a_record_that_was_moved_twice_is_a_difference() -> None:
-    findings = moves_compared(copy(0), copy(1))
-    assert findings.counts == {Difference.DUPLICATE_MOVE: 1}
-
-
-def test_a_copy_of_a_record_that_was_not_to_be_moved_is_a_difference() -> None:
-    findings = moves_compared(copy(0), copy(1, origin=3))
-    assert findings.counts == {Difference.EXTRA_MOVE: 1}
-
-
-def test_a_copy_that_is_not_applied_yet_counts() -> None:
-    home = folded(copy(9), until=0)
-    assert list(home.copies[ELSEWHERE].all) == [4]
-
-
-@pytest.mark.parametrize("token", [b"", b"nonsense", b"\xff", None])
-def test_another_producers_header_is_only_counted(token: bytes) -> None:
-    home = folded(Record(0, value=encode(ADA), headers=[(MOVED_FROM_HEADER, token)]))
-    assert home.foreign_copies == 1
-    assert not home.copies
-
-
-def test_a_copy_in_a_wrong_partition_becomes_a_dead_letter() -> None:
-    astray = folded(copy(0), partition=ELSEWHERE)
-    assert list(astray.unreadable.all) == [0]
-    assert not astray.moved.all
-
-
-def test_a_copy_may_be_gone_with_the_beginning_of_its_partition() -> None:
-    source = SourceFold(ELSEWHERE, PARTITIONS, begun_late={HOME})
-    source.add([Record(4, value=encode(ADA))])
-    assert (list(source.moved.all), list(source.moved_perhaps.all)) == ([], [4])
-
-
-def letter(topic: str = NAMES.source, partition: str = "2", offset: str = "9") -> Record:
-    headers = {"source-topic": topic, "source-partition": partition, "source-offset": offset}
-    return Record(0, headers=[(name, text.encode()) for name, text in headers.items()])
-
-
-def test_a_letter_is_counted_for_the_record_that_it_names() -> None:
-    fold = LetterFold(NAMES.source)
-    fold.add([letter(), letter(offset="11"), letter(partition="3")])
-    assert {number: list(found.all) for number, found in fold.letters.items()} == {
-        2: [9, 11],
-        3: [9],
-    }
+@pytest.mark.parametrize("topic", [CLAIMS, DECISIONS], ids=["claims", "decisions"])
+async def test_claims_and_verdicts_that_cannot_be_read_need_letters(
+    settled: Simulation, topic: Any
+) -> None:
+    settled.log(topic, 1).append(Record(0, b"key", b"nonsense"))
+    assert_status(await verified(settled), CLEAN)
+    settled.run()
+    assert_status(await verified(settled), CLEAN)
+    log, letter = settled.all(LETTERS)[-1]
+    log, letter = next(
+        (log, r)
+        for log, r in settled.all(LETTERS)
+        if (r.key or b"").startswith(topic.name.encode())
+    )
+    log.records.remove(letter)
+    assert (await verified(settled)).counts == {Difference.MISSING_LETTER: 1}
 
 
 @pytest.mark.parametrize(
-    "record",
-    [
-        Record(0),
-        letter(topic="another"),
-        letter(offset="-1"),
-        letter(partition="x"),
-        letter(offset="9" * 40),
-    ],
+    "key", [b"user-registrations", None, b"another/" + token(1, 1).encode(), b"\xff"]
 )
-def test_what_names_no_record_of_ours_is_no_letter(record: Record) -> None:
-    fold = LetterFold(NAMES.source)
-    fold.add([record])
-    assert (fold.others, dict(fold.letters)) == (1, {})
+async def test_what_is_no_letter_of_ours_is_only_counted(
+    settled: Simulation, key: bytes | None
+) -> None:
+    headers = [
+        ("source-topic", REGISTRATIONS.name.encode()),
+        ("source-position", token(1, 1).encode()),
+    ]
+    settled.log(LETTERS, 1).append(Record(0, key, b"", headers))
+    findings = await verified(settled)
+    assert_status(findings, CLEAN)
+    assert "1 records there are no dead letters of ours" in findings.notes
 
 
-def test_unreadable_records_and_tombstones_need_letters() -> None:
-    source = folded(Record(3, value=b"nonsense"), Record(4, key_of(ADA), None), Record(5))
-    assert list(source.unreadable.all) == [3, 4, 5]
+async def test_where_letters_are_gone_it_is_partial(settled: Simulation) -> None:
+    log, letter = settled.all(LETTERS)[0]
+    log.remove_below(letter.offset + 1)
+    findings = await verified(settled)
+    assert_status(findings, PARTIAL)
+    assert "perhaps with the letters of 1 records" in findings.unchecked[0]
 
 
-def test_a_row_older_than_the_log_is_not_checked_whatever_came_later() -> None:
-    rows = table(Record(5, key_of(ADA), row_of(offset=3)), source_start=10)
-    source = folded(Record(12, value=encode(ADA)))
-    findings = Findings()
-    assert compare_rows(source, rows, NAMES, findings) == 1
-    assert findings.status == CLEAN
+# -- moves
 
 
-def test_a_younger_row_that_no_registration_makes_is_certain() -> None:
-    rows = table(Record(5, key_of(ADA), row_of(offset=11)), source_start=10)
-    assert compared(folded(), rows).counts == {Difference.EXTRA_ROW: 1}
+def moved(simulation: Simulation) -> tuple[int, int, Log, int]:
+    """Move a record; return where it was, and where its copy is, which is not applied yet."""
+    home = partition_of(b"ada", PARTITIONS)
+    wrong = (home + 1) % PARTITIONS
+    wish = {"id": "ada", "name": "N", "email": "ada@example.com"}
+    offset = simulation.arrive(wrong, None, orjson.dumps(wish))
+    apply_rest(simulation, wrong)
+    log = simulation.log(REGISTRATIONS, home)
+    return wrong, offset, log, len(log.records) - 1
 
 
-def test_a_row_that_names_another_partition_is_certain() -> None:
-    forged = row_of().replace(
-        Position(HOME, 0).token().encode(), Position(ELSEWHERE, 0).token().encode()
-    )
-    rows = table(Record(5, key_of(ADA), forged), source_start=10)
-    assert compared(folded(), rows).counts == {Difference.EXTRA_ROW: 1}
+async def test_a_record_that_was_moved_once_is_right(settled: Simulation) -> None:
+    moved(settled)
+    assert_status(await verified(settled), CLEAN)
 
 
-@pytest.mark.parametrize("row", [b"nonsense", b"[]", b"{}", b'{"position": 1}', b'"\\u0000"'])
-def test_a_row_that_is_none_is_certain(row: bytes) -> None:
-    rows = table(Record(5, key_of(ADA), row), source_start=10)
-    assert compared(folded(), rows).counts == {Difference.EXTRA_ROW: 1}
+async def test_a_copy_that_is_gone_is_missing(settled: Simulation) -> None:
+    wrong, offset, log, index = moved(settled)
+    log.records.pop(index)
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MISSING_MOVE: 1}
+    assert f"  {REGISTRATIONS.name} {wrong}:{offset}" in findings.lines()
 
 
-def test_a_missing_row_is_certain() -> None:
-    findings = compared(folded(Record(12, value=encode(ADA))), table(source_start=10))
-    assert findings.counts == {Difference.MISSING_ROW: 1}
+async def test_a_record_that_was_moved_twice_is_a_difference(settled: Simulation) -> None:
+    _, _, log, index = moved(settled)
+    log.append(log.records[index])
+    assert (await verified(settled)).counts == {Difference.DUPLICATE_MOVE: 1}
+
+
+async def test_a_copy_of_a_record_that_was_not_to_be_moved_is_a_difference(
+    registry: Simulation,
+) -> None:
+    home = register(registry, "ada", "ada@example.com")
+    registry.run()
+    headers = [(MOVED_FROM_HEADER, token(home, 0).encode())]
+    registry.log(REGISTRATIONS, home).append(Record(0, b"ada", None, headers))
+    assert (await verified(registry)).counts == {Difference.EXTRA_MOVE: 1}
+
+
+async def test_a_move_that_is_kept_otherwise_is_a_difference(settled: Simulation) -> None:
+    wrong, offset, _, _ = moved(settled)
+    log = settled.log(USERS, wrong)
+    index = log.newest(MOVE_PREFIX + offset.to_bytes(8, "big"))
+    change(log, index, value=token(0, 0).encode())
+    assert (await verified(settled)).counts == {Difference.KEPT_MOVE: 1}
+
+
+async def test_a_move_that_is_told_otherwise_is_missing_and_extra(settled: Simulation) -> None:
+    wrong, offset, _, _ = moved(settled)
+    home = partition_of(b"ada", PARTITIONS)
+    log = settled.log(OUTCOMES, home)
+    decided = Decided(offset, "ada", Outcome.MOVED)
+    value = encode_outcome(token(wrong, offset), decided, token(0, 0))
+    change(log, len(log.records) - 1, value=value)
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MISSING_OUTCOME: 1, Difference.EXTRA_OUTCOME: 1}
+
+
+@pytest.mark.parametrize("origin", [b"", b"nonsense", b"\xff", None, token(77, 1).encode()])
+async def test_another_producers_header_is_only_counted(
+    settled: Simulation, origin: bytes | None
+) -> None:
+    headers = [(MOVED_FROM_HEADER, cast(bytes, origin))]
+    settled.log(REGISTRATIONS, 1).append(Record(0, None, b"nonsense", headers))
+    settled.run()
+    findings = await verified(settled)
+    assert_status(findings, CLEAN)
+    assert "1 records say they were moved from nowhere" in findings.notes
+
+
+# -- markers
+
+
+def mark(simulation: Simulation, value: bytes | None, topic: Any = USERS, number: int = 1) -> None:
+    """Write a marker to a changelog."""
+    simulation.log(topic, number).append(Record(0, MARKER_KEY, value))
+
+
+async def test_a_marker_beyond_the_end_is_a_difference(settled: Simulation) -> None:
+    marker = settled.markers["users", 1].after(REGISTRATIONS.name, 10_000)
+    mark(settled, marker.encode())
+    findings = await verified(settled)
+    assert findings.counts == {Difference.MARKER: 1}
+
+
+@pytest.mark.parametrize("value", [b"{}", None])
+@pytest.mark.parametrize(("topic", "number"), [(USERS, 1), (EMAILS, 1)], ids=["users", "emails"])
+async def test_a_marker_that_cannot_be_read_is_a_difference_and_everything_counts_as_applied(
+    settled: Simulation, value: bytes | None, topic: Any, number: int
+) -> None:
+    mark(settled, value, topic, number)
+    assert (await verified(settled)).counts == {Difference.MARKER: 1}
+
+
+async def test_a_changelog_with_rows_and_no_marker_is_a_difference(settled: Simulation) -> None:
+    log = settled.log(EMAILS, next(n for n in range(PARTITIONS) if settled.log(EMAILS, n).end))
+    log.records = [record for record in log.records if record.key != MARKER_KEY]
+    assert (await verified(settled)).counts == {Difference.MARKER: 1}
+
+
+async def test_records_that_were_removed_before_they_were_applied_make_it_partial(
+    settled: Simulation,
+) -> None:
+    log = settled.log(REGISTRATIONS, 1)
+    before = log.end
+    settled.arrive(1, None, b"nonsense")
+    settled.arrive(1, None, b"nonsense")
+    log.remove_below(log.end - 1)
+    findings = await verified(settled)
+    assert_status(findings, PARTIAL)
+    applied = settled.markers["users", 1].next[REGISTRATIONS.name]
+    assert applied <= before
+    assert (
+        f"{REGISTRATIONS.name} 1: applied up to {applied}, the log begins at {log.start}; what "
+        "stood between was removed before it was applied"
+    ) in findings.unchecked
+
+
+@pytest.mark.parametrize("topic", [USERS, EMAILS], ids=["users", "emails"])
+async def test_rows_that_were_decided_under_another_secret_cannot_be_verified(
+    settled: Simulation, topic: Any
+) -> None:
+    mark(settled, Marker.first("2:another").encode(), topic)
+    with pytest.raises(SettingsError, match=f"{topic.name} was written under another EMAIL_SECRET"):
+        await verified(settled)
+
+
+async def test_a_marker_is_found_far_before_the_end(settled: Simulation) -> None:
+    log = settled.log(USERS, 1)
+    marker = log.newest(MARKER_KEY)
+    assert log.records[marker].offset < log.end
+    log.end += 5_000  # as aborted transactions leave it
+    assert_status(await verified(settled), CLEAN)
+
+
+# -- multisets
+
+
+def multiset(*said: str) -> Multiset:
+    """Return a multiset of texts, each at the offset of its place in the row."""
+    made = Multiset()
+    for offset, text in enumerate(said):
+        made.add(text, 3, offset, offset + 10)
+    return made
+
+
+def test_what_is_too_many_is_told_with_its_place() -> None:
+    one, other = multiset("a", "b", "a", "c", "a"), multiset("c", "a")
+    left = [Entry(3, 1, 11), Entry(3, 2, 12), Entry(3, 4, 14)]
+    assert list(one.without(other)) == left
+    assert list(other.without(one)) == []
+    assert list(Multiset().without(one)) == []
+    assert list(one.without(Multiset())) == list(one.entries())
+
+
+def test_multisets_compare_as_counters_do() -> None:
+    random = Random(7)
+    for _ in range(50):
+        one, other = ([random.choice("abcdef") for _ in range(random.randrange(30))] for _ in "xy")
+        left = len(list(multiset(*one).without(multiset(*other))))
+        assert left == sum(max(one.count(letter) - other.count(letter), 0) for letter in "abcdef")
+
+
+def test_a_multiset_takes_24_bytes_for_each() -> None:
+    made = multiset(*map(str, range(1_000)))
+    arrays = (made._hashes, made._places, made._about)
+    assert sum(np.asarray(each).nbytes for each in arrays) == 24_000
+
+
+# -- the report
 
 
 def test_at_most_the_limit_is_listed_and_all_is_counted() -> None:
@@ -394,13 +923,29 @@ def test_an_id_cannot_disturb_the_terminal() -> None:
     assert "  t 0:0 'a\\x1b[2J\\\\xff'" in findings.lines()
 
 
+def test_what_nobody_has_expected_ends_it_with_one_line_and_the_status_of_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("ada@example.com")
+
+    monkeypatch.setattr("app.verify.verify", fail)
+    ended = CliRunner().invoke(main, ["verify"])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("nothing is verified: unexpected KeyError in test_verify.py, ")
+    assert ended.stderr.count("\n") == 1
+
+
+# -- stores
+
+
 def store_compared(
     changelog: Sequence[Record], offset: int | None, rows: dict[bytes, bytes]
 ) -> StoreComparison:
     at = ChangelogAt(offset)
     at.add(changelog)
-    store = Store(Path("users-0"), 0)
-    comparison = StoreComparison(store, at, NAMES, Findings())
+    store = Store(Path("users-0"), "users", 0)
+    comparison = StoreComparison(store, at, USERS.name, Findings())
     for key, row in rows.items():
         comparison.add(key, row)
     comparison.finish()
@@ -408,10 +953,17 @@ def store_compared(
 
 
 def test_a_store_like_its_changelog_is_right() -> None:
-    log = [Record(0, b"a", b"1"), Record(1, MARKER_KEY, b"m"), Record(2, b"\xffrecent", b"r")]
-    rows = {b"a": b"1", MARKER_KEY: b"m", b"\xffoffset": b"2", b"\xffrecent": b"older"}
+    log = [Record(0, b"a", b"1"), Record(1, b"\xffrecent", b"r"), Record(2, MARKER_KEY, b"m")]
+    rows = {b"a": b"1", MARKER_KEY: b"m", b"\xffoffset": b"2", b"\xffrecent": b"r"}
     comparison = store_compared(log, 2, rows)
     assert (comparison.findings.status, comparison.rows) == (CLEAN, 1)
+
+
+def test_bookkeeping_of_a_store_is_compared_but_for_its_offset() -> None:
+    log = [Record(0, b"\xffrecent", b"r"), Record(1, MARKER_KEY, b"m")]
+    rows = {b"\xffrecent": b"older", MARKER_KEY: b"m", b"\xffoffset": b"1"}
+    findings = store_compared(log, 1, rows).findings
+    assert findings.counts == {Difference.STORE_DIFFERENT_ROW: 1}
 
 
 def test_a_store_that_is_behind_is_compared_as_of_its_offset() -> None:

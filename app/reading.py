@@ -1,28 +1,34 @@
-"""Reading topics from beginning to end, committed records only, in no group."""
+"""Reading partitions from one offset to another, in no group."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from app.arrivals import Arrival
 from app.engine.lean import make_lean
 from app.errors import BrokerUnavailableError, TopicsError
-from app.registration import Arrival
 from app.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
-from app.verify.progress import Advance
 
-#: What is folded at once, and what a fetch brings.
+#: What is handed on at once, and what a fetch brings.
 MAX_RECORDS = 5_000
 MAX_FETCH_BYTES = 4 * 1024 * 1024
 POLL_MS = 500
+#: The broker answers one request after the other: where nothing is left, a fetch must not wait.
+FETCH_WAIT_MS = 10
 #: An open transaction holds readers up; the broker ends one whose owner died after 20 seconds.
 STALLED_AFTER_SECONDS = 45
+
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+#: Is told what is read, and how many offsets further that is.
+Advance = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +41,26 @@ class Extent:
     end: int
 
     def __len__(self) -> int:
-        return self.end - self.start
+        return max(self.end - self.start, 0)
 
 
 class Reader:
     """Reads partitions, one at a time."""
 
-    def __init__(self, committed: AIOKafkaConsumer, everything: AIOKafkaConsumer) -> None:
-        self._committed = committed
-        self._everything = everything
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
         #: Is told how reading goes on.
         self.advance: Advance = lambda description, further: None
 
-    async def committed_extents(self, topic: TopicSpec) -> Sequence[Extent]:
-        """Return the partitions of a topic up to where no transaction is open."""
-        return await self._extents(topic, self._committed)
-
     async def extents(self, topic: TopicSpec) -> Sequence[Extent]:
-        """Return the partitions of a topic up to the last record, of open transactions too.
+        """Return the partitions of a topic, as they are now.
 
-        A commit reaches the topics of a transaction one after the other. What is committed in one
-        is written in all, and so below the ends of those that are asked for later.
+        For who reads what is committed, each ends where a transaction is open.
         """
-        return await self._extents(topic, self._everything)
-
-    async def _extents(self, topic: TopicSpec, consumer: AIOKafkaConsumer) -> Sequence[Extent]:
         asked = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            starts: Mapping[Any, int] = await consumer.beginning_offsets(asked)
-            ends: Mapping[Any, int] = await consumer.end_offsets(asked)
+            starts: Mapping[Any, int] = await self._consumer.beginning_offsets(asked)
+            ends: Mapping[Any, int] = await self._consumer.end_offsets(asked)
         return [Extent(tp.topic, tp.partition, starts[tp], ends[tp]) for tp in asked]
 
     async def read(self, extent: Extent) -> AsyncIterator[Sequence[Arrival]]:
@@ -73,12 +70,12 @@ class Reader:
         and a partition that was written by transactions ends with a control record.
         """
         tp = TopicPartition(extent.topic, extent.partition)
-        self._committed.assign([tp])
-        self._committed.seek(tp, extent.start)
+        self._consumer.assign([tp])
+        self._consumer.seek(tp, extent.start)
         position, moved_at = extent.start, time.monotonic()
         while position < extent.end:
-            fetched = await self._committed.getmany(tp, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-            before, position = position, await self._committed.position(tp)
+            fetched = await self._consumer.getmany(tp, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+            before, position = position, await self._consumer.position(tp)
             if position > before:
                 moved_at = time.monotonic()
                 self.advance(f"{tp.topic} {tp.partition}", min(position, extent.end) - before)
@@ -99,8 +96,10 @@ def _below(records: Sequence[Any], end: int) -> Sequence[Arrival]:
 
 
 @asynccontextmanager
-async def reader(brokers: str, topics: Iterable[TopicSpec]) -> AsyncIterator[Reader]:
-    """Yield a reader of topics, all of which exist.
+async def reader(
+    brokers: str, topics: Iterable[TopicSpec], isolation: Isolation = "read_committed"
+) -> AsyncIterator[Reader]:
+    """Yield a reader, once it is sure that topics exist.
 
     Raises `BrokerUnavailableError` if no broker answers, and `TopicsError` if a topic is missing,
     has another number of partitions, or loses its beginning meanwhile.
@@ -108,15 +107,10 @@ async def reader(brokers: str, topics: Iterable[TopicSpec]) -> AsyncIterator[Rea
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
             await _check(brokers, list(topics))
-        async with (
-            _consumer(brokers, "read_committed") as committed,
-            _consumer(brokers, "read_uncommitted") as everything,
-        ):
-            yield Reader(committed, everything)
+        async with _consumer(brokers, isolation) as consumer:
+            yield Reader(consumer)
     except OffsetOutOfRangeError:
-        raise TopicsError(
-            "the beginning of a topic was removed while it was read: verify again"
-        ) from None
+        raise TopicsError("the beginning of a topic was removed while it was read") from None
     except (TimeoutError, KafkaError) as error:
         raise BrokerUnavailableError(
             f"KAFKA_BROKERS: no usable answer from {brokers} ({type(error).__name__})"
@@ -130,8 +124,8 @@ async def _check(brokers: str, topics: Sequence[TopicSpec]) -> None:
         present = set(await admin.list_topics())
         for topic in topics:
             if topic.name not in present:
-                raise TopicsError(f"topic {topic.name} does not exist: nothing can be verified")
-        described = await admin.describe_topics([topic.name for topic in topics])
+                raise TopicsError(f"topic {topic.name} does not exist")
+        described = await admin.describe_topics([topic.name for topic in topics]) if topics else []
     finally:
         await admin.close()
     actual = {found["topic"]: len(found["partitions"]) for found in described}
@@ -144,13 +138,14 @@ async def _check(brokers: str, topics: Sequence[TopicSpec]) -> None:
 
 
 @asynccontextmanager
-async def _consumer(brokers: str, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def _consumer(brokers: str, isolation: Isolation) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=brokers,
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level=isolation,
         max_partition_fetch_bytes=MAX_FETCH_BYTES,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
     )
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):

@@ -1,0 +1,229 @@
+"""Arrivals, pure: what a record of ``user-registrations`` asks for, and where it belongs.
+
+The topic is open to any producer: with or without a key, with any partitioner, with any bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from app.errors import UnreadableRecordError
+from app.keys import encode_key, partitions_of
+from app.records import (
+    Headers,
+    Wish,
+    encode,
+    field_errors,
+    is_user_id,
+    read_registration,
+    read_update,
+)
+
+#: A record that was re-sent to its partition names here the position at which it first stood.
+MOVED_FROM_HEADER = "moved-from"
+
+#: An unreadable record of more stays where it is: half of what a topic takes.
+MAX_MOVED_BYTES = 512 * 1024
+
+
+class Arrival(Protocol):
+    """A record of a partition as it came: what aiokafka's parser gives."""
+
+    @property
+    def offset(self) -> int:
+        """Where it stands in its partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its time, in ms since 1970."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value; None in a tombstone."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers."""
+        ...
+
+
+class Move(NamedTuple):
+    """A record of another partition, and as what it is sent there."""
+
+    arrival: Arrival
+    partition: int
+    id: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(slots=True)
+class Sorted:
+    """A batch by what must be done with each record, each list in the order of arrival."""
+
+    here: list[tuple[Arrival, Wish]] = field(default_factory=list)
+    #: The ids' record keys of ``here``, in its order.
+    keys: list[bytes] = field(default_factory=list)
+    elsewhere: list[Move] = field(default_factory=list)
+    unreadable: list[tuple[Arrival, UnreadableRecordError]] = field(default_factory=list)
+
+    def below(self, offset: int) -> "Sorted":
+        """Return what of the batch stands below an offset."""
+        count = sum(arrival.offset < offset for arrival, _ in self.here)
+        return Sorted(
+            self.here[:count],
+            self.keys[:count],
+            [move for move in self.elsewhere if move.arrival.offset < offset],
+            [found for found in self.unreadable if found[0].offset < offset],
+        )
+
+
+def sort(partition: int, arrivals: Sequence[Arrival], partitions: int) -> Sorted:
+    """Return a batch of one partition, sorted by what must be done with each record."""
+    wishes: list[Any]
+    try:
+        # Nearly always: all of them are registrations. (A missing value is a TypeError.)
+        wishes = [read_registration(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
+        keys = [wish["id"].encode() for wish in wishes]
+    except (ValidationError, TypeError):
+        read_each = [_read(arrival) for arrival in arrivals]
+        wishes = [wish for wish, _ in read_each]
+        keys = [key for _, key in read_each]
+    homes = partitions_of(keys, partitions)
+    if homes.count(partition) == len(homes) and not _Unreadable.is_in(wishes):
+        return Sorted(list(zip(arrivals, wishes, strict=True)), keys)
+    batch = Sorted()
+    for arrival, wish, key, home in zip(arrivals, wishes, keys, homes, strict=True):
+        # Unreadable records that name an id go home, too: they are found when it is erased.
+        if key and home != partition and not was_moved(arrival) and _travels(wish, arrival):
+            batch.elsewhere.append(_move(arrival, wish, key, home))
+        elif isinstance(wish, _Unreadable):
+            batch.unreadable.append((arrival, wish.error))
+        elif home != partition:
+            batch.unreadable.append((arrival, _moved_twice()))
+        else:
+            batch.here.append((arrival, wish))
+            batch.keys.append(key)
+    return batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands for the wish of a record that cannot be read."""
+
+    error: UnreadableRecordError
+
+    @classmethod
+    def is_in(cls, wishes: Sequence[Any]) -> bool:
+        return any(type(wish) is cls for wish in wishes)
+
+
+def _read(arrival: Arrival) -> tuple[Any, bytes]:
+    """Return what a record asks for and its id's key, which is empty where it names none."""
+    try:
+        return read(arrival)
+    except UnreadableRecordError as error:
+        return _Unreadable(error), encode_key(id_of(arrival) or "")
+
+
+def _travels(wish: Any, arrival: Arrival) -> bool:
+    # What came compressed may be too large to be sent as it is.
+    return not isinstance(wish, _Unreadable) or len(arrival.value or b"") <= MAX_MOVED_BYTES
+
+
+def _move(arrival: Arrival, wish: Any, key: bytes, home: int) -> Move:
+    user_id = key.decode()
+    if isinstance(wish, _Unreadable):
+        return Move(arrival, home, user_id, arrival.key, arrival.value, arrival.headers)
+    return Move(arrival, home, user_id, key, wish and encode(wish), ())
+
+
+def read(arrival: Arrival) -> tuple[Wish, bytes]:
+    """Return what a record asks for, and its id's key, or raise `UnreadableRecordError`."""
+    if arrival.value is None:
+        user_id = _id_in_key(arrival)
+        if user_id is None:
+            raise UnreadableRecordError("no-value", "A record without a value needs an id as key")
+        return None, encode_key(user_id)
+    wish = read_wish(arrival.value)
+    return wish, encode_key(wish["id"])
+
+
+def read_wish(value: bytes) -> Any:
+    """Return the registration or update in a record's value, or raise `UnreadableRecordError`."""
+    if _type_of(value) == "update":
+        return _read_update(value)
+    try:
+        return read_registration(value)
+    except ValidationError as error:
+        raise _unreadable(value, error) from None
+
+
+def _read_update(value: bytes) -> Any:
+    try:
+        update = read_update(value)
+    except ValidationError as error:
+        raise _unreadable(value, error) from None
+    if "name" not in update and "email" not in update:
+        raise UnreadableRecordError("invalid-record", "An update needs a name or an email")
+    return update
+
+
+def _unreadable(value: bytes, error: ValidationError) -> UnreadableRecordError:
+    found = field_errors(error)
+    cause = "invalid-json" if found[0].type == "json_invalid" else "invalid-record"
+    if cause == "invalid-record" and _type_of(value) not in ("registration", "update"):
+        cause = "unknown-type"
+    return UnreadableRecordError(cause, "; ".join(f"{e.pointer}: {e.detail}" for e in found))
+
+
+def _type_of(value: bytes) -> Any:
+    parsed = _parsed(value)
+    return parsed.get("type", "registration") if isinstance(parsed, dict) else "registration"
+
+
+def _parsed(value: bytes | None) -> Any:
+    try:
+        # As lenient as what reads registrations: orjson refuses some numbers.
+        return from_json(value or b"")
+    except ValueError:
+        return None
+
+
+def id_of(arrival: Arrival) -> str | None:
+    """Return the id that a record names, readable or not, or None."""
+    parsed = _parsed(arrival.value)
+    named = parsed.get("id") if isinstance(parsed, dict) else None
+    if isinstance(named, str) and is_user_id(named):
+        return named
+    return _id_in_key(arrival)
+
+
+def _id_in_key(arrival: Arrival) -> str | None:
+    try:
+        user_id = (arrival.key or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return user_id if is_user_id(user_id) else None
+
+
+def was_moved(arrival: Arrival) -> bool:
+    """Return whether the record was re-sent from a wrong partition."""
+    return any(name == MOVED_FROM_HEADER for name, _ in arrival.headers)
+
+
+def _moved_twice() -> UnreadableRecordError:
+    # Moved once and still in a wrong place: it is not sent round for ever.
+    return UnreadableRecordError("moved-twice", "A moved record stands in a wrong partition")

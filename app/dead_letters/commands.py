@@ -1,0 +1,257 @@
+"""``python -m app dead-letters list``, ``show`` and ``replay``."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, NoReturn, TypeVar
+
+import click
+import orjson
+
+from app.dead_letters import printing
+from app.dead_letters.letters import Letter, Name
+from app.dead_letters.listing import Where, by_cause, chosen, members
+from app.dead_letters.reading import LetterTopic
+from app.dead_letters.replay import Replay, Told
+from app.dead_letters.sending import replay_producer
+from app.errors import InvalidPositionError, RegistryError
+from app.positions import Position
+from app.reading import Reader, reader
+from app.settings import EXIT_USAGE, Settings, settings
+from app.topics import Topics, declare
+
+#: Exit status of a replay that refused letters, and of a command that Ctrl-C ended.
+EXIT_REFUSED = 1
+EXIT_INTERRUPTED = 130
+
+#: Letters that `list` shows on a terminal unless told otherwise.
+LISTED = 20
+
+T = TypeVar("T")
+
+
+class _WhereType(click.ParamType):
+    """``NAME=VALUE``, as `Where` has it."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the condition."""
+        try:
+            return Where.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _PositionType(click.ParamType):
+    """A position token."""
+
+    name = "POSITION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the position."""
+        try:
+            return Position.parse(value)
+        except InvalidPositionError as error:
+            self.fail(f"{value!r} is {error}", param, ctx)
+
+
+_where = click.option(
+    "--where",
+    type=_WhereType(),
+    multiple=True,
+    help="Only letters with this cause, id, partition or topic. All of several must hold.",
+)
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """List, show and replay what could not be applied.
+
+    Exit status: 0 done; 1 a letter was refused, or is not there; 2 it could not be done.
+    """
+
+
+@dead_letters.command("list")
+@_where
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"List at most the newest N; all are counted. Unset: {LISTED}, all with --json.",
+)
+@click.option("--ids", is_flag=True, help="Name the ids, too: they may be personal.")
+@click.option("--marked", is_flag=True, help="List those that were replayed or erased instead.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each letter.")
+def list_letters(
+    where: tuple[Where, ...], limit: int | None, ids: bool, marked: bool, as_json: bool
+) -> None:
+    """List dead letters by cause, and the newest of them."""
+    letters = chosen(_run(_read(settings())).values(), where, marked=marked)
+    shown = letters[: LISTED if limit is None and not as_json else limit]
+    if as_json:
+        for letter in shown:
+            click.echo(orjson.dumps(members(letter, with_id=ids)))
+        return
+    if not letters:
+        click.echo("No dead letters.")
+        return
+    console = printing.console()
+    console.print(printing.causes_table(by_cause(letters), marked=marked))
+    console.print()
+    console.print(printing.letters_table(shown, with_ids=ids, marked=marked))
+    if len(shown) < len(letters):
+        click.echo(f"\nThe newest {len(shown):,} of {len(letters):,}; --limit shows more.")
+
+
+async def _read(wanted: Settings) -> Mapping[Name, Letter]:
+    async with _letters(wanted) as letters:
+        return await letters.letters()
+
+
+@dead_letters.command()
+@click.argument("position", type=_PositionType())
+def show(position: Position) -> None:
+    """Show a dead letter whole, with the original's headers and bytes: they may be personal."""
+    found = _run(_find(settings(), position))
+    if not found:
+        click.echo(f"There is no dead letter of {position.token()}.", err=True)
+        raise SystemExit(EXIT_REFUSED)
+    click.echo("\n\n".join(found))
+
+
+async def _find(wanted: Settings, position: Position) -> list[str]:
+    async with _letters(wanted) as letters:
+        # A position may be one of several topics.
+        found = [each for each in (await letters.letters()).values() if each.position == position]
+        originals = await letters.originals(found)
+    return ["\n".join(printing.sheet(each, originals.get(each.name))) for each in found]
+
+
+@dead_letters.command()
+@click.argument("positions", type=_PositionType(), nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All open letters.")
+@_where
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Even what still cannot be read, and what overtakes a later record of its id.",
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+def replay(
+    positions: tuple[Position, ...],
+    everything: bool,
+    where: tuple[Where, ...],
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Send originals to their topic again, and mark their letters, in one transaction.
+
+    Refused, unless by --force, where the original still cannot be read, and where its id has a
+    later record.
+    """
+    if sum(map(bool, (positions, everything, where))) != 1:
+        raise click.UsageError("Say which letters: POSITION..., --all or --where.")
+    refused = _run(_replay(settings(), positions, where, force=force, dry_run=dry_run))
+    raise SystemExit(EXIT_REFUSED if refused else 0)
+
+
+async def _replay(
+    wanted: Settings,
+    positions: Sequence[Position],
+    where: Sequence[Where],
+    *,
+    force: bool,
+    dry_run: bool,
+) -> int:
+    """Replay letters, telling of each; return how many were refused."""
+    topics = declare(wanted)
+    async with AsyncExitStack() as held:
+        committed = await held.enter_async_context(_committed(wanted, topics))
+        everything = await held.enter_async_context(
+            reader(wanted.kafka_brokers, (), "read_uncommitted")
+        )
+        # Before letters are read: what another command has replayed until now is marked then.
+        producer = None
+        if not dry_run:
+            producer = await held.enter_async_context(
+                replay_producer(wanted.kafka_brokers, f"{wanted.app_id}-dead-letters")
+            )
+        letters = LetterTopic(committed, topics.dead_letter)
+        found = await letters.letters()
+        missing = 0
+        if positions:
+            selected, missing = _at(positions, found, topics)
+        else:
+            selected = chosen(found.values(), where)
+        replaying = Replay(topics, letters, committed, everything, producer=producer, force=force)
+        return missing + await _tell(replaying.run(selected), dry_run=dry_run)
+
+
+def _at(
+    positions: Sequence[Position], found: Mapping[Name, Letter], topics: Topics
+) -> tuple[list[Letter], int]:
+    """Return the open letters at positions, having told of those that are not; how many are not."""
+    names = [topic.name for topic in topics.all()]
+    selected: dict[Position, Letter] = {}
+    missing = 0
+    for position in dict.fromkeys(positions):
+        letters = [found[name, position] for name in names if (name, position) in found]
+        opened = [letter for letter in letters if letter.is_open]
+        if opened:
+            # Of several topics the first in the flow counts: only its letters are replayed.
+            selected[position] = opened[0]
+        else:
+            missing += 1
+            click.echo(f"{position.token()} refused: {_why_not_open(letters)}")
+    return list(selected.values()), missing
+
+
+def _why_not_open(letters: Sequence[Letter]) -> str:
+    if not letters:
+        return "there is no such dead letter"
+    marked = letters[0]
+    again = f" as {marked.replayed_as}" if marked.replayed_as else ""
+    return printing.escaped(f"it was {marked.mark}{again}")
+
+
+async def _tell(replaying: AsyncIterator[Told], *, dry_run: bool) -> int:
+    done = refused = 0
+    try:
+        async for told in replaying:
+            click.echo(printing.outcome(told))
+            refused += told.refused is not None
+            done += told.refused is None
+    finally:
+        # However it ends, what was replayed is marked, and is not replayed again.
+        click.echo(f"{done:,} {'would be ' if dry_run else ''}replayed, {refused:,} refused")
+    return refused
+
+
+@asynccontextmanager
+async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
+    topics = declare(wanted)
+    async with reader(wanted.kafka_brokers, (topics.dead_letter,)) as reading:
+        yield LetterTopic(reading, topics.dead_letter)
+
+
+def _committed(wanted: Settings, topics: Topics) -> AbstractAsyncContextManager[Reader]:
+    return reader(wanted.kafka_brokers, (topics.dead_letter, topics.user_registrations))
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    # aiokafka logs each address that does not answer; the one line below says it all.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    try:
+        return asyncio.run(work)
+    except RegistryError as error:
+        _end(str(error), EXIT_USAGE)
+    except KeyboardInterrupt:
+        # click's own status for this is 1, which says that something was refused.
+        _end("interrupted", EXIT_INTERRUPTED)
+
+
+def _end(why: str, status: int) -> NoReturn:
+    click.echo(why, err=True)
+    raise SystemExit(status) from None

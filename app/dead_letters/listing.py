@@ -1,0 +1,98 @@
+"""What is said of many dead letters, pure: which are meant, their causes, the newest."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from app.dead_letters.letters import Letter
+from app.records import moment
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A condition on letters: ``cause=invalid-json``."""
+
+    name: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the condition in a text, or raise `ValueError` with what is wrong."""
+        name, equals, value = text.partition("=")
+        if not equals or name not in _ASKED:
+            raise ValueError(f"{text!r} is not NAME=VALUE with a NAME of {', '.join(_ASKED)}")
+        return cls(name, value)
+
+    def holds(self, letter: Letter) -> bool:
+        """Return whether the condition holds for a letter."""
+        return _ASKED[self.name](letter) == self.value
+
+
+_ASKED: Mapping[str, Callable[[Letter], str | None]] = {
+    "cause": lambda letter: letter.cause,
+    "id": lambda letter: letter.id,
+    "partition": lambda letter: str(letter.position.partition),
+    "topic": lambda letter: letter.topic,
+}
+
+
+def chosen(
+    letters: Iterable[Letter], where: Sequence[Where] = (), *, marked: bool = False
+) -> list[Letter]:
+    """Return the open letters, or the marked ones, for which all conditions hold; newest first."""
+    found = [
+        letter
+        for letter in letters
+        if letter.is_open is not marked and all(condition.holds(letter) for condition in where)
+    ]
+    return sorted(found, key=lambda letter: (letter.timestamp, letter.position), reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Letters of one cause: how many, and when the oldest and the newest came; ms since 1970."""
+
+    cause: str
+    count: int
+    oldest: int
+    newest: int
+
+
+def by_cause(letters: Iterable[Letter]) -> list[Cause]:
+    """Return the causes of letters, or the marks of marked ones; the most frequent first."""
+    times: defaultdict[str, list[int]] = defaultdict(list)
+    for letter in letters:
+        times[letter.mark or letter.cause].append(letter.timestamp)
+    causes = [Cause(cause, len(at), min(at), max(at)) for cause, at in times.items()]
+    return sorted(causes, key=lambda cause: (-cause.count, cause.cause))
+
+
+def members(letter: Letter, *, with_id: bool = False) -> dict[str, Any]:
+    """Return what is told of a letter as JSON; its id may be personal."""
+    told: dict[str, Any] = {
+        "position": letter.position.token(),
+        "topic": letter.topic,
+        "cause": letter.cause,
+        "detail": letter.detail,
+        "time": moment(letter.timestamp),
+        "bytes": letter.size,
+    }
+    if letter.mark is not None:
+        told = {name: told[name] for name in ("position", "topic", "time")}
+        told["mark"] = letter.mark
+        if letter.replayed_as is not None:
+            told["replayed_as"] = letter.replayed_as
+    if with_id:
+        told["id"] = letter.id
+    return told
+
+
+def cause_members(cause: Cause) -> dict[str, Any]:
+    """Return what is told of a cause as JSON."""
+    return {
+        "cause": cause.cause,
+        "count": cause.count,
+        "oldest": moment(cause.oldest),
+        "newest": moment(cause.newest),
+    }

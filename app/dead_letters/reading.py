@@ -1,0 +1,67 @@
+"""Which dead letters there are: the newest record under each key of their topic."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+
+from app.dead_letters.letters import Letter, Name, Original
+from app.progress import bar
+from app.reading import Extent, Reader
+from app.topics import TopicSpec
+
+
+class LetterTopic:
+    """The dead-letter topic, as a reader of what is committed finds it."""
+
+    def __init__(self, reading: Reader, topic: TopicSpec) -> None:
+        self._reading = reading
+        self._topic = topic
+        self._found: dict[Name, Letter] = {}
+        #: By partition: how far it was read.
+        self._read: dict[int, int] = {}
+
+    async def letters(self) -> Mapping[Name, Letter]:
+        """Return all letters and marks, without the originals' bytes; reads only what is new."""
+        extents = await self._reading.extents(self._topic)
+        rest = [replace(e, start=max(e.start, self._read.get(e.partition, 0))) for e in extents]
+        with bar(sum(map(len, rest))) as self._reading.advance:
+            await self._note(rest)
+        return self._found
+
+    async def newest(self, records: int) -> tuple[Mapping[Name, Letter], bool]:
+        """Return the letters and marks among so many newest records of each partition.
+
+        And whether there are more records.
+        """
+        extents = await self._reading.extents(self._topic)
+        ends = [replace(e, start=max(e.start, e.end - records)) for e in extents]
+        await self._note(ends)
+        return self._found, ends != extents
+
+    async def _note(self, extents: Iterable[Extent]) -> None:
+        for extent in extents:
+            async for records in self._reading.read(extent):
+                for record in records:
+                    letter = Letter.read(record)
+                    # What others wrote into the topic is left alone.
+                    if letter is not None and letter.position.partition == extent.partition:
+                        self._found[letter.name] = letter.without_bytes()
+            self._read[extent.partition] = max(extent.start, extent.end)
+
+    async def originals(self, letters: Sequence[Letter]) -> dict[Name, Original]:
+        """Return the originals of letters, where these still stand in the topic and have them.
+
+        One pass over each partition, from the first of the letters to the last.
+        """
+        wanted = {(letter.position.partition, letter.offset) for letter in letters}
+        found: dict[Name, Original] = {}
+        for partition, places in groupby(sorted(wanted), key=itemgetter(0)):
+            offsets = {offset for _, offset in places}
+            extent = Extent(self._topic.name, partition, min(offsets), max(offsets) + 1)
+            async for records in self._reading.read(extent):
+                for record in records:
+                    letter = Letter.read(record) if record.offset in offsets else None
+                    if letter is not None and letter.original is not None:
+                        found[letter.name] = letter.original
+        return found

@@ -1,0 +1,70 @@
+"""The newest dead letters, for the page: bounded, and read once for all who ask at a time."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.dead_letters.letters import Letter
+from app.dead_letters.listing import Cause, by_cause, chosen
+from app.dead_letters.reading import LetterTopic
+from app.errors import NotReadyError
+from app.reading import reader
+from app.topics import TopicSpec
+
+#: Of each partition, the newest records that are read; of all, the newest letters that are shown.
+MAX_RECORDS = 1_000
+MAX_LETTERS = 100
+
+#: How long one reading is good for, and how long it may take.
+SHARED_SECONDS = 2.0
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The causes of the letters that were read, the newest of them, and whether there are more."""
+
+    causes: Sequence[Cause]
+    letters: Sequence[Letter]
+    truncated: bool
+
+
+class ReadsDeadLetters(Protocol):
+    """What the web view needs of dead letters; tests may bring their own."""
+
+    async def recent(self) -> Recent:
+        """Return the newest dead letters; `NotReadyError` if that takes too long."""
+        ...
+
+
+class RecentDeadLetters:
+    """Reads the newest dead letters, at most every two seconds."""
+
+    def __init__(self, brokers: str, topic: TopicSpec) -> None:
+        self._brokers = brokers
+        self._topic = topic
+        self._reading: asyncio.Task[Recent] | None = None
+        self._good_until = 0.0
+
+    async def recent(self) -> Recent:
+        """Return the newest dead letters, as they were at most two seconds ago."""
+        reading = self._reading
+        if reading is None or (reading.done() and time.monotonic() > self._good_until):
+            self._reading = reading = asyncio.create_task(self._read())
+        # Who gives up waiting does not end it for others.
+        return await asyncio.shield(reading)
+
+    async def _read(self) -> Recent:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                async with reader(self._brokers, (self._topic,)) as reading:
+                    found, more = await LetterTopic(reading, self._topic).newest(MAX_RECORDS)
+        except TimeoutError:
+            raise NotReadyError("the dead letters cannot be read in time") from None
+        finally:
+            self._good_until = time.monotonic() + SHARED_SECONDS
+        letters = chosen(found.values())
+        truncated = more or len(letters) > MAX_LETTERS
+        return Recent(by_cause(letters), letters[:MAX_LETTERS], truncated)

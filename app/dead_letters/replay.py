@@ -1,0 +1,237 @@
+"""Replaying: originals of dead letters are sent to their topic again, and the letters marked."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+
+from app.arrivals import MOVED_FROM_HEADER, id_of, read
+from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, home_of
+from app.dead_letters.letters import (
+    REPLAYED,
+    REPLAYED_AS_HEADER,
+    DeadLetters,
+    Letter,
+    Name,
+    Original,
+)
+from app.dead_letters.reading import LetterTopic
+from app.dead_letters.sending import ReplayProducer
+from app.errors import RecordTooLargeError, UnreadableRecordError
+from app.positions import Position
+from app.reading import Reader
+from app.records import Outgoing
+from app.topics import Topics
+
+#: What one transaction replays: so many letters, and so much of originals unless one has more.
+MAX_LETTERS = 100
+MAX_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a letter: refused, replayed as another record, or (neither) it would be."""
+
+    letter: Letter
+    refused: str | None = None
+    replayed_as: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A letter that may be replayed, and what is sent for it."""
+
+    letter: Letter
+    record: Outgoing
+
+
+class _OvertakenError(Exception):
+    """Letters have later records after all; nothing of their transaction is committed."""
+
+    def __init__(self, reasons: Mapping[Position, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+
+class Replay:
+    """Replays letters of one topic in the order in which their records came."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        letters: LetterTopic,
+        committed: Reader,
+        everything: Reader,
+        *,
+        producer: ReplayProducer | None,
+        force: bool = False,
+    ) -> None:
+        self._source = topics.user_registrations
+        self._marks = DeadLetters(topics.user_registrations.name, topics.dead_letter.name)
+        self._letters = letters
+        self._committed = committed
+        self._everything = everything
+        #: None: nothing is written, only told.
+        self._producer = producer
+        self._force = force
+        #: None: later records do not matter.
+        self._later: LaterRecords | None = None
+
+    async def run(self, chosen: Iterable[Letter]) -> AsyncIterator[Told]:
+        """Replay letters, and tell of each what became of it."""
+        ours: list[Letter] = []
+        for letter in sorted(chosen, key=attrgetter("position")):
+            if letter.topic == self._source.name:
+                ours.append(await self._with_id(letter))
+            else:
+                yield Told(letter, f"only records of {self._source.name} are replayed")
+        if not self._force:
+            names = await self._letters.letters()
+            known = {position for topic, position in names if topic == self._source.name}
+            self._later = LaterRecords(self._committed, self._everything, self._source, ours, known)
+        for chunk in chunks(ours):
+            async for told in self._replay(chunk):
+                yield told
+
+    # -- originals
+
+    async def _with_id(self, letter: Letter) -> Letter:
+        """Return a letter with the id that its original names, wherever that is."""
+        original = await self._in_source(letter) if letter.too_large else None
+        return letter if original is None else replace(letter, id=id_of(original))
+
+    async def _in_source(self, letter: Letter) -> Original | None:
+        """Return the original of a letter from where it came in, if it is still there."""
+        partition, offset, _ = letter.position
+        there = (await self._committed.extents(self._source))[partition]
+        if not there.start <= offset < there.end:
+            return None
+        wanted = replace(there, start=offset, end=offset + 1)
+        found = [each async for records in self._committed.read(wanted) for each in records]
+        return Original.of(found[0]) if found else None
+
+    async def _originals(self, letters: Sequence[Letter]) -> Mapping[Name, Original | None]:
+        """Return the originals of letters that are open still."""
+        now = await self._letters.letters()
+        opened = [letter for letter in letters if now[letter.name].is_open]
+        kept = [letter for letter in opened if not letter.too_large]
+        return {
+            **await self._letters.originals(kept),
+            **{each.name: await self._in_source(each) for each in opened if each.too_large},
+        }
+
+    # -- what is replayed together
+
+    async def _replay(self, letters: Sequence[Letter]) -> AsyncIterator[Told]:
+        originals = await self._originals(letters)
+        ready: list[_Ready] = []
+        for letter in letters:
+            original = originals.get(letter.name)
+            if original is None:
+                yield Told(letter, "its original is gone")
+            elif not self._force and (cause := _unreadable(original)):
+                yield Told(letter, f"it still cannot be read: {cause}")
+            else:
+                ready.append(_Ready(letter, self._record(letter, original)))
+        async for told in self._send(ready):
+            yield told
+
+    def _record(self, letter: Letter, original: Original) -> Outgoing:
+        kept = [header for header in original.headers if header[0] not in _NOT_KEPT]
+        headers = [*kept, (REPLAY_OF_HEADER, letter.position.token().encode())]
+        home = home_of(letter, self._source.partitions)
+        return Outgoing(self._source.name, home, original.key, original.value, None, headers)
+
+    async def _send(self, ready: Sequence[_Ready]) -> AsyncIterator[Told]:
+        """Replay letters in one transaction, without those that are overtaken until its end."""
+        reasons = await self._overtaken(ready)
+        while ready:
+            for each in ready:
+                if each.letter.position in reasons:
+                    yield Told(each.letter, reasons[each.letter.position])
+            ready = [each for each in ready if each.letter.position not in reasons]
+            try:
+                positions = await self._transact(ready)
+            except _OvertakenError as error:
+                # The next attempt begins behind this one, which is aborted.
+                reasons = {**await self._overtaken(ready), **error.reasons}
+                continue
+            except RecordTooLargeError as error:
+                async for told in self._one_by_one(ready, error):
+                    yield told
+                return
+            for each, position in zip(ready, positions, strict=True):
+                yield Told(each.letter, replayed_as=position)
+            return
+
+    async def _one_by_one(
+        self, ready: Sequence[_Ready], error: RecordTooLargeError
+    ) -> AsyncIterator[Told]:
+        """Replay each letter in a transaction of its own, as one of them is too large."""
+        if len(ready) == 1:
+            yield Told(ready[0].letter, str(error))
+            return
+        for each in ready:
+            async for told in self._send([each]):
+                yield told
+
+    async def _overtaken(self, ready: Sequence[_Ready]) -> Mapping[Position, str]:
+        """Return which letters have later records that are committed by now, and what is told."""
+        if self._later is None:
+            return {}
+        await self._later.catch_up()
+        reasons = {each.letter.position: self._later.why_not(each.letter) for each in ready}
+        return {position: reason for position, reason in reasons.items() if reason is not None}
+
+    async def _transact(self, ready: Sequence[_Ready]) -> Sequence[Position | None]:
+        """Send replays and marks; raise `_OvertakenError` if a later record came just before."""
+        producer = self._producer
+        if producer is None or not ready:
+            return [None] * len(ready)
+        async with producer.transaction():
+            offsets = await producer.send([each.record for each in ready])
+            sent = [(each.letter, offset) for each, offset in zip(ready, offsets, strict=True)]
+            reasons = {} if self._later is None else await self._later.overtaken(sent)
+            if reasons:
+                raise _OvertakenError(reasons)
+            positions = [
+                Position(each.record.partition, offset)
+                for each, offset in zip(ready, offsets, strict=True)
+            ]
+            await producer.send(
+                [
+                    self._mark(each.letter, position)
+                    for each, position in zip(ready, positions, strict=True)
+                ]
+            )
+        return positions
+
+    def _mark(self, letter: Letter, position: Position) -> Outgoing:
+        replayed_as = (REPLAYED_AS_HEADER, position.token().encode())
+        return self._marks.mark(letter.position, REPLAYED, [replayed_as])
+
+
+def _unreadable(original: Original) -> str | None:
+    """Return why a record cannot be read, or None if it can."""
+    try:
+        read(original)
+    except UnreadableRecordError as error:
+        return error.cause
+    return None
+
+
+#: A replay is no copy of a move, and of the letter before only the newest counts.
+_NOT_KEPT = (MOVED_FROM_HEADER, REPLAY_OF_HEADER)
+
+
+def chunks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+    """Yield letters as they are replayed together."""
+    chunk: list[Letter] = []
+    size = 0
+    for letter in letters:
+        size += letter.size
+        if chunk and (len(chunk) == MAX_LETTERS or size > MAX_BYTES):
+            yield chunk
+            chunk, size = [], letter.size
+        chunk.append(letter)
+    if chunk:
+        yield chunk

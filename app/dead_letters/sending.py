@@ -1,0 +1,112 @@
+"""The producer of replays: a replay and its mark are one transaction."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
+
+from app.errors import BrokerUnavailableError, FencedError, NotWrittenError, RecordTooLargeError
+from app.records import Outgoing
+
+#: How long the start, or a transaction, may take before it counts as failed.
+TIMEOUT_SECONDS = 15.0
+#: How long the transaction of a command that was killed holds up readers.
+BROKER_TIMEOUT_MS = 20_000
+CLOSE_TIMEOUT_SECONDS = 2.0
+
+MAX_BATCH_BYTES = 512 * 1024
+#: What came compressed may be much larger than what the broker takes.
+MAX_RECORD_BYTES = 128 * 1024 * 1024
+
+
+class ReplayProducer:
+    """Sends records in transactions. Who starts one later, fences those before."""
+
+    def __init__(self, kafka: AIOKafkaProducer) -> None:
+        self._kafka = kafka
+
+    async def send(self, records: Sequence[Outgoing]) -> list[int]:
+        """Send records within the transaction that is open; return their offsets."""
+        sending = [await self._send_one(record) for record in records]
+        return [sent.offset for sent in await asyncio.gather(*sending)]
+
+    async def _send_one(self, record: Outgoing) -> Any:
+        return await self._kafka.send(
+            record.topic,
+            record.value,
+            record.key,
+            record.partition,
+            record.timestamp_ms,
+            list(record.headers),
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Commit what is sent within; nothing of it if an exception leaves.
+
+        Raises `FencedError` if another producer has started since, `RecordTooLargeError` if the
+        broker will never take one of the records, and `NotWrittenError` if the outcome may be
+        unknown.
+        """
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._kafka.transaction():
+                yield
+        # aiokafka tells so, or asserts it, if the transaction has failed before.
+        except (TimeoutError, KafkaError, IllegalOperation, AssertionError) as error:
+            raise _meaning(self._kafka, error) from None
+
+
+@asynccontextmanager
+async def replay_producer(brokers: str, transactional_id: str) -> AsyncIterator[ReplayProducer]:
+    """Yield a producer that has fenced those before; what they did not commit is aborted."""
+    kafka = AIOKafkaProducer(
+        bootstrap_servers=brokers,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=BROKER_TIMEOUT_MS,
+        acks="all",
+        compression_type="zstd",
+        max_batch_size=MAX_BATCH_BYTES,
+        max_request_size=MAX_RECORD_BYTES,
+        request_timeout_ms=int(TIMEOUT_SECONDS * 1000),
+    )
+    try:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await kafka.start()
+        except (TimeoutError, KafkaError) as error:
+            raise BrokerUnavailableError(
+                f"KAFKA_BROKERS: no transaction can begin at {brokers} ({type(error).__name__})"
+            ) from None
+        yield ReplayProducer(kafka)
+    finally:
+        await _close(kafka)
+
+
+async def _close(kafka: AIOKafkaProducer) -> None:
+    # With the broker gone, aiokafka would wait for it without end.
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await kafka.stop()
+    except (TimeoutError, KafkaError):
+        await kafka.client.close()
+
+
+def _meaning(kafka: AIOKafkaProducer, error: Exception) -> Exception:
+    if isinstance(error, ProducerFenced) or _ended_fenced(kafka):
+        return FencedError("another `dead-letters replay` has begun meanwhile: this one ends")
+    if isinstance(error, MessageSizeTooLargeError):
+        return RecordTooLargeError("the broker takes no record as large")
+    return NotWrittenError(
+        f"a transaction may not be committed ({type(error).__name__}): list the letters, and "
+        "replay what is left"
+    )
+
+
+def _ended_fenced(kafka: AIOKafkaProducer) -> bool:
+    sender = kafka._sender.sender_task
+    if sender is None or not sender.done() or sender.cancelled():
+        return False
+    return isinstance(sender.exception(), ProducerFenced)

@@ -1,0 +1,89 @@
+"""Routing: which worker owns a partition, and asking it over HTTP."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import aiohttp
+import faust
+
+from app.engine.partitions import OwnedPartition, Partitions
+from app.engine.takeover import TableManager
+from app.errors import NotReadyError
+from app.topics import TopicSpec
+
+#: How long another worker may take to answer, beyond what it was asked to wait.
+FORWARD_TIMEOUT_SECONDS = 2.0
+
+#: What another worker forwarded carries this header, and is not forwarded again.
+FORWARDED_HEADER = "Registry-Forwarded"
+
+
+class Routing:
+    """Who owns the partitions of a table, by Faust's knowledge of the group."""
+
+    def __init__(self, app: faust.App, table: str, changelog: TopicSpec) -> None:
+        self._app = app
+        self._table = table
+        self._changelog = changelog
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the table has."""
+        return self._changelog.partitions
+
+    def here(self, partition: int) -> OwnedPartition | None:
+        """Return a partition that this worker owns, if it can answer for it now."""
+        owned = self._owned().get(self._table, partition)
+        return owned if owned is not None and owned.answers else None
+
+    def all_here(self) -> list[int]:
+        """Return the partitions that this worker can answer for now."""
+        owned = self._owned().owned()
+        return [p.number for p in owned if p.table.name == self._table and p.answers]
+
+    def is_ready(self) -> bool:
+        """Return whether this worker has its part of the tables."""
+        return bool(self._app.tables.actives_ready) and not self._app.rebalancing
+
+    def _owned(self) -> Partitions:
+        return cast(TableManager, self._app.tables).partitions
+
+    def _workers(self) -> Mapping[str, list[int]]:
+        """Return the partitions of every worker of the group, by the worker's URL."""
+        topic = self._changelog.name
+        distribution = self._app.assignor.table_metadata(topic)
+        return {url: topics.get(topic, []) for url, topics in distribution.items()}
+
+    def other_workers(self) -> set[str]:
+        """Return the addresses of the other workers."""
+        return {url for url in self._workers() if not self._is_here(url)}
+
+    def _is_here(self, url: str) -> bool:
+        return url.rstrip("/") == str(self._app.conf.canonical_url).rstrip("/")
+
+    async def ask_owner(
+        self, partition: int, path: str, wait_seconds: float = 0
+    ) -> tuple[int, bytes]:
+        """Return the owner's answer to a GET: status and body; `NotReadyError` if none comes."""
+        owners = [url for url, owned in self._workers().items() if partition in owned]
+        if not owners or self._is_here(owners[0]):
+            raise NotReadyError("the tables are recovering or moving between workers")
+        return await self.ask(owners[0], path, wait_seconds)
+
+    async def ask(self, url: str, path: str, wait_seconds: float = 0) -> tuple[int, bytes]:
+        """Return another worker's answer to a GET: status and body."""
+        # Faust closes its client before the web server stops.
+        if self._app.http_client.closed:
+            raise NotReadyError("this worker is stopping")
+        timeout = aiohttp.ClientTimeout(total=FORWARD_TIMEOUT_SECONDS + wait_seconds)
+        try:
+            async with self._app.http_client.get(
+                url.rstrip("/") + path,
+                headers={FORWARDED_HEADER: "1", "Accept": "application/json"},
+                timeout=timeout,
+            ) as answer:
+                return answer.status, await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise NotReadyError(
+                f"the worker that owns the partition does not answer ({type(error).__name__})"
+            ) from None

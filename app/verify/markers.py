@@ -1,0 +1,87 @@
+"""The applied markers: up to where the records of a partition are applied, and whether that can be.
+
+They are found first, at the ends of the changelogs: the folds end where they say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from app.engine.marker import MARKER_KEY, Marker
+from app.errors import SettingsError
+from app.reading import Extent, Reader
+from app.verify.findings import Difference, Findings
+from app.verify.places import Span, place
+
+#: How many offsets are looked at first; a transaction ends with the marker and a control record.
+_TAIL = 16
+_TAIL_GROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest marker of a changelog partition, or that there is none that can be right."""
+
+    changelog: Extent
+    marker: Marker | None
+    #: What is wrong with it, if anything.
+    wrong: str | None = None
+
+    def require(self, rules: str) -> None:
+        """Raise `SettingsError` if rows were decided under other rules than those here."""
+        if self.marker is not None and self.marker.rules != rules:
+            raise SettingsError(
+                f"{self.changelog.topic} was written under another EMAIL_SECRET, or by a version "
+                "that decides otherwise: nothing can be verified"
+            )
+
+    def span(self, log: Extent, findings: Findings) -> Span:
+        """Return what is applied of a log, and judge whether the marker can be right."""
+        until = log.end if self.wrong else _applied(self.marker, log.topic)
+        if until > log.end:
+            where = f"{self.changelog.topic} {self.changelog.partition}"
+            findings.differs(
+                Difference.MARKER,
+                f"{where} is at {until} of {log.topic}, which ends at {log.end}",
+            )
+            until = log.end
+        elif until < log.start and self.marker and log.topic in self.marker.next:
+            findings.unchecked.append(
+                f"{log.topic} {log.partition}: applied up to {until}, the log begins at "
+                f"{log.start}; what stood between was removed before it was applied"
+            )
+        return Span(log.topic, log.partition, log.start, max(until, log.start))
+
+
+def _applied(marker: Marker | None, topic: str) -> int:
+    # Without a marker nothing was applied, nor was it of a topic that the marker does not name.
+    following: Mapping[str, int] = {} if marker is None else marker.next
+    return following.get(topic, 0)
+
+
+async def newest(reader: Reader, changelog: Extent) -> Found:
+    """Return the newest marker of a changelog partition."""
+    back, found = _TAIL, 0
+    start = changelog.end
+    while start > changelog.start:
+        start = max(changelog.end - back, changelog.start)
+        marker = None
+        found = 0
+        tail = Extent(changelog.topic, changelog.partition, start, changelog.end)
+        async for records in reader.read(tail):
+            found += len(records)
+            marker = next((r for r in reversed(records) if r.key == MARKER_KEY), marker)
+        if marker is not None:
+            return _decoded(changelog, marker.offset, marker.value)
+        back *= _TAIL_GROWS
+    nothing = f"{changelog.topic} {changelog.partition} has rows and no marker"
+    return Found(changelog, None, nothing if found else None)
+
+
+def _decoded(changelog: Extent, offset: int, value: bytes | None) -> Found:
+    try:
+        return Found(changelog, Marker.decode(value or b""))
+    except ValidationError:
+        where = place(changelog.topic, changelog.partition, offset)
+        return Found(changelog, None, f"{where} cannot be read")

@@ -1,0 +1,82 @@
+"""Multisets: what was written, and what should have been, compared as wholes.
+
+Of each record stay a hash of what it says, where it stands, and the offset that it is about: 24
+bytes, so that ten million take some hundred megabytes.
+"""
+
+from array import array
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from typing import NamedTuple, Self
+
+import numpy as np
+
+_OFFSET_BITS = 48
+_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
+
+
+class Entry(NamedTuple):
+    """Where something stands, or what asks for it; and the offset of what it is about."""
+
+    partition: int
+    offset: int
+    about: int
+
+
+class Multiset:
+    """Many things that are said, each as often as it was added."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+        self._places = array("Q")
+        self._about = array("Q")
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def add(self, said: Hashable, partition: int, offset: int, about: int = 0) -> None:
+        """Add what is said somewhere."""
+        # Python's own hash of texts: SipHash, under a key that only this process has.
+        self.add_hash(hash(said), partition, offset, about)
+
+    def add_hash(self, said: int, partition: int, offset: int, about: int = 0) -> None:
+        """Add the hash of what is said somewhere."""
+        self._hashes.append(said)
+        self._places.append(partition << _OFFSET_BITS | offset)
+        self._about.append(about)
+
+    @classmethod
+    def joined(cls, several: Iterable["Multiset"]) -> Self:
+        """Return all that is in several."""
+        joined = cls()
+        for each in several:
+            joined._hashes.extend(each._hashes)
+            joined._places.extend(each._places)
+            joined._about.extend(each._about)
+        return joined
+
+    def about(self, offsets: Collection[int]) -> Self:
+        """Return what is about certain offsets."""
+        chosen = type(self)()
+        for said, place, about in zip(self._hashes, self._places, self._about, strict=True):
+            if about in offsets:
+                chosen.add_hash(said, *_unpacked(place), about)
+        return chosen
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield where everything stands, in the order of adding."""
+        for place, about in zip(self._places, self._about, strict=True):
+            yield Entry(*_unpacked(place), about)
+
+    def without(self, other: "Multiset") -> Iterator[Entry]:
+        """Yield what the other does not have, or not as often, in the order of adding."""
+        mine, theirs = np.asarray(self._hashes), np.sort(np.asarray(other._hashes))
+        order = np.argsort(mine, kind="stable")
+        ordered = mine[order]
+        nth = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+        there = np.searchsorted(theirs, ordered, "right") - np.searchsorted(theirs, ordered)
+        for index in np.sort(order[nth >= there]).tolist():
+            yield Entry(*_unpacked(self._places[index]), self._about[index])
+
+
+def _unpacked(place: int) -> tuple[int, int]:
+    return place >> _OFFSET_BITS, place & _OFFSET_MASK

@@ -1,0 +1,291 @@
+"""The fold f, pure: what the records of one partition come to, given the verdicts.
+
+While an attempt is open, later records of its id wait. So it does not matter when its verdict came
+among the records of other ids: here it is settled at once, if there is one, and else never.
+
+An encoded row is kept for each user: half a gigabyte for a million.
+"""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from app.arrivals import MOVED_FROM_HEADER, Arrival, id_of, sort
+from app.email_claims import Verdict
+from app.keys import partitions_of
+from app.outcomes import Decided, Outcome
+from app.positions import token
+from app.records import Queued, UserRow, Wish, decode_row, encode_outcome, encode_row
+from app.registration import MAX_QUEUE, Claiming, Decisions, is_open
+from app.verify.emails import claim_said
+from app.verify.multisets import Multiset
+from app.verify.places import Offsets, Span, named
+from app.verify.tables import PAGE_RECORDS, TableFold, kept, row_of
+from app.verify.verdicts import Verdicts
+
+#: Stands for the outcome of a record that follows others which are gone.
+UNJUDGED = 255
+
+
+@dataclass(slots=True)
+class SentClaims:
+    """Claims and releases that must stand in ``email-claims``, and those that may be gone."""
+
+    certain: Multiset = field(default_factory=Multiset)
+    perhaps: Multiset = field(default_factory=Multiset)
+
+
+@dataclass(slots=True)
+class UsersFold:
+    """One partition of ``user-registrations``, decided as far as it is applied."""
+
+    verdicts: Verdicts
+    partitions: int
+    email_key: Callable[[str], bytes]
+    #: The outcomes that the table keeps, where the beginning of the log or of the verdicts is gone:
+    #: they tell from which record on an id can be judged.
+    kept: TableFold | None = None
+    #: Partitions of the log whose beginning is gone: what was moved there may be gone.
+    begun_late: Collection[int] = ()
+    #: The same of ``email-claims``.
+    claims_begun_late: Collection[int] = ()
+
+    #: By key: the row, behind the offset of the record that changed it last.
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    #: One byte for each offset that is applied.
+    outcomes: bytearray = field(init=False)
+    #: The terminal ones, as they must be told in ``registration-outcomes``.
+    told: Multiset = field(default_factory=Multiset)
+    claims: SentClaims = field(default_factory=SentClaims)
+    releases: SentClaims = field(default_factory=SentClaims)
+    unreadable: Offsets = field(default_factory=Offsets)
+    moved: Offsets = field(default_factory=Offsets)
+    #: Moved to partitions that have begun late.
+    moved_perhaps: Offsets = field(default_factory=Offsets)
+    #: Records that were applied although too many of their id waited.
+    overtaking: Offsets = field(default_factory=Offsets)
+    #: Records that were moved here, by the partition where they stood, about their offsets there;
+    #: each says the outcome that tells so.
+    copies: defaultdict[int, Multiset] = field(default_factory=lambda: defaultdict(Multiset))
+    foreign_copies: int = 0
+    records: int = 0
+    not_applied: int = 0
+
+    _decisions: Decisions = field(init=False)
+    _open: set[bytes] = field(default_factory=set)
+    #: Where ``kept`` is needed: the keys whose row is known.
+    _known: set[bytes] = field(default_factory=set)
+    _claiming: list[tuple[Claiming, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.outcomes = bytearray(max(self.span.until - self.span.start, 0))
+        self._decisions = Decisions(self.span.partition, self.email_key)
+
+    @property
+    def span(self) -> Span:
+        """The records that are decided."""
+        return self.verdicts.asking
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether everything that was found is applied, the verdicts, too."""
+        return self.not_applied == 0 and self.verdicts.is_quiet
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row can be judged."""
+        return self.kept is None
+
+    @property
+    def open_attempts(self) -> int:
+        """How many ids wait for a verdict."""
+        return len(self._open)
+
+    @property
+    def not_judged(self) -> int:
+        """How many records follow others that are gone."""
+        return self.outcomes.count(UNJUDGED)
+
+    def knows(self, key: bytes) -> bool:
+        """Return whether it is known which row a key must have, if any."""
+        return self.kept is None or key in self._known
+
+    def counts(self) -> Counter[int]:
+        """Return how often there is each outcome."""
+        counted = np.bincount(np.frombuffer(self.outcomes, np.uint8), minlength=256).tolist()
+        return Counter({code: count for code, count in enumerate(counted) if code and count})
+
+    def outcome(self, offset: int) -> int:
+        """Return the outcome of a record, 0 if there is none or it is not applied."""
+        return self.outcomes[offset - self.span.start] if offset in self.span else 0
+
+    def page(self, number: int) -> bytes:
+        """Return the outcomes of one page, 0 for what is not applied or gone."""
+        start = number * PAGE_RECORDS - self.span.start
+        before = bytes(max(-start, 0))
+        page = before + self.outcomes[max(start, 0) : max(start + PAGE_RECORDS, 0)]
+        return bytes(page[:PAGE_RECORDS].ljust(PAGE_RECORDS, b"\0"))
+
+    def waiting(self) -> set[int]:
+        """Return the offsets of the records that wait behind open attempts."""
+        rows = (decode_row(row_of(self.rows[key])) for key in self._open)
+        return {queued[0] for row in rows for queued in row.get("queue", ())}
+
+    # -- folding
+
+    def add(self, records: Sequence[Arrival]) -> None:
+        """Fold records, which follow those before."""
+        for record in records:
+            if record.headers:
+                self._note_copy(record)
+        count = bisect_left(records, self.span.until, key=lambda record: record.offset)
+        self.records += len(records)
+        self.not_applied += len(records) - count
+        if count:
+            self._decide(records[:count])
+
+    def finish(self) -> None:
+        """Add what comes of verdicts for which nobody has waited."""
+        releases = self.releases.perhaps if self.claims_begun_late else self.releases.certain
+        for offset, release in self.verdicts.left():
+            if self.outcome(offset) != UNJUDGED:
+                releases.add_hash(release, self.span.partition, offset)
+
+    def _note_copy(self, record: Arrival) -> None:
+        origins = [value for name, value in record.headers if name == MOVED_FROM_HEADER]
+        if not origins:
+            return
+        origin = named(origins[0], self.partitions)
+        if origin is None:
+            self.foreign_copies += 1
+            return
+        user_id = id_of(record) or ""
+        moved = Decided(origin.offset, user_id, Outcome.MOVED)
+        said = encode_outcome(origin.token(), moved, token(self.span.partition, record.offset))
+        self.copies[origin.partition].add(
+            (self.span.partition, user_id.encode(), said),
+            self.span.partition,
+            record.offset,
+            origin.offset,
+        )
+
+    def _decide(self, records: Sequence[Arrival]) -> None:
+        batch = sort(self.span.partition, records, self.partitions)
+        for record, _ in batch.unreadable:
+            self._note_outcome(record.offset, Outcome.DEAD_LETTER)
+            self.unreadable.add(record.offset)
+        for move in batch.elsewhere:
+            self._note_outcome(move.arrival.offset, Outcome.MOVED)
+            gone = move.partition in self.begun_late
+            (self.moved_perhaps if gone else self.moved).add(move.arrival.offset)
+        for key, (record, wish) in zip(batch.keys, batch.here, strict=True):
+            if self.knows(key) or self._learns(key, record.offset, wish):
+                self._ask(key, Queued(record.offset, record.timestamp, wish))
+            else:
+                self._note_outcome(record.offset, UNJUDGED)
+        self._note_claims()
+
+    def _learns(self, key: bytes, offset: int, wish: Wish) -> bool:
+        """Return whether a record is the first of its id that can be judged.
+
+        What became of it may tell that there was no row before; after an erasure there is none.
+        """
+        outcome = self._kept_outcome(offset)
+        if wish is None:
+            if outcome == Outcome.ERASED:
+                self._known.add(key)
+            return False
+        free = (
+            (Outcome.UNKNOWN_ID,)
+            if wish.get("type") == "update"
+            else (Outcome.REGISTERED, Outcome.EMAIL_TAKEN)
+        )
+        if outcome in free:
+            self._known.add(key)
+            return True
+        return False
+
+    def _kept_outcome(self, offset: int) -> int:
+        return 0 if self.kept is None else self.kept.outcome(offset)
+
+    def _ask(self, key: bytes, asked: Queued) -> None:
+        stored = self.rows.get(key)
+        row = None if stored is None else decode_row(row_of(stored))
+        waits = key in self._open
+        if waits and row is not None and len(row.get("queue", ())) >= MAX_QUEUE:
+            self.overtaking.add(asked.offset)
+        new = self._decisions.ask(row, key, asked)
+        if not waits and new is not None and is_open(new):
+            new = self._settle(new, key, asked.offset)
+        self._note_decisions(asked.offset)
+        if self._lacks_verdict(new, asked.offset):
+            self._forget(key, asked.offset)
+        elif new is not row:
+            self._keep(key, new, asked.offset)
+
+    def _settle(self, row: UserRow, key: bytes, offset: int) -> UserRow | None:
+        """Settle the attempt that a record has just opened, if there is a verdict."""
+        word = self.verdicts.take(offset, key)
+        if word is None:
+            return row
+        claim = self._decisions.claims[-1]
+        verdict = Verdict(
+            email_key=claim.email_key.decode(), attempt=claim.attempt, verdict=word, at=""
+        )
+        return self._decisions.settle(row, key, verdict)
+
+    def _lacks_verdict(self, row: UserRow | None, offset: int) -> bool:
+        """Return whether the verdict on an open attempt is gone, and only the outcome is kept."""
+        return (
+            not self.verdicts.is_whole
+            and row is not None
+            and is_open(row)
+            and self._kept_outcome(offset) != Outcome.PENDING
+        )
+
+    def _forget(self, key: bytes, offset: int) -> None:
+        self._keep(key, None, offset)
+        self._known.discard(key)
+        self._note_outcome(offset, UNJUDGED)
+
+    def _keep(self, key: bytes, row: UserRow | None, offset: int) -> None:
+        if row is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = kept(offset, encode_row(row))
+        if row is not None and is_open(row):
+            self._open.add(key)
+        else:
+            self._open.discard(key)
+
+    # -- what comes of it
+
+    def _note_outcome(self, offset: int, outcome: int) -> None:
+        self.outcomes[offset - self.span.start] = outcome
+
+    def _note_decisions(self, offset: int) -> None:
+        decisions = self._decisions
+        for decided in decisions.outcomes:
+            self._note_outcome(decided.offset, decided.outcome)
+            if decided.outcome.is_terminal:
+                self._tell(decided)
+        self._claiming.extend((claim, offset) for claim in decisions.claims)
+        decisions.outcomes.clear()
+        decisions.claims.clear()
+
+    def _tell(self, decided: Decided) -> None:
+        partition = self.span.partition
+        value = encode_outcome(token(partition, decided.offset), decided)
+        self.told.add((partition, decided.id.encode(), value), partition, decided.offset)
+
+    def _note_claims(self) -> None:
+        homes = partitions_of([claim.email_key for claim, _ in self._claiming], self.partitions)
+        for (claim, offset), home in zip(self._claiming, homes, strict=True):
+            sent = self.claims if claim.kind == "claim" else self.releases
+            said = claim_said(*claim)
+            gone = home in self.claims_begun_late
+            (sent.perhaps if gone else sent.certain).add(said, self.span.partition, offset)
+        self._claiming.clear()

@@ -1,0 +1,38 @@
+"""Dead letters by the id that they name: rows of ``users``, for the day when it is erased."""
+
+import orjson
+
+from app.engine.marker import RESERVED_PREFIX
+from app.engine.transactions import Rows
+from tables.store import PartitionedStore
+from tables.users import users
+
+_PREFIX = RESERVED_PREFIX + b"letters"
+
+#: Positions that are remembered of one id: what floods the topic with one id has no more.
+MAX_LETTERS = 1_000
+
+
+class LettersById:
+    """Typed access to the positions of dead letters that name an id."""
+
+    def __init__(self, store: PartitionedStore) -> None:
+        self._store = store
+
+    def of(self, partition: int, user_id: str, pending: Rows) -> list[str]:
+        """Return the positions of the letters that name an id."""
+        key = letters_key(user_id)
+        row = pending[key] if key in pending else self._store.read(partition, key)
+        return [] if row is None else list(orjson.loads(row))
+
+    def with_new(self, partition: int, user_id: str, position: str, pending: Rows) -> bytes:
+        """Return the row of an id with one more letter."""
+        return orjson.dumps([*self.of(partition, user_id, pending), position][-MAX_LETTERS:])
+
+
+def letters_key(user_id: str) -> bytes:
+    """Return the key of the row that has the letters of an id."""
+    return _PREFIX + user_id.encode()
+
+
+letters_by_id = LettersById(users.store)

@@ -1,0 +1,134 @@
+"""The model: what records and their outcomes make of the users, told in the simplest way.
+
+It knows nothing of claims, queues and partitions. A record's outcome must be one that the users
+before it allow, and the users after the last record must be the rows of the tables.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+
+from tests.chaos.writes import Wish
+
+MOST_WRONG_KEPT = 5
+
+
+def normalised(email: str) -> str:
+    """Return what addresses that count as the same have in common; all of the run are ASCII."""
+    return email.strip(" ").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record in its id's partition."""
+
+    position: str
+    id: str
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A registered user."""
+
+    name: str
+    email: str
+    #: Name and email of the first registration.
+    first: tuple[str, str]
+    #: Of the record that made the user so, and of the one that asked for the address.
+    position: str
+    attempt: str
+
+    @property
+    def address(self) -> str:
+        """What the user's address has in common with those that count as the same."""
+        return normalised(self.email)
+
+
+@dataclass
+class Model:
+    """The users, after the records that were taken in."""
+
+    users: dict[str, User] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    impossible: list[str] = field(default_factory=list)
+    #: Addresses that more than one id claimed.
+    contended: set[str] = field(default_factory=set)
+    #: By address: the first id that claimed it.
+    _claimed_by: dict[str, str] = field(default_factory=dict)
+    #: Addresses that anybody ever had, and those that anybody was refused.
+    _granted: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
+
+    def take(self, record: Record, outcome: str) -> None:
+        """Take in a record, after all others of the same id that stand before it."""
+        user = self.users.get(record.id)
+        self.counts[outcome] += 1
+        if outcome not in _possible(user, record.wish):
+            if len(self.impossible) < MOST_WRONG_KEPT:
+                self.impossible.append(f"{record} is {outcome}, and the user was {user}")
+            return
+        if outcome in ("registered", "updated"):
+            self.users[record.id] = user = _made(user, record)
+            self._granted.add(user.address)
+            self._note_claim(record.id, user.address)
+        elif outcome == "email-taken":
+            address = normalised((record.wish or {})["email"])
+            self._refused.add(address)
+            self._note_claim(record.id, address)
+        elif outcome == "erased":
+            self.users.pop(record.id, None)
+
+    def _note_claim(self, user_id: str, address: str) -> None:
+        if self._claimed_by.setdefault(address, user_id) != user_id:
+            self.contended.add(address)
+
+    def wrong(self) -> Iterator[str]:
+        """Yield what cannot be, whatever came before what in the topics of email addresses."""
+        yield from self.impossible
+        if nobodys := self._refused - self.contended:
+            yield f"refused, although nobody else asked for them: {_some(nobodys)}"
+        if never := self.contended - self._granted:
+            yield f"addresses that many asked for and nobody ever got: {_some(never)}"
+        held = Counter(user.address for user in self.users.values())
+        if shared := {address for address, holders in held.items() if holders > 1}:
+            yield f"addresses of more than one user: {_some(shared)}"
+
+    def holders(self) -> dict[str, str]:
+        """Return the id that holds each address."""
+        return {user.address: user_id for user_id, user in self.users.items()}
+
+
+def _possible(user: User | None, wish: Wish) -> Set[str]:
+    """Return the outcomes that a record may have."""
+    if wish is None:
+        return {"erased"}
+    if wish.get("type") == "update":
+        if user is None:
+            return {"unknown-id"}
+        keeps = normalised(wish.get("email", user.email)) == user.address
+        return {"updated"} if keeps else {"updated", "email-taken"}
+    if user is None:
+        return {"registered", "email-taken"}
+    return {"replayed"} if (wish["name"], wish["email"]) == user.first else {"id-taken"}
+
+
+def _made(user: User | None, record: Record) -> User:
+    """Return the user that a registration or an update makes."""
+    wish = record.wish or {}
+    if user is None:
+        data = wish["name"], wish["email"]
+        return User(*data, first=data, position=record.position, attempt=record.position)
+    email = wish.get("email", user.email)
+    moved = normalised(email) != user.address
+    return User(
+        wish.get("name", user.name),
+        email,
+        user.first,
+        record.position,
+        record.position if moved else user.attempt,
+    )
+
+
+def _some(these: Set[str]) -> str:
+    return ", ".join(sorted(these)[:MOST_WRONG_KEPT])

@@ -1,0 +1,90 @@
+"""What the clients write: the same write of a number is the same record, whoever sends it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Every so many-th registration asks for an address that others ask for, too, and how many do.
+CONTENDED_EVERY = 20
+CONTENDERS = 5
+
+
+class Kind(StrEnum):
+    """What a write is for."""
+
+    REGISTRATION = "registration"
+    #: The same registration once more, and its id with other data.
+    REPEAT = "repeat"
+    CONFLICT = "conflict"
+    RENAME = "rename"
+    NEW_ADDRESS = "new address"
+    CONTENDED_ADDRESS = "contended address"
+    ERASURE = "erasure"
+
+
+UPDATES = (Kind.RENAME, Kind.NEW_ADDRESS, Kind.CONTENDED_ADDRESS)
+
+#: What a record's value says; None: it is a tombstone.
+Wish = Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write: which user it is about, and what is to become of it."""
+
+    number: int
+    kind: Kind = Kind.REGISTRATION
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether it asks for an address that other users ask for."""
+        if self.kind is Kind.REGISTRATION:
+            return self.number % CONTENDED_EVERY == 0
+        return self.kind is Kind.CONTENDED_ADDRESS
+
+    def wish(self, seed: int) -> Wish:
+        """Return what the record says."""
+        named = {"id": user_id(seed, self.number)}
+        match self.kind:
+            case Kind.REGISTRATION | Kind.REPEAT:
+                return named | {"name": f"User {self.number}", "email": self._first_email(seed)}
+            case Kind.CONFLICT:
+                return named | {
+                    "name": "Somebody Else",
+                    "email": _email(seed, "other", self.number),
+                }
+            case Kind.ERASURE:
+                return None
+            case Kind.RENAME:
+                changed = {"name": f"User {self.number} Renamed"}
+            case Kind.NEW_ADDRESS:
+                changed = {"email": _email(seed, "new", self.number)}
+            case Kind.CONTENDED_ADDRESS:
+                changed = {"email": contended_email(seed, self.number)}
+        return {"type": "update"} | named | changed
+
+    def _first_email(self, seed: int) -> str:
+        if Write(self.number).is_contended:
+            return contended_email(seed, self.number)
+        return _email(seed, "user", self.number)
+
+
+def user_id(seed: int, number: int) -> str:
+    """Return the id of a user."""
+    return f"chaos-{seed}-{number}"
+
+
+def contended_email(seed: int, number: int) -> str:
+    """Return the address that the user contends for, as this user spells it."""
+    address = _email(seed, "shared", number // (CONTENDED_EVERY * CONTENDERS))
+    return spelled(address, number + number // CONTENDED_EVERY)
+
+
+def spelled(email: str, which: int) -> str:
+    """Return one of the spellings of an address; all of them count as the same."""
+    spellings = (email, email.upper(), f" {email}", f"{email.title()}  ", f"  {email.upper()} ")
+    return spellings[which % len(spellings)]
+
+
+def _email(seed: int, whose: str, number: int) -> str:
+    return f"{whose}-{number}@chaos-{seed}.example.com"

@@ -1,0 +1,142 @@
+"""``GET /dead-letters``: what could not be applied, by cause, without what stands in it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from app import topics
+from app.dead_letters.letters import DeadLetters, Letter
+from app.dead_letters.listing import by_cause
+from app.dead_letters.recent import Recent
+from app.errors import NotReadyError, UnreadableRecordError
+from app.positions import Position
+from app.settings import Settings
+from app.web.routes import application_options, install
+from app.web.services import Services
+from tests.functional.conftest import Client
+from tests.functional.fakes import FakeLookups, FakeProducer
+from tests.strategies import Record
+
+BROWSER = {"Accept": "text/html"}
+NOON_MS = 1_772_625_600_000
+
+
+@dataclass
+class FakeDeadLetters:
+    """Has the letters that it was given."""
+
+    letters: list[Letter] = field(default_factory=list)
+    truncated: bool = False
+    failure: Exception | None = None
+
+    async def recent(self) -> Recent:
+        """Return what was set."""
+        if self.failure is not None:
+            raise self.failure
+        return Recent(by_cause(self.letters), self.letters, self.truncated)
+
+    def add(self, offset: int, cause: str, detail: str = "detail") -> Letter:
+        """Add the letter of a record with an id and a secret."""
+        made = DeadLetters("user-registrations", "dead").letter(
+            3,
+            Record(b'{"id":"ada","secret":"body"}', offset, key=b"ada"),
+            UnreadableRecordError(cause, detail),
+        )
+        letter = Letter.read(Record(made.value, 1, made.key, NOON_MS, made.headers))
+        assert letter is not None
+        self.letters.append(letter)
+        return letter
+
+
+@pytest.fixture
+def dead_letters() -> FakeDeadLetters:
+    """Return dead letters without a broker."""
+    return FakeDeadLetters()
+
+
+@pytest.fixture
+async def client(
+    producer: FakeProducer, lookups: FakeLookups, dead_letters: FakeDeadLetters
+) -> AsyncIterator[Client]:
+    """Serve the web view and return a client of it."""
+    settings = Settings()
+    web_app = web.Application(**application_options(settings))
+    services = Services(settings, topics.declare(settings).user_registrations, producer, lookups)
+    install(web_app, replace(services, dead_letters=dead_letters))
+    async with TestClient(TestServer(web_app)) as serving:
+        yield serving
+
+
+async def test_letters_are_told_by_cause_without_ids_and_bodies(
+    client: Client, dead_letters: FakeDeadLetters
+) -> None:
+    dead_letters.add(7, "invalid-json")
+    answer = await client.get("/dead-letters")
+    assert (answer.status, answer.content_type) == (200, "application/json")
+    time = "2026-03-04T12:00:00.000Z"
+    assert await answer.json() == {
+        "causes": [{"cause": "invalid-json", "count": 1, "oldest": time, "newest": time}],
+        "letters": [
+            {
+                "position": Position(3, 7).token(),
+                "topic": "user-registrations",
+                "cause": "invalid-json",
+                "detail": "detail",
+                "time": time,
+                "bytes": 31,
+            }
+        ],
+        "truncated": False,
+    }
+
+
+async def test_people_get_a_page_that_names_the_command(
+    client: Client, dead_letters: FakeDeadLetters
+) -> None:
+    letter = dead_letters.add(7, "invalid-json", detail="<script>alert(1)</script>")
+    dead_letters.add(8, "unknown-type")
+    answer = await client.get("/dead-letters", headers=BROWSER)
+    text = await answer.text()
+    assert (answer.status, answer.content_type) == (200, "text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert f"python -m app dead-letters show {letter.position.token()}" in text
+    assert text.count("1 letter") == 2
+    assert "&lt;script&gt;" in text
+    assert "<script>alert" not in text
+    for hidden in ("ada", "secret", 'body"'):
+        assert hidden not in text.partition("<main")[2]
+
+
+async def test_an_empty_page_says_what_a_dead_letter_is(client: Client) -> None:
+    text = await (await client.get("/dead-letters", headers=BROWSER)).text()
+    assert "There are no dead letters" in text
+    assert "cannot be applied" in text
+
+
+async def test_a_page_that_has_not_all_says_so(
+    client: Client, dead_letters: FakeDeadLetters
+) -> None:
+    dead_letters.truncated = True
+    text = await (await client.get("/dead-letters", headers=BROWSER)).text()
+    assert "There are no dead letters" not in text
+    dead_letters.add(7, "invalid-json")
+    text = await (await client.get("/dead-letters", headers=BROWSER)).text()
+    assert "python -m app dead-letters list" in text
+    assert (await (await client.get("/dead-letters")).json())["truncated"] is True
+
+
+async def test_what_takes_too_long_is_tried_again(
+    client: Client, dead_letters: FakeDeadLetters
+) -> None:
+    dead_letters.failure = NotReadyError("the dead letters cannot be read in time")
+    answer = await client.get("/dead-letters")
+    assert answer.status == 503
+    assert "Retry-After" in answer.headers
+
+
+async def test_every_page_leads_to_the_dead_letters(client: Client) -> None:
+    text = await (await client.get("/", headers=BROWSER)).text()
+    assert 'href="/dead-letters"' in text

@@ -1,0 +1,153 @@
+"""Who writes reads what was written: by id, by email and by position, from any worker."""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import orjson
+import pytest
+
+from app.keys import partition_of
+from app.positions import Position
+from tests import kafka
+from tests.worker import Registry, Worker, email_of, wait_until
+
+CLIENTS = 4
+ROUNDS = 40
+#: Of `make soak`.
+MANY_ROUNDS = 2_500
+
+Pair = tuple[Worker, Worker]
+
+
+@pytest.fixture(scope="module")
+def pair(shared_registry: Registry, worker: Worker) -> Iterator[Pair]:
+    """Return two workers of one registry."""
+    with shared_registry.worker(2) as other:
+        wait_until(lambda: worker.is_ready() and other.is_ready(), 30, "both workers are ready")
+        yield worker, other
+
+
+def fresh() -> str:
+    """Return an id that no other test uses."""
+    return f"own-{uuid.uuid4().hex}"
+
+
+def user(user_id: str, name: str = "Ada") -> dict[str, str]:
+    """Return a registration."""
+    return {"id": user_id, "name": name, "email": email_of(user_id)}
+
+
+def write(worker: Worker, method: str, path: str, **more: object) -> str:
+    """Write; return the position."""
+    answer = worker.http.request(method, worker.url + path, timeout=15, **more)  # type: ignore[arg-type]
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["position"])
+
+
+def one_life(client: int, pair: Pair) -> None:
+    """Register, change and erase a user on one worker; each time look it up on another."""
+    one, two = pair[client % 2], pair[(client + 1) % 2]
+    user_id = fresh()
+    address, email = f"/users/{user_id}", email_of(user_id)
+    new_email = email_of(f"new {user_id}")
+
+    def by_email(asked: str, position: str) -> object:
+        found = two.get(f"/users?email={quote(asked)}&after={position}")
+        return found.json()["id"] if found.status_code == 200 else found.status_code
+
+    position = write(one, "POST", "/users", json=user(user_id))
+    found = two.get(f"{address}?after={position}")
+    assert (found.status_code, found.json()["status"]) == (200, "registered"), found.text
+    assert by_email(email, position) == user_id
+    position = write(one, "PATCH", address, json={"email": new_email, "name": "King"})
+    found = two.get(f"{address}?after={position}")
+    assert (found.json()["name"], found.json()["version"]) == ("King", 2), found.text
+    assert (by_email(new_email, position), by_email(email, position)) == (user_id, 404)
+    position = write(one, "DELETE", address)
+    assert two.get(f"{address}?after={position}").status_code == 404
+    assert by_email(new_email, position) == 404
+    told = two.get(f"/registrations/{position}").json()
+    assert told == {"position": position, "outcome": "erased"}
+
+
+def lives(pair: Pair, rounds: int) -> None:
+    """Let clients write at the same time."""
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for done in [clients.submit(one_life, n, pair) for n in range(rounds)]:
+            done.result()
+
+
+def test_no_answer_is_stale(pair: Pair) -> None:
+    lives(pair, ROUNDS)
+
+
+@pytest.mark.soak
+def test_no_answer_is_stale_in_thousands_of_rounds(pair: Pair) -> None:
+    lives(pair, MANY_ROUNDS)
+
+
+def test_a_loser_is_told_and_reads_what_stands(pair: Pair) -> None:
+    holder, other = fresh(), fresh()
+    one, two = pair
+    write(one, "POST", "/users", json=user(holder))
+    position = write(two, "POST", "/users", json=user(other) | {"email": email_of(holder).upper()})
+    told = one.get(f"/registrations/{position}", headers={"Prefer": "wait=10"}).json()
+    assert told == {"position": position, "outcome": "rejected", "reason": "email-taken"}
+    assert one.get(f"/users/{other}?after={position}").status_code == 404
+    assert one.get(f"/users?email={email_of(holder)}&after={position}").json()["id"] == holder
+
+
+def test_a_write_in_a_wrong_partition_is_followed(shared_registry: Registry, pair: Pair) -> None:
+    """Its first position stands for it, although another producer wrote it elsewhere."""
+    user_id = fresh()
+    stray = (partition_of(user_id.encode(), 8) + 1) % 8
+    brokers, topic = shared_registry.brokers, shared_registry.registrations
+    record = {"value": orjson.dumps(user(user_id)), "partition": stray}
+    kafka.produce(brokers, topic, [record])
+    (offset,) = (
+        message.offset()
+        for message in kafka.read_all(brokers, topic)
+        if message.partition() == stray and user_id.encode() in (message.value() or b"")
+    )
+    assert offset is not None
+    position = Position(stray, offset).token()
+    for worker in pair:
+        found = worker.get(f"/users/{user_id}?after={position}")
+        assert (found.status_code, found.json()["status"]) == (200, "registered"), found.text
+        told = worker.get(f"/registrations/{position}").json()
+        assert (told["outcome"], told["moved_to"]) == ("moved", found.json()["position"])
+
+
+def test_a_position_of_another_partition_is_refused(pair: Pair) -> None:
+    user_id = fresh()
+    position = Position.parse(write(pair[0], "POST", "/users", json=user(user_id)))
+    elsewhere = next(n for n in (fresh() for _ in iter(int, 1)) if n and moves(n, position))
+    for worker in pair:
+        refused = worker.get(f"/users/{elsewhere}?after={position.token()}")
+        assert (refused.status_code, refused.json()["type"]) == (
+            400,
+            "urn:user-registry:problem:invalid-position",
+        )
+
+
+def moves(user_id: str, position: Position) -> bool:
+    """Return whether an id belongs to another partition."""
+    return partition_of(user_id.encode(), 8) != position.partition
+
+
+def test_an_outcome_is_told_to_consumers_by_id_without_personal_data(
+    shared_registry: Registry, pair: Pair
+) -> None:
+    user_id = fresh()
+    position = write(pair[0], "POST", "/users", json=user(user_id))
+    pair[1].get(f"/users/{user_id}?after={position}")
+    told = [
+        message
+        for message in kafka.read_all(shared_registry.brokers, shared_registry.outcomes)
+        if message.key() == user_id.encode()
+    ]
+    assert [orjson.loads(message.value() or b"") for message in told] == [
+        {"position": position, "outcome": "registered"}
+    ]

@@ -1,0 +1,227 @@
+"""A registry in memory: the agents' own decisions, in transactions of any order; no broker."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import orjson
+import pytest
+
+from app.agents import decide_claims, decide_registrations, decide_verdicts, tidy_users
+from app.arrivals import Arrival
+from app.engine.lean import ToWrite
+from app.engine.marker import MARKER_KEY, Marker, rules
+from app.engine.partitions import Changes, Decide
+from app.engine.transactions import Rows
+from app.main import registry_topics as topics
+from app.reading import Advance, Extent
+from app.records import Headers
+from app.settings import settings
+from app.topics import TopicSpec
+from tables.emails import emails
+from tables.users import users
+
+PARTITIONS = topics.user_registrations.partitions
+
+#: Of each source: the table that its records are applied to, and how they are decided.
+SOURCES: dict[str, tuple[str, Decide]] = {
+    topics.user_registrations.name: ("users", decide_registrations),
+    topics.email_decisions.name: ("users", decide_verdicts),
+    topics.email_claims.name: ("emails", decide_claims),
+}
+CHANGELOGS = {"users": topics.users_changelog.name, "emails": topics.emails_changelog.name}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record, as a consumer gives it."""
+
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers = ()
+    timestamp: int = 1_700_000_000_000
+
+
+@dataclass
+class Log:
+    """A partition of a topic; control records leave gaps."""
+
+    records: list[Record] = field(default_factory=list)
+    start: int = 0
+    end: int = 0
+
+    def append(self, record: Record) -> int:
+        """Add a record at the end; return its offset."""
+        self.records.append(replace(record, offset=self.end))
+        self.end += 1
+        return self.end - 1
+
+    def remove_below(self, offset: int) -> None:
+        """Remove the beginning, as retention does."""
+        self.start = max(self.start, offset)
+        self.records = [record for record in self.records if record.offset >= offset]
+
+    def newest(self, key: bytes) -> int:
+        """Return the index of the newest record of a key."""
+        return max(index for index, record in enumerate(self.records) if record.key == key)
+
+
+@dataclass
+class Simulation:
+    """The topics and tables of one registry."""
+
+    patch: pytest.MonkeyPatch
+    random: Random = field(default_factory=lambda: Random(1))
+    logs: defaultdict[tuple[str, int], Log] = field(default_factory=lambda: defaultdict(Log))
+    tables: dict[str, list[dict[bytes, bytes]]] = field(default_factory=dict)
+    markers: dict[tuple[str, int], Marker] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for table, store in (("users", users.store), ("emails", emails.store)):
+            rows = self.tables[table] = [{} for _ in range(PARTITIONS)]
+            self._serve(store, rows)
+            for number in range(PARTITIONS):
+                marker = Marker.first(rules(settings().email_keys))
+                for source, (of, _) in SOURCES.items():
+                    marker = marker.after(source, 0) if of == table else marker
+                self.markers[table, number] = marker
+
+    def _serve(self, store: object, rows: list[dict[bytes, bytes]]) -> None:
+        def read(partition: int, key: bytes) -> bytes | None:
+            return rows[partition].get(key)
+
+        def read_many(partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+            return [rows[partition].get(key) for key in keys]
+
+        def keys_between(partition: int, first: bytes, end: bytes, limit: int) -> list[bytes]:
+            return sorted(key for key in rows[partition] if first <= key < end)[:limit]
+
+        for method in (read, read_many, keys_between):
+            self.patch.setattr(store, method.__name__, method)
+
+    def log(self, topic: TopicSpec, partition: int) -> Log:
+        """Return a partition of a topic."""
+        return self.logs[topic.name, partition]
+
+    def all(self, topic: TopicSpec) -> list[tuple[Log, Record]]:
+        """Return every record of a topic, with its partition."""
+        logs = [self.log(topic, number) for number in range(PARTITIONS)]
+        return [(log, record) for log in logs for record in log.records]
+
+    def arrive(self, partition: int, key: bytes | None, value: bytes | None) -> int:
+        """Write a record to ``user-registrations``; return its offset."""
+        return self.log(topics.user_registrations, partition).append(Record(0, key, value))
+
+    def arrive_many(self, count: int, ids: int = 12, addresses: int = 6) -> None:
+        """Write records of all kinds, on few ids and addresses, to any partitions."""
+        for number in range(count):
+            key, value = self._any_record(number, f"u{self.random.randrange(ids)}", addresses)
+            self.arrive(self.random.randrange(PARTITIONS), key, value)
+
+    def _any_record(
+        self, number: int, user_id: str, addresses: int
+    ) -> tuple[bytes | None, bytes | None]:
+        kind = self.random.random()
+        name, email = f"n{number % 2}", f"e{self.random.randrange(addresses)}@example.com"
+        if kind < 0.45:
+            return None, orjson.dumps({"id": user_id, "name": name, "email": email})
+        if kind < 0.75:
+            change = {"email": email} if kind < 0.65 else {"name": name}
+            return None, orjson.dumps({"type": "update", "id": user_id, **change})
+        if kind < 0.9:
+            return user_id.encode(), None
+        if kind < 0.95:
+            return None, b"nonsense %d" % number
+        return user_id.encode(), orjson.dumps({"id": user_id, "name": 7})
+
+    # -- applying
+
+    def run(self, steps: int | None = None) -> None:
+        """Apply records, a transaction a step; all that there are if no number is given."""
+        done = 0
+        while steps is None or done < steps:
+            candidates = [*self._unapplied()]
+            self.random.shuffle(candidates)
+            if not any(self._step(source, number) for source, number in candidates):
+                return
+            done += 1
+
+    def _unapplied(self) -> Iterable[tuple[str, int]]:
+        for source, (table, _) in SOURCES.items():
+            for number in range(PARTITIONS):
+                records = self.logs[source, number].records
+                if records and records[-1].offset >= self.markers[table, number].next[source]:
+                    yield source, number
+
+    def _step(self, source: str, number: int) -> bool:
+        """Apply a batch; return whether it could be."""
+        table, decide = SOURCES[source]
+        marker = self.markers[table, number]
+        waiting = [r for r in self.logs[source, number].records if r.offset >= marker.next[source]]
+        batch = waiting[: self.random.randint(1, 20)]
+        changes = Changes()
+        decide(number, batch, changes)
+        following = batch[-1].offset + 1 if changes.halted_at is None else changes.halted_at
+        if following > batch[0].offset:
+            self.commit(table, number, changes, marker.after(source, following))
+        return following > batch[0].offset
+
+    def tidy(self) -> None:
+        """Remove what is of no use any more from ``users``."""
+        for number in range(PARTITIONS):
+            changes = Changes()
+            starts = {source: self.logs[source, number].start for source in SOURCES}
+            tidy_users(number, starts, changes)
+            self.commit("users", number, changes, self.markers["users", number])
+
+    def commit(self, table: str, number: int, changes: Changes, marker: Marker) -> None:
+        """Write what comes of a batch, and the marker."""
+        touched = {(CHANGELOGS[table], number)}
+        for record, noted in changes.noted:
+            written = Record(0, record.key, record.value, record.headers)
+            noted(self.logs[record.topic, record.partition].append(written))
+            touched.add((record.topic, record.partition))
+        self._write_rows(table, number, {**changes.rows, MARKER_KEY: marker.encode()})
+        for (topic, partition), records in changes.outgoing.items():
+            self._write(topic, partition, records)
+            touched.add((topic, partition))
+        for log in touched:
+            self.logs[log].end += 1  # the control record
+        self.markers[table, number] = marker
+
+    def _write_rows(self, table: str, number: int, rows: Rows) -> None:
+        for key, row in rows.items():
+            self.logs[CHANGELOGS[table], number].append(Record(0, key, row))
+            if row is None:
+                self.tables[table][number].pop(key, None)
+            else:
+                self.tables[table][number][key] = row
+
+    def _write(self, topic: str, partition: int, records: Iterable[ToWrite]) -> None:
+        for _, key, value, headers in records:
+            self.logs[topic, partition].append(Record(0, key, value, headers))
+
+
+@dataclass
+class SimulatedReader:
+    """Reads the topics of a simulation, which may go on whenever an end is taken."""
+
+    simulation: Simulation
+    between: Callable[[], None] = lambda: None
+    advance: Advance = lambda description, further: None
+
+    async def extents(self, topic: TopicSpec) -> Sequence[Extent]:
+        """Return the partitions of a topic, as they are now."""
+        self.between()
+        logs = [self.simulation.log(topic, number) for number in range(PARTITIONS)]
+        return [Extent(topic.name, n, log.start, log.end) for n, log in enumerate(logs)]
+
+    async def read(self, extent: Extent) -> AsyncIterator[Sequence[Arrival]]:
+        """Yield the records of a partition in batches."""
+        log = self.simulation.logs[extent.topic, extent.partition]
+        records = [r for r in log.records if extent.start <= r.offset < extent.end]
+        size = self.simulation.random.randint(1, 50)
+        for first in range(0, len(records), size):
+            yield records[first : first + size]

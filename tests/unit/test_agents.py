@@ -1,0 +1,108 @@
+"""What comes of batches: the agents' decisions over tables in memory."""
+
+import orjson
+import pytest
+
+from app.email_claims import encode_claim, encode_verdict
+from app.keys import partition_of
+from app.main import registry_topics as topics
+from app.positions import token
+from app.records import decode_row
+from tests.simulation import PARTITIONS, Record, Simulation
+
+ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
+HOME = partition_of(b"ada", PARTITIONS)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    """Return a registry in memory."""
+    return Simulation(monkeypatch)
+
+
+def letters(registry: Simulation) -> list[Record]:
+    """Return the dead letters."""
+    return [record for _, record in registry.all(topics.dead_letter)]
+
+
+def status(registry: Simulation) -> str | None:
+    """Return the status of Ada's row."""
+    row = registry.tables["users"][HOME].get(b"ada")
+    return None if row is None else decode_row(row)["status"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"\xfe\xfe", encode_claim("claim", "eve", "a1")),
+        (None, encode_claim("claim", "eve", "a1")),
+        (b"key", b"nonsense"),
+        (b"key", None),
+        (b"key", encode_claim("claim", "", "a1")),
+    ],
+)
+def test_an_unreadable_claim_is_a_dead_letter_and_the_next_is_settled(
+    registry: Simulation, key: bytes | None, value: bytes | None
+) -> None:
+    for number in range(PARTITIONS):
+        registry.log(topics.email_claims, number).append(Record(0, key, value))
+    registry.arrive(HOME, None, orjson.dumps(ADA))
+    registry.run()
+    assert status(registry) == "registered"
+    assert all(letter.value == (value or b"") for letter in letters(registry))
+    assert len(letters(registry)) == PARTITIONS
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"\xfe\xfe", encode_verdict(b"key", "a1", "granted", "c1")),
+        (b"ada", b"{}"),
+        (b"ada", encode_verdict(b"key", "a1", "perhaps", "c1")),
+    ],
+)
+def test_an_unreadable_verdict_is_a_dead_letter_and_the_next_is_applied(
+    registry: Simulation, key: bytes, value: bytes
+) -> None:
+    registry.log(topics.email_decisions, HOME).append(Record(0, key, value))
+    registry.arrive(HOME, None, orjson.dumps(ADA))
+    registry.run()
+    assert (status(registry), len(letters(registry))) == ("registered", 1)
+
+
+def test_a_verdict_that_is_said_twice_releases_nothing(registry: Simulation) -> None:
+    offset = registry.arrive(HOME, None, orjson.dumps(ADA))
+    registry.run()
+    (verdict,) = (record for _, record in registry.all(topics.email_decisions))
+    registry.log(topics.email_decisions, HOME).append(verdict)
+    registry.run()
+    holders = [row for rows in registry.tables["emails"] for row in rows.values()]
+    assert orjson.dumps({"id": "ada", "attempt": token(HOME, offset)}) in holders
+
+
+def test_an_erasure_overwrites_the_letters_of_its_id(registry: Simulation) -> None:
+    """Also those of records that stood in a wrong partition: they were moved before."""
+    nonsense = orjson.dumps({"id": "ada", "name": 7})
+    for number in range(PARTITIONS):
+        registry.arrive(number, None, nonsense)
+    registry.run()
+    assert [letter.value for letter in letters(registry)] == [nonsense] * PARTITIONS
+    registry.arrive(HOME, b"ada", None)
+    registry.run()
+    newest = {letter.key: letter for letter in letters(registry)}
+    assert [letter.value for letter in newest.values()] == [b""] * PARTITIONS
+    assert all(dict(letter.headers)["mark"] == b"erased" for letter in newest.values())
+    assert b"ada" not in b"".join(registry.tables["users"][HOME].keys())
+
+
+def test_a_queue_that_is_full_halts_its_partition_until_the_verdict(
+    registry: Simulation,
+) -> None:
+    registry.arrive(HOME, None, orjson.dumps(ADA))
+    for number in range(50):
+        update = {"type": "update", "id": "ada", "email": f"ada{number}@example.com"}
+        registry.arrive(HOME, None, orjson.dumps(update))
+    registry.run()
+    row = decode_row(registry.tables["users"][HOME][b"ada"])
+    assert (row["email"], row["version"]) == ("ada49@example.com", 51)
+    assert sum(len(rows) for rows in registry.tables["emails"]) == 1 + PARTITIONS  # and markers
