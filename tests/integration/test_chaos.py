@@ -8,7 +8,7 @@ SEED = 20
 def test_a_short_storm_breaks_no_promise() -> None:
     config = chaos.Config(
         seed=SEED,
-        registrations=3_000,
+        registrations=2_000,
         workers=2,
         clients=4,
         faults=1,
@@ -19,4 +19,4 @@ def test_a_short_storm_breaks_no_promise() -> None:
     )
     report = chaos.run(config)
     assert report.good, report.summary()
-    assert report.acknowledged == 3_000
+    assert report.acknowledged == 2_000
