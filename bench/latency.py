@@ -17,7 +17,7 @@ from tests.worker import Registry, Worker
 
 WARM_UP_ROUNDS = 50
 #: A run ends after this time, however many rounds are left.
-MAX_SECONDS = 120.0
+MAX_SECONDS = 25.0
 #: How often a second the background load is topped up.
 LOAD_STEPS = 20
 

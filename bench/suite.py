@@ -133,8 +133,8 @@ class Suite:
 
     def _latency(self) -> None:
         """Measure idle, and at half of what one worker settles, as it was measured last."""
-        told = results.load(self._results, "flow")
-        half = int(told["bars"][1]["median"] / 2) if told else 0
+        flown = results.load(self._results, "flow")
+        half = int(flown["bars"][1]["median"] / 2) if flown else 0
         loads = {"otherwise idle": 0, f"at {half:,} registrations/s": half}
         bars = []
         for label, per_second in loads.items():
@@ -143,7 +143,8 @@ class Suite:
                 self._step(f"latency {label}, run {number + 1}")
                 runs.append(self._waited(per_second))
             bars.append({"label": label, "per_second": per_second, "runs": runs})
-        self._save("latency", rounds=self._plan.rounds, bars=[_latency_bar(bar) for bar in bars])
+            told = [_latency_bar(bar) for bar in bars]
+            self._save("latency", rounds=self._plan.rounds, bars=told)
 
     def _waited(self, per_second: int) -> latency.Latencies:
         registry = Registry(self._broker.address, self._folder)
