@@ -17,6 +17,10 @@ class BrokerUnavailableError(RegistryError):
     """No broker answers; nothing was written."""
 
 
+class OverloadedError(RegistryError):
+    """More writes wait for the broker than this worker may keep; nothing was written."""
+
+
 class OutcomeUnknownError(RegistryError):
     """A record was sent, but no acknowledgement came in time: it may or may not be written."""
 

@@ -81,11 +81,12 @@ def install_node_packages() -> Path:
     """
     with _only_one(PACKAGES):
         _once(PACKAGES, _install)
-        for script in SOURCES.glob("*.mjs"):
+        for script in SOURCES.rglob("*.mjs"):
             # In one step: another process may be about to run the one that is there.
-            arriving = PACKAGES / f"{script.name}.new"
+            place = PACKAGES / script.relative_to(SOURCES)
+            arriving = place.with_suffix(".new")
             shutil.copy(script, arriving)
-            arriving.replace(PACKAGES / script.name)
+            arriving.replace(place)
     return PACKAGES
 
 
@@ -104,8 +105,9 @@ def chromium() -> Chromium:
 
 
 def _install() -> None:
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(SOURCES / name, PACKAGES)
+    for name in ("package.json", "package-lock.json", "v10/package.json"):
+        (PACKAGES / name).parent.mkdir(exist_ok=True)
+        shutil.copy(SOURCES / name, PACKAGES / name)
     npm = _node_root() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     options = [
         "--ignore-scripts",

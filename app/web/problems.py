@@ -15,6 +15,7 @@ from app.errors import (
     NotReadyError,
     NotSettledError,
     OutcomeUnknownError,
+    OverloadedError,
     RecordTooLargeError,
     RegistryError,
 )
@@ -66,6 +67,7 @@ _RETRY = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 _KNOWN: Mapping[type[RegistryError], tuple[int, str, Mapping[str, str]]] = {
     BrokerUnavailableError: (503, "broker-unavailable", _RETRY),
+    OverloadedError: (503, "overloaded", _RETRY),
     OutcomeUnknownError: (503, "outcome-unknown", _RETRY),
     NotSettledError: (503, "not-settled", _RETRY),
     NotReadyError: (503, "not-ready", _RETRY),

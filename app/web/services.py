@@ -1,13 +1,15 @@
 """What the handlers work with, given once when the web view is built."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 
 from app.dead_letters.recent import ReadsDeadLetters
-from app.errors import NotReadyError
-from app.keys import encode_key, partition_of
+from app.errors import NotReadyError, RegistryError
+from app.keys import encode_key, partitions_of
 from app.lookups import FindsUsers, Told
 from app.outcomes import Outcome
 from app.positions import Position
@@ -35,11 +37,31 @@ class Services:
 
         Return its position once the broker has acknowledged it.
         """
-        key = encode_key(user_id)
-        partition = partition_of(key, self.registrations.partitions)
+        (position,) = await self.write_all([(user_id, wish)])
+        if isinstance(position, RegistryError):
+            raise position
+        return position
+
+    async def write_all(
+        self, wishes: Sequence[tuple[str, Wish]]
+    ) -> list[Position | RegistryError]:
+        """Send many at once; return each one's position, or why it has none, in their order."""
+        keys = [encode_key(user_id) for user_id, _ in wishes]
+        partitions = partitions_of(keys, self.registrations.partitions)
+        return await asyncio.gather(
+            *(
+                self._send(partition, key, wish)
+                for partition, key, (_, wish) in zip(partitions, keys, wishes, strict=True)
+            )
+        )
+
+    async def _send(self, partition: int, key: bytes, wish: Wish) -> Position | RegistryError:
         value = None if wish is None else encode(wish)
         record = Outgoing(self.registrations.name, partition, key, value)
-        return Position(partition, await self.producer.send(record))
+        try:
+            return Position(partition, await self.producer.send(record))
+        except RegistryError as error:
+            return error
 
     async def wait(self, position: Position, seconds: float) -> Told:
         """Return what became of a write within a time; it is durable, whatever happens to us."""
