@@ -13,6 +13,7 @@ import click
 from app import topics as topic_specs
 from app.dead_letters.commands import dead_letters
 from app.errors import RegistryError
+from app.load.commands import load
 from app.preflight import checked
 from app.settings import EXIT_USAGE, settings
 
@@ -29,6 +30,7 @@ def main() -> None:
 
 
 main.add_command(dead_letters)
+main.add_command(load)
 
 
 @main.command()
@@ -48,9 +50,11 @@ def worker() -> None:
             held.enter_context(checked(settings()))
             asyncio.run(topic_specs.ensure(settings()))
         import faust
+        from mode.loop import use
 
         from app.main import app
 
+        use("uvloop")
         _collect_rarely()
         faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
 

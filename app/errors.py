@@ -17,8 +17,20 @@ class BrokerUnavailableError(RegistryError):
     """No broker answers; nothing was written."""
 
 
-class OverloadedError(RegistryError):
-    """More writes wait for the broker than this worker may keep; nothing was written."""
+class RefusedError(RegistryError):
+    """Nothing was written, and nothing is wrong with it; it may come again, after a while."""
+
+    def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class OverloadedError(RefusedError):
+    """More comes than this worker may take."""
+
+
+class TooManyRequestsError(RefusedError):
+    """More comes from one client than it may send."""
 
 
 class OutcomeUnknownError(RegistryError):
@@ -31,6 +43,10 @@ class RecordTooLargeError(RegistryError):
 
 class InvalidPositionError(RegistryError):
     """A text is not a position token."""
+
+
+class InvalidCursorError(RegistryError):
+    """A text is no cursor that a list returned."""
 
 
 class UnreadableRecordError(RegistryError):

@@ -34,6 +34,9 @@ Hashes = npt.NDArray[np.uint32]
 #: The block of SHA-256, to which HMAC pads the secret.
 _HMAC_BLOCK_BYTES = 64
 
+#: Below so many keys, one by one is faster.
+_WORTH_AN_ARRAY = 16
+
 _SEED = np.uint32(0x9747B28C)
 _MULTIPLIER = np.uint32(0x5BD1E995)
 
@@ -92,8 +95,8 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
     """Return the partition of each key: `partition_of` for many, at a fifteenth of its cost."""
-    if not keys:
-        return []
+    if len(keys) < _WORTH_AN_ARRAY:
+        return [partition_of(key, partitions) for key in keys]
     positive = _murmur2_of_each(keys) & np.uint32(0x7FFFFFFF)
     return cast("list[int]", (positive % np.uint32(partitions)).tolist())
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.errors import InvalidPositionError, NotReadyError, NotSettledError
 from app.keys import EmailKeys, encode_key, partition_of
+from app.listing import Listing, UsersPage, Wanted
 from app.outcomes import Outcome
 from app.positions import CURRENT_GENERATION, Position
 from app.records import User
@@ -78,6 +79,12 @@ class FindsUsers(Protocol):
         """Return the newest registrations of all workers, or of this one if ``forwarded``."""
         ...
 
+    async def page(
+        self, wanted: Wanted, *, after: Position | None = None, forwarded: bool = False
+    ) -> UsersPage:
+        """Return users in the order of their ids, over all workers."""
+        ...
+
     def is_ready(self) -> bool:
         """Return whether this worker's part of the tables can be asked."""
         ...
@@ -109,6 +116,7 @@ class Lookups:
         self._by_email = by_email
         self._email_keys = email_keys
         self._max_wait = max_wait_seconds
+        self._listing = Listing(tables.users, by_id)
 
     # -- by id
 
@@ -278,6 +286,17 @@ class Lookups:
         return Told(position, outcome, None if moved_to is None else Position.parse(moved_to))
 
     # -- lists
+
+    async def page(
+        self, wanted: Wanted, *, after: Position | None = None, forwarded: bool = False
+    ) -> UsersPage:
+        """Return users in the order of their ids, as they are once a write is settled.
+
+        Of all workers, or of this one if ``forwarded``. Raises as `find` does.
+        """
+        if after is not None:
+            await self._wait_until_settled(after)
+        return await self._listing.page(wanted, forwarded=forwarded)
 
     async def newest(self, *, forwarded: bool = False) -> Newest:
         """Return the newest registrations of all workers, or of this one if ``forwarded``."""

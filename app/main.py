@@ -1,6 +1,7 @@
 """The Faust app and what it discovers; nothing else."""
 
 import re
+from typing import cast
 
 import faust
 from faust.app.base import BootStrategy
@@ -41,8 +42,8 @@ def _member_name(settings: Settings) -> str:
     return f"{settings.worker_id or settings.app_id}-{place}"
 
 
-producer = Producer(_settings)
 registry_topics = topics.declare(_settings)
+producer = Producer(_settings, registry_topics.user_registrations.name)
 
 app = Registry(
     _settings.app_id,
@@ -71,3 +72,5 @@ app = Registry(
     logging_config=logging_config(_settings),
     worker_redirect_stdouts=False,
 )
+# What is acknowledged is durable, and can be applied later: clients that wait come first.
+cast(TableManager, app.tables).partitions.pace.give_way(lambda: producer.is_busy)

@@ -79,6 +79,7 @@ Wish = Registration | Update | None
 
 registrations = TypeAdapter(Registration)
 updates = TypeAdapter(Update)
+_lists = TypeAdapter(list[Registration])
 
 #: Returns the registration in JSON bytes, or raises `pydantic.ValidationError`.
 read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
@@ -107,9 +108,12 @@ def is_email(text: str) -> bool:
 
 def encode(wish: Registration | Update) -> bytes:
     """Return a registration or an update as the JSON bytes that travel."""
-    given = cast(Mapping[str, str], wish)
-    names = ("id", "name", "email") if given.get("type") != "update" else _UPDATE_MEMBERS
-    return orjson.dumps({name: given[name] for name in names if name in given})
+    if wish.get("type") == "update":
+        given = cast(Mapping[str, str], wish)
+        return orjson.dumps({name: given[name] for name in _UPDATE_MEMBERS if name in given})
+    registration = cast(Registration, wish)
+    user_id, name, email = registration["id"], registration["name"], registration["email"]
+    return orjson.dumps({"id": user_id, "name": name, "email": email})
 
 
 _UPDATE_MEMBERS = ("type", "id", "name", "email")
@@ -251,6 +255,21 @@ def field_errors(error: ValidationError) -> list[FieldError]:
         _field_error(found["loc"], found["msg"], found["type"])
         for found in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+
+
+def read_registrations(values: Sequence[object]) -> Sequence[Registration | list[FieldError]]:
+    """Return for each parsed JSON value the registration, or what is wrong with it."""
+    try:
+        return _lists.validate_python(values)
+    except ValidationError:
+        return [_read(value) for value in values]
+
+
+def _read(value: object) -> Registration | list[FieldError]:
+    try:
+        return registrations.validate_python(value)
+    except ValidationError as error:
+        return field_errors(error)
 
 
 def _field_error(location: tuple[int | str, ...], message: str, kind: str) -> FieldError:

@@ -1,6 +1,6 @@
 """Routing: which worker owns a partition, and asking it over HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import aiohttp
@@ -57,6 +57,11 @@ class Routing:
     def other_workers(self) -> set[str]:
         """Return the addresses of the other workers."""
         return {url for url in self._workers() if not self._is_here(url)}
+
+    def owners_elsewhere(self, partitions: Collection[int]) -> set[str]:
+        """Return the addresses of the other workers that own some partitions."""
+        others = self.other_workers()
+        return {url for url in others if not set(partitions).isdisjoint(self._workers()[url])}
 
     def _is_here(self, url: str) -> bool:
         return url.rstrip("/") == str(self._app.conf.canonical_url).rstrip("/")

@@ -107,7 +107,29 @@ class Settings(BaseSettings):
         None, description="The worker's name in its group, beside its address; unset: APP_ID."
     )
     ack_timeout_seconds: float = Field(
-        5, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
+        1.8, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
+    )
+    max_waiting_records: int = Field(
+        100_000,
+        ge=100,
+        le=100_000_000,
+        description="Most records that wait for the broker; beyond it writes are refused (503).",
+    )
+    max_waiting_mib: int = Field(
+        64, ge=1, le=65536, description="The same in MiB of keys and values."
+    )
+    max_writes_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="Most writes that this worker takes in a second; the others get 503.",
+    )
+    client_writes_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="Most writes of one client, by its key or address; the others get 429.",
+    )
+    slow_client_seconds: float = Field(
+        30, ge=1, le=3600, description="A client that takes longer to send a body is cut off."
     )
     max_wait_seconds: float = Field(
         10, gt=0, le=60, description="How long a request may wait for a write to be settled."

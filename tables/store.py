@@ -140,6 +140,16 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             keys = cast("Iterator[bytes]", self._database(partition).keys(from_key=first))
             return list(islice(takewhile(lambda key: key < end, keys), limit))
 
+    def rows_between(
+        self, partition: int, first: bytes, end: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys and rows of a range, in order: from ``first`` on, below ``end``."""
+        with _told_as_store_error():
+            rows = self._database(partition).items(from_key=first)
+            yield from takewhile(
+                lambda row: row[0] < end, cast("Iterator[tuple[bytes, bytes]]", rows)
+            )
+
     def apply(self, partition: int, rows: Rows, changelog_offset: int) -> None:
         """Write rows (None deletes) and the offset of their last changelog record, atomically."""
         batch = WriteBatch(raw_mode=True)

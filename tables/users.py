@@ -1,7 +1,9 @@
 """The table ``users``: one row for each user, by id; and beside them what belongs to them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
 
+from app.engine.marker import RESERVED_PREFIX
 from app.engine.transactions import Rows
 from app.keys import encode_key
 from app.main import app, registry_topics
@@ -27,6 +29,21 @@ class Users:
         """Return those of the users that exist."""
         stored = self.store.read_many(partition, list(map(encode_key, user_ids)))
         return [public(row) for row in stored if row is not None]
+
+    def in_order(
+        self, partitions: Iterable[int], prefix: str = "", after_id: str | None = None
+    ) -> Iterator[User]:
+        """Yield the users whose ids begin so, in the order of the ids: those after an id.
+
+        Nothing is read before it is asked for.
+        """
+        first = encode_key(prefix)
+        # No UTF-8 text has this byte: what is above it no id begins with.
+        end = first + RESERVED_PREFIX
+        if after_id is not None:
+            first = max(first, encode_key(after_id) + b"\0")
+        rows = (self.store.rows_between(partition, first, end) for partition in partitions)
+        return (public(row) for _, row in merge(*rows))
 
     def rows(self, partition: int, keys: Sequence[bytes], pending: Rows) -> dict[bytes, UserRow]:
         """Return the rows that keys have, by key: in the store, or pending to be written there."""

@@ -120,6 +120,8 @@ class Worker:
             "TOPIC_PREFIX": f"{self.registry.app_id}.",
             "DATA_DIR": str(self.folder),
             "WEB_PORT": str(self.port),
+            # A busy machine makes brokers slow; what is told of them has tests of its own.
+            "ACK_TIMEOUT_SECONDS": "5",
             **self.registry.settings,
         }
 

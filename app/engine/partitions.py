@@ -24,6 +24,7 @@ from app.engine.changelog import Advanced, Changelog, StoresRows
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
 from app.engine.lean import ToWrite
 from app.engine.marker import MARKER_KEY, Marker
+from app.engine.pace import Pace
 from app.engine.transactions import FencedProducer
 from app.errors import ApplyError, FencedError, NotWrittenError, StoreError
 from app.records import Outgoing
@@ -105,6 +106,8 @@ class Surroundings:
     app_id: str
     #: Held while a batch is decided: so the loop turns between two batches of two partitions.
     turn: asyncio.Lock
+    #: Says when a batch may begin, while others need the loop.
+    pace: Pace
     #: Tells whether this worker is a member of its group still, as the broker sees it.
     is_member: Callable[[], Awaitable[bool]]
     on_fenced: Callable[["OwnedPartition"], None]
@@ -267,6 +270,7 @@ class OwnedPartition:
     async def _apply_all(self) -> None:
         while True:
             job = await self._next_job()
+            await self._around.pace.turn()
             try:
                 async with self._applying:
                     await self._do_or_try_again(job)
@@ -401,7 +405,8 @@ class OwnedPartition:
             while batch and changes.halted_at is None:
                 part, batch = batch[: self._slice], batch[self._slice :]
                 began = time.perf_counter()
-                decide(self.number, part, changes)
+                with self._around.pace.spending():
+                    decide(self.number, part, changes)
                 self._adapt(len(part), time.perf_counter() - began)
                 await asyncio.sleep(0)
         return changes
@@ -419,6 +424,7 @@ class Partitions:
     def __init__(self) -> None:
         #: How often what is of no use any more is removed from topics and files.
         self.tidy_every_seconds = 3600.0
+        self.pace = Pace()
         self._tables: dict[str, FoldedTable] = {}
         self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}

@@ -110,6 +110,10 @@ class Takeover(Service):
         self._running = [asyncio.create_task(self._guard(self._take_over(generation_id, kept)))]
 
     @Service.task
+    async def _keep_pace(self) -> None:
+        await self._partitions.pace.watch()
+
+    @Service.task
     async def _keep_tidy(self) -> None:
         """Remove from topics and files, now and then, what is of no use any more."""
         while True:
@@ -209,6 +213,7 @@ class Takeover(Service):
             Surroundings(
                 app_id=self._app.conf.id,
                 turn=self._turn,
+                pace=self._partitions.pace,
                 is_member=self._consumer.is_member,
                 on_fenced=self._on_fenced,
                 on_failure=self._end_worker,

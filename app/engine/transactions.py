@@ -98,16 +98,20 @@ class FencedProducer:
     async def close(self) -> None:
         """Disconnect at once; what is not committed never will be."""
         kafka, self._kafka = self._kafka, None
-        if kafka is None:
-            return
-        # stop() would wait for a broker that may be gone; without its connections the sender ends.
-        kafka._closed = True
-        await kafka.client.close()
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await kafka._sender.close()
-        except (TimeoutError, KafkaError):
-            pass
+        if kafka is not None:
+            await disconnect(kafka)
+
+
+async def disconnect(kafka: AIOKafkaProducer) -> None:
+    """End a producer at once, with what is under way."""
+    # stop() would wait for a broker that may be gone; without its connections the sender ends.
+    kafka._closed = True
+    await kafka.client.close()
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await kafka._sender.close()
+    except (TimeoutError, KafkaError):
+        pass
 
 
 async def _send(

@@ -1,11 +1,14 @@
 """Lookups over HTTP, as JSON or as a page by what the client accepts."""
 
+import re
+
 import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from app.listing import Wanted, id_before
 from app.positions import Position
-from app.records import User, is_email, outcome_members
+from app.records import User, is_email, is_user_id, outcome_members
 from app.routing import FORWARDED_HEADER
 from app.web import pages
 from app.web.negotiation import json, wants_page
@@ -18,6 +21,12 @@ routes = web.RouteTableDef()
 
 _USERS = TypeAdapter(list[User])
 
+#: Users in a page of a list: if a client does not say how many, and at most.
+PAGE_USERS = 100
+MAX_PAGE_USERS = 1_000
+
+_LIMIT = re.compile("[0-9]{1,4}")
+
 
 @routes.get("/users/{id:.+}")
 async def get_user(request: web.Request) -> web.Response:
@@ -27,8 +36,10 @@ async def get_user(request: web.Request) -> web.Response:
 
 @routes.get("/users")
 async def get_users(request: web.Request) -> web.Response:
-    """Show the user whose id, or email address, is in the query."""
+    """Show the user whose id, or email address, is in the query; else list users."""
     user_id, email = request.query.get("id"), request.query.get("email")
+    if user_id is None and email is None:
+        return await _list(request)
     if user_id and email is None:
         return await _show(request, user_id)
     if email and user_id is None:
@@ -90,6 +101,29 @@ async def _show_by_email(request: web.Request, email: str) -> web.Response:
     if user is None:
         raise ProblemError(404, "unknown-user", "No user has this email address.")
     return json(user.encode())
+
+
+async def _list(request: web.Request) -> web.Response:
+    is_forwarded = _is_forwarded(request)
+    page = await services(request).lookups.page(
+        _wanted(request), after=after(request), forwarded=is_forwarded
+    )
+    body: dict[str, object] = {"users": [orjson.Fragment(user.encode()) for user in page.users]}
+    if page.has_more:
+        body["next"] = page.cursor()
+    if is_forwarded:
+        body["partitions"] = sorted(page.partitions)
+    return json(orjson.dumps(body))
+
+
+def _wanted(request: web.Request) -> Wanted:
+    limit = request.query.get("limit", str(PAGE_USERS))
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE_USERS:
+        raise ProblemError(400, "malformed", f"limit must be from 1 to {MAX_PAGE_USERS}.")
+    prefix = request.query.get("prefix", "")
+    if prefix and not is_user_id(prefix):
+        raise ProblemError(400, "malformed", "No id begins with this prefix.")
+    return Wanted(prefix, int(limit), id_before(request.query.get("cursor")))
 
 
 def _is_forwarded(request: web.Request) -> bool:

@@ -16,6 +16,8 @@ _WAIT = re.compile(r'^wait\s*=\s*"?(\d{1,9})"?(?:\s*;.*)?$', re.IGNORECASE)
 
 def wait_seconds(request: web.Request) -> float:
     """Return how long a client wants to wait for its write to be settled, within the limit."""
+    if "Prefer" not in request.headers:
+        return 0.0
     preferences = ",".join(request.headers.getall("Prefer", [])).split(",")
     found = (_WAIT.match(preference.strip()) for preference in preferences)
     seconds = next((int(wait[1]) for wait in found if wait), 0)

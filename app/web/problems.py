@@ -1,5 +1,6 @@
 """Errors over HTTP: problem+json (RFC 9457) for programs, a page for people; never a traceback."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -11,13 +12,16 @@ from aiohttp import web
 
 from app.errors import (
     BrokerUnavailableError,
+    InvalidCursorError,
     InvalidPositionError,
     NotReadyError,
     NotSettledError,
     OutcomeUnknownError,
     OverloadedError,
     RecordTooLargeError,
+    RefusedError,
     RegistryError,
+    TooManyRequestsError,
 )
 from app.records import FieldError
 from app.web import rendering
@@ -42,6 +46,8 @@ class ProblemError(Exception):
     detail: str
     errors: Sequence[FieldError] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: What else a problem of this type tells (RFC 9457, extension members).
+    members: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -57,22 +63,27 @@ class ProblemError(Exception):
             "detail": self.detail,
         }
         if self.errors:
-            members["errors"] = [
-                {"pointer": error.pointer, "detail": error.detail} for error in self.errors
-            ]
-        return orjson.dumps(members)
+            members["errors"] = pointers(self.errors)
+        return orjson.dumps({**members, **self.members})
+
+
+def pointers(errors: Sequence[FieldError]) -> list[dict[str, str]]:
+    """Return what is wrong with an input as problems list it."""
+    return [{"pointer": error.pointer, "detail": error.detail} for error in errors]
 
 
 _RETRY = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 _KNOWN: Mapping[type[RegistryError], tuple[int, str, Mapping[str, str]]] = {
     BrokerUnavailableError: (503, "broker-unavailable", _RETRY),
-    OverloadedError: (503, "overloaded", _RETRY),
+    OverloadedError: (503, "overloaded", {}),
+    TooManyRequestsError: (429, "too-many-requests", {}),
     OutcomeUnknownError: (503, "outcome-unknown", _RETRY),
     NotSettledError: (503, "not-settled", _RETRY),
     NotReadyError: (503, "not-ready", _RETRY),
     RecordTooLargeError: (413, "too-large", {}),
     InvalidPositionError: (400, "invalid-position", {}),
+    InvalidCursorError: (400, "invalid-cursor", {}),
 }
 
 _NAMES = {
@@ -84,7 +95,7 @@ _NAMES = {
 }
 
 
-def from_error(error: Exception) -> ProblemError:
+def from_error(error: BaseException) -> ProblemError:
     """Return the problem that tells a client of any error that a handler raised."""
     if isinstance(error, ProblemError):
         return error
@@ -92,6 +103,8 @@ def from_error(error: Exception) -> ProblemError:
         return _from_http(error)
     if isinstance(error, RegistryError) and type(error) in _KNOWN:
         status, name, headers = _KNOWN[type(error)]
+        if isinstance(error, RefusedError):
+            headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
         return ProblemError(status, name, _sentence(error), headers=headers)
     log.exception("unexpected error in a handler", exc_info=error)
     return ProblemError(500, "internal", "Something went wrong here; it has been logged.")
@@ -109,6 +122,12 @@ def _sentence(error: RegistryError) -> str:
     return f"{text[:1].upper()}{text[1:]}.{hint}"
 
 
+#: How problems are told on paths that begin so, where a protocol has a form of its own for them.
+TOLD_OTHERWISE = web.AppKey(
+    "told_otherwise", Mapping[str, Callable[[web.Request, ProblemError], web.Response]]
+)
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a handler raises into a problem, as JSON or as a page."""
@@ -118,9 +137,17 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         raise
     except Exception as error:
         problem = from_error(error)
+    for prefix, told in request.app.get(TOLD_OTHERWISE, {}).items():
+        if request.path.startswith(prefix):
+            return told(request, problem)
     if wants_page(request):
         shown = rendering.problem(problem.status, problem.title, problem.detail)
         return page(shown, problem.status, problem.headers)
+    return as_json(problem)
+
+
+def as_json(problem: ProblemError) -> web.Response:
+    """Return the answer for programs."""
     return web.Response(
         body=problem.body(),
         status=problem.status,

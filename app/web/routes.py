@@ -6,9 +6,14 @@ from typing import Any
 from aiohttp import web
 
 from app.settings import Settings
-from app.web import dead_letters, health, lookups, pages, trpc, writes
-from app.web.problems import answer_errors
+from app.web import batches, dead_letters, health, lookups, pages, trpc, writes
+from app.web.problems import TOLD_OTHERWISE, answer_errors
 from app.web.services import SERVICES, Services
+
+#: A connection on which no request comes, or not a whole one, is closed after so long.
+KEEP_ALIVE_SECONDS = 75.0
+#: The longest first line of a request: a tRPC batch names each of its calls there.
+MAX_LINE_BYTES = 64 * 1024
 
 _STATIC = Path(__file__).parent / "static"
 _KIB = 1024
@@ -22,9 +27,19 @@ def application_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def runner_options() -> dict[str, Any]:
+    """Return how connections are served: none is kept that says nothing, or says it too slowly."""
+    return {
+        "access_log": None,
+        "keepalive_timeout": KEEP_ALIVE_SECONDS,
+        "max_line_size": MAX_LINE_BYTES,
+    }
+
+
 def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
-    for module in (health, pages, writes, lookups, dead_letters, trpc):
+    web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
+    for module in (health, pages, writes, batches, lookups, dead_letters, trpc):
         web_app.add_routes(module.routes)
     web_app.router.add_static("/static/", _STATIC)

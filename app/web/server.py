@@ -10,11 +10,13 @@ from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
 from app.dead_letters.recent import RecentDeadLetters
+from app.limits import Limits
 from app.lookups import Lookups, Tables
 from app.main import producer, registry_topics
 from app.routing import Routing
 from app.settings import settings
-from app.web.routes import application_options, install
+from app.web.fast_lane import Runner
+from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
 from tables.emails import EMAILS, emails
 from tables.outcomes import record_outcomes
@@ -34,6 +36,7 @@ class RegistryWeb(faust_aiohttp.Web):
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         app.conf.web_application_options = application_options(settings())
         super().__init__(app, **kwargs)
+        self._runner = Runner(self.web_app, **runner_options())
 
     def init_server(self) -> None:
         """Add the routes, before the server listens."""
@@ -49,5 +52,6 @@ class RegistryWeb(faust_aiohttp.Web):
             wanted.max_wait_seconds,
         )
         dead_letters = RecentDeadLetters(wanted.kafka_brokers, registry_topics.dead_letter)
-        given = Services(wanted, written, producer, lookups, dead_letters)
+        limits = Limits(wanted.max_writes_per_second, wanted.client_writes_per_second)
+        given = Services(wanted, written, producer, lookups, dead_letters, limits)
         install(self.web_app, given)

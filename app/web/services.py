@@ -1,20 +1,24 @@
 """What the handlers work with, given once when the web view is built."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import cast
 
 from aiohttp import web
 
 from app.dead_letters.recent import ReadsDeadLetters
+from app.engine.lean import NO_HEADERS, ToWrite
 from app.errors import NotReadyError, RegistryError
-from app.keys import encode_key, partitions_of
+from app.gathering import Offsets
+from app.keys import encode_key, partition_of, partitions_of
+from app.limits import Limits
 from app.lookups import FindsUsers, Told
 from app.outcomes import Outcome
 from app.positions import Position
 from app.producer import SendsRecords
-from app.records import Outgoing, Wish, encode
+from app.records import Wish, encode
 from app.settings import Settings
 from app.topics import TopicSpec
 
@@ -31,37 +35,51 @@ class Services:
     producer: SendsRecords
     lookups: FindsUsers
     dead_letters: ReadsDeadLetters = _NOT_GIVEN
+    #: How much may be written, and by whom: the client that this is for.
+    limits: Limits = field(default_factory=Limits)
+    client: str = ""
+
+    def for_client(self, client: str) -> "Services":
+        """Return these services for one client, if clients are told apart."""
+        return replace(self, client=client) if self.limits.tell_clients_apart else self
 
     async def write(self, user_id: str, wish: Wish) -> Position:
         """Send a registration, an update or (None) an erasure of a user.
 
         Return its position once the broker has acknowledged it.
         """
-        (position,) = await self.write_all([(user_id, wish)])
-        if isinstance(position, RegistryError):
-            raise position
-        return position
+        partition, offsets = self.begin(user_id, wish)
+        return Position(partition, (await offsets)[0])
 
-    async def write_all(
-        self, wishes: Sequence[tuple[str, Wish]]
-    ) -> list[Position | RegistryError]:
-        """Send many at once; return each one's position, or why it has none, in their order."""
+    def begin(self, user_id: str, wish: Wish) -> tuple[int, Offsets]:
+        """Begin to `write`; return the partition, and what will hold the offset.
+
+        Raises `RefusedError` if more comes than may.
+        """
+        self.limits.admit(1, self.client)
+        key = encode_key(user_id)
+        partition = partition_of(key, self.registrations.partitions)
+        return partition, self.producer.send({partition: [_record(key, wish)]})[partition]
+
+    async def write_all(self, wishes: Sequence[tuple[str, Wish]]) -> list[Position | RegistryError]:
+        """Send many at once; return each one's position, or why it has none, in their order.
+
+        Raises `RefusedError` if more comes than may; none is sent then.
+        """
+        self.limits.admit(len(wishes), self.client)
         keys = [encode_key(user_id) for user_id, _ in wishes]
         partitions = partitions_of(keys, self.registrations.partitions)
-        return await asyncio.gather(
-            *(
-                self._send(partition, key, wish)
-                for partition, key, (_, wish) in zip(partitions, keys, wishes, strict=True)
-            )
-        )
+        records: dict[int, list[ToWrite]] = {}
+        for partition, key, (_, wish) in zip(partitions, keys, wishes, strict=True):
+            records.setdefault(partition, []).append(_record(key, wish))
+        sent = self.producer.send(records)
+        told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
+        return [next(told[partition]) for partition in partitions]
 
-    async def _send(self, partition: int, key: bytes, wish: Wish) -> Position | RegistryError:
-        value = None if wish is None else encode(wish)
-        record = Outgoing(self.registrations.name, partition, key, value)
-        try:
-            return Position(partition, await self.producer.send(record))
-        except RegistryError as error:
-            return error
+    async def turn(self) -> None:
+        """Wait until more may be written: so a long stream is slowed down, and not refused."""
+        while wait := self.limits.wait(self.client):
+            await asyncio.sleep(wait)
 
     async def wait(self, position: Position, seconds: float) -> Told:
         """Return what became of a write within a time; it is durable, whatever happens to us."""
@@ -74,9 +92,26 @@ class Services:
             return pending
 
 
+def _record(key: bytes, wish: Wish) -> ToWrite:
+    return None, key, None if wish is None else encode(wish), NO_HEADERS
+
+
+async def _told(partition: int, offsets: Offsets) -> Iterator[Position | RegistryError]:
+    """Return the positions of a partition's records, or for each the same cause of none."""
+    try:
+        return (Position(partition, offset) for offset in await offsets)
+    except RegistryError as error:
+        return repeat(error)
+
+
 SERVICES = web.AppKey("services", Services)
 
 
 def services(request: web.Request) -> Services:
-    """Return the services of the application that a request came to."""
-    return request.app[SERVICES]
+    """Return the services of the application that a request came to, for its client."""
+    return request.app[SERVICES].for_client(client_of(request))
+
+
+def client_of(request: web.Request) -> str:
+    """Return who the client is, as far as its rate is concerned."""
+    return request.remote or ""

@@ -11,6 +11,7 @@ from app.lookups import Told
 from app.outcomes import Outcome
 from app.positions import Position
 from app.records import Wish, field_errors, is_user_id, read_registration, read_update
+from app.web.bodies import body_of
 from app.web.negotiation import json
 from app.web.preferences import wait_seconds
 from app.web.problems import ProblemError
@@ -29,7 +30,7 @@ _PATCHES = ("application/json", "application/merge-patch+json")
 async def post_user(request: web.Request) -> web.Response:
     """Accept a registration: 202 with its position, after the broker's acknowledgement."""
     require_json(request)
-    registration = parse(await request.read(), read_registration)
+    registration = parse(await body_of(request), read_registration)
     return await _write(request, registration["id"], registration)
 
 
@@ -59,7 +60,7 @@ async def delete_user_in_query(request: web.Request) -> web.Response:
 
 async def _update(request: web.Request, user_id: str) -> web.Response:
     require_json(request, *_PATCHES)
-    body = _members(await request.read())
+    body = _members(await body_of(request))
     if body.get("id", user_id) != user_id:
         raise ProblemError(422, "invalid", "The id cannot be changed.")
     given = {name: body[name] for name in ("name", "email") if name in body}

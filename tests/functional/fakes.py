@@ -1,15 +1,19 @@
 """Stand-ins for the broker and the tables: the only place where tests may use them."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.email_claims import Verdict
-from app.errors import NotReadyError
+from app.engine.lean import ToWrite
+from app.errors import NotReadyError, OutcomeUnknownError, OverloadedError
+from app.gathering import Offsets
 from app.keys import EmailKeys
+from app.listing import UsersPage, Wanted
 from app.lookups import Newest, Told
 from app.outcomes import Outcome
 from app.positions import Position, token
-from app.records import Outgoing, Queued, Registration, User, encode_row, public
+from app.records import Queued, Registration, User, encode_row, public
 from app.registration import Decisions
 
 
@@ -19,14 +23,40 @@ class FakeProducer:
 
     sent: list[tuple[str, int, bytes | None, bytes | None]] = field(default_factory=list)
     failure: Exception | None = None
+    #: After how many records everything fails, and why.
+    failures_from: tuple[int, Exception] | None = None
+    #: Whether nothing is ever acknowledged.
+    silent: bool = False
+    #: What is asked for in each call.
+    asked: list[Mapping[int, Sequence[ToWrite]]] = field(default_factory=list)
+    _unanswered: list[Offsets] = field(default_factory=list)
 
-    async def send(self, record: Outgoing) -> int:
-        """Return the offset: how many were sent before."""
-        await asyncio.sleep(0)
-        if self.failure is not None:
+    def give_up(self) -> None:
+        """Let all that is silent fail."""
+        while self._unanswered:
+            self._unanswered.pop().set_exception(OutcomeUnknownError("no acknowledgement"))
+
+    def send(self, records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
+        """Return the offsets: how many were sent before."""
+        self.asked.append(records)
+        if self.failures_from is not None and len(self.sent) >= self.failures_from[0]:
+            self.failure = self.failures_from[1]
+        if isinstance(self.failure, OverloadedError):
             raise self.failure
-        self.sent.append((record.topic, record.partition, record.key, record.value))
-        return len(self.sent) - 1
+        return {partition: self._send(partition, some) for partition, some in records.items()}
+
+    def _send(self, partition: int, records: Sequence[ToWrite]) -> Offsets:
+        offsets: Offsets = asyncio.get_running_loop().create_future()
+        if self.failure is not None:
+            offsets.set_exception(self.failure)
+        elif self.silent:
+            self._unanswered.append(offsets)
+        else:
+            begin = len(self.sent)
+            topic = "user-registrations"
+            self.sent += [(topic, partition, key, value) for _, key, value, _ in records]
+            offsets.set_result(range(begin, len(self.sent)))
+        return offsets
 
 
 @dataclass
@@ -43,6 +73,8 @@ class FakeLookups:
     holders: dict[str, str] = field(default_factory=dict)
     waited: list[float] = field(default_factory=list)
     asked_after: list[Position | None] = field(default_factory=list)
+    #: Ids whose lookups wait for something.
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def find(
         self, user_id: str, *, after: Position | None = None, forwarded: bool = False
@@ -51,6 +83,8 @@ class FakeLookups:
         self.asked_after.append(after)
         if not self.ready:
             raise NotReadyError("the tables are recovering")
+        if user_id in self.held:
+            await self.held[user_id].wait()
         return self.users.get(user_id)
 
     async def find_by_email(self, email: str, *, after: Position | None = None) -> User | None:
@@ -82,6 +116,18 @@ class FakeLookups:
     async def newest(self, *, forwarded: bool = False) -> Newest:
         """Return all users."""
         return Newest(list(self.users.values()), self.unavailable)
+
+    async def page(
+        self, wanted: Wanted, *, after: Position | None = None, forwarded: bool = False
+    ) -> UsersPage:
+        """Return the users in order; partitions 0 and 1 are this worker's."""
+        self.asked_after.append(after)
+        if not self.ready:
+            raise NotReadyError("the tables are recovering")
+        ids = sorted(user_id for user_id in self.users if user_id.startswith(wanted.prefix))
+        found = [self.users[user_id] for user_id in ids if user_id > (wanted.after_id or "")]
+        has_more = len(found) > wanted.limit
+        return UsersPage(found[: wanted.limit], has_more, frozenset({0, 1}))
 
     def is_ready(self) -> bool:
         """Return what was set."""

@@ -24,7 +24,7 @@ async def test_an_address_that_nobody_has_is_a_404(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?email=", "?email=nonsense", "?id=a&email=a@example.com", "?id="]
+    "query", ["?email=", "?email=nonsense", "?id=a&email=a@example.com", "?id="]
 )
 async def test_a_lookup_of_nothing_is_refused(client: Client, query: str) -> None:
     answer = await client.get(f"/users{query}")

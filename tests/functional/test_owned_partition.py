@@ -14,6 +14,7 @@ from app.engine.changelog import Advanced, Changelog, Recovered
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
 from app.engine.lean import ToWrite
 from app.engine.marker import MARKER_KEY, Marker
+from app.engine.pace import Pace
 from app.engine.partitions import (
     MAX_BATCH_BYTES,
     Changes,
@@ -131,6 +132,7 @@ class World:
             Surroundings(
                 app_id="app",
                 turn=asyncio.Lock(),
+                pace=Pace(),
                 is_member=self._is_member,
                 on_fenced=self.fenced.append,
                 on_failure=self._fail,

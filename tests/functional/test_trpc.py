@@ -1,14 +1,24 @@
 """The tRPC protocol, checked against what @trpc/server 11 answers."""
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
+from urllib.parse import quote
 
+import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDict
 from yarl import URL
 
-from app.errors import BrokerUnavailableError
+from app.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
 from app.outcomes import Outcome
 from app.positions import Position
+from app.web.problems import Handler, ProblemError, answer_errors
+from app.web.routes import install
+from app.web.services import Services
+from app.web.trpc import PROCEDURES
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
 
@@ -22,6 +32,14 @@ async def ask(client: Client, method: str, path: str, **more: Any) -> tuple[int,
     answer = await client.request(method, f"/trpc/{path}", **more)
     assert answer.content_type == "application/json"
     return answer.status, await answer.json()
+
+
+async def refused(client: Client, method: str, path: str, **more: Any) -> tuple[int, Any]:
+    """Return status and parsed body of what failed before it was split into calls."""
+    answer = await client.request(method, URL(f"/trpc/{path}", encoded=True), **more)
+    assert answer.headers["Content-Type"] == "text/plain;charset=UTF-8"
+    assert answer.headers["Vary"] == "trpc-accept, accept"
+    return answer.status, await answer.json(content_type=None)
 
 
 def error(code: str, number: int, status: int, message: str, path: str | None) -> dict[str, Any]:
@@ -131,11 +149,17 @@ async def test_a_mutation_without_a_body_is_a_bad_request(client: Client) -> Non
     assert (status, body["error"]["data"]["code"]) == (400, "BAD_REQUEST")
 
 
-async def test_an_unknown_procedure(client: Client) -> None:
-    assert await ask(client, "GET", "nope") == (
-        404,
-        error("NOT_FOUND", -32004, 404, 'No procedure found on path "nope"', "nope"),
-    )
+@pytest.mark.parametrize("path", ["nope", "", "toString", "hello.x"])
+async def test_an_unknown_procedure(client: Client, path: str) -> None:
+    told = f'No procedure found on path "{path}"'
+    assert await ask(client, "GET", path) == (404, error("NOT_FOUND", -32004, 404, told, path))
+
+
+async def test_an_unknown_procedure_in_a_batch_costs_only_its_own_call(client: Client) -> None:
+    status, body = await ask(client, "GET", "hello,nope?batch=1")
+    assert (status, [sorted(one) for one in body]) == (207, [["result"], ["error"]])
+    status, body = await ask(client, "GET", "userById,nope?batch=1")
+    assert (status, [one["error"]["data"]["httpStatus"] for one in body]) == (207, [400, 404])
 
 
 async def test_without_batch_a_comma_is_part_of_the_path(client: Client) -> None:
@@ -161,22 +185,52 @@ async def test_a_wrong_method(
     assert await answer.json() == error("METHOD_NOT_SUPPORTED", -32005, 405, message, path)
 
 
-async def test_another_content_type_is_refused_before_anything_else(client: Client) -> None:
-    status, body = await ask(
-        client, "POST", "nope", data=b"x", headers={"Content-Type": "text/plain"}
-    )
-    assert (status, body["error"]["data"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
-    assert "path" not in body["error"]["data"]
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_another_content_type_is_refused_before_anything_else(
+    client: Client, method: str
+) -> None:
+    headers = {"Content-Type": "text/plain"}
+    told = 'Unsupported content-type "text/plain"'
+    unsupported = error("UNSUPPORTED_MEDIA_TYPE", -32015, 415, told, None)
+    answer = await refused(client, method, "nope", data=b"x", headers=headers)
+    assert answer == (415, unsupported)
+
+
+async def test_a_missing_content_type_is_refused_before_the_method(client: Client) -> None:
+    headers = CIMultiDict({"Origin": "https://elsewhere.example"})
+    unsupported = error("UNSUPPORTED_MEDIA_TYPE", -32015, 415, "Missing content-type header", None)
+    for method in ("POST", "OPTIONS"):
+        answer = await refused(
+            client, method, "hello", headers=headers, skip_auto_headers=["Content-Type"]
+        )
+        assert answer == (415, unsupported)
+
+
+@pytest.mark.parametrize("given", ["Application/JSON", "application/json; charset=utf-8"])
+async def test_parameters_and_case_of_the_content_type_do_not_matter(
+    client: Client, given: str
+) -> None:
+    body = orjson.dumps(ADA)
+    headers = {"Content-Type": given}
+    assert (await ask(client, "POST", "registerUser", data=body, headers=headers))[0] == 200
+
+
+async def test_a_get_may_have_any_content_type(client: Client) -> None:
+    """Clients of version 10 send one, others none."""
+    for given in ("application/json", "text/plain"):
+        assert (await ask(client, "GET", "hello", headers={"Content-Type": given}))[0] == 200
 
 
 async def test_queries_and_mutations_do_not_mix(client: Client) -> None:
-    status, body = await ask(client, "POST", "hello,registerUser?batch=1", json={"1": ADA})
-    assert (status, body["error"]["data"]) == (400, {"code": "BAD_REQUEST", "httpStatus": 400})
+    told = "Cannot mix procedure types in call: mutation, query"
+    answer = await refused(client, "POST", "hello,registerUser?batch=1", json={"1": ADA})
+    assert answer == (400, error("BAD_REQUEST", -32600, 400, told, None))
 
 
 async def test_too_many_calls_are_refused_as_one(client: Client) -> None:
-    status, body = await ask(client, "GET", ",".join(["hello"] * 11) + "?batch=1")
-    assert (status, body["error"]["data"]["code"]) == (400, "BAD_REQUEST")
+    told = "Batch call exceeds maximum size"
+    answer = await refused(client, "GET", ",".join(["hello"] * 11) + "?batch=1")
+    assert answer == (400, error("BAD_REQUEST", -32600, 400, told, None))
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"7"])
@@ -188,17 +242,124 @@ async def test_a_malformed_batch_body_fails_each_call(client: Client, body: byte
     assert [one["error"]["data"]["code"] for one in answers] == ["BAD_REQUEST"] * 2
 
 
+@pytest.mark.parametrize("given", [b"{", b'"\\ud800"', b"\xff"])
+async def test_malformed_json_is_a_bad_request(client: Client, given: bytes) -> None:
+    status, body = await ask(client, "POST", "registerUser", data=given, headers=JSON)
+    assert (status, body["error"]["code"]) == (400, -32600)
+    assert body["error"]["data"]["path"] == "registerUser"
+    query = quote(given)
+    answer = await client.get(URL(f"/trpc/userById?input={query}", encoded=True))
+    assert (answer.status, (await answer.json())["error"]["code"]) == (400, -32600)
+
+
 async def test_hello_reads_no_input_and_so_minds_none(client: Client) -> None:
     assert (await ask(client, "GET", "hello?input=%7B"))[0] == 200
+    status, body = await ask(client, "GET", "hello,userById?batch=1&input=%7B")
+    assert (status, [sorted(one) for one in body]) == (207, [["result"], ["error"]])
+
+
+async def test_a_batch_without_input_has_none_for_each_call(client: Client) -> None:
+    assert (await ask(client, "GET", "hello?batch=1"))[0] == 200
+    status, body = await ask(client, "GET", "userById?batch=1")
+    assert (status, json.loads(body[0]["error"]["message"])[0]["message"]) == (400, "Required")
+
+
+async def test_unknown_members_of_an_input_are_dropped(
+    client: Client, producer: FakeProducer
+) -> None:
+    given = {**ADA, "admin": True}
+    assert (await ask(client, "POST", "registerUser", json=given))[0] == 200
+    assert [orjson.loads(value or b"") for *_, value in producer.sent] == [ADA]
+
+
+async def test_a_batch_of_registrations_is_one_write(
+    client: Client, producer: FakeProducer
+) -> None:
+    calls = {str(index): ADA | {"id": f"ada-{index}"} for index in range(10)}
+    path = ",".join(["registerUser"] * 10)
+    status, body = await ask(client, "POST", f"{path}?batch=1", json=calls)
+    assert (status, len(producer.asked)) == (200, 1)
+    assert [one["result"]["data"]["id"] for one in body] == [one["id"] for one in calls.values()]
+
+
+async def test_what_the_broker_did_not_take_costs_only_its_own_calls(
+    client: Client, producer: FakeProducer
+) -> None:
+    producer.failures_from = (1, OutcomeUnknownError("no acknowledgement from the broker in time"))
+    calls = {"0": ADA, "1": BAD}
+    answer = await client.post("/trpc/registerUser,registerUser?batch=1", json=calls)
+    assert (answer.status, len(producer.sent)) == (207, 1)
+    calls = {"0": BAD, "1": ADA}
+    answer = await client.post("/trpc/registerUser,registerUser?batch=1", json=calls)
+    told = [one["error"]["data"]["httpStatus"] for one in await answer.json()]
+    assert (answer.status, told, answer.headers["Retry-After"]) == (207, [400, 503], "1")
+
+
+async def test_a_batch_beyond_what_may_wait_is_refused_but_for_what_is_wrong_anyway(
+    client: Client, producer: FakeProducer
+) -> None:
+    producer.failure = OverloadedError("more writes wait than this worker may keep")
+    path = "registerUser,registerUser,registerUser?batch=1"
+    status, body = await ask(client, "POST", path, json={"0": ADA, "1": BAD, "2": ADA})
+    told = [one["error"]["data"]["httpStatus"] for one in body]
+    assert (status, told) == (207, [503, 400, 503])
+
+
+async def test_settled_registrations_of_a_batch_are_told_one_by_one(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    lookups.outcome_of_all = Outcome.REGISTERED
+    eve = ADA | {"id": "eve"}
+    await ask(client, "POST", "registerUser", json=ADA)
+    partition = next(iter(producer.asked[0]))
+    lookups.outcomes = {Position(partition, 1): Outcome.ID_TAKEN}
+    path = "registerUser,registerUser?batch=1"
+    headers = {"Prefer": "wait=2"}
+    status, body = await ask(client, "POST", path, json={"0": ADA, "1": eve}, headers=headers)
+    assert status == 207
+    assert body[0]["error"]["data"]["code"] == "CONFLICT"
+    assert body[1]["result"]["data"]["outcome"] == "registered"
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "number"),
+    [
+        (ProblemError(401, "no-key", "Give a key."), "UNAUTHORIZED", -32001),
+        (ProblemError(403, "weak-key", "The key may not write."), "FORBIDDEN", -32003),
+        (ProblemError(422, "invalid", "It is invalid."), "UNPROCESSABLE_CONTENT", -32022),
+        (ProblemError(429, "too-many", "Too many."), "TOO_MANY_REQUESTS", -32029),
+        (ProblemError(503, "overloaded", "Busy."), "SERVICE_UNAVAILABLE", -32603),
+        (ProblemError(500, "internal", "Something."), "INTERNAL_SERVER_ERROR", -32603),
+    ],
+)
+async def test_what_fails_before_the_handler_is_one_error(
+    problem: ProblemError, code: str, number: int
+) -> None:
+    """Clients give it to all calls of the request."""
+    problem = replace(problem, headers={"Retry-After": "3"})
+
+    @web.middleware
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        raise problem
+
+    web_app = web.Application(middlewares=[answer_errors, refuse])
+    install(web_app, cast(Services, None))
+    wanted = error(code, number, problem.status, problem.detail, None)
+    async with TestClient(TestServer(web_app)) as client:
+        for path in ("hello", "hello,hello?batch=1"):
+            assert await refused(client, "GET", path) == (problem.status, wanted)
+        answer = await client.get("/trpc/hello", headers={"Accept": "text/html"})
+        assert (answer.headers["Retry-After"], await answer.json(content_type=None)) == (
+            "3",
+            wanted,
+        )
+        assert (await client.get("/users")).content_type == "application/problem+json"
 
 
 async def test_a_path_that_is_not_utf8(client: Client) -> None:
-    answer = await client.get(URL("/trpc/%FF", encoded=True))
-    body = await answer.json()
-    assert (answer.status, body["error"]["data"]) == (
-        400,
-        {"code": "BAD_REQUEST", "httpStatus": 400},
-    )
+    for path in ("%FF", "%", "hello%2"):
+        status, body = await refused(client, "GET", path)
+        assert (status, body["error"]["data"]) == (400, {"code": "BAD_REQUEST", "httpStatus": 400})
 
 
 async def test_a_body_over_the_limit(client: Client) -> None:
@@ -215,6 +376,18 @@ async def test_a_broker_that_is_away(client: Client, producer: FakeProducer) -> 
     assert (body["error"]["code"], body["error"]["data"]["code"]) == (-32603, "SERVICE_UNAVAILABLE")
 
 
-async def test_head_has_no_body(client: Client) -> None:
-    answer = await client.head("/trpc/hello")
+@pytest.mark.parametrize("path", ["hello", "nope", "registerUser?batch=1", "%"])
+async def test_head_has_no_body(client: Client, path: str) -> None:
+    answer = await client.head(URL(f"/trpc/{path}", encoded=True))
     assert (answer.status, await answer.read()) == (204, b"")
+
+
+async def test_answers_vary_by_what_asks_for_a_stream(client: Client) -> None:
+    answer = await client.get("/trpc/hello")
+    assert answer.headers["Vary"] == "trpc-accept, accept"
+
+
+def test_every_procedure_describes_its_input_and_output() -> None:
+    for procedure in PROCEDURES.values():
+        assert procedure.output.json_schema(mode="serialization")
+        assert procedure.input is None or procedure.input.json_schema()["type"] == "object"

@@ -1,0 +1,174 @@
+"""What waits for the broker: records gathered by partition, within limits; no I/O happens here."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from itertools import chain, islice
+
+from app.engine.lean import ToWrite
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RegistryError,
+)
+
+#: What a record takes beside its key and value, about: in a batch, and in this process.
+RECORD_OVERHEAD_BYTES = 100
+
+Offsets = asyncio.Future[Sequence[int]]
+
+
+class Room:
+    """How many records and bytes wait, and how many may."""
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        self._records_left = self._max_records = max_records
+        self._bytes_left = max_bytes
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything waits."""
+        return self._records_left < self._max_records
+
+    def take(self, groups: Iterable["Group"]) -> None:
+        """Count groups in, all or none; raise `OverloadedError` if they do not fit."""
+        records = sum(len(group.records) for group in groups)
+        size = sum(group.size for group in groups)
+        if records > self._records_left or size > self._bytes_left:
+            raise OverloadedError("more writes wait for the broker than this worker may keep")
+        self._records_left -= records
+        self._bytes_left -= size
+
+    def give_back(self, group: "Group") -> None:
+        """Count out a group that waits no more."""
+        self._records_left += len(group.records)
+        self._bytes_left += group.size
+
+
+class Group:
+    """Records of one request for one partition, and what will hold their offsets."""
+
+    __slots__ = ("_acknowledged", "offsets", "records", "sent", "since", "size")
+
+    def __init__(self, records: Sequence[ToWrite], now: float) -> None:
+        self.records = records
+        self.since = now
+        self.size = RECORD_OVERHEAD_BYTES * len(records)
+        for _, key, value, _ in records:
+            self.size += len(key or b"") + len(value or b"")
+        #: How many of them are in batches that were handed over.
+        self.sent = 0
+        self.offsets: Offsets = asyncio.get_running_loop().create_future()
+        self._acknowledged: list[int] = []
+
+    def acknowledge(self, offsets: range) -> bool:
+        """Note the offsets of the next records; return whether these were the last."""
+        self._acknowledged += offsets
+        if len(self._acknowledged) < len(self.records):
+            return False
+        if not self.offsets.done():
+            self.offsets.set_result(self._acknowledged)
+        return True
+
+    def fail(self, error: RegistryError) -> None:
+        """Tell why there are no offsets, unless it was told already."""
+        if not self.offsets.done():
+            # A copy: each that is raised grows a traceback of its own.
+            self.offsets.set_exception(copy(error))
+            # Whoever asked may have gone.
+            self.offsets.exception()
+
+
+class Lane:
+    """The groups of one partition: those under way in one batch, and those behind it."""
+
+    def __init__(self, partition: int, room: Room) -> None:
+        self.partition = partition
+        self._room = room
+        self._behind: deque[Group] = deque()
+        self._under_way: list[tuple[Group, int]] = []
+        #: Since when a batch is under way.
+        self._sent_at: float | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a batch is."""
+        return self._sent_at is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are records for a next batch, and none is under way."""
+        return bool(self._behind) and self._sent_at is None
+
+    def offsets(self) -> list[Offsets]:
+        """Return what will hold the offsets of all groups."""
+        return [group.offsets for group, _ in self._under_way] + [g.offsets for g in self._behind]
+
+    def add(self, group: Group) -> None:
+        """Let a group wait."""
+        self._behind.append(group)
+
+    def records(self) -> Iterator[ToWrite]:
+        """Return the records that wait, in order."""
+        return chain.from_iterable(islice(g.records, g.sent, None) for g in self._behind)
+
+    def hand_over(self, count: int, now: float) -> None:
+        """Take note that the first records that wait are in a batch that is under way now."""
+        self._sent_at = now
+        while count:
+            group = self._behind[0]
+            part = min(count, len(group.records) - group.sent)
+            group.sent += part
+            self._under_way.append((group, part))
+            count -= part
+            if group.sent == len(group.records):
+                self._behind.popleft()
+
+    def acknowledge(self, offset: int) -> None:
+        """Take note that the batch under way is durable, its first record at an offset."""
+        for group, part in self._end_batch():
+            if group.acknowledge(range(offset, offset + part)):
+                self._room.give_back(group)
+            offset += part
+
+    def fail(self, error: RegistryError) -> None:
+        """Give the batch under way up, and what waits of the same groups."""
+        for group, _ in self._end_batch():
+            group.fail(error)
+            self._room.give_back(group)
+            if self._behind and self._behind[0] is group:
+                self._behind.popleft()
+
+    def _end_batch(self) -> list[tuple[Group, int]]:
+        ended, self._under_way, self._sent_at = self._under_way, [], None
+        return ended
+
+    def is_stalled(self, now: float, seconds: float) -> bool:
+        """Return whether a batch is under way for longer than it should be."""
+        return self._sent_at is not None and now - self._sent_at > seconds
+
+    def tell_late(self, since: float) -> None:
+        """Tell those that wait since before a moment that they have waited enough.
+
+        What is under way stays so: it may be written still.
+        """
+        for group, _ in self._under_way:
+            if group.since < since:
+                group.fail(OutcomeUnknownError("no acknowledgement from the broker in time"))
+        self._drop("no broker takes records in time", since)
+
+    def give_up(self, why: str) -> None:
+        """Give up all of which nothing was handed over."""
+        self._drop(why, math.inf)
+
+    def _drop(self, why: str, since: float) -> None:
+        begun = self._behind.popleft() if self._behind and self._behind[0].sent else None
+        while self._behind and self._behind[0].since < since:
+            group = self._behind.popleft()
+            group.fail(BrokerUnavailableError(why))
+            self._room.give_back(group)
+        if begun is not None:
+            self._behind.appendleft(begun)

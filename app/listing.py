@@ -1,0 +1,121 @@
+"""Lists of users in the order of their ids, over all workers; never a part that seems whole.
+
+Each worker reads those of its own partitions and says which these are. What a worker was asked for
+and another one answers meanwhile, because partitions move, is missed by nobody: without an answer
+for each partition there is no list.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from app.errors import InvalidCursorError, NotReadyError
+from app.records import User, is_user_id
+from app.routing import Routing
+from tables.users import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of the list: ids that begin so, at most so many, those after an id."""
+
+    prefix: str = ""
+    limit: int = 100
+    after_id: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where another worker has its part of it."""
+        path = f"/users?prefix={quote(self.prefix, safe='')}&limit={self.limit}"
+        return path if self.after_id is None else f"{path}&cursor={cursor_after(self.after_id)}"
+
+
+@dataclass(frozen=True, slots=True)
+class UsersPage:
+    """Users in the order of their ids, whether there are more, and of which partitions."""
+
+    users: list[User]
+    has_more: bool
+    partitions: frozenset[int]
+
+    def cursor(self) -> str:
+        """Return the cursor of the next page."""
+        return cursor_after(self.users[-1].id)
+
+
+class _Answer(BaseModel):
+    """What another worker tells of its part."""
+
+    users: list[User]
+    next: str | None = None
+    partitions: frozenset[int]
+
+
+class Listing:
+    """Pages of the table ``users``."""
+
+    def __init__(self, users: Users, routing: Routing) -> None:
+        self._users = users
+        self._routing = routing
+
+    async def page(self, wanted: Wanted, *, forwarded: bool = False) -> UsersPage:
+        """Return a page over all workers, or over this one if ``forwarded``.
+
+        Raises `NotReadyError` if some partition's users cannot be told.
+        """
+        here = self._page_here(wanted)
+        if forwarded:
+            return here
+        missing = frozenset(range(self._routing.partitions)) - here.partitions
+        others = self._routing.owners_elsewhere(missing) if missing else ()
+        answers = await asyncio.gather(*(self._ask(url, wanted) for url in others))
+        return self._whole([here, *filter(None, answers)], wanted.limit)
+
+    def _page_here(self, wanted: Wanted) -> UsersPage:
+        partitions = self._routing.all_here()
+        users = self._users.in_order(partitions, wanted.prefix, wanted.after_id)
+        found = list(islice(users, wanted.limit + 1))
+        return UsersPage(found[: wanted.limit], len(found) > wanted.limit, frozenset(partitions))
+
+    async def _ask(self, url: str, wanted: Wanted) -> UsersPage | None:
+        try:
+            _, body = await self._routing.ask(url, wanted.path)
+            answer = _Answer.model_validate_json(body)
+        except (NotReadyError, ValidationError):
+            return None
+        return UsersPage(answer.users, answer.next is not None, answer.partitions)
+
+    def _whole(self, pages: Sequence[UsersPage], limit: int) -> UsersPage:
+        """Return the first users of all pages, each of which is whole up to its own end."""
+        partitions = frozenset[int]().union(*(page.partitions for page in pages))
+        if len(partitions) < self._routing.partitions:
+            raise NotReadyError("some tables are recovering or moving between workers")
+        # A partition that moved meanwhile may have been told of twice.
+        found = {user.id: user for page in pages for user in page.users}
+        has_more = len(found) > limit or any(page.has_more for page in pages)
+        return UsersPage([found[key] for key in sorted(found)[:limit]], has_more, partitions)
+
+
+def cursor_after(user_id: str) -> str:
+    """Return the cursor of what comes after an id, whoever comes or goes meanwhile."""
+    return base64.urlsafe_b64encode(user_id.encode()).decode().rstrip("=")
+
+
+def id_before(cursor: str | None) -> str | None:
+    """Return the id that a cursor comes after; None at the beginning."""
+    if cursor is None:
+        return None
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        user_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        user_id = ""
+    if not is_user_id(user_id):
+        raise InvalidCursorError("not a cursor that a list returned")
+    return user_id

@@ -1,0 +1,189 @@
+"""Many registrations in one request: a JSON array, or NDJSON of any length in bounded memory.
+
+A bad row never costs the good ones. What the broker did not take ends the request with a problem
+that says how far it came; sending everything again is safe.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from app.errors import RegistryError
+from app.records import FieldError, read_registrations
+from app.web.bodies import body_of, parts_of
+from app.web.negotiation import json
+from app.web.problems import ProblemError, from_error, pointers
+from app.web.services import Services, services
+from app.web.writes import require_json
+
+routes = web.RouteTableDef()
+
+#: Rows that are validated and sent together; between two such chunks others have their turn.
+CHUNK_ROWS = 1_000
+CHUNK_BYTES = 256 * 1024
+#: Chunks of one request whose acknowledgements are waited for; then no more of it is read.
+MAX_CHUNKS_UNDER_WAY = 4
+#: No legal row is longer; what is longer still is no row at all.
+MAX_ROW_BYTES = 16 * 1024
+#: Of rejected rows, so many are listed; all are counted.
+MAX_LISTED = 1_000
+
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+_NOT_JSON = FieldError((), "The row is not JSON", "json_invalid")
+_BROKEN: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What became of some rows: how many, those accepted, what is wrong with which of the others.
+
+    ``failure`` is why the broker did not take all that are valid, if it did not.
+    """
+
+    rows: int
+    accepted: int
+    wrong: Mapping[int, Sequence[FieldError]]
+    failure: RegistryError | None
+
+
+@dataclass(slots=True)
+class _Report:
+    """What became of the rows so far; rows from ``settled_rows`` on are to be sent again."""
+
+    settled_rows: int = 0
+    accepted: int = 0
+    rejected_rows: int = 0
+    rejected: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, chunk: _Chunk) -> None:
+        """Note the next chunk; raise its failure."""
+        self.accepted += chunk.accepted
+        if chunk.failure is not None:
+            raise chunk.failure
+        self.rejected_rows += len(chunk.wrong)
+        room = MAX_LISTED - len(self.rejected)
+        self.rejected += [
+            {"index": self.settled_rows + index, "errors": pointers(errors)}
+            for index, errors in islice(chunk.wrong.items(), room)
+        ]
+        self.settled_rows += chunk.rows
+
+    def members(self) -> dict[str, object]:
+        """Return what a client is told."""
+        members: dict[str, object] = {"accepted": self.accepted, "rejected": self.rejected}
+        if self.rejected_rows > len(self.rejected):
+            members["rejected_rows"] = self.rejected_rows
+        return members
+
+
+@routes.post("/users/batch")
+async def post_users(request: web.Request) -> web.Response:
+    """Accept registrations: 202 with how many, and which rows are none and why."""
+    require_json(request, "application/json", *_NDJSON)
+    report = _Report()
+    try:
+        await _accept_all(request, report)
+    except (ProblemError, RegistryError) as error:
+        # What was not waited for may have been accepted: to send it again is safe.
+        problem = from_error(error)
+        members = {**report.members(), "settled_rows": report.settled_rows}
+        raise replace(problem, members=members) from None
+    return json(orjson.dumps(report.members()), 202)
+
+
+async def _accept_all(request: web.Request, report: _Report) -> None:
+    given = services(request)
+    under_way: deque[asyncio.Task[_Chunk]] = deque()
+    try:
+        async for rows in _chunks(request):
+            if report.settled_rows or under_way:
+                await given.turn()
+            # A task per chunk, in order: each sends before it first waits.
+            under_way.append(asyncio.create_task(_accept(given, rows)))
+            if len(under_way) == MAX_CHUNKS_UNDER_WAY:
+                report.add(await under_way.popleft())
+        while under_way:
+            report.add(await under_way.popleft())
+    finally:
+        await asyncio.gather(*under_way)
+
+
+async def _accept(given: Services, rows: Sequence[Any]) -> _Chunk:
+    """Send the good rows among some, and wait for their acknowledgements."""
+    read = read_registrations(rows)
+    good = [row for row in read if isinstance(row, dict)]
+    wrong = {
+        index: [_NOT_JSON] if rows[index] is _BROKEN else row
+        for index, row in enumerate(read)
+        if isinstance(row, list)
+    }
+    try:
+        written = await given.write_all([(row["id"], row) for row in good])
+    except RegistryError as error:
+        return _Chunk(len(rows), 0, wrong, error)
+    failures = [position for position in written if isinstance(position, RegistryError)]
+    failure = failures[0] if failures else None
+    return _Chunk(len(rows), len(written) - len(failures), wrong, failure)
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:
+    """Yield the rows as parsed JSON, so many at a time; `_BROKEN` for what is none."""
+    if request.content_type in _NDJSON:
+        async for lines in _lines(request):
+            yield _parsed(lines)
+        return
+    rows = iter(_array(await body_of(request)))
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        yield chunk
+
+
+def _array(body: bytes) -> list[Any]:
+    try:
+        rows = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, "malformed", str(error)) from None
+    if not isinstance(rows, list):
+        raise ProblemError(422, "invalid", "The body must be a JSON array of registrations.")
+    return rows
+
+
+async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
+    """Yield the lines that are not blank, about a chunk at a time, as they come."""
+    lines: list[bytes] = []
+    size, rest = 0, b""
+    async for part in parts_of(request):
+        *whole, rest = (rest + part).split(b"\n")
+        if len(rest) > MAX_ROW_BYTES:
+            raise ProblemError(413, "too-large", f"A line has more than {MAX_ROW_BYTES} bytes.")
+        lines += filter(bytes.strip, whole)
+        size += len(part)
+        if len(lines) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield lines
+            lines, size = [], 0
+    if rest.strip():
+        lines.append(rest)
+    if lines:
+        yield lines
+
+
+def _parsed(lines: Sequence[bytes]) -> list[Any]:
+    """Return what each line holds: all parsed at once, or one by one if one of them is broken."""
+    try:
+        rows = orjson.loads(b"[" + b",\n".join(lines) + b"]")
+    except orjson.JSONDecodeError:
+        rows = []
+    return rows if len(rows) == len(lines) else list(map(_row, lines))
+
+
+def _row(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _BROKEN

@@ -1,0 +1,241 @@
+"""The fast lane: plain registrations, one a request, without aiohttp's machinery around them.
+
+A request that is as plain as write clients send it, ``POST /users`` or ``POST /trpc/registerUser``
+with a valid registration and no header that asks for more, is answered here, at half the cost.
+Whatever is not as plain in any way (another path or header, an invalid body, two requests at once)
+goes to aiohttp byte by byte as it came, and so does all that follows on its connection: it is
+answered as if this module did not exist. Tests compare the two; docs/decisions/fast-lane.md.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from functools import lru_cache, partial
+from typing import Any, cast
+
+import httptools
+import orjson
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from pydantic import ValidationError
+
+from app.errors import RegistryError
+from app.gathering import Offsets
+from app.positions import Position
+from app.records import read_registration
+from app.web import problems, trpc
+from app.web.problems import ProblemError, from_error
+from app.web.services import SERVICES
+from app.web.urls import registration_url
+
+#: A plain request has no more bytes, headers included.
+MAX_REQUEST_BYTES = 16 * 1024
+
+#: Headers of plain requests, in lower case: what they say changes nothing about the answer.
+_PLAIN = frozenset(
+    {
+        b"accept-encoding",
+        b"accept-language",
+        b"content-length",
+        b"host",
+        b"sec-fetch-mode",
+        b"user-agent",
+    }
+)
+#: Headers that change nothing if they say one of these.
+_PLAIN_IF = {
+    b"accept": (b"*/*", b"application/json"),
+    b"connection": (b"keep-alive", b"Keep-Alive"),
+    b"content-type": (b"application/json",),
+}
+
+
+class Runner(web.AppRunner):
+    """Runs an application with the fast lane before it."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(self.app, server.request_handler, server.request_factory, **server._kwargs)
+
+
+class _Server(web.Server):
+    def __init__(self, app: web.Application, handler: Any, factory: Any, **options: Any) -> None:
+        super().__init__(handler, request_factory=factory, **options)
+        self._app = app
+        self._options = options
+
+    def __call__(self) -> RequestHandler:
+        return FastLane(self._app, self, loop=self._loop, **self._options)
+
+
+class FastLane(RequestHandler):
+    """One connection."""
+
+    def __init__(self, app: web.Application, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._given = app[SERVICES]
+        #: Until something that is not plain comes: then aiohttp has the connection.
+        self._is_ours = True
+        self._request = _PlainRequest()
+        #: Of the request that is being answered here.
+        self._offsets: Offsets | None = None
+        self._later: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take note of who the client is."""
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self._given = self._given.for_client(str(peer[0]) if isinstance(peer, tuple) else "")
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes: a plain request is answered here, all else by aiohttp."""
+        if not self._is_ours or self._close or self._force_close:
+            super().data_received(data)
+        elif self._offsets is not None:
+            # Who does not wait for an answer is not answered before it.
+            self._later.append(data)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        request = self._request
+        request.feed(data)
+        if not request.is_plain or (request.is_complete and not self._serve(request)):
+            self._is_ours = False
+            super().data_received(b"".join(request.fed))
+
+    def _serve(self, request: "_PlainRequest") -> bool:
+        """Begin to write what a plain request wants; return whether that was possible."""
+        if request.url not in _ANSWERS:
+            return False
+        try:
+            registration = read_registration(b"".join(request.body))
+            partition, offsets = self._given.begin(registration["id"], registration)
+        except (ValidationError, RegistryError):
+            return False
+        self._offsets = offsets
+        offsets.add_done_callback(partial(self._answer, registration["id"], partition))
+        return True
+
+    def _answer(self, user_id: str, partition: int, offsets: Offsets) -> None:
+        self._offsets = None
+        if self.transport is None:
+            return
+        accepted, refused = _ANSWERS[self._request.url]
+        error = offsets.exception()
+        if error is None:
+            self.transport.write(accepted(user_id, Position(partition, offsets.result()[0])))
+        else:
+            self.transport.write(_refused(refused(from_error(error))))
+        self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
+        self._request = _PlainRequest()
+        if self._later:
+            later, self._later = b"".join(self._later), []
+            self.data_received(later)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Answer what is under way, then end as aiohttp does."""
+        if self._offsets is not None:
+            await asyncio.wait([self._offsets], timeout=timeout)
+            await asyncio.sleep(0)  # its answer is written by a callback
+        await super().shutdown(timeout)
+
+
+class _PlainRequest:
+    """A request as it comes in; `is_plain` as long as nothing of it says otherwise."""
+
+    def __init__(self) -> None:
+        self.fed: list[bytes] = []
+        self.body: list[bytes] = []
+        self.url = b""
+        self.is_plain = True
+        self.is_complete = False
+        self._size = 0
+        self._names: set[bytes] = set()
+        self._parser = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Take more bytes of it."""
+        self.fed.append(data)
+        self._size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.is_plain = False
+        self.is_plain = self.is_plain and self._size <= MAX_REQUEST_BYTES
+
+    # -- called by the parser
+
+    def on_message_begin(self) -> None:
+        self.is_plain = self.is_plain and not self.is_complete
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in self._names or not (name in _PLAIN or value in _PLAIN_IF.get(name, ())):
+            self.is_plain = False
+        self._names.add(name)
+
+    def on_headers_complete(self) -> None:
+        version = self._parser.get_http_version()
+        if version != "1.1" or self._parser.get_method() != b"POST":
+            self.is_plain = False
+        self.is_plain = self.is_plain and b"content-type" in self._names
+
+    def on_body(self, body: bytes) -> None:
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
+def _accepted_over_rest(user_id: str, position: Position) -> bytes:
+    body = orjson.dumps({"status": "accepted", "id": user_id, "position": position.token()})
+    location = registration_url(position).encode()
+    return _written(b"202 Accepted", _REST_HEADERS % location, body)
+
+
+def _accepted_over_trpc(user_id: str, position: Position) -> bytes:
+    data = {"status": "success", "id": user_id, "position": position.token()}
+    return _written(b"200 OK", _TRPC_HEADERS, orjson.dumps({"result": {"data": data}}))
+
+
+_REST_HEADERS = (
+    b"Vary: Accept\r\nCache-Control: no-store\r\nLocation: %b\r\nContent-Type: application/json"
+)
+_TRPC_HEADERS = b"Content-Type: application/json\r\nVary: trpc-accept, accept"
+
+
+def _written(status: bytes, headers: bytes, body: bytes) -> bytes:
+    """Return an answer as it goes over the wire."""
+    return b"HTTP/1.1 %b\r\n%b\r\nDate: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        status,
+        headers,
+        _date(int(time.time())),
+        len(body),
+        body,
+    )
+
+
+def _refused(answer: web.Response) -> bytes:
+    """Return aiohttp's answer as it goes over the wire."""
+    headers = "\r\n".join(f"{name}: {value}" for name, value in answer.headers.items())
+    status = f"{answer.status} {answer.reason}"
+    return _written(status.encode(), headers.encode(), cast(bytes, answer.body))
+
+
+#: By address: how a registration is answered that is durable, and one that is not.
+_ANSWERS: Mapping[
+    bytes, tuple[Callable[[str, Position], bytes], Callable[[ProblemError], web.Response]]
+] = {
+    b"/users": (_accepted_over_rest, problems.as_json),
+    b"/trpc/registerUser": (_accepted_over_trpc, partial(trpc.refused, path="registerUser")),
+}

@@ -1,0 +1,184 @@
+"""What a request calls, and with what inputs.
+
+The order of the checks is that of @trpc/server 11: content type, size and kinds of the batch, then
+call by call: unknown path, wrong method, body, input.
+"""
+
+import asyncio
+import json as stdlib_json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from app.records import FieldError, field_errors
+from app.web.problems import ProblemError, from_error
+from app.web.services import services
+from app.web.trpc.procedures import PROCEDURES, Procedure, Tell
+from app.web.urls import rest_of_path
+
+#: What a call without input has: tRPC's ``undefined``, which is not ``null``.
+_UNDEFINED: Any = object()
+
+_REQUIRED = FieldError((), "Required", "missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The paths that a request calls, and whether they are a batch, be it of one."""
+
+    paths: Sequence[str]
+    is_batch: bool
+
+    @classmethod
+    def of(cls, request: web.Request) -> "Calls":
+        """Return the calls of a request, or raise the problem that concerns all of them."""
+        _require_json(request)
+        path = rest_of_path(request, "/trpc/").removesuffix("/")
+        is_batch = request.query.get("batch") == "1"
+        calls = cls(path.split(",") if is_batch else [path], is_batch)
+        if len(calls.paths) > services(request).settings.max_batch_calls:
+            raise ProblemError(400, "malformed", "Batch call exceeds maximum size")
+        kinds = {PROCEDURES[path].kind for path in set(calls.paths) if path in PROCEDURES}
+        if len(kinds) > 1:
+            mixed = ", ".join(sorted(kinds))
+            raise ProblemError(400, "malformed", f"Cannot mix procedure types in call: {mixed}")
+        return calls
+
+    def by_path(self) -> Mapping[str, Sequence[int]]:
+        """Return the indices of the calls, by path."""
+        found: dict[str, list[int]] = {}
+        for index, path in enumerate(self.paths):
+            found.setdefault(path, []).append(index)
+        return found
+
+
+def _require_json(request: web.Request) -> None:
+    if request.method == "GET" or request.content_type == "application/json":
+        return
+    given = request.headers.get("Content-Type")
+    told = "Missing content-type header" if given is None else f'Unsupported content-type "{given}"'
+    raise ProblemError(415, "unsupported-media-type", told)
+
+
+async def answer(request: web.Request, calls: Calls, tell: Tell) -> None:
+    """Answer all calls: tell of each once, as soon as it is known."""
+    inputs = _Inputs(request, calls.is_batch)
+    valid: list[tuple[Procedure, Mapping[int, Any]]] = []
+    for path, indices in calls.by_path().items():
+        with _told_to(indices, tell):
+            procedure = _find(path, request.method)
+            given = await inputs.of(procedure, indices)
+            valid.append((procedure, _valid(procedure, given, tell)))
+    await asyncio.gather(*(_resolve(request, *one, tell) for one in valid))
+
+
+async def _resolve(
+    request: web.Request, procedure: Procedure, given: Mapping[int, Any], tell: Tell
+) -> None:
+    with _told_to(given, tell):
+        await procedure.resolve(request, given, tell)
+
+
+@contextmanager
+def _told_to(indices: Collection[int], tell: Tell) -> Iterator[None]:
+    """Let what is raised be what all these calls came to."""
+    try:
+        yield
+    except Exception as error:
+        problem = from_error(error)
+        for index in indices:
+            tell(index, problem)
+
+
+def _find(path: str, method: str) -> Procedure:
+    procedure = PROCEDURES.get(path)
+    if procedure is None:
+        raise ProblemError(404, "not-found", f'No procedure found on path "{path}"')
+    wanted = "GET" if procedure.kind == "query" else "POST"
+    if method != wanted:
+        raise ProblemError(
+            405,
+            "method-not-allowed",
+            f'Unsupported {method}-request to {procedure.kind} procedure at path "{path}"',
+            headers={"Allow": wanted},
+        )
+    return procedure
+
+
+class _Inputs:
+    """The inputs of a request's calls, read when the first procedure wants one."""
+
+    def __init__(self, request: web.Request, is_batch: bool) -> None:
+        self._request = request
+        self._is_batch = is_batch
+        self._parsed: Any = None
+
+    async def of(self, procedure: Procedure, indices: Sequence[int]) -> Mapping[int, Any]:
+        """Return the inputs of a procedure's calls, or raise the problem that reading them met."""
+        if procedure.input is None:
+            return dict.fromkeys(indices)
+        if self._parsed is None:
+            self._parsed = await self._read()
+        if isinstance(self._parsed, ProblemError):
+            raise self._parsed
+        return {index: self._parsed.get(str(index), _UNDEFINED) for index in indices}
+
+    async def _read(self) -> Mapping[str, Any] | ProblemError:
+        try:
+            encoded = await self._encoded()
+            parsed = orjson.loads(encoded) if encoded else _UNDEFINED
+        except orjson.JSONDecodeError as error:
+            return ProblemError(400, "malformed", str(error))
+        except web.HTTPException as error:
+            return from_error(error)
+        if not self._is_batch:
+            return {"0": parsed}
+        if parsed is _UNDEFINED:
+            return {}
+        if not isinstance(parsed, dict):
+            told = '"input" needs to be an object when doing a batch call'
+            return ProblemError(400, "malformed", told)
+        return parsed
+
+    async def _encoded(self) -> str | bytes:
+        if self._request.method == "GET":
+            return self._request.query.get("input", "")
+        return await self._request.read()
+
+
+def _valid(procedure: Procedure, given: Mapping[int, Any], tell: Tell) -> Mapping[int, Any]:
+    """Return the inputs that are valid; tell what is wrong with the others."""
+    if procedure.input is None or procedure.inputs is None:
+        return given
+    try:
+        return dict(zip(given, procedure.inputs.validate_python([*given.values()]), strict=True))
+    except ValidationError:
+        pass
+    valid = {}
+    for index, one in given.items():
+        with _told_to((index,), tell):
+            valid[index] = _validated(procedure.input, one)
+    return valid
+
+
+def _validated(wanted: TypeAdapter[Any], given: Any) -> Any:
+    if given is _UNDEFINED:
+        raise ProblemError(400, "invalid", _issues([_REQUIRED]))
+    try:
+        return wanted.validate_python(given)
+    except ValidationError as error:
+        raise ProblemError(400, "invalid", _issues(field_errors(error))) from None
+
+
+def _issues(found: Sequence[FieldError]) -> str:
+    """Return what is wrong as zod's issues come over tRPC: indented JSON in the message."""
+    issues = [
+        {"code": error.type, "path": list(error.location), "message": error.detail}
+        for error in found
+    ]
+    return stdlib_json.dumps(issues, indent=2)

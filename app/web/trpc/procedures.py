@@ -1,0 +1,192 @@
+"""The procedures that tRPC clients call: their inputs, their outputs and what they do.
+
+A procedure gets all the calls of a request that are its own, by their index, so that many
+registrations are one write. It tells of each call as soon as it knows.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NotRequired
+
+import orjson
+from aiohttp import web
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from app.errors import RegistryError
+from app.listing import Wanted, id_before
+from app.positions import Position
+from app.records import Email, Registration, User, UserId
+from app.web.preferences import after, wait_seconds
+from app.web.problems import ProblemError, from_error
+from app.web.services import services
+from app.web.writes import rejected
+
+Kind = Literal["query", "mutation"]
+
+#: Takes what the call with an index came to: data that `orjson` encodes, or a `ProblemError`.
+Tell = Callable[[int, object], None]
+
+#: Answers calls with valid inputs, by index: tells of each, or raises before it told of any.
+Resolve = Callable[[web.Request, Mapping[int, Any], Tell], Awaitable[None]]
+
+#: Answers one call.
+ResolveOne = Callable[[web.Request, Any], Awaitable[object]]
+
+#: Users that `listUsers` returns if it is not told how many.
+PAGE_USERS = 50
+
+_STRICT = ConfigDict(strict=True, extra="ignore")
+
+
+@with_config(_STRICT)
+class ById(TypedDict):
+    """Which user: the one with an id."""
+
+    id: UserId
+
+
+@with_config(_STRICT)
+class ByEmail(TypedDict):
+    """Which user: the one who holds an address."""
+
+    email: Email
+
+
+@with_config(_STRICT)
+class Page(TypedDict):
+    """Which users: those whose ids begin with a prefix, the next ones after a cursor."""
+
+    prefix: NotRequired[Annotated[str, Field(max_length=128)]]
+    limit: NotRequired[Annotated[int, Field(ge=1, le=100)]]
+    cursor: NotRequired[str | None]
+    #: Infinite queries send it; there is no way back.
+    direction: NotRequired[Literal["forward"]]
+
+
+class Registered(TypedDict):
+    """What a registration came to; ``outcome`` is there if the client wanted to wait for it."""
+
+    status: Literal["success"]
+    id: str
+    position: str
+    outcome: NotRequired[Literal["pending", "registered", "replayed", "moved"]]
+
+
+class Users(TypedDict):
+    """Users in the order of their ids; the last page has no cursor."""
+
+    items: list[User]
+    nextCursor: NotRequired[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure:
+    """A procedure: whether it reads or writes, what it takes, what it returns, what it does."""
+
+    kind: Kind
+    resolve: Resolve
+    #: None if it takes no input; then it minds none either.
+    input: TypeAdapter[Any] | None
+    output: TypeAdapter[Any]
+    #: Validates the inputs of many calls in one go.
+    inputs: TypeAdapter[Any] | None
+
+
+async def hello(_: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
+    """Say hello."""
+    for index in calls:
+        tell(index, "Hello tRPC!")
+
+
+async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
+    """Register users: each answer comes after the broker's acknowledgement.
+
+    With ``Prefer: wait=`` it comes once the registration is settled, and says so.
+    """
+    seconds = wait_seconds(request)
+    written = await services(request).write_all([(wish["id"], wish) for wish in calls.values()])
+    waiting: dict[int, tuple[str, Position]] = {}
+    for (index, wish), position in zip(calls.items(), written, strict=True):
+        if isinstance(position, RegistryError):
+            tell(index, from_error(position))
+        elif seconds:
+            waiting[index] = wish["id"], position
+        else:
+            tell(index, {"status": "success", "id": wish["id"], "position": position.token()})
+    await each(_settled)(request, waiting, tell)
+
+
+async def _settled(request: web.Request, write: tuple[str, Position]) -> object:
+    user_id, position = write
+    told = await services(request).wait(position, wait_seconds(request))
+    if told.outcome.reason is not None:
+        raise rejected(told.outcome)
+    return {
+        "status": "success",
+        "id": user_id,
+        "position": position.token(),
+        "outcome": told.outcome.word,
+    }
+
+
+async def user_by_id(request: web.Request, wanted: ById) -> object:
+    """Return the user under an id."""
+    return _found(await services(request).lookups.find(wanted["id"], after=after(request)))
+
+
+async def user_by_email(request: web.Request, wanted: ByEmail) -> object:
+    """Return the user who holds an address."""
+    lookups = services(request).lookups
+    return _found(await lookups.find_by_email(wanted["email"], after=after(request)))
+
+
+def _found(user: User | None) -> object:
+    if user is None:
+        raise ProblemError(404, "unknown-user", "No such user is registered.")
+    return orjson.Fragment(user.encode())
+
+
+async def list_users(request: web.Request, wanted: Page) -> object:
+    """Return a page of users in the order of their ids, over all workers."""
+    page = await services(request).lookups.page(
+        Wanted(
+            wanted.get("prefix", ""),
+            wanted.get("limit", PAGE_USERS),
+            id_before(wanted.get("cursor")),
+        ),
+        after=after(request),
+    )
+    items = [orjson.Fragment(user.encode()) for user in page.users]
+    return {"items": items, "nextCursor": page.cursor()} if page.has_more else {"items": items}
+
+
+def each(resolve: ResolveOne) -> Resolve:
+    """Return what answers many calls at the same time, by what answers one."""
+
+    async def resolve_all(request: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
+        async def answer(index: int, given: Any) -> None:
+            try:
+                tell(index, await resolve(request, given))
+            except Exception as error:
+                tell(index, from_error(error))
+
+        await asyncio.gather(*(answer(index, given) for index, given in calls.items()))
+
+    return resolve_all
+
+
+def _procedure(kind: Kind, resolve: Resolve, takes: Any, returns: Any) -> Procedure:
+    return Procedure(
+        kind, resolve, TypeAdapter(takes), TypeAdapter(returns), TypeAdapter(list[takes])
+    )
+
+
+PROCEDURES: Mapping[str, Procedure] = {
+    "hello": Procedure("query", hello, None, TypeAdapter(str), None),
+    "userById": _procedure("query", each(user_by_id), ById, User),
+    "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
+    "listUsers": _procedure("query", each(list_users), Page, Users),
+    "registerUser": _procedure("mutation", register_user, Registration, Registered),
+}

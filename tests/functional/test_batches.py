@@ -1,0 +1,163 @@
+"""Many registrations in one request: a JSON array or NDJSON."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from app.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
+from app.keys import partition_of
+from app.web import batches
+from tests.functional.conftest import Client
+from tests.functional.fakes import FakeProducer
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+def user(number: int) -> dict[str, str]:
+    return {"id": f"u{number}", "name": "Ada", "email": f"u{number}@example.com"}
+
+
+def lines(*rows: object) -> bytes:
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+def sent_ids(producer: FakeProducer) -> set[bytes | None]:
+    return {key for _, _, key, _ in producer.sent}
+
+
+async def test_an_array_is_accepted(client: Client, producer: FakeProducer) -> None:
+    answer = await client.post("/users/batch", json=[user(1), user(2)])
+    assert (answer.status, await answer.json()) == (202, {"accepted": 2, "rejected": []})
+    assert sorted(producer.sent) == sorted(
+        ("user-registrations", partition_of(key, 8), key, orjson.dumps(user(number)))
+        for number, key in ((1, b"u1"), (2, b"u2"))
+    )
+
+
+async def test_a_bad_row_costs_only_itself(client: Client, producer: FakeProducer) -> None:
+    bad = {"id": "u2", "name": "", "email": "nonsense"}
+    answer = await client.post("/users/batch", json=[user(1), bad, user(3), 7])
+    told = await answer.json()
+    assert (answer.status, told["accepted"]) == (202, 2)
+    assert [row["index"] for row in told["rejected"]] == [1, 3]
+    assert [error["pointer"] for error in told["rejected"][0]["errors"]] == ["/name", "/email"]
+    assert "nonsense" not in await answer.text()
+    assert sent_ids(producer) == {b"u1", b"u3"}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+)
+async def test_lines_are_accepted(
+    client: Client, producer: FakeProducer, content_type: str
+) -> None:
+    body = lines(user(1), user(2)) + b"\r\n  \n" + orjson.dumps(user(3))
+    headers = {"Content-Type": content_type}
+    answer = await client.post("/users/batch", data=body, headers=headers)
+    assert (answer.status, await answer.json()) == (202, {"accepted": 3, "rejected": []})
+    assert sent_ids(producer) == {b"u1", b"u2", b"u3"}
+
+
+async def test_a_line_that_is_no_json_costs_only_itself(client: Client) -> None:
+    body = lines(user(1)) + b'{"id": \n[1,\n2]\n' + lines(user(2))
+    told = await (await client.post("/users/batch", data=body, headers=NDJSON)).json()
+    assert told["accepted"] == 2
+    assert [(row["index"], row["errors"][0]["detail"]) for row in told["rejected"]] == [
+        (index, "The row is not JSON") for index in (1, 2, 3)
+    ]
+
+
+async def test_two_rows_in_a_line_are_none(client: Client, producer: FakeProducer) -> None:
+    body = orjson.dumps(user(1)) + b"," + lines(user(2), user(3))
+    told = await (await client.post("/users/batch", data=body, headers=NDJSON)).json()
+    assert (told["accepted"], [row["index"] for row in told["rejected"]]) == (1, [0])
+    assert sent_ids(producer) == {b"u3"}
+
+
+async def test_a_stream_longer_than_any_body_is_accepted(
+    client: Client, producer: FakeProducer
+) -> None:
+    async def rows() -> AsyncIterator[bytes]:
+        for begin in range(0, 10_000, 100):
+            yield lines(*map(user, range(begin, begin + 100)))
+
+    answer = await client.post("/users/batch", data=rows(), headers=NDJSON)
+    assert await answer.json() == {"accepted": 10_000, "rejected": []}
+    assert len(sent_ids(producer)) == 10_000
+
+
+async def test_no_more_is_read_than_may_wait(
+    client: Client, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 10)
+    producer.silent = True
+    offered = 0
+
+    async def rows() -> AsyncIterator[bytes]:
+        nonlocal offered
+        while True:
+            offered += 1
+            yield lines(*[{**user(offered), "padding": "x" * 1_000}] * 10)
+
+    posting = asyncio.create_task(client.post("/users/batch", data=rows(), headers=NDJSON))
+    async with asyncio.timeout(10):
+        while not offered or len(producer.asked) < batches.MAX_CHUNKS_UNDER_WAY:
+            await asyncio.sleep(0)
+        before = -1
+        while before != offered:
+            before = offered
+            await asyncio.wait([posting], timeout=0.2)
+    # What the sockets hold of it has been offered, and is not read.
+    assert len(producer.asked) == batches.MAX_CHUNKS_UNDER_WAY
+    posting.cancel()
+    producer.give_up()
+
+
+async def test_rejected_rows_are_listed_up_to_a_limit(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_LISTED", 3)
+    told = await (await client.post("/users/batch", json=[{}] * 5)).json()
+    assert (len(told["rejected"]), told["rejected_rows"]) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"[", "application/json", 400),
+        (b'{"id": "u1"}', "application/json", 422),
+        (b"[]", "text/plain", 415),
+        (b"x" * 100_000, "application/json", 413),
+        (b"x" * 100_000, "application/x-ndjson", 413),
+    ],
+)
+async def test_what_is_no_batch_is_refused(
+    client: Client, body: bytes, content_type: str, status: int
+) -> None:
+    answer = await client.post("/users/batch", data=body, headers={"Content-Type": content_type})
+    assert (answer.status, answer.content_type) == (status, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (BrokerUnavailableError("no broker"), "broker-unavailable"),
+        (OutcomeUnknownError("no acknowledgement"), "outcome-unknown"),
+        (OverloadedError("too much waits"), "overloaded"),
+    ],
+)
+async def test_a_failure_tells_how_far_it_came(
+    client: Client,
+    producer: FakeProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 2)
+    producer.failures_from = (4, failure)
+    answer = await client.post("/users/batch", json=[user(n) for n in range(10)])
+    told = await answer.json()
+    assert (answer.status, told["type"].rpartition(":")[2]) == (503, kind)
+    assert (told["accepted"], told["settled_rows"], answer.headers["Retry-After"]) == (4, 4, "1")

@@ -1,0 +1,298 @@
+"""The fast lane answers plain registrations as aiohttp does, and leaves all else to it."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from aiohttp import web
+
+from app import topics
+from app.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
+from app.settings import Settings
+from app.web.fast_lane import FastLane, Runner
+from app.web.routes import application_options, install, runner_options
+from app.web.services import Services
+from tests.functional.fakes import FakeLookups, FakeProducer
+
+ADA = b'{"id":"ada","name":"Ada King","email":"ada@example.com"}'
+
+
+def request(body: bytes = ADA, path: str = "/users", method: str = "POST", **headers: str) -> bytes:
+    """Return a request as write clients send it."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    given = {"Host": "registry", "Content-Type": "application/json", **more}
+    lines = [f"{name}: {value}" for name, value in given.items() if value]
+    head = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, f"Content-Length: {len(body)}"])
+    return head.encode() + b"\r\n\r\n" + body
+
+
+@dataclass
+class Place:
+    """A server, what it sends to, and how many connections it left to aiohttp."""
+
+    port: int
+    producer: FakeProducer
+    lanes: list[FastLane]
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the last connection is served by the fast lane still."""
+        return bool(self.lanes) and self.lanes[-1]._is_ours
+
+
+@asynccontextmanager
+async def serving(
+    runner_class: type[web.AppRunner], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    settings = Settings()
+    app = web.Application(**application_options(settings))
+    producer = FakeProducer()
+    written = topics.declare(settings).user_registrations
+    install(app, Services(settings, written, producer, FakeLookups()))
+    lanes: list[FastLane] = []
+    made = FastLane.connection_made
+
+    def note(lane: FastLane, transport: asyncio.BaseTransport) -> None:
+        lanes.append(lane)
+        made(lane, transport)
+
+    monkeypatch.setattr(FastLane, "connection_made", note)
+    runner = runner_class(app, **runner_options())
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield Place(runner.addresses[0][1], producer, lanes)
+    finally:
+        producer.give_up()
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def fast(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    """Serve with the fast lane."""
+    async with serving(Runner, monkeypatch) as place:
+        yield place
+
+
+@pytest.fixture
+async def slow(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    """Serve without it."""
+    async with serving(web.AppRunner, monkeypatch) as place:
+        yield place
+
+
+@asynccontextmanager
+async def connected(
+    place: Place,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str], bytes]:
+    """Return status line, headers and body of the next answer."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *lines = head.strip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    length = int(headers.get("Content-Length", 0))
+    return first.encode(), headers, await reader.readexactly(length)
+
+
+async def answer_to(place: Place, sent: bytes) -> tuple[bytes, dict[str, str], bytes]:
+    async with connected(place) as (reader, writer):
+        writer.write(sent)
+        status, headers, body = await answer(reader)
+    # A moment, and aiohttp's name of itself, which the fast lane does not tell.
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", headers.pop("Date"))
+    headers.pop("Server", None)
+    return status, headers, body
+
+
+PLAIN = {
+    "REST": request(),
+    "tRPC": request(path="/trpc/registerUser"),
+    "headers of Node": request(
+        Connection="keep-alive",
+        Accept="*/*",
+        Accept_Language="*",
+        Sec_Fetch_Mode="cors",
+        User_Agent="node",
+        Accept_Encoding="gzip, deflate",
+    ),
+    "headers in lower case": request().replace(b"Content-Type", b"content-type"),
+    "more members, other order": request(
+        b'{"x": {}, "email": "ada@example.com", "name": "\\u00e4", "id": "a/\\"b"}'
+    ),
+}
+
+NOT_PLAIN = {
+    "another path": request(path="/users/batch", body=b"[%b]" % ADA),
+    "another path of tRPC": request(path="/trpc/nope"),
+    "a query": request(path="/users?x=1"),
+    "a batch": request(path="/trpc/registerUser?batch=1", body=b'{"0":%b}' % ADA),
+    "another method": request(path="/users/ada", method="DELETE", body=b""),
+    "GET": request(path="/trpc/hello", method="GET", body=b""),
+    "no type": request(Content_Type=""),
+    "another type": request(Content_Type="text/plain"),
+    "a charset": request(Content_Type="application/json; charset=utf-8"),
+    "two types": request(content_type="application/json"),
+    "a preference": request(Prefer="respond-async"),
+    "an unknown header": request(X_Anything="1"),
+    "the connection is to be closed": request(Connection="close"),
+    "a page is wanted": request(Accept="text/html"),
+    "no JSON": request(b'{"id": '),
+    "no registration": request(b'{"id": "", "name": 1}'),
+    "no registration over tRPC": request(b'{"id": "", "name": 1}', path="/trpc/registerUser"),
+    "an array": request(b"[]"),
+    "nothing": request(b""),
+    "HTTP/1.0": request().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "no HTTP": b"hello\r\n\r\n",
+    "a length that is none": request().replace(b"Content-Length: ", b"Content-Length: x"),
+    "a long body": request(b'{"padding": "%b", %b' % (b"x" * 20_000, ADA[1:])),
+    "chunks": (
+        b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(ADA), ADA)
+    ),
+}
+
+
+@pytest.mark.parametrize("sent", PLAIN.values(), ids=PLAIN)
+async def test_a_plain_registration_is_answered_as_aiohttp_does(
+    fast: Place, slow: Place, sent: bytes
+) -> None:
+    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+    assert fast.producer.sent == slow.producer.sent != []
+    assert fast.is_fast
+
+
+@pytest.mark.parametrize("sent", NOT_PLAIN.values(), ids=NOT_PLAIN)
+async def test_all_else_is_left_to_aiohttp(fast: Place, slow: Place, sent: bytes) -> None:
+    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+    assert fast.producer.sent == slow.producer.sent
+    assert not fast.is_fast
+
+
+@pytest.mark.parametrize("sent", [PLAIN["REST"], PLAIN["tRPC"]], ids=["REST", "tRPC"])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        BrokerUnavailableError("no broker takes records"),
+        OutcomeUnknownError("no acknowledgement from the broker"),
+        OverloadedError("too much waits"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_a_failure_is_told_as_aiohttp_does(
+    fast: Place, slow: Place, sent: bytes, failure: Exception
+) -> None:
+    fast.producer.failure = slow.producer.failure = failure
+    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+
+
+async def test_a_connection_serves_one_after_the_other(fast: Place) -> None:
+    async with connected(fast) as (reader, writer):
+        for number in range(3):
+            writer.write(request(ADA.replace(b'"ada"', b'"ada-%d"' % number)))
+            status, _, body = await answer(reader)
+            assert (status, b'"id":"ada-%d"' % number in body) == (b"HTTP/1.1 202 Accepted", True)
+        assert fast.is_fast
+
+
+async def test_a_request_may_come_in_pieces(fast: Place) -> None:
+    async with connected(fast) as (reader, writer):
+        sent = request()
+        for begin in range(0, len(sent), 7):
+            writer.write(sent[begin : begin + 7])
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await answer(reader))[0] == b"HTTP/1.1 202 Accepted"
+    assert fast.is_fast
+
+
+async def test_a_connection_that_was_fast_can_ask_for_more(fast: Place) -> None:
+    async with connected(fast) as (reader, writer):
+        for sent, status in [
+            (request(), b"HTTP/1.1 202 Accepted"),
+            (request(path="/trpc/hello", method="GET", body=b""), b"HTTP/1.1 200 OK"),
+            (request(), b"HTTP/1.1 202 Accepted"),
+        ]:
+            writer.write(sent)
+            assert (await answer(reader))[0] == status
+    assert not fast.is_fast
+
+
+@pytest.mark.parametrize("pause", [False, True], ids=["at once", "one after the other"])
+async def test_who_does_not_wait_is_answered_in_order(fast: Place, pause: bool) -> None:
+    ids = [b"u%d" % number for number in range(5)]
+    async with connected(fast) as (reader, writer):
+        for user_id in ids:
+            writer.write(request(ADA.replace(b"ada", user_id)))
+            if pause:
+                await writer.drain()
+                await asyncio.sleep(0)
+        told = [(await answer(reader))[2] for _ in ids]
+    assert [re.findall(rb'"id":"(\w+)"', body)[0] for body in told] == ids
+
+
+async def test_who_waits_for_leave_to_send_gets_it(fast: Place) -> None:
+    async with connected(fast) as (reader, writer):
+        head, _, body = request(Expect="100-continue").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await answer(reader))[0] == b"HTTP/1.1 202 Accepted"
+
+
+async def test_a_client_that_goes_away_does_no_harm(fast: Place) -> None:
+    fast.producer.silent = True
+    async with connected(fast) as (_, writer):
+        writer.write(request())
+        while not fast.producer.asked:
+            await asyncio.sleep(0)
+    fast.producer.give_up()
+    fast.producer.silent = False
+    assert (await answer_to(fast, request()))[0] == b"HTTP/1.1 202 Accepted"
+
+
+async def test_what_is_under_way_is_answered_before_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with asyncio.timeout(10), serving(Runner, monkeypatch) as place:
+        place.producer.silent = True
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        writer.write(request())
+        while not place.producer.asked:
+            await asyncio.sleep(0)
+        # The server stops at the end of this block, when what is silent is given up.
+    assert (await answer(reader))[0] == b"HTTP/1.1 503 Service Unavailable"
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_connection_that_says_nothing_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.web.routes.KEEP_ALIVE_SECONDS", 0.2)
+    async with serving(Runner, monkeypatch) as place, connected(place) as (reader, writer):
+        writer.write(b"POST /users HTTP/1.1\r\nHost: a\r\n")
+        assert await reader.read() == b""
+
+
+async def test_a_connection_that_is_used_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.routes.KEEP_ALIVE_SECONDS", 0.4)
+    async with serving(Runner, monkeypatch) as place, connected(place) as (reader, writer):
+        began = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < began + 1:
+            writer.write(request())
+            assert (await answer(reader))[0] == b"HTTP/1.1 202 Accepted"
+            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0.1)

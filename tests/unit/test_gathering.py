@@ -1,0 +1,172 @@
+"""What waits for the broker: by partition, in order, within limits."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.engine.lean import ToWrite
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RecordTooLargeError,
+)
+from app.gathering import RECORD_OVERHEAD_BYTES, Group, Lane, Room
+
+
+def records(*names: str) -> list[ToWrite]:
+    return [(None, name.encode(), b"{}", []) for name in names]
+
+
+def group(count: int = 1, since: float = 0.0) -> Group:
+    return Group(records(*map(str, range(count))), since)
+
+
+class Waiting:
+    """A lane, and the room that it uses."""
+
+    def __init__(self, max_records: int = 100, max_bytes: int = 1_000_000) -> None:
+        self.room = Room(max_records, max_bytes)
+        self.lane = Lane(0, self.room)
+
+    def add(self, *groups: Group) -> None:
+        self.room.take(groups)
+        for some in groups:
+            self.lane.add(some)
+
+
+def error_of(some: Group) -> type[BaseException]:
+    error = some.offsets.exception()
+    assert error is not None
+    return type(error)
+
+
+async def test_offsets_follow_the_first_of_a_batch() -> None:
+    waiting, first, second = Waiting(), group(2), group(3)
+    waiting.add(first, second)
+    waiting.lane.hand_over(5, 0)
+    waiting.lane.acknowledge(70)
+    assert list(first.offsets.result()) == [70, 71]
+    assert list(second.offsets.result()) == [72, 73, 74]
+    assert not waiting.room.is_used
+
+
+async def test_a_group_may_need_several_batches() -> None:
+    waiting, some, behind = Waiting(), group(5), group(1)
+    waiting.add(some, behind)
+    for offset, count in ((10, 2), (20, 2), (30, 2)):
+        assert not some.offsets.done()
+        assert [key for _, key, _, _ in waiting.lane.records()][:1] == [
+            str(some.sent).encode() if some.sent < 5 else b"0"
+        ]
+        waiting.lane.hand_over(count, 0)
+        assert waiting.lane.is_under_way
+        assert not waiting.lane.waits
+        waiting.lane.acknowledge(offset)
+    assert list(some.offsets.result()) == [10, 11, 20, 21, 30]
+    assert list(behind.offsets.result()) == [31]
+    assert not waiting.room.is_used
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=12), st.integers(1, 9))
+def test_every_record_gets_its_own_offset(sizes: list[int], batch: int) -> None:
+    async def run() -> None:
+        waiting, groups = Waiting(), [group(size) for size in sizes]
+        waiting.add(*groups)
+        offset = 0
+        while waiting.lane.waits:
+            count = min(batch, len(list(waiting.lane.records())))
+            waiting.lane.hand_over(count, 0)
+            waiting.lane.acknowledge(offset)
+            offset += count
+        told = [number for some in groups for number in some.offsets.result()]
+        assert told == list(range(sum(sizes)))
+        assert not waiting.room.is_used
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("room", "fits"),
+    [
+        ((3, 10_000), True),
+        ((2, 10_000), False),
+        ((3, 3 * (RECORD_OVERHEAD_BYTES + 3)), True),
+        ((3, 3 * (RECORD_OVERHEAD_BYTES + 3) - 1), False),
+    ],
+)
+async def test_no_more_waits_than_there_is_room_for(room: tuple[int, int], fits: bool) -> None:
+    given = Room(*room)
+    groups = [group(1), group(2)]
+    if fits:
+        given.take(groups)
+        assert given.is_used
+    else:
+        with pytest.raises(OverloadedError):
+            given.take(groups)
+        assert not given.is_used
+
+
+async def test_what_waits_for_too_long_is_told_so() -> None:
+    waiting = Waiting()
+    sent, late, fresh = group(1, since=1), group(1, since=2), group(1, since=3)
+    waiting.add(sent, late, fresh)
+    waiting.lane.hand_over(1, 1)
+    waiting.lane.tell_late(3)
+    assert error_of(sent) is OutcomeUnknownError
+    assert error_of(late) is BrokerUnavailableError
+    assert not fresh.offsets.done()
+
+
+async def test_what_is_under_way_keeps_its_room_until_it_ends() -> None:
+    waiting = Waiting(max_records=1)
+    waiting.add(group(1))
+    waiting.lane.hand_over(1, 0)
+    waiting.lane.tell_late(1)
+    with pytest.raises(OverloadedError):
+        waiting.add(group(1))
+    waiting.lane.acknowledge(5)
+    waiting.add(group(1))
+
+
+async def test_a_group_that_is_sent_in_part_is_of_unknown_outcome() -> None:
+    waiting, some, behind = Waiting(), group(3), group(1)
+    waiting.add(some, behind)
+    waiting.lane.hand_over(2, 0)
+    waiting.lane.give_up("the broker does not answer")
+    assert error_of(behind) is BrokerUnavailableError
+    assert not some.offsets.done()
+    waiting.lane.fail(OutcomeUnknownError("no acknowledgement"))
+    assert error_of(some) is OutcomeUnknownError
+    assert not waiting.lane.waits
+    assert not waiting.room.is_used
+
+
+async def test_a_batch_that_fails_leaves_what_waits_behind_it() -> None:
+    waiting, bad, behind = Waiting(), group(1), group(1)
+    waiting.add(bad, behind)
+    waiting.lane.hand_over(1, 0)
+    waiting.lane.fail(RecordTooLargeError("too large"))
+    assert error_of(bad) is RecordTooLargeError
+    waiting.lane.hand_over(1, 0)
+    waiting.lane.acknowledge(3)
+    assert list(behind.offsets.result()) == [3]
+
+
+async def test_a_batch_is_stalled_when_it_is_under_way_for_long() -> None:
+    waiting = Waiting()
+    assert not waiting.lane.is_stalled(100, 1)
+    waiting.add(group(1))
+    waiting.lane.hand_over(1, 100)
+    assert not waiting.lane.is_stalled(101, 1)
+    assert waiting.lane.is_stalled(101.1, 1)
+    waiting.lane.acknowledge(0)
+    assert not waiting.lane.is_stalled(200, 1)
+
+
+async def test_nobody_has_to_hear_of_a_failure() -> None:
+    waiting = Waiting()
+    waiting.add(group(1))
+    waiting.lane.give_up("nobody listens")  # pytest fails for an exception never retrieved
