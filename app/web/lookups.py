@@ -6,9 +6,9 @@ import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
-from app.listing import Wanted, id_before
+from app.listing import MAX_PREFIX, Wanted, id_before
 from app.positions import Position
-from app.records import User, is_email, is_user_id, outcome_members
+from app.records import User, is_email, outcome_members
 from app.routing import FORWARDED_HEADER
 from app.web import pages
 from app.web.negotiation import json, wants_page
@@ -121,8 +121,8 @@ def _wanted(request: web.Request) -> Wanted:
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE_USERS:
         raise ProblemError(400, "malformed", f"limit must be from 1 to {MAX_PAGE_USERS}.")
     prefix = request.query.get("prefix", "")
-    if prefix and not is_user_id(prefix):
-        raise ProblemError(400, "malformed", "No id begins with this prefix.")
+    if len(prefix) > MAX_PREFIX:
+        raise ProblemError(400, "malformed", f"prefix has more than {MAX_PREFIX} characters.")
     return Wanted(prefix, int(limit), id_before(request.query.get("cursor")))
 
 

@@ -12,7 +12,7 @@ from faust.web.drivers import aiohttp as faust_aiohttp
 from app.dead_letters.recent import RecentDeadLetters
 from app.limits import Limits
 from app.lookups import Lookups, Tables
-from app.main import producer, registry_topics
+from app.main import registry_topics, spool
 from app.routing import Routing
 from app.settings import settings
 from app.web.fast_lane import Runner
@@ -53,5 +53,5 @@ class RegistryWeb(faust_aiohttp.Web):
         )
         dead_letters = RecentDeadLetters(wanted.kafka_brokers, registry_topics.dead_letter)
         limits = Limits(wanted.max_writes_per_second, wanted.client_writes_per_second)
-        given = Services(wanted, written, producer, lookups, dead_letters, limits)
+        given = Services(wanted, written, spool, lookups, dead_letters, limits)
         install(self.web_app, given)

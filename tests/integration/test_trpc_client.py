@@ -1,7 +1,10 @@
-"""The real tRPC client, version 11, talks to a real worker."""
+"""The real tRPC clients, versions 11 and 10, talk to a real worker over each of their links."""
 
 import json
 import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -9,80 +12,182 @@ import pytest
 from tests import node_toolbox
 from tests.worker import Worker, email_of
 
+Call = Mapping[str, Any]
+
+#: Of each client: its script, and its links; each but the first gathers calls into one request.
+CLIENTS = {
+    "v11": (
+        "trpc_client.mjs",
+        ["httpLink", "httpBatchLink", "httpBatchStreamLink", "acceptStreamLink"],
+    ),
+    "v10": ("v10/trpc_client.mjs", ["httpLink", "httpBatchLink", "httpBatchStreamLink"]),
+}
+LINKS = [(client, link) for client, (_, links) in CLIENTS.items() for link in links]
+GATHERING = [(client, link) for client, link in LINKS if link != "httpLink"]
+STREAMING = [(client, link) for client, link in LINKS if "Stream" in link]
+
 HELLO = {"path": "hello", "type": "query"}
+#: More calls than a request may have.
+TOO_MANY = 1001
+#: More than a body may have, in a name.
+TOO_LONG = "x" * 2**20
 
 
-def register(user_id: str, **change: str) -> dict[str, Any]:
+def register(user_id: str, **change: str) -> Call:
     """Return a call that registers a user."""
-    user = {"id": user_id, "name": "Ada", "email": email_of(user_id)} | change
+    user = {"id": user_id, "name": "Grüße", "email": email_of(user_id)} | change
     return {"path": "registerUser", "type": "mutation", "input": user}
 
 
-def fresh() -> str:
-    """Return an id that no other test uses."""
-    return f"trpc-{uuid.uuid4().hex}"
+def query(path: str, **given: object) -> Call:
+    """Return a query."""
+    return {"path": path, "type": "query", "input": given}
 
 
-def call(
-    worker: Worker, link: str, *calls: dict[str, Any]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Make calls at the same time; return what came of them, and the requests on the wire."""
-    wanted = json.dumps({"link": link, "calls": calls})
-    printed = node_toolbox.run_script("trpc_client.mjs", f"{worker.url}/trpc", stdin=wanted)
-    told = json.loads(printed)
-    return told["results"], told["requests"]
+@dataclass(frozen=True)
+class Told:
+    """What a client was told over a link, in runs by name."""
+
+    #: Ids that it registered.
+    ids: list[str]
+    runs: Mapping[str, Any]
+
+    def results(self, run: str) -> list[dict[str, Any]]:
+        """Return what the calls of a run came to, in their order."""
+        results: list[dict[str, Any]] = self.runs[run]["results"]
+        return results
+
+    def data(self, run: str) -> list[Any]:
+        """Return what the calls of a run returned, all of them."""
+        results = self.results(run)
+        assert all(result["ok"] for result in results), results
+        return [result["data"] for result in results]
+
+    def errors(self, run: str) -> list[tuple[object, ...]]:
+        """Return of all failed calls of a run what a client knows of it."""
+        failed = [result for result in self.results(run) if not result["ok"]]
+        assert {result["name"] for result in failed} == {"TRPCClientError"}
+        return [(one["code"], one["httpStatus"], one.get("path")) for one in failed]
+
+    def requests(self, run: str) -> list[tuple[str, int]]:
+        """Return the methods and statuses of the requests of a run."""
+        return sorted((one["method"], one["status"]) for one in self.runs[run]["requests"])
 
 
-@pytest.mark.parametrize("link", ["httpLink", "httpBatchLink"])
-def test_hello(worker: Worker, link: str) -> None:
-    (result,), _ = call(worker, link, HELLO)
-    assert result == {"ok": True, "data": "Hello tRPC!"}
+def runs_over(link: str, ids: list[str]) -> dict[str, Any]:
+    """Return what is tried over a link, by name."""
+    ada, eve, joe, slow = ids
+    prefix = ada.rpartition("-")[0]
+    runs: dict[str, Any] = {
+        "hello": {"calls": [HELLO]},
+        "register": {"calls": [register(ada), register(eve), register(joe)]},
+        "by id": {"calls": [query("userById", id=ada)], "after": "register"},
+        "by email": {"calls": [query("userByEmail", email=email_of(ada))], "after": "register"},
+        "settled": {"calls": [register(ada)], "headers": {"Prefer": "wait=10"}},
+        "one bad input": {"calls": [register(ada), register(eve, email="nonsense")]},
+        "pages": {"pages": {"prefix": prefix, "limit": 2}},
+        "not there": {"calls": [query("userById", id=f"{prefix}-nobody")]},
+        "unknown": {"calls": [{"path": "nope", "type": "query"}]},
+        "apart": {"calls": [HELLO, register(ada)]},
+        "too large": {"calls": [register(ada, name=TOO_LONG)]},
+    }
+    if link != "httpLink":
+        runs["many"] = {"calls": list(map(register, [ada, eve] * 50))}
+        runs["too many"] = {"calls": [HELLO] * TOO_MANY}
+    if "Stream" in link:
+        runs["slow"] = {"slow": register(slow)["input"]}
+    return runs
 
 
-@pytest.mark.parametrize("link", ["httpLink", "httpBatchLink"])
-def test_a_registered_user_is_found(worker: Worker, link: str) -> None:
-    user_id = fresh()
-    (result,), _ = call(worker, link, register(user_id))
-    assert (result["ok"], result["data"]["status"], result["data"]["id"]) == (
-        True,
-        "success",
-        user_id,
-    )
-    assert worker.wait_for_user(user_id)["position"] == result["data"]["position"]
+def run_all(worker: Worker, client: str) -> dict[str, Told]:
+    """Run everything with one client, in one process; return what it was told, by link."""
+    script, links = CLIENTS[client]
+    prefix = f"trpc-{uuid.uuid4().hex}"
+    ids = {link: [f"{prefix}-{link}-{number}" for number in range(4)] for link in links}
+    wanted = json.dumps({link: runs_over(link, ids[link]) for link in links})
+    printed = node_toolbox.run_script(script, f"{worker.url}/trpc", stdin=wanted)
+    return {link: Told(ids[link], runs) for link, runs in json.loads(printed).items()}
 
 
-def test_one_bad_input_in_a_batch_costs_only_its_own_call(worker: Worker) -> None:
-    good, other = fresh(), fresh()
-    bad = register(fresh(), email="nonsense")
-    results, requests = call(worker, "httpBatchLink", register(good), bad, register(other))
-    assert [result["ok"] for result in results] == [True, False, True]
-    assert [(request["method"], request["status"]) for request in requests] == [("POST", 207)]
-    assert (results[1]["name"], results[1]["code"], results[1]["httpStatus"]) == (
-        "TRPCClientError",
-        "BAD_REQUEST",
-        400,
-    )
-    (issue,) = json.loads(results[1]["message"])
+@pytest.fixture(scope="module")
+def run_once(worker: Worker) -> Callable[[str], dict[str, Told]]:
+    """Return what runs everything with a client, once."""
+    return cache(partial(run_all, worker))
+
+
+@pytest.fixture(params=LINKS, ids="-".join)
+def told(request: pytest.FixtureRequest, run_once: Callable[[str], dict[str, Told]]) -> Told:
+    """Return what a client was told over one of its links."""
+    client, link = request.param
+    return run_once(client)[link]
+
+
+over_gathering_links = pytest.mark.parametrize("told", GATHERING, indirect=True, ids="-".join)
+over_streaming_links = pytest.mark.parametrize("told", STREAMING, indirect=True, ids="-".join)
+
+
+def test_hello(told: Told) -> None:
+    assert told.data("hello") == ["Hello tRPC!"]
+
+
+def test_registered_users_are_found(told: Told) -> None:
+    registered = told.data("register")
+    assert [one["status"] for one in registered] == ["success"] * 3
+    assert [one["id"] for one in registered] == told.ids[:3]
+    for run in ("by id", "by email"):
+        (user,) = told.data(run)
+        assert user["position"] == registered[0]["position"]
+        assert (user["id"], user["name"], user["status"]) == (told.ids[0], "Grüße", "registered")
+
+
+def test_a_client_can_wait_for_what_becomes_of_its_registration(told: Told) -> None:
+    (settled,) = told.data("settled")
+    assert settled["outcome"] == "replayed"
+
+
+def test_one_bad_input_costs_only_its_own_call(told: Told) -> None:
+    good, bad = told.results("one bad input")
+    assert (good["ok"], bad["ok"]) == (True, False)
+    assert told.errors("one bad input") == [("BAD_REQUEST", 400, "registerUser")]
+    (issue,) = json.loads(bad["message"])
     assert issue["path"] == ["email"]
-    worker.wait_for_user(good)
-    worker.wait_for_user(other)
 
 
-def test_a_hundred_registrations_travel_in_one_request(worker: Worker) -> None:
-    ids = [fresh() for _ in range(100)]
-    results, requests = call(worker, "httpBatchLink", *map(register, ids))
-    assert [result["data"]["id"] for result in results] == ids
-    assert [request["status"] for request in requests] == [200]
-    for user_id in ids:
-        worker.wait_for_user(user_id)
+def test_pages_follow_one_another_by_cursor(told: Told) -> None:
+    first, last = told.results("pages")
+    listed = [[user["id"] for user in page["items"]] for page in (first, last)]
+    assert listed == [told.ids[:2], told.ids[2:3]]
+    assert "nextCursor" not in last
 
 
-def test_queries_and_mutations_travel_apart(worker: Worker) -> None:
-    results, requests = call(worker, "httpBatchLink", HELLO, register(fresh()))
-    assert all(result["ok"] for result in results)
-    assert sorted(request["method"] for request in requests) == ["GET", "POST"]
+def test_what_is_not_there_is_not_found(told: Told) -> None:
+    assert told.errors("not there") == [("NOT_FOUND", 404, "userById")]
+    assert told.errors("unknown") == [("NOT_FOUND", 404, "nope")]
 
 
-def test_an_unknown_procedure_is_not_found(worker: Worker) -> None:
-    (result,), _ = call(worker, "httpBatchLink", {"path": "nope", "type": "query"})
-    assert (result["code"], result["httpStatus"], result["path"]) == ("NOT_FOUND", 404, "nope")
+def test_queries_and_mutations_travel_apart(told: Told) -> None:
+    assert told.data("apart")[0] == "Hello tRPC!"
+    assert told.requests("apart") == [("GET", 200), ("POST", 200)]
+
+
+def test_a_body_over_the_limit_is_told_so(told: Told) -> None:
+    assert told.errors("too large") == [("PAYLOAD_TOO_LARGE", 413, "registerUser")]
+
+
+@over_gathering_links
+def test_many_registrations_travel_in_one_request(told: Told) -> None:
+    assert [one["id"] for one in told.data("many")] == told.ids[:2] * 50
+    assert told.requests("many") == [("POST", 200)]
+
+
+@over_gathering_links
+def test_what_fails_as_a_whole_fails_each_call(told: Told) -> None:
+    assert told.errors("too many") == [("BAD_REQUEST", 400, None)] * TOO_MANY
+    assert told.requests("too many") == [("GET", 400)]
+
+
+@over_streaming_links
+def test_a_slow_call_holds_back_no_other_of_its_stream(told: Told) -> None:
+    assert told.runs["slow"]["order"] == ["hello", "lookup"]
+    (found,) = told.results("slow")
+    assert found["id"] == told.ids[3]

@@ -1,10 +1,9 @@
 """What a request calls, and with what inputs.
 
-The order of the checks is that of @trpc/server 11: content type, size and kinds of the batch, then
-call by call: unknown path, wrong method, body, input.
+The order of the checks is that of @trpc/server 11: escapes in the path, content type, size and
+kinds of the batch, then call by call: unknown path, wrong method, body, input.
 """
 
-import asyncio
 import json as stdlib_json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from app.records import FieldError, field_errors
+from app.web.bodies import body_of
 from app.web.problems import ProblemError, from_error
 from app.web.services import services
-from app.web.trpc.procedures import PROCEDURES, Procedure, Tell
+from app.web.trpc.procedures import PROCEDURES, Procedure, Tell, together
 from app.web.urls import rest_of_path
 
 #: What a call without input has: tRPC's ``undefined``, which is not ``null``.
@@ -37,15 +37,16 @@ class Calls:
     @classmethod
     def of(cls, request: web.Request) -> "Calls":
         """Return the calls of a request, or raise the problem that concerns all of them."""
+        path = rest_of_path(request, "/trpc/").rstrip("/")
         _require_json(request)
-        path = rest_of_path(request, "/trpc/").removesuffix("/")
         is_batch = request.query.get("batch") == "1"
         calls = cls(path.split(",") if is_batch else [path], is_batch)
         if len(calls.paths) > services(request).settings.max_batch_calls:
             raise ProblemError(400, "malformed", "Batch call exceeds maximum size")
-        kinds = {PROCEDURES[path].kind for path in set(calls.paths) if path in PROCEDURES}
+        called = (PROCEDURES[path] for path in dict.fromkeys(calls.paths) if path in PROCEDURES)
+        kinds = dict.fromkeys(procedure.kind for procedure in called)
         if len(kinds) > 1:
-            mixed = ", ".join(sorted(kinds))
+            mixed = ", ".join(kinds)
             raise ProblemError(400, "malformed", f"Cannot mix procedure types in call: {mixed}")
         return calls
 
@@ -73,8 +74,9 @@ async def answer(request: web.Request, calls: Calls, tell: Tell) -> None:
         with _told_to(indices, tell):
             procedure = _find(path, request.method)
             given = await inputs.of(procedure, indices)
-            valid.append((procedure, _valid(procedure, given, tell)))
-    await asyncio.gather(*(_resolve(request, *one, tell) for one in valid))
+            if good := _valid(procedure, given, tell):
+                valid.append((procedure, good))
+    await together(_resolve(request, *one, tell) for one in valid)
 
 
 async def _resolve(
@@ -134,7 +136,7 @@ class _Inputs:
             parsed = orjson.loads(encoded) if encoded else _UNDEFINED
         except orjson.JSONDecodeError as error:
             return ProblemError(400, "malformed", str(error))
-        except web.HTTPException as error:
+        except (ProblemError, web.HTTPException) as error:
             return from_error(error)
         if not self._is_batch:
             return {"0": parsed}
@@ -148,7 +150,7 @@ class _Inputs:
     async def _encoded(self) -> str | bytes:
         if self._request.method == "GET":
             return self._request.query.get("input", "")
-        return await self._request.read()
+        return await body_of(self._request)
 
 
 def _valid(procedure: Procedure, given: Mapping[int, Any], tell: Tell) -> Mapping[int, Any]:

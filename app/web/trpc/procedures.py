@@ -5,8 +5,9 @@ registrations are one write. It tells of each call as soon as it knows.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
@@ -15,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from app.errors import RegistryError
-from app.listing import Wanted, id_before
+from app.listing import MAX_PREFIX, Wanted, id_before
 from app.positions import Position
 from app.records import Email, Registration, User, UserId
 from app.web.preferences import after, wait_seconds
@@ -58,7 +59,7 @@ class ByEmail(TypedDict):
 class Page(TypedDict):
     """Which users: those whose ids begin with a prefix, the next ones after a cursor."""
 
-    prefix: NotRequired[Annotated[str, Field(max_length=128)]]
+    prefix: NotRequired[Annotated[str, Field(max_length=MAX_PREFIX)]]
     limit: NotRequired[Annotated[int, Field(ge=1, le=100)]]
     cursor: NotRequired[str | None]
     #: Infinite queries send it; there is no way back.
@@ -72,6 +73,13 @@ class Registered(TypedDict):
     id: str
     position: str
     outcome: NotRequired[Literal["pending", "registered", "replayed", "moved"]]
+
+
+class Spooled(TypedDict):
+    """A registration that waits on the worker's disk, where SPOOL_MIB is set: no position yet."""
+
+    status: Literal["spooled"]
+    id: str
 
 
 class Users(TypedDict):
@@ -94,6 +102,31 @@ class Procedure:
     inputs: TypeAdapter[Any] | None
 
 
+def each(resolve: ResolveOne) -> Resolve:
+    """Return what answers many calls at the same time, by what answers one."""
+
+    async def answer(request: web.Request, index: int, given: Any, tell: Tell) -> None:
+        try:
+            tell(index, await resolve(request, given))
+        except Exception as error:
+            tell(index, from_error(error))
+
+    @wraps(resolve)
+    async def resolve_all(request: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
+        await together(answer(request, index, given, tell) for index, given in calls.items())
+
+    return resolve_all
+
+
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all at the same time; one alone needs no task."""
+    coroutines = list(work)
+    if len(coroutines) == 1:
+        await coroutines[0]
+    else:
+        await asyncio.gather(*coroutines)
+
+
 async def hello(_: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
     """Say hello."""
     for index in calls:
@@ -111,11 +144,14 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
     for (index, wish), position in zip(calls.items(), written, strict=True):
         if isinstance(position, RegistryError):
             tell(index, from_error(position))
+        elif position.is_spooled:
+            tell(index, {"status": "spooled", "id": wish["id"]})
         elif seconds:
             waiting[index] = wish["id"], position
         else:
             tell(index, {"status": "success", "id": wish["id"], "position": position.token()})
-    await each(_settled)(request, waiting, tell)
+    if waiting:
+        await _settle_each(request, waiting, tell)
 
 
 async def _settled(request: web.Request, write: tuple[str, Position]) -> object:
@@ -129,6 +165,9 @@ async def _settled(request: web.Request, write: tuple[str, Position]) -> object:
         "position": position.token(),
         "outcome": told.outcome.word,
     }
+
+
+_settle_each = each(_settled)
 
 
 async def user_by_id(request: web.Request, wanted: ById) -> object:
@@ -162,21 +201,6 @@ async def list_users(request: web.Request, wanted: Page) -> object:
     return {"items": items, "nextCursor": page.cursor()} if page.has_more else {"items": items}
 
 
-def each(resolve: ResolveOne) -> Resolve:
-    """Return what answers many calls at the same time, by what answers one."""
-
-    async def resolve_all(request: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
-        async def answer(index: int, given: Any) -> None:
-            try:
-                tell(index, await resolve(request, given))
-            except Exception as error:
-                tell(index, from_error(error))
-
-        await asyncio.gather(*(answer(index, given) for index, given in calls.items()))
-
-    return resolve_all
-
-
 def _procedure(kind: Kind, resolve: Resolve, takes: Any, returns: Any) -> Procedure:
     return Procedure(
         kind, resolve, TypeAdapter(takes), TypeAdapter(returns), TypeAdapter(list[takes])
@@ -188,5 +212,5 @@ PROCEDURES: Mapping[str, Procedure] = {
     "userById": _procedure("query", each(user_by_id), ById, User),
     "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
     "listUsers": _procedure("query", each(list_users), Page, Users),
-    "registerUser": _procedure("mutation", register_user, Registration, Registered),
+    "registerUser": _procedure("mutation", register_user, Registration, Registered | Spooled),
 }

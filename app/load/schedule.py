@@ -1,0 +1,77 @@
+"""When requests are due: by a fixed schedule (open model), or as soon as one can be sent (closed).
+
+In the open model requests are due whether or not earlier ones are answered, as those of users are.
+What waits for its turn is a number, not a queue.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+#: A request that begins so much later than it was due is late.
+LATE_SECONDS = 0.005
+
+
+class Schedule(Protocol):
+    """Says when requests are due."""
+
+    def next(self, now: float) -> float | None:
+        """Return when the next request was due, and go on to the one behind it; None: not yet."""
+
+    def next_at(self) -> float:
+        """Return when the next request is due."""
+
+    def due_between(self, begin: float, end: float) -> float:
+        """Return how many requests are due in a span of time."""
+
+    def not_begun(self, now: float) -> int:
+        """Return how many requests are due and were not begun."""
+
+
+class FullSpeed:
+    """The next request is due whenever it can be sent."""
+
+    def next(self, now: float) -> float | None:
+        """Return now."""
+        return now
+
+    def next_at(self) -> float:
+        """Return never: it takes an answer to send another request."""
+        return inf
+
+    def due_between(self, _begin: float, _end: float) -> float:
+        """Return that none is."""
+        return 0.0
+
+    def not_begun(self, _now: float) -> int:
+        """Return that none waits."""
+        return 0
+
+
+@dataclass(slots=True)
+class FixedRate:
+    """Requests are due so many a second, from a moment on."""
+
+    start: float
+    per_second: float
+    _begun: int = 0
+
+    def next(self, now: float) -> float | None:
+        """Return when the next request was due, or None."""
+        due = self.next_at()
+        if due > now:
+            return None
+        self._begun += 1
+        return due
+
+    def next_at(self) -> float:
+        """Return when the next request is due."""
+        return self.start + self._begun / self.per_second
+
+    def due_between(self, begin: float, end: float) -> float:
+        """Return how many requests are due in a span of time, on average."""
+        return max(end - begin, 0.0) * self.per_second
+
+    def not_begun(self, now: float) -> int:
+        """Return how many are due and were not begun."""
+        return max(int((now - self.start) * self.per_second) + 1 - self._begun, 0)

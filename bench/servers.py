@@ -1,0 +1,105 @@
+"""The servers whose acknowledgements are compared, and how a process of each is started."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from app.keys import EMAIL_PATTERN
+from bench.engines import OURS, Place, Running, wait_while, whole_worker, worker_running
+from bench.errors import PeerSkipped
+from bench.workloads import make_topic
+from local.kafka import PROJECT
+from local.machine import HOST, free_port
+from tests import node_toolbox
+
+READY_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 10
+NODE_SCRIPT = "trpc_kafkajs.mjs"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One bar of the plot: what runs, from its start until it is ready, for a block's length."""
+
+    name: str
+    label: str
+    running: Callable[[Place], AbstractContextManager[Running]]
+
+
+@contextmanager
+def _ours(place: Place) -> Iterator[Running]:
+    worker = whole_worker(place)
+    with worker_running(worker) as running:
+        wait_while(running, lambda: not worker.is_ready(), READY_SECONDS, "it is ready")
+        yield running
+
+
+@contextmanager
+def _node(place: Place) -> Iterator[Running]:
+    make_topic(place.brokers, place.topic)
+    port = free_port()
+    told = {
+        "NODE_ENV": "production",
+        "PORT": str(port),
+        "KAFKA_BROKERS": place.brokers,
+        "TOPIC": place.topic,
+        "EMAIL_PATTERN": EMAIL_PATTERN,
+    }
+    with _process(_node_command(), told, place.folder, port) as running:
+        yield running
+
+
+def _node_command() -> Sequence[str]:
+    try:
+        folder = node_toolbox.install_node_packages()
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        raise PeerSkipped("its npm packages cannot be had", str(error)) from None
+    return [str(node_toolbox.node()), str(folder / NODE_SCRIPT)]
+
+
+@contextmanager
+def _bare(place: Place) -> Iterator[Running]:
+    port = free_port()
+    command = [sys.executable, "-m", "bench.peers.bare_http", str(port)]
+    with _process(command, {}, place.folder, port) as running:
+        yield running
+
+
+@contextmanager
+def _process(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, port: int
+) -> Iterator[Running]:
+    """Run a process, ready once it answers anything at all over HTTP."""
+    folder.mkdir(parents=True)
+    log, url = folder / "server.log", f"http://{HOST}:{port}"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env={**os.environ, **environment}, stdout=output, stderr=output
+        )
+    running = Running(process.pid, log, lambda: process.poll() is not None, url)
+    try:
+        wait_while(running, lambda: not _answers(url), READY_SECONDS, "it is ready")
+        yield running
+    finally:
+        # Nothing of it is kept: it need not end in an orderly way.
+        process.kill()
+        process.wait(STOP_TIMEOUT_SECONDS)
+
+
+def _answers(url: str) -> bool:
+    try:
+        requests.get(url, timeout=2)
+    except requests.RequestException:
+        return False
+    return True
+
+
+OUR_WORKER = Server(OURS, "this registry", _ours)
+NODE_PEER = Server("node", "tRPC + kafkajs on Node", _node)
+BARE_ANSWER = Server("bare", "bare aiohttp answer", _bare)
