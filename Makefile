@@ -22,7 +22,7 @@ ARGS   :=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev run stop status test check lint types imports format chaos soak \
-        bench lock clean clean-data
+        bench clients lock clean clean-data
 
 define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
@@ -32,6 +32,7 @@ make chaos       kill workers and broker under load, five minutes long, and chec
 make soak        the long forms of the tests; results go to bench/results
 make bench       measure, beside peers, on a broker of its own
 make format      tidy the code        make lock        renew the lock files
+make clients     write the types of clients/ anew
 make clean       stop, and remove all that was installed or built; the data stays
 make clean-data  stop, and remove the data (DATA_DIR, ./data unless set)
 endef
@@ -84,6 +85,10 @@ soak: setup-dev
 
 bench: setup-dev $(BENCH)
 	$(PY) -m bench $(ARGS)
+
+# The types of clients/, from the registry's own; a test tells when they differ.
+clients: setup-dev
+	$(PY) -m app.web.typescript clients/typescript/index.d.ts
 
 # Versions stay as they are unless they must move: `make lock ARGS=--upgrade` renews all.
 lock: setup-dev

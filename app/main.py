@@ -14,6 +14,7 @@ from app.logs import logging_config
 from app.producer import Producer
 from app.settings import Settings, settings
 from app.spool import Spool
+from app.tls import server_tls
 
 REBALANCE_TIMEOUT_SECONDS = 30.0
 
@@ -56,6 +57,7 @@ app = Registry(
     web="registry://",
     web_bind=_settings.web_host,
     web_port=_settings.web_port,
+    web_ssl_context=server_tls(_settings),
     canonical_url=_settings.url,
     topic_allow_declare=False,
     topic_disable_leader=True,

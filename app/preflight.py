@@ -7,14 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from app.access.files import read_keys
 from app.errors import SettingsError
 from app.settings import Settings
+from app.tls import client_tls, server_tls
 
 
 @contextmanager
 def checked(settings: Settings) -> Iterator[None]:
     """Check port and folder, and hold the folder while a worker runs; raise `SettingsError`."""
     _require_port(settings.web_host, settings.web_port)
+    _require_keys(settings)
+    server_tls(settings)
+    client_tls(settings)
     with locked(settings.data_dir):
         yield
 
@@ -27,6 +32,20 @@ def _require_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise SettingsError(f"WEB_PORT: cannot listen on {host}:{port}: {_why(error)}") from None
+
+
+def _require_keys(settings: Settings) -> None:
+    """Refuse keys that cannot be read, and an open door that no key opens."""
+    if settings.keys_file is None:
+        return
+    # Without it, nothing can be signed.
+    _ = settings.signing_secret
+    keys = read_keys(settings.keys_file)
+    if settings.is_open and all(key.is_expired for key in keys):
+        raise SettingsError(
+            f"KEYS_FILE: {settings.keys_file} holds no key that is valid; create one: "
+            "python -m app keys create --name NAME --scope admin"
+        )
 
 
 def locked(folder: Path) -> IO[bytes]:

@@ -1,7 +1,7 @@
 """What travels: each record type is written once, and serves Kafka, HTTP and the pages alike."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,6 +14,7 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     with_config,
 )
 from typing_extensions import TypedDict
@@ -27,7 +28,12 @@ UserId = Annotated[
     StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL_PATTERN)]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=254, pattern=EMAIL_PATTERN),
+    # Nobody could read the pattern in a description.
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": 254}),
+]
 
 #: A record's headers: Kafka allows a name more than once.
 Headers = Sequence[tuple[str, bytes]]
@@ -108,12 +114,10 @@ def is_email(text: str) -> bool:
 
 def encode(wish: Registration | Update) -> bytes:
     """Return a registration or an update as the JSON bytes that travel."""
+    # No casts here: a hundred thousand a second pass.
     if wish.get("type") == "update":
-        given = cast(Mapping[str, str], wish)
-        return orjson.dumps({name: given[name] for name in _UPDATE_MEMBERS if name in given})
-    registration = cast(Registration, wish)
-    user_id, name, email = registration["id"], registration["name"], registration["email"]
-    return orjson.dumps({"id": user_id, "name": name, "email": email})
+        return orjson.dumps({name: wish[name] for name in _UPDATE_MEMBERS if name in wish})  # type: ignore[literal-required]
+    return orjson.dumps({"id": wish["id"], "name": wish["name"], "email": wish["email"]})
 
 
 _UPDATE_MEMBERS = ("type", "id", "name", "email")

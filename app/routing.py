@@ -1,30 +1,63 @@
 """Routing: which worker owns a partition, and asking it over HTTP."""
 
+import ssl
 from collections.abc import Collection, Mapping
-from typing import cast
+from dataclasses import dataclass
+from typing import Self, cast
 
 import aiohttp
 import faust
+from yarl import URL
 
+from app.access.proofs import Proofs
 from app.engine.partitions import OwnedPartition, Partitions
 from app.engine.takeover import TableManager
 from app.errors import NotReadyError
+from app.settings import Settings
+from app.tls import client_tls
 from app.topics import TopicSpec
 
 #: How long another worker may take to answer, beyond what it was asked to wait.
 FORWARD_TIMEOUT_SECONDS = 2.0
 
-#: What another worker forwarded carries this header, and is not forwarded again.
+#: What another worker forwarded carries this header, and is not forwarded again. Where keys are
+#: asked for, it holds the proof that it comes from a worker.
 FORWARDED_HEADER = "Registry-Forwarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How other workers are asked: what proves who asks, and how their certificates are checked."""
+
+    proofs: Proofs | None = None
+    tls: ssl.SSLContext | bool = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return how workers with these settings ask each other."""
+        proofs = None if settings.keys_file is None else Proofs(settings.signing_secret)
+        return cls(proofs, client_tls(settings))
+
+    def headers(self, url: URL) -> dict[str, str]:
+        """Return the headers of a GET at an address."""
+        proof = "1" if self.proofs is None else self.proofs.make(url.raw_path_qs)
+        return {FORWARDED_HEADER: proof, "Accept": "application/json"}
+
+
+#: Among workers that trust whoever reaches them.
+_PLAINLY = Asking()
 
 
 class Routing:
     """Who owns the partitions of a table, by Faust's knowledge of the group."""
 
-    def __init__(self, app: faust.App, table: str, changelog: TopicSpec) -> None:
+    def __init__(
+        self, app: faust.App, table: str, changelog: TopicSpec, asking: Asking = _PLAINLY
+    ) -> None:
         self._app = app
         self._table = table
         self._changelog = changelog
+        self._asking = asking
 
     @property
     def partitions(self) -> int:
@@ -81,11 +114,10 @@ class Routing:
         if self._app.http_client.closed:
             raise NotReadyError("this worker is stopping")
         timeout = aiohttp.ClientTimeout(total=FORWARD_TIMEOUT_SECONDS + wait_seconds)
+        asked = URL(url.rstrip("/") + path)
         try:
             async with self._app.http_client.get(
-                url.rstrip("/") + path,
-                headers={FORWARDED_HEADER: "1", "Accept": "application/json"},
-                timeout=timeout,
+                asked, headers=self._asking.headers(asked), timeout=timeout, ssl=self._asking.tls
             ) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:

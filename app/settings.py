@@ -40,6 +40,7 @@ _WORDS = {
 _PATTERNS = {
     "kafka_brokers": "must be host:port, several separated by commas",
     "web_url": "must be http://host:port",
+    "cors_origins": "must be origins such as https://example.com separated by commas, or *",
 }
 
 
@@ -98,10 +99,31 @@ class Settings(BaseSettings):
     web_url: str | None = Field(
         None,
         pattern=r"^https?://[^/]+/?$",
-        description="Where other workers reach this one; unset: http://WEB_HOST:WEB_PORT.",
+        description="Where other workers reach this one; unset: WEB_HOST:WEB_PORT.",
     )
     allow_open_bind: bool = Field(
-        False, description="Allow WEB_HOST beyond loopback although there are no access keys yet."
+        False, description="Allow WEB_HOST beyond loopback without access keys."
+    )
+    keys_file: Path | None = Field(
+        None, description="Holds the access keys; unset: nobody is asked for one."
+    )
+    session_hours: float = Field(
+        12, gt=0, le=8760, description="How long a person stays logged in to the pages."
+    )
+    trusted_proxies: int = Field(
+        0, ge=0, le=16, description="Proxies in front that add to X-Forwarded-For."
+    )
+    cors_origins: str | None = Field(
+        None,
+        pattern=r"^(\*|https?://[^/\s,]+(\s*,\s*https?://[^/\s,]+)*)$",
+        description="Sites whose scripts may call: origins separated by commas, or * for all.",
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="This worker's certificate and those between it and the root, in PEM."
+    )
+    tls_key_file: Path | None = Field(None, description="The certificate's private key, in PEM.")
+    tls_ca_file: Path | None = Field(
+        None, description="Certificates that other workers' are issued by; unset: the system's."
     )
     worker_id: KafkaName | None = Field(
         None, description="The worker's name in its group, beside its address; unset: APP_ID."
@@ -153,11 +175,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _bound_to_loopback(self) -> Self:
-        if not self.allow_open_bind and not _is_loopback(self.web_host):
+        if self.is_open and not self.allow_open_bind and self.keys_file is None:
             raise ValueError(
-                "WEB_HOST: beyond loopback anyone may write; set ALLOW_OPEN_BIND=1 if something "
-                "in front of the worker keeps strangers out"
+                "WEB_HOST: beyond loopback anyone may write; set KEYS_FILE to ask for access keys, "
+                "or ALLOW_OPEN_BIND=1 if something in front of the worker keeps strangers out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE, TLS_KEY_FILE: set both or neither")
         return self
 
     @model_validator(mode="after")
@@ -177,9 +205,31 @@ class Settings(BaseSettings):
         return EmailKeys(secret.get_secret_value().encode())
 
     @property
+    def is_open(self) -> bool:
+        """Whether others than this machine reach the worker."""
+        return not _is_loopback(self.web_host)
+
+    @property
+    def signing_secret(self) -> bytes:
+        """What sessions and workers' requests are signed with; raise `SettingsError`."""
+        if self.email_secret is None:
+            raise SettingsError(
+                "EMAIL_SECRET: must be set if KEYS_FILE is: sessions and requests between workers "
+                "are signed with what is made of it"
+            )
+        return self.email_secret.get_secret_value().encode()
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The sites whose scripts may call."""
+        return frozenset(map(str.strip, (self.cors_origins or "").lower().split(","))) - {""}
+
+    @property
     def url(self) -> str:
         """Where other workers reach this one, without a slash at the end."""
-        return (self.web_url or f"http://{_bracketed(self.web_host)}:{self.web_port}").rstrip("/")
+        scheme = "http" if self.tls_cert_file is None else "https"
+        here = f"{scheme}://{_bracketed(self.web_host)}:{self.web_port}"
+        return (self.web_url or here).rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

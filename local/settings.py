@@ -45,7 +45,8 @@ class LocalSettings(Settings):
     def url_of(self, port: int) -> str:
         """Return where a worker is reached from this machine, without a slash at the end."""
         host = ANY_ADDRESS.get(self.web_host, self.web_host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self.tls_cert_file is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def load() -> LocalSettings:

@@ -96,10 +96,12 @@ class Worker:
     def __init__(self, registry: Registry, number: int) -> None:
         self.registry = registry
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "https" if "TLS_CERT_FILE" in registry.settings else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.folder = registry.folder / f"{registry.app_id}-worker-{number}"
         self.log = self.folder / "worker.log"
         self.http = requests.Session()
+        self.http.verify = registry.settings.get("TLS_CA_FILE", True)
         self.command = [sys.executable, "-m", "app", "worker"]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -152,7 +154,8 @@ class Worker:
         assert self._process is not None
         assert self._process.poll() is None, f"worker ended: {self.log.read_text()[-2000:]}"
         try:
-            return requests.get(f"{self.url}/health/ready", timeout=2).status_code == 200
+            asked = f"{self.url}/health/ready"
+            return requests.get(asked, timeout=2, verify=self.http.verify).status_code == 200
         except requests.ConnectionError:
             return False
 
@@ -191,11 +194,11 @@ class Worker:
 
     def post(self, path: str, **more: Any) -> requests.Response:
         """Return the answer to a POST."""
-        return self.http.post(self.url + path, timeout=15, **more)
+        return self.http.post(self.url + path, timeout=15, verify=self.http.verify, **more)
 
     def get(self, path: str, **more: Any) -> requests.Response:
         """Return the answer to a GET."""
-        return self.http.get(self.url + path, timeout=15, **more)
+        return self.http.get(self.url + path, timeout=15, verify=self.http.verify, **more)
 
     def wait_for_user(self, user_id: str, within_seconds: float = 10) -> dict[str, Any]:
         """Return a user as soon as a lookup finds it registered."""

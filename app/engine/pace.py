@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 #: How late the loop may be on average, before applying begins to rest, and when it rests most.
-EASY_LAG_SECONDS, FULL_LAG_SECONDS = 0.002, 0.006
+EASY_LAG_SECONDS, FULL_LAG_SECONDS = 0.0005, 0.0015
 #: The least share of the loop's time that applying takes.
-LEAST_SHARE = 0.04
+LEAST_SHARE = 0.03
 #: What a transaction costs beside deciding, about: a dozen turns of the loop, in aiokafka.
-TRANSACTION_SECONDS = 0.0015
+TRANSACTION_SECONDS = 0.003
 #: No rest between two batches of a worker is longer.
 MAX_REST_SECONDS = 0.5
+#: What deciding may take of the loop at once: it answers lookups, and moves the transactions of all
+#: partitions on, each of which needs half a dozen turns of the loop. The second: while writes wait.
+SLICE_SECONDS, SLICE_SECONDS_UNDER_LOAD = 0.010, 0.002
 #: How often it is looked how late the loop is, and how much the last look counts.
 LOOK_SECONDS, LOOK_WEIGHT = 0.01, 0.2
 
@@ -44,6 +47,11 @@ class Pace:
     def note(self, late_seconds: float) -> None:
         """Take note of how late the loop was just now."""
         self._lag += (late_seconds - self._lag) * LOOK_WEIGHT
+
+    @property
+    def slice_seconds(self) -> float:
+        """How long deciding may hold the loop at once."""
+        return SLICE_SECONDS_UNDER_LOAD if self._writes_wait() else SLICE_SECONDS
 
     @property
     def share(self) -> float:

@@ -35,10 +35,8 @@ log = structlog.get_logger(__name__)
 MAX_WAITING_FOLDS = 2
 #: A batch is cut so that what comes of it fits the broker's limits, compressed as it may have come.
 MAX_BATCH_BYTES = 1024 * 1024
-#: What deciding may take of the event loop at once: it answers lookups, and moves the transactions
-#: of all other partitions on, each of which needs half a dozen turns of the loop.
-MAX_SLICE_SECONDS = 0.010
-MIN_SLICE_RECORDS = 250
+#: A batch is decided in slices, as long as the pace allows; the smallest has so many records.
+MIN_SLICE_RECORDS = 50
 
 #: Trouble that lasts longer than this ends the worker; its supervisor starts it again.
 GIVE_UP_AFTER_SECONDS = 120.0
@@ -414,7 +412,7 @@ class OwnedPartition:
     def _adapt(self, records: int, seconds: float) -> None:
         """Take as many records next time as fit the time that a slice may take."""
         if records >= MIN_SLICE_RECORDS:
-            fitting = int(records * MAX_SLICE_SECONDS / max(seconds, 1e-6))
+            fitting = int(records * self._around.pace.slice_seconds / max(seconds, 1e-6))
             self._slice = min(max(fitting, MIN_SLICE_RECORDS), MAX_FOLD_RECORDS)
 
 

@@ -1,8 +1,9 @@
 """Bodies of requests: whoever sends one too slowly is cut off."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -14,13 +15,31 @@ T = TypeVar("T")
 
 async def body_of(request: web.Request) -> bytes:
     """Return a body that is wholly there in time, or raise the problem of one that is not."""
+    _require_plain(request)
     return await _in_time(request, request.read())
+
+
+async def form_of(request: web.Request) -> Mapping[str, str]:
+    """Return the fields of a form that is wholly there in time; what holds files has none."""
+    body = await body_of(request)
+    if request.content_type != "application/x-www-form-urlencoded":
+        return {}
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True))
+    except UnicodeDecodeError:
+        raise ProblemError(400, "malformed", "The form is not UTF-8.") from None
 
 
 async def parts_of(request: web.Request) -> AsyncIterator[bytes]:
     """Yield a body of any length as it comes; each part must come in time."""
+    _require_plain(request)
     while part := await _in_time(request, request.content.readany()):
         yield part
+
+
+def _require_plain(request: web.Request) -> None:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise ProblemError(415, "unsupported-media-type", "Bodies are taken uncompressed only.")
 
 
 async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:

@@ -17,16 +17,20 @@ from typing import Any, cast
 import httptools
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from pydantic import ValidationError
 
+from app.access.scopes import Scope
 from app.errors import RegistryError
 from app.gathering import Offsets
 from app.positions import Position
 from app.records import read_registration
 from app.web import problems, trpc
+from app.web.access import ACCESS
+from app.web.clients import client_at, client_with
 from app.web.problems import ProblemError, from_error
-from app.web.services import SERVICES
+from app.web.services import SERVICES, Services
 from app.web.urls import registration_url
 
 #: A plain request has no more bytes, headers included.
@@ -37,6 +41,7 @@ _PLAIN = frozenset(
     {
         b"accept-encoding",
         b"accept-language",
+        b"authorization",
         b"content-length",
         b"host",
         b"sec-fetch-mode",
@@ -49,6 +54,10 @@ _PLAIN_IF = {
     b"connection": (b"keep-alive", b"Keep-Alive"),
     b"content-type": (b"application/json",),
 }
+
+
+#: What goes wrong with a connection because of what its client sends.
+_OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
 class Runner(web.AppRunner):
@@ -75,6 +84,7 @@ class FastLane(RequestHandler):
     def __init__(self, app: web.Application, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._given = app[SERVICES]
+        self._access = app.get(ACCESS)
         #: Until something that is not plain comes: then aiohttp has the connection.
         self._is_ours = True
         self._request = _PlainRequest()
@@ -86,7 +96,8 @@ class FastLane(RequestHandler):
         """Take note of who the client is."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        self._given = self._given.for_client(str(peer[0]) if isinstance(peer, tuple) else "")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._given = self._given.for_client(client_at(address))
 
     def data_received(self, data: bytes) -> None:
         """Take what comes: a plain request is answered here, all else by aiohttp."""
@@ -107,16 +118,26 @@ class FastLane(RequestHandler):
 
     def _serve(self, request: "_PlainRequest") -> bool:
         """Begin to write what a plain request wants; return whether that was possible."""
-        if request.url not in _ANSWERS:
+        given = self._given_to(request)
+        if request.url not in _ANSWERS or given is None:
             return False
         try:
             registration = read_registration(b"".join(request.body))
-            partition, offsets = self._given.begin(registration["id"], registration)
+            partition, offsets = given.begin(registration["id"], registration)
         except (ValidationError, RegistryError):
             return False
         self._offsets = offsets
         offsets.add_done_callback(partial(self._answer, registration["id"], partition))
         return True
+
+    def _given_to(self, request: "_PlainRequest") -> Services | None:
+        """Return the services for who sent a request; None if it lacks the key it needs."""
+        if self._access is None:
+            return self._given
+        key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
+        if key is None or not key.allows(Scope.WRITE):
+            return None
+        return self._given.for_client(client_with(key))
 
     def _answer(self, user_id: str, partition: int, offsets: Offsets) -> None:
         self._offsets = None
@@ -134,6 +155,28 @@ class FastLane(RequestHandler):
             later, self._later = b"".join(self._later), []
             self.data_received(later)
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, without repeating it."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer to this request has begun")
+        name = "malformed" if status < 500 else "internal"
+        answer = problems.as_json(ProblemError(status, name, "The request cannot be read."))
+        answer.force_close()
+        if status >= 500:
+            self.log_exception("unexpected error in a connection", exc_info=exc)
+        return answer
+
+    def log_exception(self, *args: Any, **details: Any) -> None:
+        """Log what is wrong here; what clients send is not worth a line each."""
+        if not isinstance(details.get("exc_info"), _OF_CLIENTS):
+            super().log_exception(*args, **details)
+
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Answer what is under way, then end as aiohttp does."""
         if self._offsets is not None:
@@ -149,6 +192,7 @@ class _PlainRequest:
         self.fed: list[bytes] = []
         self.body: list[bytes] = []
         self.url = b""
+        self.authorization = b""
         self.is_plain = True
         self.is_complete = False
         self._size = 0
@@ -175,6 +219,8 @@ class _PlainRequest:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if name == b"authorization":
+            self.authorization = value
         if name in self._names or not (name in _PLAIN or value in _PLAIN_IF.get(name, ())):
             self.is_plain = False
         self._names.add(name)

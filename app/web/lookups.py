@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 from app.listing import MAX_PREFIX, Wanted, id_before
 from app.positions import Position
 from app.records import User, is_email, outcome_members
-from app.routing import FORWARDED_HEADER
 from app.web import pages
+from app.web.access import is_forwarded
 from app.web.negotiation import json, wants_page
 from app.web.preferences import after, wait_seconds, waits_in_query
 from app.web.problems import ProblemError
@@ -50,7 +50,7 @@ async def get_users(request: web.Request) -> web.Response:
 @routes.get("/registrations")
 async def get_registrations(request: web.Request) -> web.Response:
     """List the newest registrations, newest first."""
-    newest = await services(request).lookups.newest(forwarded=_is_forwarded(request))
+    newest = await services(request).lookups.newest(forwarded=is_forwarded(request))
     return json(_USERS.dump_json(newest.users))
 
 
@@ -60,7 +60,7 @@ async def get_registration(request: web.Request) -> web.Response:
     position = Position.parse(request.match_info["position"])
     seconds = max(wait_seconds(request), waits_in_query(request))
     told = await services(request).lookups.outcome(
-        position, seconds, forwarded=_is_forwarded(request)
+        position, seconds, forwarded=is_forwarded(request)
     )
     if told is None:
         raise ProblemError(404, "unknown-position", "No write is known at this position.")
@@ -71,7 +71,7 @@ async def get_registration(request: web.Request) -> web.Response:
 @routes.get("/email-holders/{key:.+}")
 async def get_email_holder(request: web.Request) -> web.Response:
     """Tell another worker who holds the address with a key."""
-    if not _is_forwarded(request):
+    if not is_forwarded(request):
         raise ProblemError(404, "not-found", "Not Found")
     user_id = await services(request).lookups.holder(
         rest_of_path(request, "/email-holders/"),
@@ -85,7 +85,7 @@ async def _show(request: web.Request, user_id: str) -> web.Response:
     if wants_page(request):
         return await pages.show_user(request, user_id)
     user = await services(request).lookups.find(
-        user_id, after=after(request), forwarded=_is_forwarded(request)
+        user_id, after=after(request), forwarded=is_forwarded(request)
     )
     if user is None:
         raise ProblemError(404, "unknown-user", "No user is registered under this id.")
@@ -104,14 +104,14 @@ async def _show_by_email(request: web.Request, email: str) -> web.Response:
 
 
 async def _list(request: web.Request) -> web.Response:
-    is_forwarded = _is_forwarded(request)
+    forwarded = is_forwarded(request)
     page = await services(request).lookups.page(
-        _wanted(request), after=after(request), forwarded=is_forwarded
+        _wanted(request), after=after(request), forwarded=forwarded
     )
     body: dict[str, object] = {"users": [orjson.Fragment(user.encode()) for user in page.users]}
     if page.has_more:
         body["next"] = page.cursor()
-    if is_forwarded:
+    if forwarded:
         body["partitions"] = sorted(page.partitions)
     return json(orjson.dumps(body))
 
@@ -124,7 +124,3 @@ def _wanted(request: web.Request) -> Wanted:
     if len(prefix) > MAX_PREFIX:
         raise ProblemError(400, "malformed", f"prefix has more than {MAX_PREFIX} characters.")
     return Wanted(prefix, int(limit), id_before(request.query.get("cursor")))
-
-
-def _is_forwarded(request: web.Request) -> bool:
-    return FORWARDED_HEADER in request.headers

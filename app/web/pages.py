@@ -1,7 +1,6 @@
 """Pages: the same lookups and writes, for people; they work without scripts."""
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -10,8 +9,9 @@ from app.outcomes import Outcome
 from app.positions import Position
 from app.records import User, field_errors, is_email, registrations
 from app.web import preferences, rendering
+from app.web.access import require_same_site
+from app.web.bodies import form_of
 from app.web.negotiation import page
-from app.web.problems import ProblemError
 from app.web.rendering import UserCard
 from app.web.services import services
 from app.web.urls import user_url
@@ -53,9 +53,9 @@ async def show_form(_: web.Request) -> web.Response:
 @routes.post("/register")
 async def submit_form(request: web.Request) -> web.Response:
     """Take the form: lead to the user's page, or show the form again with what is wrong."""
-    _require_same_site(request)
-    form = await request.post()
-    values = {name: str(form.get(name, "")) for name in _FIELDS}
+    require_same_site(request)
+    form = await form_of(request)
+    values = {name: form.get(name, "") for name in _FIELDS}
     try:
         registration = registrations.validate_python(values)
     except ValidationError as error:
@@ -123,10 +123,3 @@ def _after(user_id: str, position: Position) -> str:
 
 def _by_field(error: ValidationError) -> Mapping[str, str]:
     return {found.pointer.removeprefix("/"): found.detail for found in field_errors(error)}
-
-
-def _require_same_site(request: web.Request) -> None:
-    """Refuse a form that another site's page sent; there are no access keys yet to tell by."""
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
-        raise ProblemError(403, "cross-site", "This form was sent from another site's page.")

@@ -26,7 +26,7 @@ def wait_seconds(request: web.Request) -> float:
 
 def after(request: web.Request) -> Position | None:
     """Return the position of the write that a lookup must know of, or None."""
-    token = request.query.get("after") or request.headers.get(AFTER_HEADER)
+    token = request.query.get("after", request.headers.get(AFTER_HEADER))
     return None if token is None else Position.parse(token)
 
 

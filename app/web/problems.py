@@ -141,7 +141,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if request.path.startswith(prefix):
             return told(request, problem)
     if wants_page(request):
-        shown = rendering.problem(problem.status, problem.title, problem.detail)
+        shown = rendering.problem(problem.status, problem.title, problem.detail, problem.name)
         return page(shown, problem.status, problem.headers)
     return as_json(problem)
 

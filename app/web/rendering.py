@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +92,9 @@ _NEXT_STEPS: Final[Mapping[int, str]] = {
     500: "Go back and try again; if it keeps happening, tell whoever runs this registry.",
     503: "Wait a moment, then go back and try again.",
 }
+_NEXT_STEPS_BY_NAME: Final[Mapping[str, str]] = {
+    "forbidden": "Log out, and log in with a key that may do this.",
+}
 _NEXT_STEP: Final = "Go back and try again, or start from the home page."
 
 
@@ -114,9 +118,12 @@ def _environment() -> Environment:
 
 _PAGES: Final = _environment()
 
+#: What the forms of whoever is logged in carry, on any page; None if nobody is.
+FORM_TOKEN: ContextVar[str | None] = ContextVar("form_token", default=None)
+
 
 def _page(template: str, **shown: object) -> str:
-    return _PAGES.get_template(template).render(shown)
+    return _PAGES.get_template(template).render(shown, form_token=FORM_TOKEN.get())
 
 
 def home(
@@ -139,7 +146,8 @@ def register(values: Mapping[str, str], errors: Mapping[str, str], problem: str 
 
 def user(user: UserCard, banner: str | None, base_url: str = DEFAULT_BASE_URL) -> str:
     """Return the page of a user, below a banner if there is something to say first."""
-    command = f"curl -H 'Accept: application/json' {shlex.quote(base_url + user.url)}"
+    headers = " ".join(["-H 'Accept: application/json'", *_authorization()])
+    command = f"curl {headers} {shlex.quote(base_url + user.url)}"
     return _page("user.html", user=user, banner=banner, command=command)
 
 
@@ -148,6 +156,11 @@ def accepted(id: str, position: str, refresh_url: str, refreshes: bool = True) -
     return _page(
         "accepted.html", id=id, position=position, refresh_url=refresh_url, refreshes=refreshes
     )
+
+
+def login(next: str, problem: str | None) -> str:
+    """Return the form that asks for a key; it leads on to the address ``next``."""
+    return _page("login.html", next=next, problem=problem)
 
 
 def spooled(id: str) -> str:
@@ -165,9 +178,14 @@ def dead_letters(causes: Sequence[CauseRow], letters: Sequence[LetterRow], trunc
     return _page("dead_letters.html", causes=causes, letters=letters, truncated=truncated)
 
 
-def problem(status: int, title: str, detail: str) -> str:
+def docs() -> str:
+    """Return the page that shows the description of the interface."""
+    return _page("docs.html")
+
+
+def problem(status: int, title: str, detail: str, name: str = "") -> str:
     """Return the page that tells of an error, and what to do next."""
-    next_step = _NEXT_STEPS.get(status, _NEXT_STEP)
+    next_step = _NEXT_STEPS_BY_NAME.get(name) or _NEXT_STEPS.get(status, _NEXT_STEP)
     return _page("problem.html", status=status, title=title, detail=detail, next_step=next_step)
 
 
@@ -175,7 +193,13 @@ def _registering_command(base_url: str) -> str:
     return " \\\n  ".join(
         [
             f"curl -X POST {shlex.quote(base_url + '/users')}",
+            *_authorization(),
             "-H 'Content-Type: application/json'",
             f"-d {shlex.quote(json.dumps(_EXAMPLE))}",
         ]
     )
+
+
+def _authorization() -> list[str]:
+    """Return what a command line needs where keys are asked for."""
+    return [] if FORM_TOKEN.get() is None else ['-H "Authorization: Bearer $REGISTRY_KEY"']

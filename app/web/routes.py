@@ -6,7 +6,19 @@ from typing import Any
 from aiohttp import web
 
 from app.settings import Settings
-from app.web import batches, dead_letters, health, lookups, pages, trpc, writes
+from app.web import (
+    access,
+    batches,
+    cors,
+    dead_letters,
+    health,
+    login,
+    lookups,
+    openapi,
+    pages,
+    trpc,
+    writes,
+)
 from app.web.problems import TOLD_OTHERWISE, answer_errors
 from app.web.services import SERVICES, Services
 
@@ -33,6 +45,8 @@ def runner_options() -> dict[str, Any]:
         "access_log": None,
         "keepalive_timeout": KEEP_ALIVE_SECONDS,
         "max_line_size": MAX_LINE_BYTES,
+        # A few bytes could become many.
+        "auto_decompress": False,
     }
 
 
@@ -40,6 +54,9 @@ def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
-    for module in (health, pages, writes, batches, lookups, dead_letters, trpc):
+    for module in (health, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
+    cors.install(web_app, given.settings)
+    if access.install(web_app, given.settings):
+        web_app.add_routes(login.routes)
     web_app.router.add_static("/static/", _STATIC)

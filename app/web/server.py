@@ -13,7 +13,7 @@ from app.dead_letters.recent import RecentDeadLetters
 from app.limits import Limits
 from app.lookups import Lookups, Tables
 from app.main import registry_topics, spool
-from app.routing import Routing
+from app.routing import Asking, Routing
 from app.settings import settings
 from app.web.fast_lane import Runner
 from app.web.routes import application_options, install, runner_options
@@ -44,10 +44,11 @@ class RegistryWeb(faust_aiohttp.Web):
         written = registry_topics.user_registrations
         wanted = settings()
         registry = cast(faust.App, self.app)
+        asking = Asking.of(wanted)
         lookups = Lookups(
             Tables(users, emails, record_outcomes, recent_registrations),
-            Routing(registry, USERS, registry_topics.users_changelog),
-            Routing(registry, EMAILS, registry_topics.emails_changelog),
+            Routing(registry, USERS, registry_topics.users_changelog, asking),
+            Routing(registry, EMAILS, registry_topics.emails_changelog, asking),
             wanted.email_keys,
             wanted.max_wait_seconds,
         )

@@ -1,8 +1,10 @@
 """What the handlers work with, given once when the web view is built."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import repeat
 from typing import cast
 
@@ -21,6 +23,7 @@ from app.producer import SendsRecords
 from app.records import Wish, encode
 from app.settings import Settings
 from app.topics import TopicSpec
+from app.web.clients import client_of
 
 #: Tests that do not ask for dead letters give none.
 _NOT_GIVEN = cast(ReadsDeadLetters, None)
@@ -69,9 +72,9 @@ class Services:
         self.limits.admit(len(wishes), self.client)
         keys = [encode_key(user_id) for user_id, _ in wishes]
         partitions = partitions_of(keys, self.registrations.partitions)
-        records: dict[int, list[ToWrite]] = {}
+        records: defaultdict[int, list[ToWrite]] = defaultdict(list)
         for partition, key, (_, wish) in zip(partitions, keys, wishes, strict=True):
-            records.setdefault(partition, []).append(_record(key, wish))
+            records[partition].append(_record(key, wish))
         sent = self.producer.send(records)
         told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
         return [next(told[partition]) for partition in partitions]
@@ -99,7 +102,7 @@ def _record(key: bytes, wish: Wish) -> ToWrite:
 async def _told(partition: int, offsets: Offsets) -> Iterator[Position | RegistryError]:
     """Return the positions of a partition's records, or for each the same cause of none."""
     try:
-        return (Position(partition, offset) for offset in await offsets)
+        return map(partial(Position, partition), await offsets)
     except RegistryError as error:
         return repeat(error)
 
@@ -110,8 +113,3 @@ SERVICES = web.AppKey("services", Services)
 def services(request: web.Request) -> Services:
     """Return the services of the application that a request came to, for its client."""
     return request.app[SERVICES].for_client(client_of(request))
-
-
-def client_of(request: web.Request) -> str:
-    """Return who the client is, as far as its rate is concerned."""
-    return request.remote or ""

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -15,6 +16,7 @@ from app.settings import Settings
 from app.web.fast_lane import FastLane, Runner
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
+from tests.functional.access import SECRET, add_key
 from tests.functional.fakes import FakeLookups, FakeProducer
 
 ADA = b'{"id":"ada","name":"Ada King","email":"ada@example.com"}'
@@ -45,9 +47,9 @@ class Place:
 
 @asynccontextmanager
 async def serving(
-    runner_class: type[web.AppRunner], monkeypatch: pytest.MonkeyPatch
+    runner_class: type[web.AppRunner], monkeypatch: pytest.MonkeyPatch, **asked: object
 ) -> AsyncIterator[Place]:
-    settings = Settings()
+    settings = Settings.model_validate(asked)
     app = web.Application(**application_options(settings))
     producer = FakeProducer()
     written = topics.declare(settings).user_registrations
@@ -144,7 +146,6 @@ NOT_PLAIN = {
     "no type": request(Content_Type=""),
     "another type": request(Content_Type="text/plain"),
     "a charset": request(Content_Type="application/json; charset=utf-8"),
-    "two types": request(content_type="application/json"),
     "a preference": request(Prefer="respond-async"),
     "an unknown header": request(X_Anything="1"),
     "the connection is to be closed": request(Connection="close"),
@@ -155,13 +156,19 @@ NOT_PLAIN = {
     "an array": request(b"[]"),
     "nothing": request(b""),
     "HTTP/1.0": request().replace(b"HTTP/1.1", b"HTTP/1.0"),
-    "no HTTP": b"hello\r\n\r\n",
-    "a length that is none": request().replace(b"Content-Length: ", b"Content-Length: x"),
     "a long body": request(b'{"padding": "%b", %b' % (b"x" * 20_000, ADA[1:])),
     "chunks": (
         b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(ADA), ADA)
     ),
+}
+
+
+#: What aiohttp does not take for a request.
+NO_REQUEST = {
+    "two types": request(content_type="application/json"),
+    "no HTTP": b"hello\r\n\r\n",
+    "a length that is none": request().replace(b"Content-Length: ", b"Content-Length: x"),
 }
 
 
@@ -181,6 +188,17 @@ async def test_all_else_is_left_to_aiohttp(fast: Place, slow: Place, sent: bytes
     assert not fast.is_fast
 
 
+@pytest.mark.parametrize("sent", NO_REQUEST.values(), ids=NO_REQUEST)
+async def test_what_is_no_request_is_a_problem_and_not_repeated(
+    fast: Place, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, headers, body = await answer_to(fast, sent)
+    assert status.endswith(b"400 Bad Request")
+    assert headers["Content-Type"] == "application/problem+json"
+    assert b"cannot be read" in body
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("sent", [PLAIN["REST"], PLAIN["tRPC"]], ids=["REST", "tRPC"])
 @pytest.mark.parametrize(
     "failure",
@@ -196,6 +214,43 @@ async def test_a_failure_is_told_as_aiohttp_does(
 ) -> None:
     fast.producer.failure = slow.producer.failure = failure
     assert await answer_to(fast, sent) == await answer_to(slow, sent)
+
+
+@pytest.mark.parametrize("path", ["/users", "/trpc/registerUser"])
+@pytest.mark.parametrize("scope", ["read", "write", "admin", None])
+async def test_where_keys_are_asked_for_it_lets_in_whom_aiohttp_lets_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, scope: str | None
+) -> None:
+    keys_file = tmp_path / "keys.json"
+    key = add_key(keys_file, scope) if scope else "unknown"
+    asked = {"keys_file": keys_file, "email_secret": SECRET}
+    async with (
+        serving(Runner, monkeypatch, **asked) as fast,
+        serving(web.AppRunner, monkeypatch, **asked) as slow,
+    ):
+        for sent in (request(path=path), request(path=path, Authorization=f"Bearer {key}")):
+            assert await answer_to(fast, sent) == await answer_to(slow, sent)
+        assert len(fast.producer.sent) == len(slow.producer.sent) == (scope in {"write", "admin"})
+        assert fast.is_fast == (scope in {"write", "admin"})
+
+
+async def test_a_key_is_asked_for_with_each_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys_file = tmp_path / "keys.json"
+    key = add_key(keys_file, "write")
+    asked = {"keys_file": keys_file, "email_secret": SECRET}
+    async with (
+        serving(Runner, monkeypatch, **asked) as fast,
+        connected(fast) as (reader, writer),
+    ):
+        for sent, status in [
+            (request(Authorization=f"Bearer {key}"), b"HTTP/1.1 202 Accepted"),
+            (request(), b"HTTP/1.1 401 Unauthorized"),
+            (request(Authorization=f"Bearer {key}"), b"HTTP/1.1 202 Accepted"),
+        ]:
+            writer.write(sent)
+            assert (await answer(reader))[0] == status
 
 
 async def test_a_connection_serves_one_after_the_other(fast: Place) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import cast
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
 from yarl import URL
 
+from app.settings import Settings
 from app.web.problems import Handler, ProblemError, answer_errors
 from app.web.routes import install
 from app.web.services import Services
@@ -190,7 +192,7 @@ async def test_what_fails_before_the_handler_is_one_error(
         raise problem
 
     web_app = web.Application(middlewares=[answer_errors, refuse])
-    install(web_app, cast(Services, None))
+    install(web_app, cast(Services, SimpleNamespace(settings=Settings())))
     wanted = error(code, number, problem.status, problem.detail, None)
     async with TestClient(TestServer(web_app)) as client:
         for path in ("hello", "hello,hello?batch=1"):

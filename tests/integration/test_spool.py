@@ -1,4 +1,4 @@
-"""With a spool, a worker takes writes while the broker is away, and keeps them through a kill -9."""
+"""With a spool, a worker takes writes while the broker is away; they survive a kill -9."""
 
 import uuid
 from pathlib import Path

@@ -5,7 +5,13 @@ import time
 
 import pytest
 
-from app.engine.pace import FULL_LAG_SECONDS, LEAST_SHARE, Pace
+from app.engine.pace import (
+    EASY_LAG_SECONDS,
+    FULL_LAG_SECONDS,
+    LEAST_SHARE,
+    TRANSACTION_SECONDS,
+    Pace,
+)
 
 
 def pace(*, writes_wait: bool, late_seconds: float) -> Pace:
@@ -21,7 +27,7 @@ def pace(*, writes_wait: bool, late_seconds: float) -> Pace:
     [
         (False, 1.0, 1.0),
         (True, 0.0, 1.0),
-        (True, 0.001, 1.0),
+        (True, EASY_LAG_SECONDS, 1.0),
         (True, 1.0, LEAST_SHARE),
     ],
 )
@@ -32,9 +38,10 @@ def test_it_rests_only_while_writes_wait_and_the_loop_is_late(
 
 
 def test_the_later_the_loop_the_smaller_the_share() -> None:
-    shares = [pace(writes_wait=True, late_seconds=late / 1000).share for late in range(8)]
+    lates = [FULL_LAG_SECONDS * tenths / 10 for tenths in range(12)]
+    shares = [pace(writes_wait=True, late_seconds=late).share for late in lates]
     assert shares == sorted(shares, reverse=True)
-    assert shares[3] > shares[5] >= LEAST_SHARE
+    assert shares[0] > shares[6] > shares[-1] == LEAST_SHARE
 
 
 async def test_batches_keep_to_their_share() -> None:
@@ -42,8 +49,8 @@ async def test_batches_keep_to_their_share() -> None:
     began = time.perf_counter()
     for _ in range(3):
         await busy.turn()
-    # Two rests follow the first two transactions of 1.5 ms.
-    assert time.perf_counter() - began > 2 * 0.0015 * (1 / LEAST_SHARE - 1)
+    # Two rests follow the first two transactions.
+    assert time.perf_counter() - began > 2 * TRANSACTION_SECONDS * (1 / LEAST_SHARE - 1)
 
 
 async def test_nobody_waits_when_there_is_no_need() -> None:

@@ -2,8 +2,11 @@
 
 import inspect
 
+import aiohttp
 import aiokafka
 import faust
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
@@ -52,3 +55,11 @@ def test_aiokafka_reads_what_we_set() -> None:
     stop = inspect.getsource(aiokafka.AIOKafkaProducer.stop)
     assert "self._closed" in stop
     assert "await self._sender.close()" in stop
+
+
+def test_the_fast_lane_finds_what_it_leans_on_in_aiohttp() -> None:
+    assert aiohttp.__version__ == "3.14.5"
+    assert "self._next_keepalive_close_time" in inspect.getsource(RequestHandler._process_keepalive)
+    assert {"_close", "_force_close", "_next_keepalive_close_time"} <= set(RequestHandler.__slots__)
+    assert "_make_handler" in inspect.getsource(web.AppRunner._make_server)
+    assert "self._kwargs" in inspect.getsource(web.Server.__call__)

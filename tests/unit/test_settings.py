@@ -28,7 +28,12 @@ def test_defaults_bind_to_loopback() -> None:
         ("LOG_LEVEL", "LOUD", "LOG_LEVEL: must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR' (got"),
         ("ACK_TIMEOUT_SECONDS", "0", "ACK_TIMEOUT_SECONDS: must be more than 0 (got 0)"),
         ("ALLOW_OPEN_BIND", "maybe", "ALLOW_OPEN_BIND: must be 1 or 0 (got maybe)"),
-        ("WEB_HOST", "0.0.0.0", "WEB_HOST: beyond loopback anyone may write; set ALLOW_OPEN_BIND"),
+        ("WEB_HOST", "0.0.0.0", "WEB_HOST: beyond loopback anyone may write; set KEYS_FILE to"),
+        ("TLS_KEY_FILE", "key.pem", "TLS_CERT_FILE, TLS_KEY_FILE: set both or neither"),
+        ("CORS_ORIGINS", "example.com", "CORS_ORIGINS: must be origins such as https://"),
+        ("CORS_ORIGINS", "https://a.example/", "CORS_ORIGINS: must be origins such as https://"),
+        ("SESSION_HOURS", "0", "SESSION_HOURS: must be more than 0 (got 0)"),
+        ("TRUSTED_PROXIES", "-1", "TRUSTED_PROXIES: must be at least 0 (got -1)"),
         ("KAFKA_BROKERS", "kafka.example:9092", "EMAIL_SECRET: must be set for a broker beyond"),
         ("EMAIL_SECRET", "short and known", "EMAIL_SECRET: must have at least 16 characters"),
         ("ERASE_WITHIN_HOURS", "1", "ERASE_WITHIN_HOURS: must be at least 2 (got 1)"),
@@ -57,6 +62,24 @@ def test_an_open_bind_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WEB_HOST", "0.0.0.0")
     monkeypatch.setenv("ALLOW_OPEN_BIND", "1")
     assert load().web_host == "0.0.0.0"
+
+
+def test_with_keys_it_may_bind_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_HOST", "0.0.0.0")
+    monkeypatch.setenv("KEYS_FILE", "keys.json")
+    assert load().is_open
+
+
+def test_with_a_certificate_its_address_is_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLS_CERT_FILE", "cert.pem")
+    monkeypatch.setenv("TLS_KEY_FILE", "key.pem")
+    assert load().url == "https://127.0.0.1:6066"
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().origins == set()
+    monkeypatch.setenv("CORS_ORIGINS", "https://A.example, http://localhost:3000")
+    assert load().origins == {"https://a.example", "http://localhost:3000"}
 
 
 def test_ipv6_loopback_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

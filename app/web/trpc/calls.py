@@ -128,7 +128,9 @@ class _Inputs:
             self._parsed = await self._read()
         if isinstance(self._parsed, ProblemError):
             raise self._parsed
-        return {index: self._parsed.get(str(index), _UNDEFINED) for index in indices}
+        missing = _UNDEFINED if procedure.needs_input else {}
+        given = ((index, self._parsed.get(str(index), missing)) for index in indices)
+        return {index: missing if one is _UNDEFINED else one for index, one in given}
 
     async def _read(self) -> Mapping[str, Any] | ProblemError:
         try:

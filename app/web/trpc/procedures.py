@@ -100,6 +100,8 @@ class Procedure:
     output: TypeAdapter[Any]
     #: Validates the inputs of many calls in one go.
     inputs: TypeAdapter[Any] | None
+    #: Whether a call must have an input: all of whose members may be missing may be itself.
+    needs_input: bool = False
 
 
 def each(resolve: ResolveOne) -> Resolve:
@@ -202,9 +204,10 @@ async def list_users(request: web.Request, wanted: Page) -> object:
 
 
 def _procedure(kind: Kind, resolve: Resolve, takes: Any, returns: Any) -> Procedure:
-    return Procedure(
-        kind, resolve, TypeAdapter(takes), TypeAdapter(returns), TypeAdapter(list[takes])
-    )
+    given = TypeAdapter(takes)
+    needs_input = bool(given.json_schema().get("required"))
+    several = TypeAdapter(list[takes])
+    return Procedure(kind, resolve, given, TypeAdapter(returns), several, needs_input)
 
 
 PROCEDURES: Mapping[str, Procedure] = {

@@ -1,0 +1,88 @@
+"""The file that keys are kept in: JSON that people can read, and only its owner may."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.access.keys import Key
+from app.errors import SettingsError
+
+_ONLY_THE_OWNER = 0o600
+
+
+class KeysFile(BaseModel):
+    """What the file holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[Key, ...] = ()
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """Return the keys in a file, none if there is no file; raise `SettingsError`."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise SettingsError(f"KEYS_FILE: {path} cannot be read: {_why(error)}") from None
+    return _parsed(path, text)
+
+
+def _parsed(path: Path, text: bytes) -> tuple[Key, ...]:
+    try:
+        keys = KeysFile.model_validate_json(text).keys
+    except ValidationError as error:
+        place = "/".join(map(str, error.errors()[0]["loc"]))
+        raise SettingsError(f"KEYS_FILE: {path} is not a file of keys (at /{place})") from None
+    for unique in ("name", "id", "sha256"):
+        if len({getattr(key, unique) for key in keys}) < len(keys):
+            raise SettingsError(f"KEYS_FILE: {path} holds two keys with the same {unique}")
+    return keys
+
+
+def write_keys(path: Path, keys: tuple[Key, ...]) -> None:
+    """Replace the file at once and durably; raise `SettingsError`."""
+    listed = KeysFile(keys=keys).model_dump(mode="json", exclude_none=True)
+    for key in listed["keys"]:
+        key["scopes"].sort()
+    try:
+        _replace(path, json.dumps(listed, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise SettingsError(f"KEYS_FILE: {path} cannot be written: {_why(error)}") from None
+
+
+def _replace(path: Path, text: bytes) -> None:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        try:
+            os.fchmod(new.fileno(), _ONLY_THE_OWNER)
+            new.write(text)
+            new.flush()
+            os.fsync(new.fileno())
+            Path(new.name).replace(path)
+        except BaseException:
+            Path(new.name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked_keys(path: Path) -> Iterator[tuple[Key, ...]]:
+    """Give the keys in a file, and keep other commands from it; raise `SettingsError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("ab")
+    except OSError as error:
+        raise SettingsError(f"KEYS_FILE: {path} cannot be written: {_why(error)}") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield read_keys(path)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,69 @@
+"""The keys that a worker knows: those of the file as it is now, without a restart."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from app.access.files import read_keys
+from app.access.keys import Key, hash_of
+from app.errors import SettingsError
+from app.freshness import Stamp, stamp_of
+
+log = structlog.get_logger(__name__)
+
+#: How often the file is looked at, if keys are asked for at all.
+LOOK_EVERY_SECONDS = 1.0
+
+
+class KeyRing:
+    """Finds keys; a changed file is noticed within a second, a broken one changes nothing."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._stamp: Stamp = stamp_of(path)
+        self._next_look = clock() + LOOK_EVERY_SECONDS
+        self._take(read_keys(path))
+
+    def find(self, text: str) -> Key | None:
+        """Return the key that a client gave, if it is one and not expired.
+
+        What is compared is its hash: whoever measures how long that takes learns nothing of a key.
+        """
+        self._look()
+        return _usable(self._by_hash.get(hash_of(text)))
+
+    def find_id(self, key_id: str) -> Key | None:
+        """Return the key with an id, if there is one and it is not expired."""
+        self._look()
+        return _usable(self._by_id.get(key_id))
+
+    def _look(self) -> None:
+        now = self._clock()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY_SECONDS
+        stamp = stamp_of(self._path)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._reread(vanished=stamp is None)
+
+    def _reread(self, *, vanished: bool) -> None:
+        try:
+            if vanished:
+                raise SettingsError(f"KEYS_FILE: {self._path} is gone")
+            self._take(read_keys(self._path))
+        except SettingsError as error:
+            log.error("the last good keys stand", reason=str(error))
+        else:
+            log.info("the keys were read again", keys=len(self._by_id))
+
+    def _take(self, keys: tuple[Key, ...]) -> None:
+        self._by_hash: Mapping[str, Key] = {key.sha256: key for key in keys}
+        self._by_id: Mapping[str, Key] = {key.id: key for key in keys}
+
+
+def _usable(key: Key | None) -> Key | None:
+    return None if key is None or key.is_expired else key

@@ -1,0 +1,70 @@
+"""Who a client is: by its key where keys are asked for, else by its address."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from app.access.keys import Key
+from app.access.scopes import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who sent a request: the holder of a key, perhaps by a session, another worker, or nobody."""
+
+    key: Key | None = None
+    session: str | None = None
+    is_worker: bool = False
+
+    def may(self, needed: Scope) -> bool:
+        """Return whether the client has a right."""
+        has_read = self.is_worker and needed is Scope.READ
+        return has_read or (self.key is not None and self.key.allows(needed))
+
+
+#: Set by `app.web.access` on each request, where keys are asked for.
+CLIENT = web.RequestKey("client", Client)
+#: How many proxies in front add to ``X-Forwarded-For``.
+TRUSTED_PROXIES = web.AppKey("trusted_proxies", int)
+
+
+def client_of(request: web.Request) -> str:
+    """Return who the client is, as far as its rate is concerned."""
+    client = request.get(CLIENT)
+    if client is not None and client.key is not None:
+        return client_with(client.key)
+    return client_at(_address(request))
+
+
+def client_with(key: Key) -> str:
+    """Return who the holder of a key is."""
+    return f"key:{key.name}"
+
+
+def client_at(address: str) -> str:
+    """Return who is at an address."""
+    return f"address:{address}"
+
+
+def is_https(request: web.Request) -> bool:
+    """Return whether the client uses https, as far as can be told."""
+    if not request.app[TRUSTED_PROXIES]:
+        return request.secure
+    told = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2]
+    return request.secure or told.strip().lower() == "https"
+
+
+def _address(request: web.Request) -> str:
+    """Return the client's address: its own, or what the first of the trusted proxies saw."""
+    own = request.remote or ""
+    trusted = request.app[TRUSTED_PROXIES]
+    if not trusted:
+        return own
+    told = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+    if len(told) < trusted:
+        return own
+    try:
+        return str(ipaddress.ip_address(told[-trusted].strip()))
+    except ValueError:
+        return own

@@ -1,0 +1,77 @@
+// Made from the registry's own types by `make clients`; changes here would be lost.
+import type {
+  TRPCBuiltRouter,
+  TRPCDefaultErrorShape,
+  TRPCMutationProcedure,
+  TRPCQueryProcedure,
+} from '@trpc/server';
+
+/** Which user: the one who holds an address. */
+export interface ByEmail {
+  email: string;
+}
+
+/** Which user: the one with an id. */
+export interface ById {
+  id: string;
+}
+
+/** Which users: those whose ids begin with a prefix, the next ones after a cursor. */
+export interface Page {
+  prefix?: string;
+  limit?: number;
+  cursor?: string | null;
+  direction?: 'forward';
+}
+
+/** What a registration came to; `outcome` is there if the client wanted to wait for it. */
+export interface Registered {
+  status: 'success';
+  id: string;
+  position: string;
+  outcome?: 'pending' | 'registered' | 'replayed' | 'moved';
+}
+
+/** A wish to register a user: the value of a record in `user-registrations`. */
+export interface Registration {
+  id: string;
+  name: string;
+  email: string;
+  type?: 'registration';
+}
+
+/** A registration that waits on the worker's disk, where SPOOL_MIB is set: no position yet. */
+export interface Spooled {
+  status: 'spooled';
+  id: string;
+}
+
+/** A user, as lookups show it. Times are those of the records that were applied. */
+export interface User {
+  id: string;
+  name: string;
+  email: string;
+  status: 'pending' | 'registered';
+  registered_at: string;
+  updated_at: string;
+  version: number;
+  position: string;
+}
+
+/** Users in the order of their ids; the last page has no cursor. */
+export interface Users {
+  items: User[];
+  nextCursor?: string;
+}
+
+/** The registry's procedures: `createTRPCClient<AppRouter>(…)`. */
+export type AppRouter = TRPCBuiltRouter<
+  { ctx: object; meta: object; errorShape: TRPCDefaultErrorShape; transformer: false },
+  {
+    hello: TRPCQueryProcedure<{ input: void; output: string; meta: object }>;
+    userById: TRPCQueryProcedure<{ input: ById; output: User; meta: object }>;
+    userByEmail: TRPCQueryProcedure<{ input: ByEmail; output: User; meta: object }>;
+    listUsers: TRPCQueryProcedure<{ input: Page | void; output: Users; meta: object }>;
+    registerUser: TRPCMutationProcedure<{ input: Registration; output: Registered | Spooled; meta: object }>;
+  }
+>;

@@ -1,0 +1,243 @@
+"""Keys: who may do what, route by route, and how those are told who may not."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from app.access import ring
+from app.access.files import write_keys
+from app.access.proofs import Proofs
+from app.routing import FORWARDED_HEADER, Asking
+from app.settings import Settings
+from app.web.access import ACCESS
+from tests.functional.access import ADA, SECRET, add_key, bearer, serving
+from tests.functional.conftest import Client
+from tests.functional.fakes import FakeLookups, FakeProducer
+
+READ, WRITE, ADMIN = "read", "write", "admin"
+NEEDED = [
+    ("GET", "/users/ada", READ),
+    ("HEAD", "/users/ada", READ),
+    ("GET", "/users", READ),
+    ("GET", "/registrations", READ),
+    ("GET", "/", READ),
+    ("GET", "/register", READ),
+    ("GET", "/trpc/hello", READ),
+    ("GET", "/nothing", READ),
+    ("POST", "/users", WRITE),
+    ("POST", "/users/batch", WRITE),
+    ("PATCH", "/users/ada", WRITE),
+    ("DELETE", "/users/ada", WRITE),
+    ("POST", "/register", WRITE),
+    ("POST", "/trpc/registerUser", WRITE),
+    ("POST", "/trpc/userById", WRITE),
+    ("GET", "/dead-letters", ADMIN),
+]
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    """Return a file with a key of each scope."""
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def keys(keys_file: Path) -> dict[str, str]:
+    """Return a key of each scope, by the scope."""
+    return {scope: add_key(keys_file, scope) for scope in (READ, WRITE, ADMIN)}
+
+
+@pytest.fixture
+async def client(
+    keys: dict[str, str], keys_file: Path, producer: FakeProducer, lookups: FakeLookups
+) -> AsyncIterator[Client]:
+    """Serve a registry that asks for keys."""
+    lookups.add("ada")
+    async with serving(producer, lookups, keys_file=keys_file, email_secret=SECRET) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(("method", "path", "needed"), NEEDED)
+async def test_a_route_needs_its_scope_and_no_other(
+    client: Client, keys: dict[str, str], method: str, path: str, needed: str
+) -> None:
+    # The stand-ins have no dead letters to show.
+    scopes = [READ, WRITE] if needed == ADMIN else [READ, WRITE, ADMIN]
+    for scope in scopes:
+        answer = await client.request(method, path, headers=bearer(keys[scope]))
+        assert (answer.status == 403) == (scope not in {needed, ADMIN}), (scope, answer.status)
+    for headers in (
+        {},
+        bearer("registry_key_unknown"),
+        bearer(""),
+        {"Authorization": "Basic eA=="},
+    ):
+        answer = await client.request(method, path, headers=headers)
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health/live", "/health/ready", "/static/registry.css", "/login", "/openapi.json", "/docs"],
+)
+async def test_some_routes_are_open(client: Client, path: str) -> None:
+    assert (await client.get(path)).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/..%2Fusers/ada",
+        "/static/../users/ada",
+        "/health/%2e%2e/users/ada",
+        "/login/../users/ada",
+        "/docs/../users/ada",
+    ],
+)
+async def test_no_spelling_of_a_path_gets_around_a_key(client: Client, path: str) -> None:
+    answer = await client.get(URL(path, encoded=True))
+    assert answer.status in {401, 403, 404}
+    assert "ada@example.com" not in await answer.text()
+
+
+async def test_refusals_are_problems(client: Client, keys: dict[str, str]) -> None:
+    answer = await client.get("/users/ada")
+    assert answer.content_type == "application/problem+json"
+    assert (await answer.json())["type"] == "urn:user-registry:problem:unauthorized"
+    answer = await client.post("/users", json=ADA, headers=bearer(keys[READ]))
+    assert (await answer.json())["type"] == "urn:user-registry:problem:forbidden"
+
+
+async def test_refused_trpc_calls_are_told_in_its_own_form(
+    client: Client, keys: dict[str, str]
+) -> None:
+    answer = await client.get("/trpc/hello")
+    assert (await answer.json(content_type=None))["error"]["data"]["code"] == "UNAUTHORIZED"
+    answer = await client.post("/trpc/registerUser", json=ADA, headers=bearer(keys[READ]))
+    assert (await answer.json(content_type=None))["error"]["data"]["code"] == "FORBIDDEN"
+
+
+async def test_nothing_is_written_without_a_key(client: Client, producer: FakeProducer) -> None:
+    await client.post("/users", json=ADA)
+    await client.post("/register", data=ADA)
+    await client.post("/trpc/registerUser", json=ADA)
+    assert producer.sent == []
+
+
+async def test_the_scheme_may_be_written_in_any_case(client: Client, keys: dict[str, str]) -> None:
+    headers = {"Authorization": f"bearer  {keys[READ]} "}
+    assert (await client.get("/users/ada", headers=headers)).status == 200
+
+
+async def test_keys_change_without_a_restart(
+    client: Client, keys: dict[str, str], keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ring, "LOOK_EVERY_SECONDS", 0.0)
+    _look_now(client)
+    added = add_key(keys_file, READ, name="later")
+    assert (await client.get("/users/ada", headers=bearer(added))).status == 200
+    write_keys(keys_file, ())
+    assert (await client.get("/users/ada", headers=bearer(added))).status == 401
+    assert (await client.get("/users/ada", headers=bearer(keys[READ]))).status == 401
+
+
+async def test_another_worker_reads_by_its_proof_alone(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.holders["key"] = "ada"
+    for path in ("/users/ada?x=%2F", "/email-holders/key?caught_up=1", "/users?limit=1"):
+        assert (await client.get(encoded(path), headers=proven(path))).status == 200
+    assert (await client.get("/users/b", headers=proven("/users/ada"))).status == 401
+    assert (await client.post("/users", json=ADA, headers=proven("/users"))).status == 401
+    assert (await client.get("/dead-letters", headers=proven("/dead-letters"))).status == 401
+
+
+@pytest.mark.parametrize("forged", ["1", "", "é", "0" * 64])
+async def test_a_forged_proof_makes_nobody_a_worker(
+    client: Client, keys: dict[str, str], forged: str
+) -> None:
+    headers = {FORWARDED_HEADER: forged}
+    assert (await client.get("/users/ada", headers=headers)).status == 401
+    with_key = headers | bearer(keys[READ])
+    assert (await client.get("/email-holders/key", headers=with_key)).status == 404
+    body = await (await client.get("/users", headers=with_key)).json()
+    assert "partitions" not in body
+
+
+async def test_a_proof_of_another_registry_is_none(client: Client) -> None:
+    headers = proven("/users/ada", "another secret")
+    assert (await client.get("/users/ada", headers=headers)).status == 401
+
+
+async def test_rates_are_those_of_a_key(
+    keys: dict[str, str], keys_file: Path, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    other = add_key(keys_file, WRITE, name="other")
+    async with serving(
+        producer,
+        lookups,
+        keys_file=keys_file,
+        email_secret=SECRET,
+        client_writes_per_second=0.01,
+    ) as client:
+        assert await _statuses(client, bearer(keys[WRITE])) == [202, 429]
+        assert await _statuses(client, bearer(other)) == [202, 429]
+
+
+async def test_behind_a_proxy_rates_are_those_of_addresses_it_saw(
+    producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    async with serving(
+        producer, lookups, trusted_proxies=1, client_writes_per_second=0.01
+    ) as client:
+        for told in ("192.0.2.1", "spoofed, 192.0.2.2", "192.0.2.3,192.0.2.4"):
+            assert await _statuses(client, {"X-Forwarded-For": told}) == [202, 429]
+        assert await _statuses(client, {"X-Forwarded-For": "192.0.2.3, 192.0.2.4"}) == [429, 429]
+        # Of whom the proxy says nothing legible, the address counts.
+        assert await _statuses(client, {}) == [202, 429]
+        assert await _statuses(client, {"X-Forwarded-For": "nobody"}) == [429, 429]
+
+
+async def test_without_a_proxy_nobody_chooses_an_address(
+    producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    async with serving(producer, lookups, client_writes_per_second=0.01) as client:
+        assert await _statuses(client, {"X-Forwarded-For": "192.0.2.1"}) == [202, 429]
+        assert await _statuses(client, {"X-Forwarded-For": "192.0.2.2"}) == [429, 429]
+
+
+async def test_without_a_keys_file_nothing_is_installed(
+    producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    async with serving(producer, lookups) as client:
+        assert ACCESS not in client.app
+        assert len(client.app.middlewares) == 1
+        assert (await client.get("/login")).status == 404
+        assert (await client.get("/users", headers=bearer("any"))).status == 200
+
+
+async def test_workers_without_keys_say_only_that_they_forward() -> None:
+    url = URL("http://127.0.0.1/users/a%2Fb?x=1")
+    assert Asking.of(Settings()).headers(url)[FORWARDED_HEADER] == "1"
+
+
+def encoded(path: str) -> URL:
+    """Return an address that the client leaves as it is."""
+    return URL(path, encoded=True)
+
+
+def proven(path: str, secret: str = SECRET) -> dict[str, str]:
+    """Return the headers of another worker."""
+    return Asking(Proofs(secret.encode())).headers(encoded(path))
+
+
+def _look_now(client: Client) -> None:
+    client.app[ACCESS].ring._next_look = 0.0
+
+
+async def _statuses(client: Client, headers: dict[str, str]) -> list[int]:
+    answers = [await client.post("/users", json=ADA, headers=headers) for _ in range(2)]
+    return [answer.status for answer in answers]

@@ -1,0 +1,91 @@
+"""Scripts of other sites: those that are named may call, over REST and tRPC; others may not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientResponse
+
+from tests.functional.access import ADA, SECRET, add_key, bearer, serving
+from tests.functional.conftest import Client
+from tests.functional.fakes import FakeLookups, FakeProducer
+
+SITE = "https://app.example"
+OTHER = "https://evil.example"
+
+
+async def preflight(client: Client, path: str, origin: str = SITE) -> ClientResponse:
+    """Return the answer to what a browser asks before it sends JSON with a key."""
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,trpc-accept",
+    }
+    return await client.options(path, headers=headers)
+
+
+def allowed(headers: Mapping[str, str]) -> str | None:
+    """Return the origin whose scripts may read an answer."""
+    assert "Access-Control-Allow-Credentials" not in headers
+    return headers.get("Access-Control-Allow-Origin")
+
+
+@pytest.mark.parametrize(
+    "path", ["/users", "/users/ada", "/trpc/registerUser", "/trpc/a,b?batch=1"]
+)
+async def test_a_preflight_is_answered_without_a_key(
+    producer: FakeProducer, lookups: FakeLookups, tmp_path: Path, path: str
+) -> None:
+    keys_file = tmp_path / "keys.json"
+    key = add_key(keys_file, "write")
+    async with serving(
+        producer, lookups, cors_origins=SITE, keys_file=keys_file, email_secret=SECRET
+    ) as client:
+        answer = await preflight(client, path)
+        assert (answer.status, allowed(answer.headers)) == (204, SITE)
+        names = answer.headers["Access-Control-Allow-Headers"].split(", ")
+        assert {"authorization", "content-type", "trpc-accept", "prefer"} <= set(names)
+        assert "PATCH" in answer.headers["Access-Control-Allow-Methods"]
+        assert int(answer.headers["Access-Control-Max-Age"]) > 0
+        answer = await client.post("/users", json=ADA, headers=bearer(key) | {"Origin": SITE})
+        assert (answer.status, allowed(answer.headers)) == (202, SITE)
+        assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+
+
+async def test_errors_can_be_read_too(producer: FakeProducer, lookups: FakeLookups) -> None:
+    async with serving(producer, lookups, cors_origins=f"{SITE}, {OTHER}") as client:
+        for path in ("/users/nobody", "/nothing", "/trpc/nothing", "/registrations/garbage"):
+            answer = await client.get(path, headers={"Origin": SITE})
+            assert answer.status >= 400
+            assert allowed(answer.headers) == SITE
+            assert "Origin" in answer.headers["Vary"]
+
+
+async def test_streams_can_be_read_too(producer: FakeProducer, lookups: FakeLookups) -> None:
+    headers = {"Origin": SITE, "trpc-accept": "application/jsonl"}
+    async with serving(producer, lookups, cors_origins=SITE) as client:
+        answer = await client.get("/trpc/hello?batch=1&input={}", headers=headers)
+        assert (answer.status, allowed(answer.headers)) == (200, SITE)
+        assert "trpc-accept" in answer.headers["Vary"]
+
+
+async def test_other_sites_may_not(producer: FakeProducer, lookups: FakeLookups) -> None:
+    async with serving(producer, lookups, cors_origins=SITE) as client:
+        assert (await preflight(client, "/users", OTHER)).status == 405
+        for origin in (OTHER, "null", f"{SITE}.evil.example", f"{SITE}:8443"):
+            answer = await client.get("/users", headers={"Origin": origin})
+            assert allowed(answer.headers) is None
+            assert "Origin" in answer.headers["Vary"]
+
+
+async def test_all_sites_may_if_it_says_so(producer: FakeProducer, lookups: FakeLookups) -> None:
+    async with serving(producer, lookups, cors_origins="*") as client:
+        assert allowed((await preflight(client, "/trpc/hello", OTHER)).headers) == "*"
+        answer = await client.get("/users", headers={"Origin": OTHER})
+        assert allowed(answer.headers) == "*"
+        assert "Origin" not in answer.headers["Vary"]
+
+
+async def test_it_is_off_unless_set(client: Client) -> None:
+    assert (await preflight(client, "/users")).status == 405
+    assert allowed((await client.get("/users", headers={"Origin": SITE})).headers) is None

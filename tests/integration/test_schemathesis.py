@@ -1,0 +1,41 @@
+"""Every route of a live worker does what /openapi.json says of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worker import Worker
+
+CONFIGURATION = Path(__file__).parents[1] / "schemathesis.toml"
+
+
+def findings(worker: Worker, folder: Path, *options: str) -> str:
+    """Let schemathesis look for differences; return what it prints if it finds any."""
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)]
+    done = subprocess.run(
+        [*command, "run", f"{worker.url}/openapi.json", "--no-color", "--seed", "1", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert re.search(r"Tested: +18$", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    return "" if done.returncode == 0 else done.stdout
+
+
+def test_nothing_is_found(worker: Worker, tmp_path: Path) -> None:
+    found = findings(worker, tmp_path, "--phases", "coverage,fuzzing", "--max-examples", "25")
+    assert not found, found
+    assert "Traceback" not in worker.log.read_text()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_nothing_is_found_by_many_examples(worker: Worker, tmp_path: Path) -> None:
+    found = findings(worker, tmp_path, "--phases", "coverage,fuzzing", "--max-examples", "500")
+    assert not found, found
+    assert "Traceback" not in worker.log.read_text()

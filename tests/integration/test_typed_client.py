@@ -1,0 +1,92 @@
+"""The npm package in clients/: types that tRPC's client is checked against by TypeScript itself."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import mkdtemp
+
+from app.web.typescript import declaration
+from tests import node_toolbox
+
+CLIENT = node_toolbox.ROOT / "clients" / "typescript"
+
+BEGIN = """\
+import { createTRPCClient, httpBatchLink } from '@trpc/client';
+import type { AppRouter } from 'user-registry-client';
+
+const trpc = createTRPCClient<AppRouter>({ links: [httpBatchLink({ url: 'http://x/trpc' })] });
+const ada = { id: 'ada', name: 'Ada King', email: 'ada@example.com' };
+"""
+
+#: Lines that must compile, and lines that must not.
+CALLS = """\
+const hello: string = await trpc.hello.query();
+const told = await trpc.registerUser.mutate(ada);
+if (told.status === 'success') { const position: string = told.position; console.log(position); }
+const name: string = (await trpc.userById.query({ id: 'ada' })).name;
+const since: string = (await trpc.userByEmail.query({ email: 'a@b.co' })).registered_at;
+const next: string | undefined = (await trpc.listUsers.query({ prefix: 'a', limit: 5 })).nextCursor;
+const items: { id: string }[] = (await trpc.listUsers.query()).items;
+await trpc.listUsers.query({ cursor: null, direction: 'forward' });
+await trpc.registerUser.mutate({ ...ada, nam: 'Ada' });  // wrong: an unknown field
+await trpc.registerUser.mutate({ id: 'ada', name: 'Ada' });  // wrong: a field is missing
+await trpc.registerUser.mutate({ ...ada, id: 7 });  // wrong: a number is no id
+await trpc.registerUser.mutate();  // wrong: nothing is given
+await trpc.registerUser.query(ada);  // wrong: it is a mutation
+await trpc.userById.mutate({ id: 'ada' });  // wrong: it is a query
+await trpc.eraseUser.mutate({ id: 'ada' });  // wrong: no such procedure
+const wrong: number = (await trpc.userById.query({ id: 'ada' })).name;  // wrong: a name is text
+const late: Date = (await trpc.userById.query({ id: 'a' })).updated_at;  // wrong: text on the wire
+console.log(told.position);  // wrong: what is spooled has none
+await trpc.listUsers.query({ cursor: 7 });  // wrong: a cursor is text
+console.log(hello, name, since, next, items, wrong, late);
+"""
+
+
+def compiled(source: str) -> set[int]:
+    """Return the lines of which tsc complains, all of them in the source itself."""
+    packages = node_toolbox.install_node_packages()
+    folder = Path(mkdtemp(dir=packages))
+    try:
+        shutil.copytree(CLIENT, folder / "node_modules" / "user-registry-client")
+        (folder / "package.json").write_text('{"type": "module"}')
+        (folder / "calls.ts").write_text(source)
+        done = subprocess.run(
+            [
+                *(node_toolbox.node(), packages / "node_modules" / "typescript" / "lib" / "tsc.js"),
+                *("--strict", "--noEmit", "--module", "nodenext", "--target", "es2022"),
+                *("--lib", "esnext,dom", "calls.ts"),
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(folder)
+    errors = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    found = [re.match(r"calls\.ts\((\d+),\d+\): error TS", line) for line in errors]
+    assert all(found), done.stdout
+    return {int(match[1]) for match in found if match}
+
+
+def test_right_calls_compile_and_each_wrong_one_does_not() -> None:
+    source = BEGIN + CALLS
+    lines = enumerate(source.splitlines(), start=1)
+    wrong = {number for number, line in lines if "// wrong" in line}
+    assert len(wrong) == 11
+    assert compiled(source) == wrong
+
+
+def test_the_package_is_what_the_registry_declares_now() -> None:
+    """``make clients`` writes it."""
+    assert (CLIENT / "index.d.ts").read_text() == declaration()
+
+
+def test_the_package_has_the_version_of_the_registry() -> None:
+    described = (node_toolbox.ROOT / "pyproject.toml").read_text()
+    version = re.findall(r'^version = "(.+)"$', described, re.MULTILINE)[0]
+    assert json.loads((CLIENT / "package.json").read_text())["version"] == version
