@@ -16,6 +16,8 @@ DIRTY  := $(VENV)/installing
 DATA   := $(or $(DATA_DIR),data)
 LOCK   := $(PY) -m uv pip compile pyproject.toml --quiet --python-version 3.11 --universal \
           --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+# Two tests at a time, each half with a broker and a worker of its own.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 # More arguments for the tool behind a target: `make test ARGS=tests/unit`.
 ARGS   :=
 
@@ -56,10 +58,10 @@ status:
 	@if [ -e $(RUN) ]; then $(PY) -m local status; else echo "not running"; exit 1; fi
 
 test: setup-dev
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: lint types imports
-	$(PY) -m pytest tests/unit tests/functional $(ARGS)
+	$(PYTEST) tests/unit tests/functional $(ARGS)
 
 lint: setup-dev
 	$(PY) -m ruff check $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line: ``python -m app worker``, ``topics`` and ``verify``."""
+"""The command line: ``python -m app worker`` and the commands beside it."""
 
 import asyncio
 import gc
@@ -52,11 +52,11 @@ def worker() -> None:
             held.enter_context(checked(settings()))
             asyncio.run(topic_specs.ensure(settings()))
         import faust
-        from mode.loop import use
 
+        from app.loop import Policy
         from app.main import app
 
-        use("uvloop")
+        asyncio.set_event_loop_policy(Policy())
         _collect_rarely()
         faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
 

@@ -61,6 +61,10 @@ class ApplyError(RegistryError):
     """Records cannot be applied, for a reason that is not theirs; the worker ends."""
 
 
+class StuckError(RegistryError):
+    """Something makes no progress though nothing outside prevents it; the worker ends."""
+
+
 class NotWrittenError(RegistryError):
     """A transaction may not have been committed; what it was to write must be tried again."""
 

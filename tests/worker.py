@@ -163,10 +163,10 @@ class Worker:
         """Ask the process to end; return its exit status."""
         return self._end(signal.SIGTERM)
 
-    def wait(self) -> int:
+    def wait(self, within_seconds: float = READY_TIMEOUT_SECONDS) -> int:
         """Wait for the process to end by itself; return its exit status."""
         assert self._process is not None
-        status = self._process.wait(READY_TIMEOUT_SECONDS)
+        status = self._process.wait(within_seconds)
         self._process = None
         return status
 

@@ -19,10 +19,13 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
 from app.engine.folding import Fold
 from app.engine.lean import make_lean
 from app.engine.partitions import Partitions
+from app.engine.probe import broker_answers
+from app.errors import StuckError
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +39,20 @@ FETCH_MAX_WAIT_MS = 100
 #: Without a broker, aiokafka would try to commit without end.
 COMMIT_TIMEOUT_SECONDS = 10.0
 
+#: How often the broker is asked whether it knows this member, and how many commits in a row may
+#: stay without any answer while it answers others: together less than 30 s.
+ASK_SECONDS = 5.0
+MAX_UNANSWERED = 2
+
+#: How long leaving the group may take; who does not leave is out when the session is over.
+LEAVE_TIMEOUT_SECONDS = 5.0
+
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's thread of the consumer: it folds, and reads what is committed only."""
+
+    #: Commits since the last one that had an answer, be it a refusal.
+    unanswered = 0
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -53,9 +67,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         make_lean(self._ensure_consumer())
 
     async def on_thread_stop(self) -> None:
-        """Stop the consumer, even if its broker is away."""
+        """Stop the consumer, even if its broker is away or it is stuck."""
         try:
-            await super().on_thread_stop()
+            async with asyncio.timeout(LEAVE_TIMEOUT_SECONDS):
+                await super().on_thread_stop()
+        except TimeoutError:
+            log.warning("left without telling the group", seconds=LEAVE_TIMEOUT_SECONDS)
         except asyncio.CancelledError:
             # A fetch that waits to be tried again tells aiokafka so that it was cancelled; the
             # thread would die of it, and the worker wait for it without end.
@@ -107,12 +124,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             for tp, offset in offsets.items()
         }
         try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
-                await self.call_thread(self._ensure_consumer().commit, wanted)
+            # The second limit is for a thread that does not even notice the first.
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS + 1):
+                await self.call_thread(self._commit_in_time, wanted)
         except (TimeoutError, KafkaError) as error:
             log.info("group offsets are not committed", cause=type(error).__name__)
+            self.unanswered = self.unanswered + 1 if isinstance(error, TimeoutError) else 0
             return False
+        self.unanswered = 0
         return True
+
+    async def _commit_in_time(self, offsets: Mapping[Any, OffsetAndMetadata]) -> None:
+        # Within the thread, which has few hands: what is given up must not keep one busy.
+        async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+            await self._ensure_consumer().commit(offsets)
 
     def rejoin(self) -> None:
         """Ask for a rebalance."""
@@ -192,15 +217,33 @@ class Consumer(driver.Consumer):
         return bool(await super().commit(topics, start_new_transaction))
 
     async def _commit_applied(self) -> None:
-        assigned = self.assignment()
-        applied = {tp: offset for tp, offset in self.partitions.applied().items() if tp in assigned}
-        new = {tp: offset for tp, offset in applied.items() if self._committed.get(tp) != offset}
+        applied = self._applied().items()
+        new = {tp: offset for tp, offset in applied if self._committed.get(tp) != offset}
         if new and await self._our_thread.commit_applied(new):
             self._committed.update(new)
+
+    def _applied(self) -> dict[TP, int]:
+        assigned = self.assignment()
+        return {tp: offset for tp, offset in self.partitions.applied().items() if tp in assigned}
 
     async def is_member(self) -> bool:
         """Return whether the broker takes this worker for a member of its group."""
         return await self._our_thread.commit_applied(self.partitions.applied())
+
+    @Service.task
+    async def _notice_if_stuck(self) -> None:
+        """End this worker if its consumer is stuck: a new one begins where this one stood."""
+        transport = cast(Any, self.transport)
+        brokers = driver.server_list(transport.url, transport.default_port)
+        while not self.should_stop:
+            if not self._our_thread.unanswered:
+                await self.sleep(ASK_SECONDS)
+            if applied := self._applied():
+                await self._our_thread.commit_applied(applied)
+            if self._our_thread.unanswered >= MAX_UNANSWERED and await broker_answers(brokers):
+                log.critical("the consumer is stuck; the worker ends")
+                await self.app.crash(StuckError("the consumer is stuck, though a broker answers"))
+                return
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Spare Faust's check of partitions that take another path than it thinks."""

@@ -140,6 +140,29 @@ def test_odd_ids_work_by_clicking(page: Page, user_id: str) -> None:
     assert page.url.endswith(user_url(unique))
 
 
+def test_the_interface_can_be_read_and_tried_offline(
+    page: Page, worker: Worker, screenshot: Screenshot
+) -> None:
+    user_id = fresh()
+    post(worker, user_id, "Tried Out")
+    elsewhere: list[str] = []
+    page.on(
+        "request",
+        lambda request: (
+            elsewhere.append(request.url) if not request.url.startswith(worker.url) else None
+        ),
+    )
+    page.goto("/docs")
+    operation = page.locator(".opblock-get").filter(has_text="/users/{id}")
+    operation.get_by_role("button").first.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_placeholder("id").fill(user_id)
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table")).to_contain_text("Tried Out")
+    screenshot("docs")
+    assert elsewhere == []
+
+
 def test_the_longest_id_may_be_emoji(page: Page) -> None:
     user_id = uuid.uuid4().hex + "\N{GRINNING FACE}" * 96
     fill_form(page, user_id, "Emoji")

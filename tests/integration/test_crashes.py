@@ -113,6 +113,29 @@ def test_a_defect_in_the_loop_ends_the_worker_and_costs_no_record(registry: Regi
         worker.wait_for_user("ada", within_seconds=30)
 
 
+#: A worker whose consumer waits for ever for something that no longer comes, once it has begun.
+STUCK_WORKER = """
+import asyncio
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+async def stuck(*_): await asyncio.Event().wait()
+joined = GroupCoordinator._on_join_complete
+async def join(self, *args):
+    await joined(self, *args)
+    asyncio.get_running_loop().call_later(3, setattr, GroupCoordinator, "_send_req", stuck)
+GroupCoordinator._on_join_complete = join
+from app.__main__ import main
+main(["worker"])
+"""
+
+
+def test_a_stuck_consumer_ends_its_worker_within_30_s(registry: Registry) -> None:
+    stuck = registry.worker()
+    stuck.command = [sys.executable, "-c", STUCK_WORKER]
+    stuck.start()
+    assert stuck.wait(within_seconds=30 + 10) == 1
+    assert "the consumer is stuck, though a broker answers" in stuck.log.read_text()
+
+
 def test_any_worker_takes_any_write_and_answers_any_lookup(registry: Registry) -> None:
     with registry.worker(1) as one, registry.worker(2) as two:
         wait_until(lambda: one.is_ready() and two.is_ready(), 30, "both workers are ready")

@@ -1,0 +1,46 @@
+"""The event loop: uvloop's, whose connections die as those of asyncio do."""
+
+from asyncio import AbstractEventLoop, DefaultEventLoopPolicy
+from typing import Any
+
+import uvloop
+
+
+class Transport:
+    """A transport that drops what is written to it after its connection was lost.
+
+    asyncio's do so, and the reading side tells whoever waits for an answer. Those of uvloop raise
+    `RuntimeError`, for which aiokafka is not made: it ended the task that renews its metadata,
+    and with it, for good and without a word, all that the client does.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write; drop what is to be written if the connection is lost."""
+        try:
+            self._transport.write(data)
+        except RuntimeError:
+            if not self._transport.is_closing():
+                raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Loop(uvloop.Loop):
+    """uvloop's loop; the connections that it opens are as above."""
+
+    async def create_connection(self, *args: Any, **options: Any) -> tuple[Any, Any]:
+        """Open a connection: see `asyncio.loop.create_connection`."""
+        transport, protocol = await super().create_connection(*args, **options)
+        return Transport(transport), protocol
+
+
+class Policy(DefaultEventLoopPolicy):
+    """Gives each thread that asks for one such a loop."""
+
+    def new_event_loop(self) -> AbstractEventLoop:
+        """Return a new loop."""
+        return Loop()
