@@ -7,6 +7,7 @@ under it; the one before gets `FencedError`, whatever it believes it owns.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -112,6 +113,18 @@ async def disconnect(kafka: AIOKafkaProducer) -> None:
             await kafka._sender.close()
     except (TimeoutError, KafkaError):
         pass
+    _forget_failures(kafka)
+
+
+def _forget_failures(kafka: AIOKafkaProducer) -> None:
+    # aiokafka fails futures that only it waits for; asyncio would log a traceback for each.
+    batches = chain.from_iterable(kafka._message_accumulator._batches.values())
+    futures = [batch._drain_waiter for batch in batches]
+    if (transactions := kafka._txn_manager) is not None:
+        futures.append(transactions._transaction_waiter)
+    for future in futures:
+        if future is not None and future.done() and not future.cancelled():
+            future.exception()
 
 
 async def _send(

@@ -8,6 +8,7 @@ import faust
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from faust.transport import consumer as faust_consumer
@@ -55,6 +56,12 @@ def test_aiokafka_reads_what_we_set() -> None:
     stop = inspect.getsource(aiokafka.AIOKafkaProducer.stop)
     assert "self._closed" in stop
     assert "await self._sender.close()" in stop
+    # The futures whose failures nobody else reads.
+    assert "self._drain_waiter.set_exception" in inspect.getsource(MessageBatch.failure)
+    assert "in self._batches.values()" in inspect.getsource(MessageAccumulator.fail_all)
+    assert "self._transaction_waiter.set_exception" in inspect.getsource(
+        TransactionManager.error_transaction
+    )
 
 
 def test_the_fast_lane_finds_what_it_leans_on_in_aiohttp() -> None:
