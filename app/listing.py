@@ -8,7 +8,7 @@ for each partition there is no list.
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import quote
@@ -46,6 +46,8 @@ class UsersPage:
     users: list[User]
     has_more: bool
     partitions: frozenset[int]
+    #: For how long it may lack something, because the broker confirms nobody's partitions.
+    stale_seconds: float = 0.0
 
     def cursor(self) -> str:
         """Return the cursor of the next page."""
@@ -58,6 +60,7 @@ class _Answer(BaseModel):
     users: list[User]
     next: str | None = None
     partitions: frozenset[int]
+    stale_seconds: float = 0.0
 
 
 class Listing:
@@ -77,16 +80,32 @@ class Listing:
         here = self._page_here(wanted)
         if forwarded:
             return here
-        missing = frozenset(range(self._routing.partitions)) - here.partitions
-        others = self._routing.owners_elsewhere(missing) if missing else ()
-        answers = await asyncio.gather(*(self._ask(url, wanted) for url in others))
-        return self._whole([here, *filter(None, answers)], wanted.limit)
+        pages, missing = [here], self._missing([here])
+        # Those that should have what is missing; if some of it moved since, everyone.
+        for workers in (self._routing.owners_elsewhere, lambda _: self._routing.other_workers()):
+            if missing:
+                asked = (self._ask(url, wanted) for url in workers(missing))
+                pages += filter(None, await asyncio.gather(*asked))
+                missing = self._missing(pages)
+        if missing:
+            raise NotReadyError(f"{len(missing)} partitions are recovering or moving")
+        return _whole(pages, wanted.limit)
+
+    def _missing(self, pages: Iterable[UsersPage]) -> frozenset[int]:
+        told = (page.partitions for page in pages)
+        return frozenset(range(self._routing.partitions)).difference(*told)
 
     def _page_here(self, wanted: Wanted) -> UsersPage:
         partitions = self._routing.all_here()
         users = self._users.in_order(partitions, wanted.prefix, wanted.after_id)
         found = list(islice(users, wanted.limit + 1))
-        return UsersPage(found[: wanted.limit], len(found) > wanted.limit, frozenset(partitions))
+        stale = (self._routing.stale_seconds(number) for number in partitions)
+        return UsersPage(
+            found[: wanted.limit],
+            len(found) > wanted.limit,
+            frozenset(partitions),
+            max((seconds or 0.0 for seconds in stale), default=0.0),
+        )
 
     async def _ask(self, url: str, wanted: Wanted) -> UsersPage | None:
         try:
@@ -94,17 +113,22 @@ class Listing:
             answer = _Answer.model_validate_json(body)
         except (NotReadyError, ValidationError):
             return None
-        return UsersPage(answer.users, answer.next is not None, answer.partitions)
+        return UsersPage(
+            answer.users, answer.next is not None, answer.partitions, answer.stale_seconds
+        )
 
-    def _whole(self, pages: Sequence[UsersPage], limit: int) -> UsersPage:
-        """Return the first users of all pages, each of which is whole up to its own end."""
-        partitions = frozenset[int]().union(*(page.partitions for page in pages))
-        if len(partitions) < self._routing.partitions:
-            raise NotReadyError("some tables are recovering or moving between workers")
-        # A partition that moved meanwhile may have been told of twice.
-        found = {user.id: user for page in pages for user in page.users}
-        has_more = len(found) > limit or any(page.has_more for page in pages)
-        return UsersPage([found[key] for key in sorted(found)[:limit]], has_more, partitions)
+
+def _whole(pages: Sequence[UsersPage], limit: int) -> UsersPage:
+    """Return the first users of all pages, each of which is whole up to its own end."""
+    # A partition that moved meanwhile may have been told of twice: the fresher page counts.
+    pages = sorted(pages, key=lambda page: page.stale_seconds, reverse=True)
+    found = {user.id: user for page in pages for user in page.users}
+    return UsersPage(
+        [found[key] for key in sorted(found)[:limit]],
+        len(found) > limit or any(page.has_more for page in pages),
+        frozenset[int]().union(*(page.partitions for page in pages)),
+        max(page.stale_seconds for page in pages),
+    )
 
 
 def cursor_after(user_id: str) -> str:

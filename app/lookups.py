@@ -1,18 +1,21 @@
 """Lookups: users by id and by email, and what became of a write: from here or from the owner.
 
 A lookup after a write waits until that write is settled, so that its writer reads what it wrote,
-whichever worker it asks.
+whichever worker it asks. While nobody can answer for a partition, a copy does, and says how old it
+may be; that there is nobody under an id only the owner says.
 """
 
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from app.answers import Found, Question, answer
 from app.errors import InvalidPositionError, NotReadyError, NotSettledError
 from app.keys import EmailKeys, encode_key, partition_of
 from app.listing import Listing, UsersPage, Wanted
@@ -54,14 +57,19 @@ class FindsUsers(Protocol):
     async def find(
         self, user_id: str, *, after: Position | None = None, forwarded: bool = False
     ) -> User | None:
-        """Return the user under an id, or None; `NotReadyError` if nobody can tell now."""
+        """Return the user under an id, or None; `NotReadyError` if nobody can tell now.
+
+        It has ``stale_seconds`` if it comes from a copy.
+        """
         ...
 
     async def find_by_email(self, email: str, *, after: Position | None = None) -> User | None:
         """Return the user who holds an address, or None."""
         ...
 
-    async def holder(self, email_key: str, *, caught_up: bool, forwarded: bool) -> str | None:
+    async def holder(
+        self, email_key: str, *, caught_up: bool, forwarded: bool
+    ) -> Found[str | None]:
         """Return the id of the user who holds the address with a key, or None."""
         ...
 
@@ -83,10 +91,6 @@ class FindsUsers(Protocol):
         self, wanted: Wanted, *, after: Position | None = None, forwarded: bool = False
     ) -> UsersPage:
         """Return users in the order of their ids, over all workers."""
-        ...
-
-    def is_ready(self) -> bool:
-        """Return whether this worker's part of the tables can be asked."""
         ...
 
 
@@ -133,28 +137,22 @@ class Lookups:
             after = (await self._wait_until_settled(after)).position
         if after is not None and after.partition != partition:
             raise InvalidPositionError("the position of a write to another user's partition")
-        if self._by_id.here(partition) is None:
-            if forwarded:
-                raise NotReadyError("this worker does not own the user's partition")
-            return await self._ask_owner(partition, user_id, after)
-        if after is not None:
-            await self._wait_until_settled(after, forwarded=True)
-        return self._tables.users.find(partition, user_id)
-
-    async def _ask_owner(self, partition: int, user_id: str, after: Position | None) -> User | None:
         path = f"/users?id={quote(user_id, safe='')}"
         if after is not None:
+            if self._by_id.here(partition) is not None:
+                await self._wait_until_settled(after, forwarded=True)
             path += f"&after={after.token()}"
-        wait = 0 if after is None else self._max_wait
-        status, body = await self._by_id.ask_owner(partition, path, wait)
-        if status == 404 and b"unknown-user" in body:
-            return None
-        if status == 503 and b"not-settled" in body:
-            raise NotSettledError(_NOT_SETTLED)
-        try:
-            return User.model_validate_json(body)
-        except ValidationError:
-            raise NotReadyError(f"the owner of the user's partition answered {status}") from None
+        question = Question(
+            partition,
+            partial(self._tables.users.find, partition, user_id),
+            path,
+            _user_in,
+            wait_seconds=0 if after is None else self._max_wait,
+            takes_copies=after is None,
+        )
+        found = await answer(self._by_id, question, forwarded=forwarded)
+        user = found.value
+        return user.stale(found.stale_seconds) if user and found.stale_seconds else user
 
     # -- by email
 
@@ -166,43 +164,45 @@ class Lookups:
         if after is not None:
             await self._wait_until_settled(after)
         email_key = self._email_keys.key(email)
-        user_id = await self.holder(email_key.decode(), caught_up=after is not None)
-        user = None if user_id is None else await self.find(user_id)
+        held = await self.holder(email_key.decode(), caught_up=after is not None)
+        user = None if held.value is None else await self.find(held.value)
+        is_stale = held.stale_seconds > 0 or (user is not None and user.stale_seconds is not None)
         # Who holds the address may be about to get it, or to let it go.
-        is_holder = user is not None and self._email_keys.key(user.email) == email_key
-        return user if is_holder else None
+        if user is not None and self._email_keys.key(user.email) == email_key:
+            if after is None or user.stale_seconds is None:
+                return user
+        elif not is_stale:
+            return None
+        raise NotReadyError("the tables are recovering or moving between workers")
 
     async def holder(
         self, email_key: str, *, caught_up: bool = False, forwarded: bool = False
-    ) -> str | None:
+    ) -> Found[str | None]:
         """Return the id of the user who holds the address with a key, or None.
 
         ``caught_up``: everything that is committed counts, what is not in the store yet as well.
         """
         key = email_key.encode()
         partition = partition_of(key, self._by_email.partitions)
-        owned = self._by_email.here(partition)
-        if owned is None:
-            if forwarded:
-                raise NotReadyError("this worker does not own the email's partition")
-            return await self._ask_holder(partition, email_key, caught_up)
-        if caught_up:
+        if caught_up and (owned := self._by_email.here(partition)) is not None:
             try:
                 async with asyncio.timeout(self._max_wait):
                     await owned.caught_up()
             except TimeoutError:
                 raise NotSettledError(_NOT_SETTLED) from None
+        question = Question(
+            partition,
+            partial(self._holder_here, partition, key),
+            f"/email-holders/{quote(email_key, safe='')}?caught_up={int(caught_up)}",
+            _holder_in,
+            wait_seconds=self._max_wait if caught_up else 0,
+            takes_copies=not caught_up,
+        )
+        return await answer(self._by_email, question, forwarded=forwarded)
+
+    def _holder_here(self, partition: int, key: bytes) -> str | None:
         found = self._tables.emails.find(partition, key)
         return None if found is None else found["id"]
-
-    async def _ask_holder(self, partition: int, email_key: str, caught_up: bool) -> str | None:
-        path = f"/email-holders/{quote(email_key, safe='')}?caught_up={int(caught_up)}"
-        wait = self._max_wait if caught_up else 0
-        status, body = await self._by_email.ask_owner(partition, path, wait)
-        if status != 200:
-            raise NotReadyError(f"the owner of the email's partition answered {status}")
-        user_id: str | None = orjson.loads(body)["id"]
-        return user_id
 
     # -- what became of a write
 
@@ -244,9 +244,15 @@ class Lookups:
             raise InvalidPositionError("a position in a partition that does not exist")
         if self._by_id.here(position.partition) is not None:
             return await self._outcome_here(position, wait_seconds)
-        if forwarded:
-            raise NotReadyError("this worker does not own the record's partition")
-        return await self._ask_outcome(position, wait_seconds)
+        question = Question(
+            position.partition,
+            _not_here,
+            f"/registrations/{position.token()}?wait={wait_seconds:.3f}",
+            partial(_told_in, position),
+            wait_seconds=wait_seconds,
+            takes_copies=False,
+        )
+        return (await answer(self._by_id, question, forwarded=forwarded)).value
 
     async def _outcome_here(self, position: Position, wait_seconds: float) -> Told | None:
         deadline = time.monotonic() + wait_seconds
@@ -272,18 +278,6 @@ class Lookups:
             return None
         moved_to = self._tables.outcomes.moved_to(position.partition, position.offset)
         return None if moved_to is None else Position.parse(moved_to)
-
-    async def _ask_outcome(self, position: Position, wait_seconds: float) -> Told | None:
-        path = f"/registrations/{position.token()}?wait={wait_seconds:.3f}"
-        status, body = await self._by_id.ask_owner(position.partition, path, wait_seconds)
-        if status == 404:
-            return None
-        if status != 200:
-            raise NotReadyError(f"the owner of the record's partition answered {status}")
-        members = orjson.loads(body)
-        moved_to = members.get("moved_to")
-        outcome = Outcome.from_words(members["outcome"], members.get("reason"))
-        return Told(position, outcome, None if moved_to is None else Position.parse(moved_to))
 
     # -- lists
 
@@ -321,9 +315,34 @@ class Lookups:
         except (NotReadyError, ValidationError):
             return None
 
-    def is_ready(self) -> bool:
-        """Return whether this worker's part of the tables can be asked."""
-        return self._by_id.is_ready()
-
 
 _NOT_SETTLED = "the write is durable, but not settled yet"
+
+
+# -- what other workers answer
+
+
+def _user_in(status: int, body: bytes) -> Found[User | None]:
+    if status == 404 and b"unknown-user" in body:
+        return Found(None)
+    user = User.model_validate_json(body)
+    return Found(user, user.stale_seconds or 0.0)
+
+
+def _holder_in(status: int, body: bytes) -> Found[str | None]:
+    members = orjson.loads(body)
+    return Found(members["id"], members.get("stale_seconds", 0.0))
+
+
+def _told_in(position: Position, status: int, body: bytes) -> Found[Told | None]:
+    if status == 404 and b"unknown-position" in body:
+        return Found(None)
+    members = orjson.loads(body)
+    moved_to = members.get("moved_to")
+    outcome = Outcome.from_words(members["outcome"], members.get("reason"))
+    told = Told(position, outcome, None if moved_to is None else Position.parse(moved_to))
+    return Found(told)
+
+
+def _not_here() -> Told | None:
+    raise NotReadyError("this worker does not own the record's partition")

@@ -1,6 +1,7 @@
 """The Faust app and what it discovers; nothing else."""
 
 import re
+from collections.abc import Iterable
 from typing import cast
 
 import faust
@@ -10,9 +11,11 @@ from mode.types import ServiceT
 from app import topics
 from app.engine.folding import MAX_FOLD_RECORDS
 from app.engine.takeover import TableManager
+from app.lag import Lags
 from app.logs import logging_config
 from app.producer import Producer
 from app.settings import Settings, settings
+from app.shutdown import Shutdown
 from app.spool import Spool
 from app.tls import server_tls
 
@@ -28,11 +31,21 @@ class _Boot(BootStrategy):
         """Return the producers, which stop after everything that may still send."""
         return [*super().kafka_producer(), producer, spool]
 
+    def tables(self) -> Iterable[ServiceT]:
+        """Return the tables, and what looks how far they are behind."""
+        return [*super().tables(), lags]
+
 
 class Registry(faust.App):
-    """The app, started by our boot strategy."""
+    """The app, started by our boot strategy, and stopped without haste."""
 
     BootStrategy = _Boot
+
+    async def stop(self) -> None:
+        """Wind down, unless something has failed; then stop and leave the group."""
+        if not (self.should_stop or shutdown.is_under_way):
+            await shutdown.wind_down()
+        await super().stop()
 
 
 def _member_name(settings: Settings) -> str:
@@ -47,6 +60,12 @@ def _member_name(settings: Settings) -> str:
 registry_topics = topics.declare(_settings)
 producer = Producer(_settings, registry_topics.user_registrations.name)
 spool = Spool(producer, _settings.data_dir / "spool", _settings.spool_mib * 1024 * 1024)
+shutdown = Shutdown(
+    _settings.stop_grace_seconds,
+    _settings.ack_timeout_seconds,
+    refuse_writes=spool.refuse,
+    is_busy=lambda: producer.is_busy,
+)
 
 app = Registry(
     _settings.app_id,
@@ -76,5 +95,8 @@ app = Registry(
     logging_config=logging_config(_settings),
     worker_redirect_stdouts=False,
 )
+lags = Lags(app)
+_partitions = cast(TableManager, app.tables).partitions
+_partitions.lease.session_seconds = _settings.session_timeout_seconds
 # What is acknowledged is durable, and can be applied later: clients that wait come first.
-cast(TableManager, app.tables).partitions.pace.give_way(lambda: producer.is_busy)
+_partitions.pace.give_way(lambda: producer.is_busy)

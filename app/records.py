@@ -212,10 +212,16 @@ class User(BaseModel):
     updated_at: datetime
     version: int
     position: str
+    #: Where the owner of the row cannot be asked: for how long the copy may lack something.
+    stale_seconds: float | None = None
 
     def encode(self) -> bytes:
         """Return the user as JSON bytes."""
-        return self.model_dump_json().encode()
+        return self.model_dump_json(exclude_none=True).encode()
+
+    def stale(self, seconds: float) -> "User":
+        """Return the user as a copy that may lack what came since."""
+        return self.model_copy(update={"stale_seconds": round(seconds, 3)})
 
 
 def public(stored: bytes) -> User:

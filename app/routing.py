@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Self, cast
 
 import aiohttp
@@ -19,6 +20,10 @@ from app.topics import TopicSpec
 
 #: How long another worker may take to answer, beyond what it was asked to wait.
 FORWARD_TIMEOUT_SECONDS = 2.0
+CONNECT_TIMEOUT_SECONDS = 0.5
+
+#: What is not surely all there is was so a moment ago, at least; Kafka's clocks tick in ms.
+MIN_STALE_SECONDS = 0.001
 
 #: What another worker forwarded carries this header, and is not forwarded again. Where keys are
 #: asked for, it holds the proof that it comes from a worker.
@@ -65,20 +70,29 @@ class Routing:
         return self._changelog.partitions
 
     def here(self, partition: int) -> OwnedPartition | None:
-        """Return a partition that this worker owns, if it can answer for it now."""
-        owned = self._owned().get(self._table, partition)
-        return owned if owned is not None and owned.answers else None
+        """Return a partition that this worker, and surely no other one, can answer for now."""
+        partitions = self._partitions
+        if not partitions.owns(self._table, partition):
+            return None
+        return partitions.get(self._table, partition)
 
     def all_here(self) -> list[int]:
-        """Return the partitions that this worker can answer for now."""
-        owned = self._owned().owned()
+        """Return the partitions that this worker answers for, as far as it knows."""
+        owned = self._partitions.owned()
         return [p.number for p in owned if p.table.name == self._table and p.answers]
 
-    def is_ready(self) -> bool:
-        """Return whether this worker has its part of the tables."""
-        return bool(self._app.tables.actives_ready) and not self._app.rebalancing
+    def stale_seconds(self, partition: int) -> float | None:
+        """Return for how long the rows here may lack something: 0 if this worker owns them.
 
-    def _owned(self) -> Partitions:
+        None if that is not known: they may be a part only, or nothing.
+        """
+        if self.here(partition) is not None:
+            return 0.0
+        complete_at = self._partitions.complete_at(self._table, partition)
+        return None if complete_at is None else max(monotonic() - complete_at, MIN_STALE_SECONDS)
+
+    @property
+    def _partitions(self) -> Partitions:
         return cast(TableManager, self._app.tables).partitions
 
     def _workers(self) -> Mapping[str, list[int]]:
@@ -99,21 +113,17 @@ class Routing:
     def _is_here(self, url: str) -> bool:
         return url.rstrip("/") == str(self._app.conf.canonical_url).rstrip("/")
 
-    async def ask_owner(
-        self, partition: int, path: str, wait_seconds: float = 0
-    ) -> tuple[int, bytes]:
-        """Return the owner's answer to a GET: status and body; `NotReadyError` if none comes."""
-        owners = [url for url, owned in self._workers().items() if partition in owned]
-        if not owners or self._is_here(owners[0]):
-            raise NotReadyError("the tables are recovering or moving between workers")
-        return await self.ask(owners[0], path, wait_seconds)
-
     async def ask(self, url: str, path: str, wait_seconds: float = 0) -> tuple[int, bytes]:
-        """Return another worker's answer to a GET: status and body."""
+        """Return another worker's answer to a GET: status and body; `NotReadyError` if none comes.
+
+        Whether it owns what it is asked for, that worker knows better: it is not taken on trust.
+        """
         # Faust closes its client before the web server stops.
         if self._app.http_client.closed:
             raise NotReadyError("this worker is stopping")
-        timeout = aiohttp.ClientTimeout(total=FORWARD_TIMEOUT_SECONDS + wait_seconds)
+        timeout = aiohttp.ClientTimeout(
+            total=FORWARD_TIMEOUT_SECONDS + wait_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS
+        )
         asked = URL(url.rstrip("/") + path)
         try:
             async with self._app.http_client.get(
@@ -122,5 +132,5 @@ class Routing:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NotReadyError(
-                f"the worker that owns the partition does not answer ({type(error).__name__})"
+                f"a worker that was asked does not answer ({type(error).__name__})"
             ) from None

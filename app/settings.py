@@ -159,6 +159,12 @@ class Settings(BaseSettings):
     slow_client_seconds: float = Field(
         30, ge=1, le=3600, description="A client that takes longer to send a body is cut off."
     )
+    ready_lag_seconds: float = Field(
+        300, gt=0, description="A worker whose records wait for longer is not ready."
+    )
+    stop_grace_seconds: float = Field(
+        1, ge=0, le=600, description="How long a worker that stops still takes writes."
+    )
     max_wait_seconds: float = Field(
         10, gt=0, le=60, description="How long a request may wait for a write to be settled."
     )

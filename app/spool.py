@@ -21,7 +21,13 @@ from mode import Service
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, RefusedError, RegistryError
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RefusedError,
+    RegistryError,
+)
 from app.gathering import Offsets
 from app.positions import SPOOLED
 from app.producer import SendsRecords
@@ -152,6 +158,7 @@ class Spool(Service):
         self._bytes = 0
         #: Whether anything is in the files, or on its way to them.
         self._is_used = False
+        self._is_closed = False
         self._saving: deque[_Saving] = deque()
         #: Held while files are added to, or ended.
         self._adding = asyncio.Lock()
@@ -170,8 +177,14 @@ class Spool(Service):
 
     # -- what comes in
 
+    def refuse(self) -> None:
+        """Take no more records: this worker stops."""
+        self._is_closed = True
+
     def send(self, records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
         """Return for each partition what will hold its records' offsets, or `SPOOLED` for each."""
+        if self._is_closed:
+            raise OverloadedError("this worker is stopping; another one takes the write")
         if self._is_used:
             cause = BrokerUnavailableError("no broker takes records, and the spool is full")
             return {number: self._keep(number, some, cause) for number, some in records.items()}

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import requests
 
+from app.web.lookups import STALE_HEADER
 from local.machine import free_port
 
 READY_TIMEOUT_SECONDS = 60
@@ -23,6 +24,11 @@ STOP_TIMEOUT_SECONDS = 20
 def email_of(user_id: str) -> str:
     """Return an address that no other id has."""
     return f"{hashlib.sha256(user_id.encode()).hexdigest()[:32]}@example.com"
+
+
+def is_fresh(answer: requests.Response) -> bool:
+    """Return whether the owner of a user has found it, and no copy."""
+    return answer.status_code == 200 and STALE_HEADER not in answer.headers
 
 
 def wait_until(condition: Callable[[], Any], within_seconds: float, what: str) -> Any:
@@ -124,6 +130,8 @@ class Worker:
             "WEB_PORT": str(self.port),
             # A busy machine makes brokers slow; what is told of them has tests of its own.
             "ACK_TIMEOUT_SECONDS": "5",
+            # Nobody but the test sends requests.
+            "STOP_GRACE_SECONDS": "0",
             **self.registry.settings,
         }
 
@@ -132,6 +140,11 @@ class Worker:
         """The process id; the process must have been started."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process was started, and not ended by this object."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start the process and wait until it is ready."""

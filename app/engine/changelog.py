@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic, time
 from typing import Any, Protocol
 
 import structlog
@@ -109,18 +110,26 @@ class Changelog:
         self.topic = topic
         self._brokers = brokers
         self._store = store
+        #: When the store of a partition surely held all that was committed, in monotonic seconds.
+        self.complete_at: dict[int, float] = {}
+
+    def note_complete(self, partition: int, at: float) -> None:
+        """Note that the store of a partition held all that was committed at a moment."""
+        self.complete_at[partition] = max(at, self.complete_at.get(partition, at))
 
     async def recover(
         self, partition: int, sources: Iterable[str], advanced: Advanced
     ) -> Recovered:
         """Bring the store of a partition up to the end of the log."""
         async with self._consumer([partition]) as consumer:
+            began = monotonic()
             end = await self._begin(consumer, partition)
             tp = TopicPartition(self.topic, partition)
             while (position := await consumer.position(tp)) < end:
                 rows = await self._write_some(consumer, POLL_MS)
                 advanced(rows, max(end - position - rows, 0))
                 await asyncio.sleep(0)
+            self.note_complete(partition, began)
             starts = await _log_starts(consumer, partition, sources)
         stored = self._store.read(partition, MARKER_KEY)
         return Recovered(None if stored is None else Marker.decode(stored), starts)
@@ -137,6 +146,14 @@ class Changelog:
                 await self._begin(consumer, tp.partition)
             while True:
                 await self._write_some(consumer, FOLLOW_POLL_MS)
+                for tp in consumer.assignment():
+                    await self._note_if_complete(consumer, tp)
+
+    async def _note_if_complete(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
+        # What a fetch told of the log's end, and when; None before the first one.
+        end, told_ms = consumer.last_stable_offset(tp), consumer.last_poll_timestamp(tp)
+        if end is not None and told_ms is not None and await consumer.position(tp) >= end:
+            self.note_complete(tp.partition, monotonic() - max(time() - told_ms / 1000, 0))
 
     @asynccontextmanager
     async def _consumer(self, partitions: list[int]) -> AsyncIterator[AIOKafkaConsumer]:
@@ -163,6 +180,7 @@ class Changelog:
         why = why_rebuild(self._stored(partition, too_old), changelog)
         if why is not None:
             log.warning("a store is rebuilt from its changelog", partition=partition, because=why)
+            self.complete_at.pop(partition, None)
             self._store.destroy(partition)
             self._store.open(partition)
         offset = self._store.offset(partition)

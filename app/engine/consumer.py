@@ -9,6 +9,7 @@ Faust finds the transport by the URL scheme ``registry://`` (entry point ``faust
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -39,10 +40,15 @@ FETCH_MAX_WAIT_MS = 100
 #: Without a broker, aiokafka would try to commit without end.
 COMMIT_TIMEOUT_SECONDS = 10.0
 
-#: How often the broker is asked whether it knows this member, and how many commits in a row may
-#: stay without any answer while it answers others: together less than 30 s.
-ASK_SECONDS = 5.0
+#: How often a session the broker is asked whether it knows this member, at least every so many
+#: seconds; and how many commits in a row may stay without any answer while it answers others:
+#: together less than 30 s.
+ASKS_A_SESSION = 4
+MAX_ASK_SECONDS = 5.0
 MAX_UNANSWERED = 2
+
+#: Joining takes as long as others need to let go, at most REBALANCE_TIMEOUT_SECONDS (`app.main`).
+MAX_JOIN_SECONDS = 60.0
 
 #: How long leaving the group may take; who does not leave is out when the session is over.
 LEAVE_TIMEOUT_SECONDS = 5.0
@@ -53,6 +59,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     #: Commits since the last one that had an answer, be it a refusal.
     unanswered = 0
+    #: When this worker let go of its partitions to join its group anew; None if it is in it.
+    joins_since: float | None = None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether something should have been answered long ago, if a broker is there."""
+        joins_since = self.joins_since
+        is_joining_still = (
+            joins_since is not None and time.monotonic() - joins_since > MAX_JOIN_SECONDS
+        )
+        return is_joining_still or self.unanswered >= MAX_UNANSWERED
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -79,8 +96,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
 
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let go of the partitions; what follows is the request to join."""
+        await super().on_partitions_revoked(revoked)
+        self.joins_since = time.monotonic()
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Leave changelogs alone: their stores are brought up to date by consumers of their own."""
+        self.joins_since = None
         changelogs = [tp for tp in assigned if self.consumer._is_changelog_tp(tp)]
         self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in changelogs))
         await super().on_partitions_assigned(assigned, generation_id)
@@ -119,6 +142,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def commit_applied(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets; return whether the broker took them, and so knows this member."""
+        if self.joins_since is not None:
+            # The broker would answer after the request to join: refused, as one of the generation
+            # before, upon which aiokafka would forget the new one and join again.
+            return False
         wanted = {
             driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
             for tp, offset in offsets.items()
@@ -219,8 +246,16 @@ class Consumer(driver.Consumer):
     async def _commit_applied(self) -> None:
         applied = self._applied().items()
         new = {tp: offset for tp, offset in applied if self._committed.get(tp) != offset}
-        if new and await self._our_thread.commit_applied(new):
+        if new and await self._confirmed(new):
             self._committed.update(new)
+
+    async def _confirmed(self, applied: Mapping[TP, int]) -> bool:
+        """Commit offsets; if the broker takes them, this worker is a member, and its lease new."""
+        asked_at = time.monotonic()
+        if not await self._our_thread.commit_applied(applied):
+            return False
+        self.partitions.lease.renew(asked_at)
+        return True
 
     def _applied(self) -> dict[TP, int]:
         assigned = self.assignment()
@@ -228,19 +263,20 @@ class Consumer(driver.Consumer):
 
     async def is_member(self) -> bool:
         """Return whether the broker takes this worker for a member of its group."""
-        return await self._our_thread.commit_applied(self.partitions.applied())
+        return await self._confirmed(self.partitions.applied())
 
     @Service.task
     async def _notice_if_stuck(self) -> None:
         """End this worker if its consumer is stuck: a new one begins where this one stood."""
         transport = cast(Any, self.transport)
         brokers = driver.server_list(transport.url, transport.default_port)
+        between = min(self.partitions.lease.session_seconds / ASKS_A_SESSION, MAX_ASK_SECONDS)
         while not self.should_stop:
             if not self._our_thread.unanswered:
-                await self.sleep(ASK_SECONDS)
+                await self.sleep(between)
             if applied := self._applied():
-                await self._our_thread.commit_applied(applied)
-            if self._our_thread.unanswered >= MAX_UNANSWERED and await broker_answers(brokers):
+                await self._confirmed(applied)
+            if self._our_thread.is_stuck and await broker_answers(brokers):
                 log.critical("the consumer is stuck; the worker ends")
                 await self.app.crash(StuckError("the consumer is stuck, though a broker answers"))
                 return

@@ -23,6 +23,7 @@ from app.arrivals import Arrival
 from app.engine.changelog import Advanced, Changelog, StoresRows
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
 from app.engine.lean import ToWrite
+from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.pace import Pace
 from app.engine.transactions import FencedProducer
@@ -106,6 +107,8 @@ class Surroundings:
     turn: asyncio.Lock
     #: Says when a batch may begin, while others need the loop.
     pace: Pace
+    #: Until when this worker surely owns the partition.
+    lease: Lease
     #: Tells whether this worker is a member of its group still, as the broker sees it.
     is_member: Callable[[], Awaitable[bool]]
     on_fenced: Callable[["OwnedPartition"], None]
@@ -151,6 +154,17 @@ class OwnedPartition:
     def answers(self) -> bool:
         """Whether lookups may be answered: it is open, and no rebalance may have moved it."""
         return self._is_sound and self._work is not None
+
+    @property
+    def complete_at(self) -> float | None:
+        """When the store surely held all that was committed, in monotonic seconds, if ever."""
+        if self.answers:
+            self._note_complete()
+        return self.table.changelog.complete_at.get(self.number)
+
+    def _note_complete(self) -> None:
+        # Nobody else has written anything while the lease held.
+        self.table.changelog.note_complete(self.number, self._around.lease.confirmed_at)
 
     def has_room(self, topic: str) -> bool:
         """Return whether another fold of a source topic may come."""
@@ -234,6 +248,8 @@ class OwnedPartition:
 
     async def settle(self) -> None:
         """Finish the transaction that is under way, if it ends soon; drop what waits."""
+        if self.answers:
+            self._note_complete()
         self._drop_waiting()
         self._wake(list(self._waiters))
         work, self._work = self._work, None
@@ -390,6 +406,8 @@ class OwnedPartition:
             self.table.store.apply(self.number, changes.rows, offset)
         except BaseException:
             # Cancelled or failed: what of it is committed only the changelog can tell.
+            if self.answers:
+                self._note_complete()
             self._is_sound = False
             raise
         self._marker = marker
@@ -423,6 +441,7 @@ class Partitions:
         #: How often what is of no use any more is removed from topics and files.
         self.tidy_every_seconds = 3600.0
         self.pace = Pace()
+        self.lease = Lease()
         self._tables: dict[str, FoldedTable] = {}
         self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}
@@ -456,6 +475,21 @@ class Partitions:
     def get(self, table: str, number: int) -> OwnedPartition | None:
         """Return a partition that this worker owns, or None."""
         return self._owned.get((table, number))
+
+    def owns(self, table: str, number: int) -> bool:
+        """Return whether this worker can answer for a partition, and surely nobody else."""
+        partition = self.get(table, number)
+        return partition is not None and partition.answers and self.lease.holds
+
+    def complete_at(self, table: str, number: int) -> float | None:
+        """Return when the rows here were all that were committed, in monotonic seconds, if ever.
+
+        They may be those of an owner, of one that was, or of a standby.
+        """
+        partition = self.get(table, number)
+        if partition is not None:
+            return partition.complete_at
+        return self.tables[table].changelog.complete_at.get(number)
 
     def own(self, partition: OwnedPartition) -> None:
         """Take a partition among those owned."""

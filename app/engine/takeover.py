@@ -214,6 +214,7 @@ class Takeover(Service):
                 app_id=self._app.conf.id,
                 turn=self._turn,
                 pace=self._partitions.pace,
+                lease=self._partitions.lease,
                 is_member=self._consumer.is_member,
                 on_fenced=self._on_fenced,
                 on_failure=self._end_worker,
@@ -240,6 +241,8 @@ class Takeover(Service):
         partition.begin()
         for source in partition.sources():
             await self._consumer.read_from(source, partition.applied(source.topic))
+        if not self._partitions.lease.holds:
+            await self._consumer.is_member()
 
     async def _open_flow(self) -> None:
         self._app.flow_control.resume()

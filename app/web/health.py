@@ -1,4 +1,4 @@
-"""Health: live (the loop turns) and ready (this worker's part of the tables can be asked)."""
+"""Health: live (the loop turns) and ready (the worker may be sent requests), with reasons."""
 
 import orjson
 from aiohttp import web
@@ -17,8 +17,8 @@ async def live(_: web.Request) -> web.Response:
 
 @routes.get("/health/ready")
 async def ready(request: web.Request) -> web.Response:
-    """Answer 200 once the tables are recovered and the worker has its partitions, else 503."""
-    if services(request).lookups.is_ready():
+    """Answer 200 if the worker may be sent requests, else 503 with the reasons."""
+    reasons = services(request).why_not_ready()
+    if not reasons:
         return json(b'{"status":"ready"}')
-    reasons = ["the tables are recovering, or partitions are moving between workers"]
     return json(orjson.dumps({"status": "not ready", "reasons": reasons}), 503)

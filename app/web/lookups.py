@@ -1,6 +1,7 @@
 """Lookups over HTTP, as JSON or as a page by what the client accepts."""
 
 import re
+from collections.abc import Mapping
 
 import orjson
 from aiohttp import web
@@ -24,6 +25,9 @@ _USERS = TypeAdapter(list[User])
 #: Users in a page of a list: if a client does not say how many, and at most.
 PAGE_USERS = 100
 MAX_PAGE_USERS = 1_000
+
+#: For how long the answer may lack something, where it comes from a copy.
+STALE_HEADER = "Registry-Stale-Seconds"
 
 _LIMIT = re.compile("[0-9]{1,4}")
 
@@ -73,12 +77,12 @@ async def get_email_holder(request: web.Request) -> web.Response:
     """Tell another worker who holds the address with a key."""
     if not is_forwarded(request):
         raise ProblemError(404, "not-found", "Not Found")
-    user_id = await services(request).lookups.holder(
+    held = await services(request).lookups.holder(
         rest_of_path(request, "/email-holders/"),
         caught_up=request.query.get("caught_up") == "1",
         forwarded=True,
     )
-    return json(orjson.dumps({"id": user_id}))
+    return json(orjson.dumps({"id": held.value, "stale_seconds": held.stale_seconds}))
 
 
 async def _show(request: web.Request, user_id: str) -> web.Response:
@@ -89,7 +93,7 @@ async def _show(request: web.Request, user_id: str) -> web.Response:
     )
     if user is None:
         raise ProblemError(404, "unknown-user", "No user is registered under this id.")
-    return json(user.encode())
+    return _shown(user)
 
 
 async def _show_by_email(request: web.Request, email: str) -> web.Response:
@@ -100,7 +104,15 @@ async def _show_by_email(request: web.Request, email: str) -> web.Response:
         return pages.show_found(request, user)
     if user is None:
         raise ProblemError(404, "unknown-user", "No user has this email address.")
-    return json(user.encode())
+    return _shown(user)
+
+
+def _shown(user: User) -> web.Response:
+    return json(user.encode(), headers=_stale(user.stale_seconds))
+
+
+def _stale(seconds: float | None) -> Mapping[str, str]:
+    return {STALE_HEADER: f"{seconds:.3f}"} if seconds else {}
 
 
 async def _list(request: web.Request) -> web.Response:
@@ -113,7 +125,9 @@ async def _list(request: web.Request) -> web.Response:
         body["next"] = page.cursor()
     if forwarded:
         body["partitions"] = sorted(page.partitions)
-    return json(orjson.dumps(body))
+    if page.stale_seconds:
+        body["stale_seconds"] = round(page.stale_seconds, 3)
+    return json(orjson.dumps(body), headers=_stale(page.stale_seconds))
 
 
 def _wanted(request: web.Request) -> Wanted:

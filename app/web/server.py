@@ -12,7 +12,8 @@ from faust.web.drivers import aiohttp as faust_aiohttp
 from app.dead_letters.recent import RecentDeadLetters
 from app.limits import Limits
 from app.lookups import Lookups, Tables
-from app.main import registry_topics, spool
+from app.main import lags, registry_topics, shutdown, spool
+from app.readiness import Readiness
 from app.routing import Asking, Routing
 from app.settings import settings
 from app.web.fast_lane import Runner
@@ -54,5 +55,14 @@ class RegistryWeb(faust_aiohttp.Web):
         )
         dead_letters = RecentDeadLetters(wanted.kafka_brokers, registry_topics.dead_letter)
         limits = Limits(wanted.max_writes_per_second, wanted.client_writes_per_second)
-        given = Services(wanted, written, spool, lookups, dead_letters, limits)
+        ready = Readiness(registry, lags, shutdown, wanted.ready_lag_seconds)
+        given = Services(
+            wanted,
+            written,
+            spool,
+            lookups,
+            dead_letters,
+            limits,
+            why_not_ready=ready.why_not,
+        )
         install(self.web_app, given)

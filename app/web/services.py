@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
@@ -41,6 +41,8 @@ class Services:
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
     client: str = ""
+    #: Why the worker may not be sent requests now; nothing if it may.
+    why_not_ready: Callable[[], Sequence[str]] = tuple
 
     def for_client(self, client: str) -> "Services":
         """Return these services for one client, if clients are told apart."""

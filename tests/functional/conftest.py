@@ -33,6 +33,7 @@ async def client(producer: FakeProducer, lookups: FakeLookups) -> AsyncIterator[
     settings = Settings(max_body_kib=64, max_batch_calls=10)
     web_app = web.Application(**application_options(settings))
     written = topics.declare(settings).user_registrations
-    install(web_app, Services(settings, written, producer, lookups))
+    services = Services(settings, written, producer, lookups, why_not_ready=lookups.why_not_ready)
+    install(web_app, services)
     async with TestClient(TestServer(web_app)) as serving:
         yield serving

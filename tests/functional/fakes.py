@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.answers import Found
 from app.email_claims import Verdict
 from app.engine.lean import ToWrite
 from app.errors import NotReadyError, OutcomeUnknownError, OverloadedError
@@ -94,9 +95,9 @@ class FakeLookups:
 
     async def holder(
         self, email_key: str, *, caught_up: bool = False, forwarded: bool = False
-    ) -> str | None:
+    ) -> Found[str | None]:
         """Return the id that was set."""
-        return self.holders.get(email_key)
+        return Found(self.holders.get(email_key))
 
     async def outcome(
         self, position: Position, wait_seconds: float = 0, *, forwarded: bool = False
@@ -129,9 +130,9 @@ class FakeLookups:
         has_more = len(found) > wanted.limit
         return UsersPage(found[: wanted.limit], has_more, frozenset({0, 1}))
 
-    def is_ready(self) -> bool:
-        """Return what was set."""
-        return self.ready
+    def why_not_ready(self) -> Sequence[str]:
+        """Return a reason, unless they are ready."""
+        return () if self.ready else ("the tables are recovering",)
 
     def add(self, user_id: str, name: str = "Ada", email: str = "ada@example.com") -> User:
         """Register a user, by the real decisions."""

@@ -5,6 +5,7 @@ import pytest
 from app.outcomes import Outcome
 from app.positions import Position
 from app.routing import FORWARDED_HEADER
+from app.web.lookups import STALE_HEADER
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
 
@@ -81,6 +82,20 @@ async def test_waiting_for_an_outcome_has_a_limit(client: Client, lookups: FakeL
     assert lookups.waited == [10.0, 2.0]
 
 
+async def test_a_copy_is_told_from_what_its_owner_says(
+    client: Client, lookups: FakeLookups
+) -> None:
+    user = lookups.users["ada"] = lookups.add("ada").stale(1.23456)
+    for path in ("/users/ada", f"/users?email={user.email}"):
+        answer = await client.get(path)
+        assert (answer.status, answer.headers[STALE_HEADER]) == (200, "1.235")
+        assert (await answer.json())["stale_seconds"] == 1.235
+    lookups.add("ada")
+    answer = await client.get("/users/ada")
+    assert STALE_HEADER not in answer.headers
+    assert "stale_seconds" not in await answer.json()
+
+
 async def test_who_holds_an_address_is_told_to_workers_only(
     client: Client, lookups: FakeLookups
 ) -> None:
@@ -88,6 +103,6 @@ async def test_who_holds_an_address_is_told_to_workers_only(
     assert (await client.get("/email-holders/some%2Fkey%3D%3D")).status == 404
     headers = {FORWARDED_HEADER: "1"}
     answer = await client.get("/email-holders/some%2Fkey%3D%3D", headers=headers)
-    assert await answer.json() == {"id": "ada"}
+    assert await answer.json() == {"id": "ada", "stale_seconds": 0.0}
     answer = await client.get("/email-holders/other", headers=headers)
-    assert await answer.json() == {"id": None}
+    assert await answer.json() == {"id": None, "stale_seconds": 0.0}

@@ -13,6 +13,7 @@ from app.engine import partitions as engine
 from app.engine.changelog import Advanced, Changelog, Recovered
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
 from app.engine.lean import ToWrite
+from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.pace import Pace
 from app.engine.partitions import (
@@ -119,6 +120,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.log = FakeLog(self.store)
+        self.lease = Lease()
+        self.complete_at: dict[int, float] = {}
         self.partition = OwnedPartition(
             FoldedTable(
                 "users",
@@ -133,6 +136,7 @@ class World:
                 app_id="app",
                 turn=asyncio.Lock(),
                 pace=Pace(),
+                lease=self.lease,
                 is_member=self._is_member,
                 on_fenced=self.fenced.append,
                 on_failure=self._fail,
@@ -144,6 +148,10 @@ class World:
         self.topic = "changelog"
         self.recover = self.log.recover
         self.log_starts = self.log.log_starts
+
+    def note_complete(self, partition: int, at: float) -> None:
+        """Note what the real one would."""
+        self.complete_at[partition] = at
 
     async def _is_member(self) -> bool:
         return self.is_member
@@ -487,3 +495,24 @@ async def test_a_partition_is_tidied_between_two_transactions(world: World) -> N
     world.submit(0, 1)
     await world.applied(1)
     assert sum(b"tidied" in rows for rows in world.log.committed) == 1
+
+
+async def test_while_the_lease_holds_the_store_is_complete(world: World) -> None:
+    world.lease.renew(7.0)
+    assert world.partition.complete_at == 7.0
+    world.lease.renew(9.0)
+    await world.partition.settle()
+    world.lease.renew(20.0)
+    assert world.partition.complete_at == 9.0
+
+
+async def test_what_may_be_committed_unseen_is_not_called_complete(world: World) -> None:
+    world.lease.renew(7.0)
+    world.log.failures.append((NotWrittenError("no answer"), True))
+    world.is_member = False
+    world.submit(0, 5)
+    async with asyncio.timeout(10):
+        while world.partition.answers:
+            await asyncio.sleep(0)
+    world.lease.renew(20.0)
+    assert world.partition.complete_at == 7.0

@@ -50,7 +50,7 @@ async def test_a_user_is_found_after_a_write(
     position = Position(1, 2)
     headers = {"Registry-After": position.token()}
     status, body = await ask(client, "GET", query, headers=headers)
-    assert (status, body["result"]["data"]) == (200, found.model_dump(mode="json"))
+    assert (status, body["result"]["data"]) == (200, orjson.loads(found.encode()))
     assert lookups.asked_after == [position]
 
 

@@ -12,7 +12,7 @@ import pytest
 from app.keys import encode_key, partition_of
 from tests import kafka
 from tests.faulty_worker import STEPS
-from tests.worker import Registry, Worker, wait_until
+from tests.worker import Registry, Worker, is_fresh, wait_until
 
 PARTITIONS = 8
 #: The shortest that Kafka allows.
@@ -155,7 +155,7 @@ def test_a_standby_takes_over_from_a_dead_worker_without_a_rebuild(
 
         def all_answer() -> bool:
             asked = (two.get("/users", params={"id": i}) for i in by_partition.values())
-            return all(answer.status_code == 200 for answer in asked)
+            return all(is_fresh(answer) for answer in asked)
 
         wait_until(all_answer, SESSION_SECONDS + TAKEOVER_SECONDS, "the other worker took over")
         ids += produce(registry, 500)

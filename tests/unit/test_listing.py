@@ -57,6 +57,7 @@ class Group:
     def __init__(self, here: list[int], **others: Mapping[str, Any] | int) -> None:
         self._here = here
         self._others = others
+        self.stale: dict[int, float] = {}
         self.asked: list[tuple[str, str]] = []
 
     def all_here(self) -> list[int]:
@@ -67,6 +68,14 @@ class Group:
         """Return all others, who must be asked for something."""
         assert partitions
         return set(self._others)
+
+    def other_workers(self) -> set[str]:
+        """Return all others."""
+        return set(self._others)
+
+    def stale_seconds(self, partition: int) -> float:
+        """Return for how long a partition of this worker may lack something."""
+        return self.stale.get(partition, 0.0)
 
     async def ask(self, url: str, path: str) -> tuple[int, bytes]:
         """Return what another answers; a number is a status without a list."""
@@ -168,6 +177,22 @@ async def test_a_partition_that_moves_meanwhile_is_told_of_once(users: Users) ->
     group = Group([0, 1], other=part(*IDS[1::3], *IDS[2::3], partitions=[1, 2]))
     page = await listing(users, group).page(Wanted())
     assert [user.id for user in page.users] == IDS
+
+
+async def test_a_list_is_as_stale_as_its_stalest_part(users: Users) -> None:
+    group = Group([0, 1], other={**part(*IDS[2::3], partitions=[2]), "stale_seconds": 2.5})
+    group.stale[1] = 1.5
+    page = await listing(users, group).page(Wanted())
+    assert ([user.id for user in page.users], page.stale_seconds) == (IDS, 2.5)
+
+
+async def test_of_two_that_tell_of_a_partition_the_fresher_one_counts(users: Users) -> None:
+    told = part("a", partitions=[1, 2])
+    told["users"][0]["name"] = "New"
+    group = Group([0, 1], other=told)
+    group.stale[1] = 1.5
+    page = await listing(users, group).page(Wanted("a", 1))
+    assert [user.name for user in page.users] == ["New"]
 
 
 async def test_another_worker_is_told_of_this_one_only(users: Users) -> None:

@@ -1,0 +1,90 @@
+"""How far the owned partitions are behind their topics: in records, and in seconds.
+
+The ends of the topics are asked for about once a second. A partition is as many seconds behind as
+have passed since its end was first seen beyond what is applied: record timestamps would tell more
+after a start, but any producer may write what it likes into them.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, cast
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from mode import Service
+
+from app.engine.takeover import TableManager
+
+ASK_SECONDS = 1.0
+ASK_TIMEOUT_SECONDS = 5.0
+
+#: Ends that are remembered of a partition; beyond it, every other one is forgotten.
+MAX_ENDS = 600
+
+
+class Lag(NamedTuple):
+    """How far a partition is behind."""
+
+    records: int
+    seconds: float
+
+
+class Ends:
+    """Where the log of a partition ended, and when that was first seen."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[int, float]] = []
+
+    def see(self, end: int, at: float) -> None:
+        """Note where the log ends."""
+        if not self._seen or end > self._seen[-1][0]:
+            self._seen.append((end, at))
+        if len(self._seen) > MAX_ENDS:
+            del self._seen[1:-1:2]
+
+    def lag(self, applied: int, now: float) -> Lag:
+        """Return how far something that is applied so far is behind."""
+        while self._seen and self._seen[0][0] <= applied:
+            del self._seen[0]
+        if not self._seen:
+            return Lag(0, 0.0)
+        return Lag(self._seen[-1][0] - applied, now - self._seen[0][1])
+
+
+class Lags(Service):
+    """The lag of each source partition that this worker owns."""
+
+    def __init__(self, app: faust.App) -> None:
+        super().__init__()
+        self._app = app
+        self._ends: dict[TP, Ends] = {}
+
+    def of_all(self) -> Mapping[TP, Lag]:
+        """Return the lag of each partition whose end is known."""
+        now, applied = monotonic(), self._applied()
+        return {tp: self._ends[tp].lag(applied[tp], now) for tp in applied if tp in self._ends}
+
+    def _applied(self) -> Mapping[TP, int]:
+        return cast(TableManager, self._app.tables).partitions.applied()
+
+    @Service.task
+    async def _look(self) -> None:
+        while not self.should_stop:
+            await self.sleep(ASK_SECONDS)
+            assigned = self._app.consumer.assignment()
+            wanted = [tp for tp in self._applied() if tp in assigned]
+            self._ends = {tp: self._ends.get(tp) or Ends() for tp in wanted}
+            if wanted:
+                await self._see(wanted)
+
+    async def _see(self, wanted: Sequence[TP]) -> None:
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+                ends = await self._app.consumer.highwaters(*wanted)
+        except (TimeoutError, KafkaError):
+            return  # what was seen before gets older, which is what shall be told
+        now = monotonic()
+        for tp, end in cast(Mapping[Any, int], ends).items():
+            self._ends[TP(*tp)].see(end, now)

@@ -1,0 +1,39 @@
+"""A graceful stop: others notice first, then writes are refused, what is under way is finished."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.02
+
+
+class Shutdown:
+    """How a worker winds down before it leaves its group."""
+
+    def __init__(
+        self,
+        grace_seconds: float,
+        finish_seconds: float,
+        refuse_writes: Callable[[], None],
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self._grace = grace_seconds
+        self._finish = finish_seconds
+        self._refuse_writes = refuse_writes
+        self._is_busy = is_busy
+        #: Set when it begins: from then on the worker is not ready.
+        self.is_under_way = False
+
+    async def wind_down(self) -> None:
+        """Let whoever sends requests look elsewhere, refuse writes, finish those under way."""
+        self.is_under_way = True
+        log.info("stopping: not ready any more", grace_seconds=self._grace)
+        await asyncio.sleep(self._grace)
+        self._refuse_writes()
+        deadline = asyncio.get_running_loop().time() + self._finish
+        while self._is_busy() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
+        log.info("stopping: writes are refused")
