@@ -5,6 +5,7 @@ registration goes round: `apply_registrations` claims its address, `settle_email
 has it, `apply_email_decisions` completes the user.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, cast
@@ -31,6 +32,7 @@ from app.engine.takeover import TableManager
 from app.errors import UnreadableRecordError
 from app.keys import partitions_of
 from app.main import app, registry_topics
+from app.metrics import DEAD_LETTERS, OUTCOMES
 from app.outcomes import Decided, Outcome
 from app.positions import Position, token
 from app.records import Outgoing, UserRow, encode_outcome, encode_row
@@ -105,6 +107,7 @@ def _add_letter(
 ) -> None:
     position = token(partition, arrival.offset)
     log.warning("dead letter", cause=error.cause, position=position)
+    changes.on_commit.append(DEAD_LETTERS.labels(error.cause).inc)
     changes.send(_letters_of(_topics.user_registrations).letter(partition, arrival, error))
     user_id = id_of(arrival)
     if user_id is not None:
@@ -189,6 +192,7 @@ def _add_decisions(changes: Changes, partition: int, changed: Rows, decisions: D
     changes.rows.update(record_outcomes.with_new(partition, outcomes, changes.rows))
     terminal = [decided for decided in outcomes if decided.outcome is not Outcome.PENDING]
     changes.settled.extend(decided.offset for decided in terminal)
+    changes.on_commit.append(partial(_count, Counter(decided.outcome for decided in terminal)))
     told = [decided for decided in terminal if decided.outcome not in _TOLD_ELSEWHERE]
     changes.outgoing[_topics.registration_outcomes.name, partition].extend(
         (
@@ -200,6 +204,11 @@ def _add_decisions(changes: Changes, partition: int, changed: Rows, decisions: D
         for decided in told
     )
     _add_recent(changes, partition, changed, told)
+
+
+def _count(outcomes: Mapping[Outcome, int]) -> None:
+    for outcome, records in outcomes.items():
+        OUTCOMES.labels(outcome.name.lower().replace("_", "-")).inc(records)
 
 
 #: Dead letters tell of themselves, and a move is told once its new position is known.
@@ -277,6 +286,7 @@ def _readable(
             error = UnreadableRecordError("invalid-record", f"The record is none of {topic.name}")
             position = token(partition, arrival.offset)
             log.warning("dead letter", topic=topic.name, cause=error.cause, position=position)
+            changes.on_commit.append(DEAD_LETTERS.labels(error.cause).inc)
             changes.send(_letters_of(topic).letter(partition, arrival, error))
     return readable
 

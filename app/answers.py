@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+from app.metrics import STALE_ANSWERS
 from app.routing import Routing
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ async def answer(routing: Routing, question: Question[T], *, forwarded: bool) ->
             return found
     if found is None:
         raise NotReadyError("the tables are recovering or moving between workers")
+    STALE_ANSWERS.inc()
     return found
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain, islice
 
@@ -12,13 +12,21 @@ from app.errors import (
     BrokerUnavailableError,
     OutcomeUnknownError,
     OverloadedError,
+    RecordTooLargeError,
     RegistryError,
 )
+from app.metrics import ACKNOWLEDGEMENT_SECONDS, WRITES, WRITES_ACKNOWLEDGED, WRITES_REFUSED
 
 #: What a record takes beside its key and value, about: in a batch, and in this process.
 RECORD_OVERHEAD_BYTES = 100
 
 Offsets = asyncio.Future[Sequence[int]]
+
+#: How failed writes are counted.
+_ANSWERS: Mapping[type[RegistryError], str] = {
+    BrokerUnavailableError: "unavailable",
+    RecordTooLargeError: "too-large",
+}
 
 
 class Room:
@@ -26,18 +34,29 @@ class Room:
 
     def __init__(self, max_records: int, max_bytes: int) -> None:
         self._records_left = self._max_records = max_records
-        self._bytes_left = max_bytes
+        self._bytes_left = self._max_bytes = max_bytes
 
     @property
     def is_used(self) -> bool:
         """Whether anything waits."""
         return self._records_left < self._max_records
 
+    @property
+    def used_records(self) -> int:
+        """How many records wait."""
+        return self._max_records - self._records_left
+
+    @property
+    def used_bytes(self) -> int:
+        """What they take, about."""
+        return self._max_bytes - self._bytes_left
+
     def take(self, groups: Iterable["Group"]) -> None:
         """Count groups in, all or none; raise `OverloadedError` if they do not fit."""
         records = sum(len(group.records) for group in groups)
         size = sum(group.size for group in groups)
         if records > self._records_left or size > self._bytes_left:
+            WRITES_REFUSED.inc(records)
             raise OverloadedError("more writes wait for the broker than this worker may keep")
         self._records_left -= records
         self._bytes_left -= size
@@ -76,6 +95,7 @@ class Group:
     def fail(self, error: RegistryError) -> None:
         """Tell why there are no offsets, unless it was told already."""
         if not self.offsets.done():
+            WRITES.labels(_ANSWERS.get(type(error), "unknown")).inc(len(self.records))
             # A copy: each that is raised grows a traceback of its own.
             self.offsets.set_exception(copy(error))
             # Whoever asked may have gone.
@@ -127,12 +147,15 @@ class Lane:
             if group.sent == len(group.records):
                 self._behind.popleft()
 
-    def acknowledge(self, offset: int) -> None:
+    def acknowledge(self, offset: int, now: float) -> None:
         """Take note that the batch under way is durable, its first record at an offset."""
+        begin = offset
         for group, part in self._end_batch():
             if group.acknowledge(range(offset, offset + part)):
                 self._room.give_back(group)
+                ACKNOWLEDGEMENT_SECONDS.observe(now - group.since)
             offset += part
+        WRITES_ACKNOWLEDGED.inc(offset - begin)
 
     def fail(self, error: RegistryError) -> None:
         """Give the batch under way up, and what waits of the same groups."""

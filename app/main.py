@@ -11,8 +11,10 @@ from mode.types import ServiceT
 from app import topics
 from app.engine.folding import MAX_FOLD_RECORDS
 from app.engine.takeover import TableManager
+from app.gauges import WorkerGauges
 from app.lag import Lags
 from app.logs import logging_config
+from app.metrics import REGISTRY
 from app.producer import Producer
 from app.settings import Settings, settings
 from app.shutdown import Shutdown
@@ -97,6 +99,7 @@ app = Registry(
 )
 lags = Lags(app)
 _partitions = cast(TableManager, app.tables).partitions
+REGISTRY.register(WorkerGauges(_partitions, lags))
 _partitions.lease.session_seconds = _settings.session_timeout_seconds
 # What is acknowledged is durable, and can be applied later: clients that wait come first.
 _partitions.pace.give_way(lambda: producer.is_busy)

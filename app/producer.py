@@ -20,6 +20,7 @@ from app.engine.lean import ToWrite, fill
 from app.engine.transactions import MAX_BATCH_BYTES, disconnect
 from app.errors import OutcomeUnknownError, RecordTooLargeError
 from app.gathering import Group, Lane, Offsets, Room
+from app.metrics import BATCH_RECORDS, WAITING_BYTES, WAITING_RECORDS
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,8 @@ class Producer(Service):
     async def on_start(self) -> None:
         """Connect; the first broker that answers will do."""
         self._kafka = await self._connect()
+        WAITING_RECORDS.set_function(lambda: self._room.used_records)
+        WAITING_BYTES.set_function(lambda: self._room.used_bytes)
         self.add_future(self._send_all())
         self.add_future(self._watch())
 
@@ -147,6 +150,7 @@ class Producer(Service):
         batch, records = kafka.create_batch(), lane.records()
         fill(batch, next(records), records)
         lane.hand_over(batch.record_count(), self._now())
+        BATCH_RECORDS.observe(batch.record_count())
         try:
             # It does not wait: nothing else is under way to the partition. What is not
             # acknowledged aiokafka sends again every 100 ms, under the same sequence number.
@@ -166,7 +170,7 @@ class Producer(Service):
             # Kafka has it, but no longer knows where: it was sent again too late.
             lane.fail(OutcomeUnknownError("the broker does not know the position any more"))
         else:
-            lane.acknowledge(sent.result().offset)
+            lane.acknowledge(sent.result().offset, self._now())
         if lane.waits:
             self._is_ready(lane)
 

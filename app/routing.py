@@ -14,6 +14,7 @@ from app.access.proofs import Proofs
 from app.engine.partitions import OwnedPartition, Partitions
 from app.engine.takeover import TableManager
 from app.errors import NotReadyError
+from app.metrics import FORWARD_SECONDS, FORWARDED
 from app.settings import Settings
 from app.tls import client_tls
 from app.topics import TopicSpec
@@ -48,6 +49,8 @@ class Asking:
         proof = "1" if self.proofs is None else self.proofs.make(url.raw_path_qs)
         return {FORWARDED_HEADER: proof, "Accept": "application/json"}
 
+
+_ANSWERED, _FAILED = FORWARDED.labels("answered"), FORWARDED.labels("failed")
 
 #: Among workers that trust whoever reaches them.
 _PLAINLY = Asking()
@@ -125,12 +128,17 @@ class Routing:
             total=FORWARD_TIMEOUT_SECONDS + wait_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS
         )
         asked = URL(url.rstrip("/") + path)
+        began = monotonic()
         try:
             async with self._app.http_client.get(
                 asked, headers=self._asking.headers(asked), timeout=timeout, ssl=self._asking.tls
             ) as answer:
-                return answer.status, await answer.read()
+                body = await answer.read()
+                _ANSWERED.inc()
+                FORWARD_SECONDS.observe(monotonic() - began)
+                return answer.status, body
         except (aiohttp.ClientError, TimeoutError) as error:
+            _FAILED.inc()
             raise NotReadyError(
                 f"a worker that was asked does not answer ({type(error).__name__})"
             ) from None

@@ -29,6 +29,7 @@ from app.errors import (
     RegistryError,
 )
 from app.gathering import Offsets
+from app.metrics import SPOOLED_BYTES, WRITES_SPOOLED
 from app.positions import SPOOLED
 from app.producer import SendsRecords
 
@@ -168,6 +169,7 @@ class Spool(Service):
     async def on_start(self) -> None:
         """Send what a worker before this one left, and take more."""
         self._bytes = self._files.size()
+        SPOOLED_BYTES.set_function(lambda: self._bytes)
         if self._files.names():
             log.info("the spool is not empty: it is sent first", bytes=self._bytes)
             self._is_used = True
@@ -290,6 +292,7 @@ class Spool(Service):
 
 
 def _accept(saving: _Saving) -> None:
+    WRITES_SPOOLED.inc(saving.records)
     if not saving.offsets.done():
         saving.offsets.set_result([SPOOLED] * saving.records)
 

@@ -211,6 +211,15 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             if number.isdecimal() and self._is_left(int(number), path):
                 shutil.rmtree(path, ignore_errors=True)
 
+    def size_bytes(self) -> int:
+        """Return the size of the files of all open partitions, without their write-ahead logs."""
+        sizes = (
+            database.property_int_value("rocksdb.total-sst-files-size")
+            for database in self._databases.values()
+        )
+        with _told_as_store_error():
+            return sum(size or 0 for size in sizes)
+
     def _is_left(self, partition: int, path: Path) -> bool:
         idle_seconds = time.time() - _last_kept(path)
         kept_seconds = settings().erase_within_hours * 3600

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from app.engine.lean import make_lean
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import Rows
+from app.metrics import RECOVERED_ROWS
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,9 @@ class StoresRows(Protocol):
 
     def tidy(self) -> None:
         """Let what was deleted leave the files."""
+
+    def size_bytes(self) -> int:
+        """Return the size of the files of all open partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class Changelog:
             while (position := await consumer.position(tp)) < end:
                 rows = await self._write_some(consumer, POLL_MS)
                 advanced(rows, max(end - position - rows, 0))
+                RECOVERED_ROWS.labels(self.topic).inc(rows)
                 await asyncio.sleep(0)
             self.note_complete(partition, began)
             starts = await _log_starts(consumer, partition, sources)

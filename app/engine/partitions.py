@@ -28,6 +28,7 @@ from app.engine.marker import MARKER_KEY, Marker
 from app.engine.pace import Pace
 from app.engine.transactions import FencedProducer
 from app.errors import ApplyError, FencedError, NotWrittenError, StoreError
+from app.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAILED
 from app.records import Outgoing
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,8 @@ class Changes:
     settled: list[int] = field(default_factory=list)
     #: The first record that cannot be decided before another source has gone on.
     halted_at: int | None = None
+    #: Called once all of it is committed.
+    on_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def send(self, record: Outgoing) -> None:
         """Add a record for another topic."""
@@ -373,6 +376,7 @@ class OwnedPartition:
                 self._marker = self._marker.after(topic, following)
             elif following > batch[0].offset:
                 await self._transact(changes, self._marker.after(topic, following))
+                APPLIED.labels(topic).inc(len(batch))
             if changes.halted_at is not None:
                 return
 
@@ -394,6 +398,7 @@ class OwnedPartition:
         self._is_untidy = False
 
     async def _transact(self, changes: Changes, marker: Marker) -> None:
+        began = time.perf_counter()
         try:
             if changes.noted:
                 offsets = await self._producer.send([record for record, _ in changes.noted])
@@ -409,8 +414,12 @@ class OwnedPartition:
             if self.answers:
                 self._note_complete()
             self._is_sound = False
+            TRANSACTIONS_FAILED.labels(self.table.name).inc()
             raise
         self._marker = marker
+        TRANSACTION_SECONDS.labels(self.table.name).observe(time.perf_counter() - began)
+        for committed in changes.on_commit:
+            committed()
         if self._waiters:
             self._wake(self._waiters.keys() & changes.settled)
 
@@ -445,6 +454,8 @@ class Partitions:
         self._tables: dict[str, FoldedTable] = {}
         self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}
+        #: The partitions that this worker keeps copies of, by table.
+        self.standbys: dict[str, Sequence[int]] = {}
 
     # -- declaration
 

@@ -30,6 +30,7 @@ from app.engine.partitions import (
     Surroundings,
 )
 from app.errors import ApplyError, NotWrittenError, RegistryError, StoreError
+from app.metrics import RECOVERY_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -235,6 +236,7 @@ class Takeover(Service):
                 if not partition.is_open:
                     async with self._opening:
                         await partition.open(partial(progress.advance, partition))
+                    RECOVERY_SECONDS.labels(partition.table.name).observe(progress.seconds)
                 await self._begin(partition)
 
     async def _begin(self, partition: OwnedPartition) -> None:
@@ -271,6 +273,7 @@ class Takeover(Service):
         standbys = set(self._assigned(self._app.assignor.assigned_standbys())) - owned
         for name, table in self._partitions.tables.items():
             followed = [number for of, number in standbys if of == name]
+            self._partitions.standbys[name] = followed
             table.store.close_others(followed + [number for of, number in owned if of == name])
             if followed:
                 following = self._guard(self._follow(table, followed))

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from app.access.scopes import Scope
 from app.errors import RegistryError
 from app.gathering import Offsets
+from app.metrics import RESPONSES
 from app.positions import Position
 from app.records import read_registration
 from app.web import problems, trpc
@@ -146,9 +147,12 @@ class FastLane(RequestHandler):
         accepted, refused = _ANSWERS[self._request.url]
         error = offsets.exception()
         if error is None:
+            _ACCEPTED[self._request.url].inc()
             self.transport.write(accepted(user_id, Position(partition, offsets.result()[0])))
         else:
-            self.transport.write(_refused(refused(from_error(error))))
+            answer = refused(from_error(error))
+            RESPONSES.labels(str(answer.status)).inc()
+            self.transport.write(_refused(answer))
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
         self._request = _PlainRequest()
         if self._later:
@@ -291,3 +295,6 @@ _ANSWERS: Mapping[
     b"/users": (_accepted_over_rest, problems.as_json),
     b"/trpc/registerUser": (_accepted_over_trpc, partial(trpc.refused, path="registerUser")),
 }
+
+#: Counts their answers.
+_ACCEPTED = {b"/users": RESPONSES.labels("202"), b"/trpc/registerUser": RESPONSES.labels("200")}

@@ -48,6 +48,7 @@ class UserPage(TypedDict):
 
     users: list[User]
     next: NotRequired[str]
+    stale_seconds: NotRequired[float]
 
 
 class OutcomeOfWrite(TypedDict):

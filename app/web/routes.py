@@ -14,8 +14,10 @@ from app.web import (
     health,
     login,
     lookups,
+    metrics,
     openapi,
     pages,
+    tracing,
     trpc,
     writes,
 )
@@ -35,7 +37,7 @@ def application_options(settings: Settings) -> dict[str, Any]:
     """Return how the application is made: its limits, and one place that answers errors."""
     return {
         "client_max_size": settings.max_body_kib * _KIB,
-        "middlewares": [answer_errors],
+        "middlewares": [metrics.count_responses, tracing.echo_request_id, answer_errors],
     }
 
 
@@ -54,7 +56,7 @@ def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
-    for module in (health, pages, writes, batches, lookups, dead_letters, openapi, trpc):
+    for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):

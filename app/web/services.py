@@ -12,11 +12,12 @@ from aiohttp import web
 
 from app.dead_letters.recent import ReadsDeadLetters
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.errors import NotReadyError, RegistryError
+from app.errors import NotReadyError, RefusedError, RegistryError
 from app.gathering import Offsets
 from app.keys import encode_key, partition_of, partitions_of
 from app.limits import Limits
 from app.lookups import FindsUsers, Told
+from app.metrics import WRITES_REFUSED
 from app.outcomes import Outcome
 from app.positions import Position
 from app.producer import SendsRecords
@@ -61,7 +62,7 @@ class Services:
 
         Raises `RefusedError` if more comes than may.
         """
-        self.limits.admit(1, self.client)
+        self._admit(1)
         key = encode_key(user_id)
         partition = partition_of(key, self.registrations.partitions)
         return partition, self.producer.send({partition: [_record(key, wish)]})[partition]
@@ -71,7 +72,7 @@ class Services:
 
         Raises `RefusedError` if more comes than may; none is sent then.
         """
-        self.limits.admit(len(wishes), self.client)
+        self._admit(len(wishes))
         keys = [encode_key(user_id) for user_id, _ in wishes]
         partitions = partitions_of(keys, self.registrations.partitions)
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)
@@ -80,6 +81,13 @@ class Services:
         sent = self.producer.send(records)
         told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
         return [next(told[partition]) for partition in partitions]
+
+    def _admit(self, records: int) -> None:
+        try:
+            self.limits.admit(records, self.client)
+        except RefusedError:
+            WRITES_REFUSED.inc(records)
+            raise
 
     async def turn(self) -> None:
         """Wait until more may be written: so a long stream is slowed down, and not refused."""

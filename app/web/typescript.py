@@ -35,7 +35,13 @@ export type AppRouter = TRPCBuiltRouter<
 >;
 """
 
-_SIMPLE = {"string": "string", "integer": "number", "boolean": "boolean", "null": "null"}
+_SIMPLE = {
+    "string": "string",
+    "integer": "number",
+    "number": "number",
+    "boolean": "boolean",
+    "null": "null",
+}
 
 
 def declaration(procedures: Mapping[str, Procedure] = PROCEDURES) -> str:

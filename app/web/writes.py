@@ -16,6 +16,7 @@ from app.web.negotiation import json
 from app.web.preferences import wait_seconds
 from app.web.problems import ProblemError
 from app.web.services import services
+from app.web.tracing import note_acknowledged
 from app.web.urls import registration_url, rest_of_path, user_url
 
 routes = web.RouteTableDef()
@@ -87,6 +88,7 @@ async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response
     given = services(request)
     seconds = wait_seconds(request)
     position = await given.write(user_id, wish)
+    note_acknowledged(request, position)
     if position.is_spooled:
         return json(orjson.dumps({"status": "spooled", "id": user_id}), 202)
     told = await given.wait(position, seconds)

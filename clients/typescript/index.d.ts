@@ -56,6 +56,7 @@ export interface User {
   updated_at: string;
   version: number;
   position: string;
+  stale_seconds?: number | null;
 }
 
 /** Users in the order of their ids; the last page has no cursor. */

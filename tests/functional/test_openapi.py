@@ -12,7 +12,7 @@ from tests.functional.fakes import FakeLookups
 
 VENDOR = Path(openapi.__file__).parent / "static" / "vendor"
 
-#: What is not for programs: pages and files, what workers ask each other, and tRPC's one route.
+#: What is not for clients: pages and files, what workers and Prometheus ask, and tRPC's one route.
 NOT_DESCRIBED = {
     ("GET", "/"),
     ("GET", "/register"),
@@ -20,6 +20,7 @@ NOT_DESCRIBED = {
     ("GET", "/static"),
     ("GET", "/email-holders/{key}"),
     ("*", "/trpc/{path}"),
+    ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/login"),

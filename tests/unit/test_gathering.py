@@ -47,7 +47,7 @@ async def test_offsets_follow_the_first_of_a_batch() -> None:
     waiting, first, second = Waiting(), group(2), group(3)
     waiting.add(first, second)
     waiting.lane.hand_over(5, 0)
-    waiting.lane.acknowledge(70)
+    waiting.lane.acknowledge(70, 0.0)
     assert list(first.offsets.result()) == [70, 71]
     assert list(second.offsets.result()) == [72, 73, 74]
     assert not waiting.room.is_used
@@ -64,7 +64,7 @@ async def test_a_group_may_need_several_batches() -> None:
         waiting.lane.hand_over(count, 0)
         assert waiting.lane.is_under_way
         assert not waiting.lane.waits
-        waiting.lane.acknowledge(offset)
+        waiting.lane.acknowledge(offset, 0.0)
     assert list(some.offsets.result()) == [10, 11, 20, 21, 30]
     assert list(behind.offsets.result()) == [31]
     assert not waiting.room.is_used
@@ -79,7 +79,7 @@ def test_every_record_gets_its_own_offset(sizes: list[int], batch: int) -> None:
         while waiting.lane.waits:
             count = min(batch, len(list(waiting.lane.records())))
             waiting.lane.hand_over(count, 0)
-            waiting.lane.acknowledge(offset)
+            waiting.lane.acknowledge(offset, 0.0)
             offset += count
         told = [number for some in groups for number in some.offsets.result()]
         assert told == list(range(sum(sizes)))
@@ -127,7 +127,7 @@ async def test_what_is_under_way_keeps_its_room_until_it_ends() -> None:
     waiting.lane.tell_late(1)
     with pytest.raises(OverloadedError):
         waiting.add(group(1))
-    waiting.lane.acknowledge(5)
+    waiting.lane.acknowledge(5, 0.0)
     waiting.add(group(1))
 
 
@@ -151,7 +151,7 @@ async def test_a_batch_that_fails_leaves_what_waits_behind_it() -> None:
     waiting.lane.fail(RecordTooLargeError("too large"))
     assert error_of(bad) is RecordTooLargeError
     waiting.lane.hand_over(1, 0)
-    waiting.lane.acknowledge(3)
+    waiting.lane.acknowledge(3, 0.0)
     assert list(behind.offsets.result()) == [3]
 
 
@@ -162,7 +162,7 @@ async def test_a_batch_is_stalled_when_it_is_under_way_for_long() -> None:
     waiting.lane.hand_over(1, 100)
     assert not waiting.lane.is_stalled(101, 1)
     assert waiting.lane.is_stalled(101.1, 1)
-    waiting.lane.acknowledge(0)
+    waiting.lane.acknowledge(0, 0.0)
     assert not waiting.lane.is_stalled(200, 1)
 
 

@@ -22,6 +22,7 @@ from app.records import Email, Registration, User, UserId
 from app.web.preferences import after, wait_seconds
 from app.web.problems import ProblemError, from_error
 from app.web.services import services
+from app.web.tracing import note_acknowledged
 from app.web.writes import rejected
 
 Kind = Literal["query", "mutation"]
@@ -146,7 +147,9 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
     for (index, wish), position in zip(calls.items(), written, strict=True):
         if isinstance(position, RegistryError):
             tell(index, from_error(position))
-        elif position.is_spooled:
+            continue
+        note_acknowledged(request, position)
+        if position.is_spooled:
             tell(index, {"status": "spooled", "id": wish["id"]})
         elif seconds:
             waiting[index] = wish["id"], position

@@ -1,0 +1,41 @@
+"""Tracing: a request that has an id is found in the log, and its write by the position there."""
+
+import re
+
+import structlog
+from aiohttp import web
+
+from app.positions import Position
+from app.web.problems import Handler
+
+log = structlog.get_logger(__name__)
+
+HEADER = "X-Request-Id"
+
+#: Nothing that could break a line of a log, or be anyone's name with a space in it.
+_ID = re.compile("[A-Za-z0-9._-]{1,64}")
+
+
+@web.middleware
+async def echo_request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give a request's id back, and let what is logged for it have it."""
+    request_id = _id_of(request)
+    if request_id is None:
+        return await handler(request)
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        answer = await handler(request)
+    if not answer.prepared:
+        answer.headers[HEADER] = request_id
+    return answer
+
+
+def note_acknowledged(request: web.Request, position: Position) -> None:
+    """Log where the write of a request stands, if the request has an id."""
+    if _id_of(request) is not None:
+        where = "spooled" if position.is_spooled else position.token()
+        log.info("write acknowledged", position=where)
+
+
+def _id_of(request: web.Request) -> str | None:
+    given = request.headers.get(HEADER, "")
+    return given if _ID.fullmatch(given) else None
