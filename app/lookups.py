@@ -63,6 +63,10 @@ class FindsUsers(Protocol):
         """
         ...
 
+    def find_here(self, user_id: str) -> User | None:
+        """Return the user under an id, if this worker is the one to say so; None says nothing."""
+        ...
+
     async def find_by_email(self, email: str, *, after: Position | None = None) -> User | None:
         """Return the user who holds an address, or None."""
         ...
@@ -153,6 +157,13 @@ class Lookups:
         found = await answer(self._by_id, question, forwarded=forwarded)
         user = found.value
         return user.stale(found.stale_seconds) if user and found.stale_seconds else user
+
+    def find_here(self, user_id: str) -> User | None:
+        """Return the user under an id, if this worker owns and has the row; None says nothing."""
+        partition = partition_of(encode_key(user_id), self._by_id.partitions)
+        if self._by_id.here(partition) is None:
+            return None
+        return self._tables.users.find(partition, user_id)
 
     # -- by email
 

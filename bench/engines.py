@@ -87,8 +87,13 @@ def plain_worker(place: Place) -> Worker:
 
 def whole_worker(place: Place) -> Worker:
     """Return a worker of the registry that is not started yet."""
+    return worker_registry(place).worker()
+
+
+def worker_registry(place: Place) -> Registry:
+    """Return the registry of a place."""
     settings = {"TOPIC_PREFIX": place.prefix, "LOG_FORMAT": "json", "PARTITIONS": str(PARTITIONS)}
-    return Registry(place.brokers, place.folder, place.group, settings).worker()
+    return Registry(place.brokers, place.folder, place.group, settings)
 
 
 @contextmanager

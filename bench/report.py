@@ -75,6 +75,7 @@ def _sheets(folder: Path, works: Sequence[str] = ()) -> Iterator[Sheet]:
         "recovery": _recovery,
         "memory": _memory,
         "acknowledge": _acknowledge,
+        "lookups": _lookups,
     }
     for name, maker in makers.items():
         told = load(folder, name) if name in works or not works else None
@@ -167,6 +168,34 @@ def _acknowledge(told: Mapping[str, Any]) -> Iterator[Sheet]:
     notes = [_under(told), *(note for work in works for note in _acknowledge_notes(work))]
     yield Sheet("Acknowledge", headings, rows, [*notes, ACKNOWLEDGE_METHOD])
     yield _ratios([work for work in works if len(work["bars"]) > 1])
+
+
+def _lookups(told: Mapping[str, Any]) -> Iterator[Sheet]:
+    rows = [
+        (
+            bar["label"],
+            *_rate(bar, _ours(told["bars"])),
+            *_figures(bar, "p50_ms", "p99_ms", "cpu_us"),
+        )
+        for bar in told["bars"]
+    ]
+    headings = (
+        "users looked up over HTTP",
+        "per second",
+        "lowest-highest",
+        "ours / it",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs each",
+    )
+    everywhere = told["through_all"]
+    asked = (
+        f"{everywhere['answers']:,} lookups by id and email through each of three workers: "
+        f"{everywhere['wrong']} wrong"
+    )
+    wanted = "Wanted: 0.5 of the bare answer at least, 0.7 at best; forwarded p99 under 20 ms"
+    title = f"Lookups among {told['users']:,} users"
+    yield Sheet(title, headings, rows, [_under(told), *_notes(told["bars"]), asked, wanted])
 
 
 def _ratios(works: Sequence[Mapping[str, Any]]) -> Sheet:

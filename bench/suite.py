@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from rich.progress import Progress
 
-from bench import acknowledge, apply, flow, latency, recovery, results
+from bench import acknowledge, apply, flow, latency, lookups, recovery, results
 from bench.engines import ENGINES, OURS, Engine, Place
 from bench.errors import PeerError, PeerSkipped
 from bench.results import Bar
@@ -20,7 +20,7 @@ from local.broker import Broker
 from tests.worker import Registry, wait_until
 
 #: Whose runs make a bar: both have a name and a label.
-Measured = TypeVar("Measured", Engine, acknowledge.Contender)
+Measured = TypeVar("Measured", Engine, acknowledge.Contender, lookups.Question)
 
 #: How long an engine may take to apply all users, where its memory is measured.
 MEMORY_SECONDS = 120.0
@@ -49,6 +49,7 @@ class Suite:
         "recovery",
         "memory",
         "acknowledge",
+        "lookups",
     )
 
     def __init__(
@@ -210,6 +211,28 @@ class Suite:
     def _acknowledged(self, contender: acknowledge.Contender) -> acknowledge.Acknowledged:
         seconds = self._plan.load_seconds
         return acknowledge.measure(contender, self._empty_place, self._broker_pid(), seconds)
+
+    def _lookups(self) -> None:
+        workload = WORKLOADS["new"]
+        self._fill(workload)
+        place = self._place(workload)
+        asked = lookups.Lookups(place, self._plan.users, self._plan.load_seconds)
+        self._step(f"lookups: {self._plan.users:,} users are applied")
+        try:
+            with asked.applied():
+                bars = self._bars("lookups", lookups.AT_FULL_SPEED, lambda each: each.ask(asked))
+                asked.add_workers()
+                self._step("lookups through three workers")
+                through = asked.through_all()
+                bars += self._bars("lookups", lookups.AT_A_RATE, lambda each: each.ask(asked))
+        finally:
+            self._clear(place)
+        told = [bar.as_json("per_second", ("p50_ms", "p99_ms", "cpu_us")) for bar in bars]
+        everywhere = {
+            "answers": sum(round(each.per_second * self._plan.load_seconds) for each in through),
+            "wrong": sum(each.wrong for each in through),
+        }
+        self._save("lookups", users=self._plan.users, bars=told, through_all=everywhere)
 
     @contextmanager
     def _empty_place(self) -> Iterator[Place]:

@@ -1,15 +1,17 @@
-"""The fast lane: plain registrations, one a request, without aiohttp's machinery around them.
+"""The fast lane: plain registrations and lookups without aiohttp's machinery around them.
 
-A request that is as plain as write clients send it, ``POST /users`` or ``POST /trpc/registerUser``
-with a valid registration and no header that asks for more, is answered here, at half the cost.
-Whatever is not as plain in any way (another path or header, an invalid body, two requests at once)
-goes to aiohttp byte by byte as it came, and so does all that follows on its connection: it is
-answered as if this module did not exist. Tests compare the two; docs/decisions/fast-lane.md.
+A request that is as plain as programs send it, ``POST /users`` or ``POST /trpc/registerUser`` with
+a valid registration, ``GET /users/{id}`` with an id that needs no escapes, and no header that asks
+for more, is answered here, at half the cost or less. Whatever is not as plain in any way (another
+path or header, an invalid body, two requests at once) goes to aiohttp byte by byte as it came, and
+so does all that follows on its connection: it is answered as if this module did not exist. Tests
+compare the two; docs/decisions/fast-lane.md.
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -26,8 +28,8 @@ from app.errors import RegistryError
 from app.gathering import Offsets
 from app.metrics import RESPONSES
 from app.positions import Position
-from app.records import read_registration
-from app.web import problems, trpc
+from app.records import User, read_registration
+from app.web import lookups, problems, trpc
 from app.web.access import ACCESS
 from app.web.clients import client_at, client_with
 from app.web.problems import ProblemError, from_error
@@ -36,6 +38,9 @@ from app.web.urls import registration_url
 
 #: A plain request has no more bytes, headers included.
 MAX_REQUEST_BYTES = 16 * 1024
+
+#: The address of a user whose id stands in it as it is, and is nothing that clients resolve away.
+_USER = re.compile(rb"/users/([A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127})")
 
 #: Headers of plain requests, in lower case: what they say changes nothing about the answer.
 _PLAIN = frozenset(
@@ -89,8 +94,8 @@ class FastLane(RequestHandler):
         #: Until something that is not plain comes: then aiohttp has the connection.
         self._is_ours = True
         self._request = _PlainRequest()
-        #: Of the request that is being answered here.
-        self._offsets: Offsets | None = None
+        #: What the request that is being answered here waits for.
+        self._under_way: asyncio.Future[Any] | None = None
         self._later: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -104,7 +109,7 @@ class FastLane(RequestHandler):
         """Take what comes: a plain request is answered here, all else by aiohttp."""
         if not self._is_ours or self._close or self._force_close:
             super().data_received(data)
-        elif self._offsets is not None:
+        elif self._under_way is not None:
             # Who does not wait for an answer is not answered before it.
             self._later.append(data)
         else:
@@ -120,15 +125,42 @@ class FastLane(RequestHandler):
     def _serve(self, request: "_PlainRequest") -> bool:
         """Begin to write what a plain request wants; return whether that was possible."""
         given = self._given_to(request)
-        if request.url not in _ANSWERS or given is None:
+        if given is None:
+            return False
+        return self._look_up(request, given) if request.is_get else self._write(request, given)
+
+    def _look_up(self, request: "_PlainRequest", given: Services) -> bool:
+        address = _USER.fullmatch(request.url)
+        if address is None:
+            return False
+        user_id = address[1].decode()
+        try:
+            user = given.lookups.find_here(user_id)
+        except RegistryError:
+            return False
+        if user is not None:
+            _SHOWN.inc()
+            self._answered(_written(b"200 OK", _JSON_HEADERS, user.encode()))
+        else:
+            self._under_way = asyncio.ensure_future(_told(given.lookups.find(user_id)))
+            self._under_way.add_done_callback(self._looked_up)
+        return True
+
+    def _looked_up(self, told: asyncio.Future[web.Response]) -> None:
+        self._under_way = None
+        if not told.cancelled():
+            self._answered(_as_bytes(told.result()))
+
+    def _write(self, request: "_PlainRequest", given: Services) -> bool:
+        if request.url not in _ANSWERS:
             return False
         try:
             registration = read_registration(b"".join(request.body))
             partition, offsets = given.begin(registration["id"], registration)
         except (ValidationError, RegistryError):
             return False
-        self._offsets = offsets
-        offsets.add_done_callback(partial(self._answer, registration["id"], partition))
+        self._under_way = offsets
+        offsets.add_done_callback(partial(self._acknowledged, registration["id"], partition))
         return True
 
     def _given_to(self, request: "_PlainRequest") -> Services | None:
@@ -136,23 +168,24 @@ class FastLane(RequestHandler):
         if self._access is None:
             return self._given
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
-        if key is None or not key.allows(Scope.WRITE):
+        if key is None or not key.allows(Scope.READ if request.is_get else Scope.WRITE):
             return None
         return self._given.for_client(client_with(key))
 
-    def _answer(self, user_id: str, partition: int, offsets: Offsets) -> None:
-        self._offsets = None
-        if self.transport is None:
-            return
+    def _acknowledged(self, user_id: str, partition: int, offsets: Offsets) -> None:
+        self._under_way = None
         accepted, refused = _ANSWERS[self._request.url]
         error = offsets.exception()
         if error is None:
             _ACCEPTED[self._request.url].inc()
-            self.transport.write(accepted(user_id, Position(partition, offsets.result()[0])))
+            self._answered(accepted(user_id, Position(partition, offsets.result()[0])))
         else:
-            answer = refused(from_error(error))
-            RESPONSES.labels(str(answer.status)).inc()
-            self.transport.write(_refused(answer))
+            self._answered(_as_bytes(refused(from_error(error))))
+
+    def _answered(self, answer: bytes) -> None:
+        if self.transport is None:
+            return
+        self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
         self._request = _PlainRequest()
         if self._later:
@@ -183,8 +216,8 @@ class FastLane(RequestHandler):
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Answer what is under way, then end as aiohttp does."""
-        if self._offsets is not None:
-            await asyncio.wait([self._offsets], timeout=timeout)
+        if self._under_way is not None:
+            await asyncio.wait([self._under_way], timeout=timeout)
             await asyncio.sleep(0)  # its answer is written by a callback
         await super().shutdown(timeout)
 
@@ -199,6 +232,7 @@ class _PlainRequest:
         self.authorization = b""
         self.is_plain = True
         self.is_complete = False
+        self.is_get = False
         self._size = 0
         self._names: set[bytes] = set()
         self._parser = httptools.HttpRequestParser(self)
@@ -230,10 +264,11 @@ class _PlainRequest:
         self._names.add(name)
 
     def on_headers_complete(self) -> None:
-        version = self._parser.get_http_version()
-        if version != "1.1" or self._parser.get_method() != b"POST":
-            self.is_plain = False
-        self.is_plain = self.is_plain and b"content-type" in self._names
+        method = self._parser.get_method()
+        self.is_get = method == b"GET"
+        has_body = b"content-length" in self._names
+        fits = not has_body if self.is_get else method == b"POST" and b"content-type" in self._names
+        self.is_plain = self.is_plain and fits and self._parser.get_http_version() == "1.1"
 
     def on_body(self, body: bytes) -> None:
         self.body.append(body)
@@ -250,7 +285,7 @@ def _date(second: int) -> bytes:
 def _accepted_over_rest(user_id: str, position: Position) -> bytes:
     if position.is_spooled:
         body = orjson.dumps({"status": "spooled", "id": user_id})
-        return _written(b"202 Accepted", _SPOOLED_HEADERS, body)
+        return _written(b"202 Accepted", _JSON_HEADERS, body)
     body = orjson.dumps({"status": "accepted", "id": user_id, "position": position.token()})
     location = registration_url(position).encode()
     return _written(b"202 Accepted", _REST_HEADERS % location, body)
@@ -266,7 +301,7 @@ def _accepted_over_trpc(user_id: str, position: Position) -> bytes:
 _REST_HEADERS = (
     b"Vary: Accept\r\nCache-Control: no-store\r\nLocation: %b\r\nContent-Type: application/json"
 )
-_SPOOLED_HEADERS = b"Vary: Accept\r\nCache-Control: no-store\r\nContent-Type: application/json"
+_JSON_HEADERS = b"Vary: Accept\r\nCache-Control: no-store\r\nContent-Type: application/json"
 _TRPC_HEADERS = b"Content-Type: application/json\r\nVary: trpc-accept, accept"
 
 
@@ -281,8 +316,17 @@ def _written(status: bytes, headers: bytes, body: bytes) -> bytes:
     )
 
 
-def _refused(answer: web.Response) -> bytes:
-    """Return aiohttp's answer as it goes over the wire."""
+async def _told(finding: Awaitable[User | None]) -> web.Response:
+    """Return the answer to a lookup that takes longer."""
+    try:
+        return await lookups.found(finding)
+    except Exception as error:
+        return problems.as_json(from_error(error))
+
+
+def _as_bytes(answer: web.Response) -> bytes:
+    """Return aiohttp's answer as it goes over the wire, and count it."""
+    RESPONSES.labels(str(answer.status)).inc()
     headers = "\r\n".join(f"{name}: {value}" for name, value in answer.headers.items())
     status = f"{answer.status} {answer.reason}"
     return _written(status.encode(), headers.encode(), cast(bytes, answer.body))
@@ -296,5 +340,6 @@ _ANSWERS: Mapping[
     b"/trpc/registerUser": (_accepted_over_trpc, partial(trpc.refused, path="registerUser")),
 }
 
+_SHOWN = RESPONSES.labels("200")
 #: Counts their answers.
 _ACCEPTED = {b"/users": RESPONSES.labels("202"), b"/trpc/registerUser": RESPONSES.labels("200")}

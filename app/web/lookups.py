@@ -1,7 +1,7 @@
 """Lookups over HTTP, as JSON or as a page by what the client accepts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import orjson
 from aiohttp import web
@@ -88,9 +88,13 @@ async def get_email_holder(request: web.Request) -> web.Response:
 async def _show(request: web.Request, user_id: str) -> web.Response:
     if wants_page(request):
         return await pages.show_user(request, user_id)
-    user = await services(request).lookups.find(
-        user_id, after=after(request), forwarded=is_forwarded(request)
-    )
+    lookups = services(request).lookups
+    return await found(lookups.find(user_id, after=after(request), forwarded=is_forwarded(request)))
+
+
+async def found(finding: Awaitable[User | None]) -> web.Response:
+    """Show the user who is being looked up by id, as JSON."""
+    user = await finding
     if user is None:
         raise ProblemError(404, "unknown-user", "No user is registered under this id.")
     return _shown(user)

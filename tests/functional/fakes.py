@@ -73,6 +73,8 @@ class FakeLookups:
     outcome_of_all: Outcome = Outcome.PENDING
     holders: dict[str, str] = field(default_factory=dict)
     waited: list[float] = field(default_factory=list)
+    #: Ids whose users other workers have.
+    elsewhere: set[str] = field(default_factory=set)
     asked_after: list[Position | None] = field(default_factory=list)
     #: Ids whose lookups wait for something.
     held: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -87,6 +89,11 @@ class FakeLookups:
         if user_id in self.held:
             await self.held[user_id].wait()
         return self.users.get(user_id)
+
+    def find_here(self, user_id: str) -> User | None:
+        """Return the user under an id, unless somebody else has to be asked."""
+        is_here = self.ready and user_id not in self.elsewhere
+        return self.users.get(user_id) if is_here else None
 
     async def find_by_email(self, email: str, *, after: Position | None = None) -> User | None:
         """Return the user with exactly this address."""

@@ -31,12 +31,20 @@ def request(body: bytes = ADA, path: str = "/users", method: str = "POST", **hea
     return head.encode() + b"\r\n\r\n" + body
 
 
+def lookup(user_id: str, **headers: str) -> bytes:
+    """Return a lookup as programs send it."""
+    given = {"Host": "registry", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    lines = [f"GET /users/{user_id} HTTP/1.1", *(f"{name}: {v}" for name, v in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 @dataclass
 class Place:
-    """A server, what it sends to, and how many connections it left to aiohttp."""
+    """A server, what it sends to, whom it finds, and how many connections it left to aiohttp."""
 
     port: int
     producer: FakeProducer
+    lookups: FakeLookups
     lanes: list[FastLane]
 
     @property
@@ -51,9 +59,12 @@ async def serving(
 ) -> AsyncIterator[Place]:
     settings = Settings.model_validate(asked)
     app = web.Application(**application_options(settings))
-    producer = FakeProducer()
+    producer, lookups = FakeProducer(), FakeLookups(elsewhere={"elsewhere", "copied"})
+    lookups.add("here-1.~_")
+    lookups.add("elsewhere")
+    lookups.users["copied"] = lookups.add("copied").stale(1.5)
     written = topics.declare(settings).user_registrations
-    install(app, Services(settings, written, producer, FakeLookups()))
+    install(app, Services(settings, written, producer, lookups))
     lanes: list[FastLane] = []
     made = FastLane.connection_made
 
@@ -67,7 +78,7 @@ async def serving(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        yield Place(runner.addresses[0][1], producer, lanes)
+        yield Place(runner.addresses[0][1], producer, lookups, lanes)
     finally:
         producer.give_up()
         await runner.cleanup()
@@ -136,6 +147,39 @@ PLAIN = {
     ),
 }
 
+LOOKUPS = {
+    "a user who is here": lookup("here-1.~_"),
+    "a user who is elsewhere": lookup("elsewhere"),
+    "a user whom a copy has": lookup("copied"),
+    "nobody": lookup("nobody"),
+    "headers of Node": lookup(
+        "here-1.~_",
+        Connection="keep-alive",
+        Accept="*/*",
+        Accept_Language="*",
+        Sec_Fetch_Mode="cors",
+        User_Agent="node",
+        Accept_Encoding="gzip, deflate",
+    ),
+    "a type of nothing": lookup("here-1.~_", Content_Type="application/json"),
+}
+
+NOT_PLAIN_LOOKUPS = {
+    "a page is wanted": lookup("here-1.~_", Accept="text/html,*/*;q=0.8"),
+    "an escape": lookup("here%2D1.~_"),
+    "a dot": lookup("."),
+    "a path": lookup("here/1"),
+    "a query": lookup("here-1.~_?x=1"),
+    "after a write": lookup("here-1.~_", Registry_After="x"),
+    "by a worker": lookup("here-1.~_", Registry_Forwarded="1"),
+    "a long id": lookup("a" * 129),
+    "a body": request(path="/users/nobody", method="GET"),
+    "no body": request(path="/users/nobody", method="GET", body=b""),
+    "another method": lookup("here-1.~_").replace(b"GET", b"OPTIONS"),
+    "HTTP/1.0": lookup("here-1.~_").replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "another path": lookup("x").replace(b"/users/x", b"/nothing"),
+}
+
 NOT_PLAIN = {
     "another path": request(path="/users/batch", body=b"[%b]" % ADA),
     "another path of tRPC": request(path="/trpc/nope"),
@@ -179,6 +223,59 @@ async def test_a_plain_registration_is_answered_as_aiohttp_does(
     assert await answer_to(fast, sent) == await answer_to(slow, sent)
     assert fast.producer.sent == slow.producer.sent != []
     assert fast.is_fast
+
+
+@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize("sent", LOOKUPS.values(), ids=LOOKUPS)
+async def test_a_plain_lookup_is_answered_as_aiohttp_does(
+    fast: Place, slow: Place, sent: bytes, ready: bool
+) -> None:
+    fast.lookups.ready = slow.lookups.ready = ready
+    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+    assert fast.is_fast
+
+
+@pytest.mark.parametrize("sent", NOT_PLAIN_LOOKUPS.values(), ids=NOT_PLAIN_LOOKUPS)
+async def test_lookups_that_ask_for_more_are_left_to_aiohttp(
+    fast: Place, slow: Place, sent: bytes
+) -> None:
+    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+    assert not fast.is_fast
+
+
+async def test_lookups_and_writes_share_a_connection(fast: Place) -> None:
+    fast.lookups.held["elsewhere"] = held = asyncio.Event()
+    async with connected(fast) as (reader, writer):
+        writer.write(lookup("elsewhere"))
+        writer.write(request())
+        writer.write(lookup("here-1.~_"))
+        while not fast.lookups.asked_after:
+            await asyncio.sleep(0)
+        held.set()
+        told = [await answer(reader) for _ in range(3)]
+    assert [status for status, _, _ in told] == [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 202 Accepted",
+        b"HTTP/1.1 200 OK",
+    ]
+    assert [b"elsewhere" in told[0][2], b"here-1" in told[2][2]] == [True, True]
+
+
+@pytest.mark.parametrize("scope", ["read", "write", "admin", None])
+async def test_who_may_not_read_is_told_so_by_aiohttp(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scope: str | None
+) -> None:
+    keys_file = tmp_path / "keys.json"
+    key = add_key(keys_file, scope) if scope else "unknown"
+    asked = {"keys_file": keys_file, "email_secret": SECRET}
+    async with (
+        serving(Runner, monkeypatch, **asked) as fast,
+        serving(web.AppRunner, monkeypatch, **asked) as slow,
+    ):
+        sent = lookup("here-1.~_", Authorization=f"Bearer {key}")
+        assert await answer_to(fast, sent) == await answer_to(slow, sent)
+        assert fast.is_fast == (scope in {"read", "admin"})
+        assert (await answer_to(fast, lookup("here-1.~_")))[0] == b"HTTP/1.1 401 Unauthorized"
 
 
 @pytest.mark.parametrize("sent", NOT_PLAIN.values(), ids=NOT_PLAIN)

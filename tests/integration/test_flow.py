@@ -138,8 +138,6 @@ def test_the_newest_registrations_are_listed_first(worker: Worker) -> None:
     assert len(listed) <= 20
 
 
-@pytest.mark.parametrize(
-    "path", ["/table", "/table/users", "/router", "/graph", "/stats", "/metrics"]
-)
+@pytest.mark.parametrize("path", ["/table", "/table/users", "/router", "/graph", "/stats"])
 def test_fausts_own_pages_are_off(worker: Worker, path: str) -> None:
     assert worker.get(path).status_code == 404
