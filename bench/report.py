@@ -171,14 +171,9 @@ def _acknowledge(told: Mapping[str, Any]) -> Iterator[Sheet]:
 
 
 def _lookups(told: Mapping[str, Any]) -> Iterator[Sheet]:
-    rows = [
-        (
-            bar["label"],
-            *_rate(bar, _ours(told["bars"])),
-            *_figures(bar, "p50_ms", "p99_ms", "cpu_us"),
-        )
-        for bar in told["bars"]
-    ]
+    bars = told["bars"]
+    figures = ("p50_ms", "p99_ms", "cpu_us")
+    rows = [(*_rate(bar, _ours(bars)), *_figures(bar, *figures)) for bar in bars]
     headings = (
         "users looked up over HTTP",
         "per second",
@@ -195,7 +190,7 @@ def _lookups(told: Mapping[str, Any]) -> Iterator[Sheet]:
     )
     wanted = "Wanted: 0.5 of the bare answer at least, 0.7 at best; forwarded p99 under 20 ms"
     title = f"Lookups among {told['users']:,} users"
-    yield Sheet(title, headings, rows, [_under(told), *_notes(told["bars"]), asked, wanted])
+    yield Sheet(title, headings, rows, [_under(told), *_notes(bars), asked, wanted])
 
 
 def _ratios(works: Sequence[Mapping[str, Any]]) -> Sheet:

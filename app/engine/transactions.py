@@ -26,7 +26,8 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 TIMEOUT_SECONDS = 15.0
 #: How long the transaction of a dead owner holds up readers if nobody takes over.
 BROKER_TIMEOUT_MS = 20_000
-CLOSE_TIMEOUT_SECONDS = 2.0
+#: How long the sender of a producer without connections may take to notice.
+CLOSE_TIMEOUT_SECONDS = 0.2
 
 Rows = Mapping[bytes, bytes | None]
 
@@ -113,6 +114,7 @@ async def disconnect(kafka: AIOKafkaProducer) -> None:
             await kafka._sender.close()
     except (TimeoutError, KafkaError):
         pass
+    await kafka.client.close()  # what was under way may have connected anew
     _forget_failures(kafka)
 
 

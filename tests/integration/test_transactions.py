@@ -188,6 +188,19 @@ async def test_a_row_that_the_broker_never_takes_has_a_clear_cause(world: World)
         await world.commit(owner, "huge", value=bytes(3 * 1024 * 1024))
 
 
+async def test_a_producer_that_is_closed_leaves_no_connection(world: World) -> None:
+    for moment in range(20):
+        owner = await world.owner()
+        kafka = owner._kafka
+        assert kafka is not None
+        writing = asyncio.create_task(world.commit(owner, "row"))
+        await asyncio.wait([writing], timeout=moment / 2000)
+        await owner.close()
+        assert not [each for each in kafka.client._conns.values() if each.connected()]
+        writing.cancel()
+        await asyncio.wait([writing])
+
+
 async def test_a_store_of_a_topic_that_was_made_anew_is_rebuilt_alone(world: World) -> None:
     owner = await world.owner()
     await world.commit(owner, *(f"old-{number}" for number in range(10)))
