@@ -13,6 +13,7 @@ import click
 from app import topics as topic_specs
 from app.access.commands import keys
 from app.dead_letters.commands import dead_letters
+from app.doctor.commands import doctor
 from app.errors import RegistryError
 from app.load.commands import load
 from app.preflight import checked
@@ -31,6 +32,7 @@ def main() -> None:
 
 
 main.add_command(dead_letters)
+main.add_command(doctor)
 main.add_command(load)
 main.add_command(keys)
 

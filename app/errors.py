@@ -57,6 +57,14 @@ class UnreadableRecordError(RegistryError):
         self.cause = cause
 
 
+class UnknownLetterError(RegistryError):
+    """No dead letter is known of a position."""
+
+
+class NotReplayedError(RegistryError):
+    """A dead letter may not be replayed, for the reason in the text."""
+
+
 class ApplyError(RegistryError):
     """Records cannot be applied, for a reason that is not theirs; the worker ends."""
 

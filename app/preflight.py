@@ -16,7 +16,7 @@ from app.tls import client_tls, server_tls
 @contextmanager
 def checked(settings: Settings) -> Iterator[None]:
     """Check port and folder, and hold the folder while a worker runs; raise `SettingsError`."""
-    _require_port(settings.web_host, settings.web_port)
+    require_port(settings.web_host, settings.web_port)
     _require_keys(settings)
     server_tls(settings)
     client_tls(settings)
@@ -24,7 +24,8 @@ def checked(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _require_port(host: str, port: int) -> None:
+def require_port(host: str, port: int) -> None:
+    """Check that a worker could listen there; raise `SettingsError`."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

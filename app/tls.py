@@ -1,7 +1,8 @@
 """TLS: the certificate of this worker, renewed without a restart, and how others' are checked."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
@@ -95,20 +96,26 @@ def loaded(cert: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def expiry(cert: Path, key: Path) -> datetime:
+    """Return until when a certificate is valid; raise `SettingsError` if it is not today."""
+    shown = _require_valid_today(loaded(cert, key), cert)
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+
+
 def _mismatch(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return "the key is not the certificate's"
     return "must hold a certificate and its key in PEM, the key without a passphrase"
 
 
-def _require_valid_today(server: ssl.SSLContext, cert: Path) -> None:
-    """Let a client that trusts nothing but this certificate begin a connection with it."""
+def _require_valid_today(server: ssl.SSLContext, cert: Path) -> Mapping[str, object]:
+    """Let a client that trusts nothing but this certificate begin a connection; say what it saw."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         client.load_verify_locations(cert)
-        _shake_hands(client, server)
+        return _shake_hands(client, server)
     except ssl.SSLCertVerificationError as error:
         reason = _NOT_TODAY.get(error.verify_code, "is not valid for a server")
         raise SettingsError(f"TLS_CERT_FILE: {cert} {reason}") from None
@@ -116,7 +123,7 @@ def _require_valid_today(server: ssl.SSLContext, cert: Path) -> None:
         raise SettingsError(f"TLS_CERT_FILE: {cert} is not valid for a server") from None
 
 
-def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> Mapping[str, object]:
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     asks = client.wrap_bio(back, there)
     answers = server.wrap_bio(there, back, server_side=True)
@@ -126,6 +133,7 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
             side.do_handshake()
         except ssl.SSLWantReadError:
             continue
+    return asks.getpeercert() or {}
 
 
 def _why(error: OSError) -> str:

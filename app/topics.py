@@ -38,6 +38,10 @@ class TopicSpec:
     replication_factor: int
     config: Mapping[str, str] = field(default_factory=dict)
 
+    def unlike(self, config: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what a topic's settings should be where they are not."""
+        return {name: value for name, value in self.config.items() if config.get(name) != value}
+
 
 @dataclass(frozen=True, slots=True)
 class Topics:
@@ -148,25 +152,28 @@ async def _check_partitions(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpe
 async def _alter(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
     """Give topics the settings that they should have; those that we say nothing of stay."""
     for spec in specs:
-        own = await _own_config(admin, spec.name)
-        wanted = {**own, **spec.config}
-        if wanted != own:
-            resource = ConfigResource(ConfigResourceType.TOPIC, spec.name, wanted)
+        own = await topic_config(admin, spec.name, inherited=False)
+        if changes := spec.unlike(own):
+            resource = ConfigResource(ConfigResourceType.TOPIC, spec.name, {**own, **changes})
             for answer in await admin.alter_configs([resource]):
                 for code, message, *_ in answer.resources:
                     if code:
                         raise TopicsError(f"topic {spec.name} cannot be altered: {message}")
 
 
-async def _own_config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Return the settings of a topic that are its own, not the broker's."""
+async def topic_config(admin: AIOKafkaAdminClient, name: str, *, inherited: bool) -> dict[str, str]:
+    """Return the settings of a topic: its own, or also those that are the broker's."""
     asked = ConfigResource(ConfigResourceType.TOPIC, name)
     (answer,) = await admin.describe_configs([asked])
     ((code, message, _, _, entries),) = answer.resources
     if code:
         raise TopicsError(f"the settings of topic {name} cannot be read: {message}")
     # Of each: name, value, whether it is read-only, where it comes from, whether it is a secret.
-    return {setting: value for setting, value, _, source, *_ in entries if source == _OF_THE_TOPIC}
+    return {
+        setting: value
+        for setting, value, _, source, *_ in entries
+        if inherited or source == _OF_THE_TOPIC
+    }
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -13,13 +13,13 @@ from app.dead_letters import printing
 from app.dead_letters.letters import Letter, Name
 from app.dead_letters.listing import Where, by_cause, chosen, members
 from app.dead_letters.reading import LetterTopic
-from app.dead_letters.replay import Replay, Told
-from app.dead_letters.sending import replay_producer
+from app.dead_letters.replay import Told
+from app.dead_letters.replaying import Replaying, replaying, why_not_open
 from app.errors import InvalidPositionError, RegistryError
 from app.positions import Position
-from app.reading import Reader, reader
+from app.reading import reader
 from app.settings import EXIT_USAGE, Settings, settings
-from app.topics import Topics, declare
+from app.topics import declare
 
 #: Exit status of a replay that refused letters, and of a command that Ctrl-C ended.
 EXIT_REFUSED = 1
@@ -166,54 +166,30 @@ async def _replay(
     dry_run: bool,
 ) -> int:
     """Replay letters, telling of each; return how many were refused."""
-    topics = declare(wanted)
-    async with AsyncExitStack() as held:
-        committed = await held.enter_async_context(_committed(wanted, topics))
-        everything = await held.enter_async_context(
-            reader(wanted.kafka_brokers, (), "read_uncommitted")
-        )
-        # Before letters are read: what another command has replayed until now is marked then.
-        producer = None
-        if not dry_run:
-            producer = await held.enter_async_context(
-                replay_producer(wanted.kafka_brokers, f"{wanted.app_id}-dead-letters")
-            )
-        letters = LetterTopic(committed, topics.dead_letter)
-        found = await letters.letters()
+    async with replaying(wanted, force=force, dry_run=dry_run) as opened:
         missing = 0
         if positions:
-            selected, missing = _at(positions, found, topics)
+            selected, missing = _at(positions, opened)
         else:
-            selected = chosen(found.values(), where)
-        replaying = Replay(topics, letters, committed, everything, producer=producer, force=force)
-        return missing + await _tell(replaying.run(selected), dry_run=dry_run)
+            selected = chosen(opened.found.values(), where)
+        return missing + await _tell(opened.replay.run(selected), dry_run=dry_run)
 
 
-def _at(
-    positions: Sequence[Position], found: Mapping[Name, Letter], topics: Topics
-) -> tuple[list[Letter], int]:
+def _at(positions: Sequence[Position], opened: Replaying) -> tuple[list[Letter], int]:
     """Return the open letters at positions, having told of those that are not; how many are not."""
-    names = [topic.name for topic in topics.all()]
     selected: dict[Position, Letter] = {}
     missing = 0
     for position in dict.fromkeys(positions):
-        letters = [found[name, position] for name in names if (name, position) in found]
-        opened = [letter for letter in letters if letter.is_open]
-        if opened:
+        letters = opened.at(position)
+        still_open = [letter for letter in letters if letter.is_open]
+        if still_open:
             # Of several topics the first in the flow counts: only its letters are replayed.
-            selected[position] = opened[0]
+            selected[position] = still_open[0]
         else:
             missing += 1
-            click.echo(f"{position.token()} refused: {_why_not_open(letters)}")
+            why = printing.escaped(why_not_open(letters))
+            click.echo(f"{position.token()} refused: {why}")
     return list(selected.values()), missing
-
-
-def _why_not_open(letters: Sequence[Letter]) -> str:
-    if not letters:
-        return "there is no such dead letter"
-    marked = letters[0]
-    again = f" as {marked.replayed_as}" if marked.replayed_as else ""
-    return printing.escaped(f"it was {marked.mark}{again}")
 
 
 async def _tell(replaying: AsyncIterator[Told], *, dry_run: bool) -> int:
@@ -234,10 +210,6 @@ async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
     topics = declare(wanted)
     async with reader(wanted.kafka_brokers, (topics.dead_letter,)) as reading:
         yield LetterTopic(reading, topics.dead_letter)
-
-
-def _committed(wanted: Settings, topics: Topics) -> AbstractAsyncContextManager[Reader]:
-    return reader(wanted.kafka_brokers, (topics.dead_letter, topics.user_registrations))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -38,6 +38,10 @@ class ReadsDeadLetters(Protocol):
         """Return the newest dead letters; `NotReadyError` if that takes too long."""
         ...
 
+    def forget(self) -> None:
+        """Read anew when somebody asks: one was replayed."""
+        ...
+
 
 class RecentDeadLetters:
     """Reads the newest dead letters, at most every two seconds."""
@@ -55,6 +59,10 @@ class RecentDeadLetters:
             self._reading = reading = asyncio.create_task(self._read())
         # Who gives up waiting does not end it for others.
         return await asyncio.shield(reading)
+
+    def forget(self) -> None:
+        """Read anew when somebody asks: one was replayed."""
+        self._reading = None
 
     async def _read(self) -> Recent:
         try:

@@ -32,7 +32,7 @@ FORM_FIELD = "csrf"
 _OPEN = ("/health", "/static", "/openapi.json", "/docs", "/login", "/logout")
 _ADMINS = ("/dead-letters",)
 #: The only routes where a session may do more than read.
-_FORMS = ("/register", "/logout")
+_FORMS = ("/register", "/logout", "/dead-letters")
 _READING = ("GET", "HEAD", "OPTIONS")
 
 

@@ -8,10 +8,14 @@ from aiohttp import web
 from app.dead_letters.letters import Letter
 from app.dead_letters.listing import Cause, cause_members, members
 from app.dead_letters.recent import Recent
+from app.errors import NotReplayedError, UnknownLetterError
+from app.positions import Position
 from app.records import moment
 from app.web import rendering
+from app.web.access import require_same_site
 from app.web.negotiation import json, page, wants_page
-from app.web.rendering import CauseRow, LetterRow
+from app.web.problems import from_error
+from app.web.rendering import CauseRow, LetterRow, Replayed
 from app.web.services import services
 
 routes = web.RouteTableDef()
@@ -21,7 +25,41 @@ routes = web.RouteTableDef()
 async def get_dead_letters(request: web.Request) -> web.Response:
     """Show what could not be applied, by cause, and the newest of it."""
     recent = await services(request).dead_letters.recent()
-    return page(_page(recent)) if wants_page(request) else json(_json(recent))
+    if wants_page(request):
+        return page(_page(recent, _replayed(request)))
+    return json(_json(recent))
+
+
+@routes.post("/dead-letters/{position}/replay")
+async def replay_dead_letter(request: web.Request) -> web.Response:
+    """Send the original of a dead letter to its topic again, unless its id has a later record."""
+    require_same_site(request)
+    given = services(request)
+    position = Position.parse(request.match_info["position"])
+    try:
+        replayed_as = await given.replays.replay(position)
+    except (UnknownLetterError, NotReplayedError) as error:
+        if not wants_page(request):
+            raise
+        refused = Replayed(position.token(), refused=str(error))
+        # Perhaps somebody else has replayed it: then it is not shown again.
+        given.dead_letters.forget()
+        return page(_page(await given.dead_letters.recent(), refused), from_error(error).status)
+    given.dead_letters.forget()
+    told = {"position": position.token(), "replayed_as": replayed_as.token()}
+    if wants_page(request):
+        raise web.HTTPSeeOther(
+            f"/dead-letters?replayed={position.token()}&as={told['replayed_as']}"
+        )
+    return json(orjson.dumps(told))
+
+
+def _replayed(request: web.Request) -> Replayed | None:
+    """Return which letter was replayed on the way to this page, if one was."""
+    letter, record = request.query.get("replayed"), request.query.get("as")
+    if letter is None or record is None:
+        return None
+    return Replayed(Position.parse(letter).token(), Position.parse(record).token())
 
 
 def _json(recent: Recent) -> bytes:
@@ -34,11 +72,12 @@ def _json(recent: Recent) -> bytes:
     )
 
 
-def _page(recent: Recent) -> str:
+def _page(recent: Recent, replayed: Replayed | None) -> str:
     return rendering.dead_letters(
         [_cause_row(cause) for cause in recent.causes],
         [_letter_row(letter) for letter in recent.letters],
         recent.truncated,
+        replayed,
     )
 
 
@@ -51,7 +90,8 @@ def _letter_row(letter: Letter) -> LetterRow:
         letter.position.token(),
         letter.topic,
         letter.cause,
-        letter.detail,
+        # What is wrong with the whole of a record has no place in it.
+        letter.detail.removeprefix(": "),
         _time(letter.timestamp),
         letter.size,
     )

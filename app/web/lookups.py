@@ -105,7 +105,7 @@ async def _show_by_email(request: web.Request, email: str) -> web.Response:
         raise ProblemError(400, "malformed", "What follows email= is no email address.")
     user = await services(request).lookups.find_by_email(email, after=after(request))
     if wants_page(request):
-        return pages.show_found(request, user)
+        return await pages.show_found(request, user)
     if user is None:
         raise ProblemError(404, "unknown-user", "No user has this email address.")
     return _shown(user)
@@ -120,10 +120,11 @@ def _stale(seconds: float | None) -> Mapping[str, str]:
 
 
 async def _list(request: web.Request) -> web.Response:
-    forwarded = is_forwarded(request)
-    page = await services(request).lookups.page(
-        _wanted(request), after=after(request), forwarded=forwarded
-    )
+    forwarded, shows = is_forwarded(request), wants_page(request)
+    wanted = _wanted(request, pages.LISTED_USERS if shows else PAGE_USERS)
+    page = await services(request).lookups.page(wanted, after=after(request), forwarded=forwarded)
+    if shows:
+        return pages.show_list(request, wanted, page)
     body: dict[str, object] = {"users": [orjson.Fragment(user.encode()) for user in page.users]}
     if page.has_more:
         body["next"] = page.cursor()
@@ -134,8 +135,8 @@ async def _list(request: web.Request) -> web.Response:
     return json(orjson.dumps(body), headers=_stale(page.stale_seconds))
 
 
-def _wanted(request: web.Request) -> Wanted:
-    limit = request.query.get("limit", str(PAGE_USERS))
+def _wanted(request: web.Request, page_users: int) -> Wanted:
+    limit = request.query.get("limit", str(page_users))
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE_USERS:
         raise ProblemError(400, "malformed", f"limit must be from 1 to {MAX_PAGE_USERS}.")
     prefix = request.query.get("prefix", "")

@@ -17,6 +17,11 @@ PAGE_HEADERS: Mapping[str, str] = {
     "Vary": "Accept",
 }
 
+#: A page whose script asks this worker, and nobody else, for what is new.
+LIVE_PAGE_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": PAGE_HEADERS["Content-Security-Policy"] + "; connect-src 'self'"
+}
+
 
 def wants_page(request: web.Request) -> bool:
     """Return whether the client prefers HTML to JSON; who names neither gets JSON."""

@@ -6,6 +6,7 @@ stands in `OPERATIONS` is what only the handlers' code knows: which statuses, wh
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from app.outcomes import Outcome
+from app.overview.numbers import PartitionLag
 from app.records import Email, Name, Registration, User, UserId
 from app.web import rendering
 from app.web.negotiation import json, page
@@ -98,6 +100,57 @@ class DeadLetters(TypedDict):
     truncated: bool
 
 
+class ReplayedLetter(TypedDict):
+    """A dead letter that was replayed: where its record came in, and where it stands now."""
+
+    position: str
+    replayed_as: str
+
+
+class Latencies(TypedDict):
+    """How long acknowledgements took, in milliseconds."""
+
+    p50: float
+    p99: float
+
+
+class OwnedPartitions(TypedDict):
+    """A worker, and which partitions it owns, recovers, or keeps copies of."""
+
+    url: str
+    owned: list[int]
+    recovering: list[int]
+    standby: list[int]
+
+
+class NewestUser(TypedDict):
+    """A user as the overview has it; ``url`` is a path of this interface."""
+
+    id: UserId
+    name: Name
+    status: Literal["pending", "registered"]
+    registered_at: datetime
+    url: str
+
+
+class Overview(TypedDict):
+    """What the registry is doing; rates and latencies are those of the last seconds."""
+
+    seconds: float
+    writes_per_second: dict[str, float]
+    outcomes_per_second: dict[str, float]
+    #: Null if nothing was written.
+    acknowledgement_ms: Latencies | None
+    #: Since each worker started.
+    outcomes: dict[str, float]
+    partitions: int
+    lag: list[PartitionLag]
+    workers: list[OwnedPartitions]
+    #: Addresses of workers that did not answer.
+    unavailable: list[str]
+    newest: list[NewestUser]
+
+
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
@@ -128,7 +181,7 @@ _DETAILS = {
     403: "The key may not do this",
     404: "Not found",
     408: "The body did not come in time",
-    409: "Rejected: the id or the address is taken",
+    409: "Rejected: the id or the address is taken; or the letter may not be replayed",
     413: "Too large",
     415: "Another content type is needed",
     422: "Not valid",
@@ -211,6 +264,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: ("What became of it", OutcomeOfWrite)}, (400, 404, 503), None, (_PREFER,)
     ),
     ("GET", "/dead-letters"): Operation({200: ("What could not be applied", DeadLetters)}, (503,)),
+    ("POST", "/dead-letters/{position}/replay"): Operation(
+        {200: ("Replayed", ReplayedLetter)}, (400, 404, 409, 503)
+    ),
+    ("GET", "/overview"): Operation({200: ("What the registry is doing", Overview)}, (503,)),
     ("GET", "/health/live"): Operation({200: ("It lives", Health)}),
     ("GET", "/health/ready"): Operation({200: ("It is ready", Health), 503: ("Not yet", Health)}),
 }

@@ -1,24 +1,31 @@
 """Pages: the same lookups and writes, for people; they work without scripts."""
 
+import math
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from app.errors import NotReadyError
+from app.listing import UsersPage, Wanted
 from app.outcomes import Outcome
 from app.positions import Position
 from app.records import User, field_errors, is_email, registrations
 from app.web import preferences, rendering
 from app.web.access import require_same_site
 from app.web.bodies import form_of
-from app.web.negotiation import page
-from app.web.rendering import UserCard
+from app.web.negotiation import LIVE_PAGE_HEADERS, page
+from app.web.rendering import LastWrite, UserCard
 from app.web.services import services
 from app.web.urls import user_url
 
 routes = web.RouteTableDef()
 
 _FIELDS = ("id", "name", "email")
+
+#: Users on a page of the list.
+LISTED_USERS = 50
 
 #: How long a page waits for a write before it says that it waits, and how often it asks again.
 PAGE_WAIT_SECONDS = 1.0
@@ -38,10 +45,11 @@ _BANNERS: Mapping[Outcome, str] = {
 
 @routes.get("/")
 async def home(request: web.Request) -> web.Response:
-    """Show the search box and the newest registrations."""
+    """Show the search box, what the registry is doing, and the newest registrations."""
     newest = await services(request).lookups.newest()
     cards = [card(user) for user in newest.users]
-    return page(rendering.home(cards, newest.unavailable, _base_url(request)))
+    shown = rendering.home(cards, newest.unavailable, _base_url(request))
+    return page(shown, headers=LIVE_PAGE_HEADERS)
 
 
 @routes.get("/register")
@@ -79,7 +87,44 @@ async def show_user(request: web.Request, user_id: str) -> web.Response:
     banner = None if told is None else _BANNERS.get(told.outcome)
     if user is None:
         return page(rendering.not_found(user_id, banner), 404 if banner is None else 409)
-    return page(rendering.user(card(user), banner, _base_url(request)))
+    return await _shown(request, user, banner)
+
+
+async def _shown(request: web.Request, user: User, banner: str | None = None) -> web.Response:
+    last = await _last_write(request, user)
+    shown = rendering.user(card(user), banner or _age(user), _base_url(request), last)
+    return page(shown)
+
+
+def _age(user: User) -> str | None:
+    """Return how old a copy may be; None if the owner has answered."""
+    if user.stale_seconds is None:
+        return None
+    seconds = math.ceil(user.stale_seconds)
+    return f"A copy, up to {seconds} s old: the worker that owns this user does not answer now."
+
+
+async def _last_write(request: web.Request, user: User) -> LastWrite | None:
+    """Return what is known of the write that a user comes from; None if nobody can tell now."""
+    try:
+        told = await services(request).lookups.outcome(Position.parse(user.position))
+    except NotReadyError:
+        return None
+    return LastWrite(user.position, None if told is None else told.outcome.word)
+
+
+def show_list(request: web.Request, wanted: Wanted, found: UsersPage) -> web.Response:
+    """Show a page of the list of users."""
+    query = {"prefix": wanted.prefix} if wanted.prefix else {}
+    following = urlencode(query | {"cursor": found.cursor()}) if found.has_more else None
+    html = rendering.users(
+        [card(user) for user in found.users],
+        wanted.prefix,
+        following and f"/users?{following}",
+        is_first=wanted.after_id is None,
+        base_url=_base_url(request),
+    )
+    return page(html)
 
 
 def _waiting(request: web.Request, user_id: str, position: Position) -> web.Response:
@@ -90,11 +135,11 @@ def _waiting(request: web.Request, user_id: str, position: Position) -> web.Resp
     return page(rendering.accepted(user_id, position.token(), again, refreshes), 202)
 
 
-def show_found(request: web.Request, user: User | None) -> web.Response:
+async def show_found(request: web.Request, user: User | None) -> web.Response:
     """Show the user who was found by something that does not belong on the page."""
     if user is None:
         return page(rendering.not_found(None, None), 404)
-    return page(rendering.user(card(user), None, _base_url(request)))
+    return await _shown(request, user)
 
 
 def card(user: User) -> UserCard:

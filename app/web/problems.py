@@ -12,16 +12,20 @@ from aiohttp import web
 
 from app.errors import (
     BrokerUnavailableError,
+    FencedError,
     InvalidCursorError,
     InvalidPositionError,
     NotReadyError,
+    NotReplayedError,
     NotSettledError,
+    NotWrittenError,
     OutcomeUnknownError,
     OverloadedError,
     RecordTooLargeError,
     RefusedError,
     RegistryError,
     TooManyRequestsError,
+    UnknownLetterError,
 )
 from app.records import FieldError
 from app.web import rendering
@@ -84,6 +88,10 @@ _KNOWN: Mapping[type[RegistryError], tuple[int, str, Mapping[str, str]]] = {
     RecordTooLargeError: (413, "too-large", {}),
     InvalidPositionError: (400, "invalid-position", {}),
     InvalidCursorError: (400, "invalid-cursor", {}),
+    UnknownLetterError: (404, "unknown-letter", {}),
+    NotReplayedError: (409, "not-replayed", {}),
+    FencedError: (503, "not-ready", _RETRY),
+    NotWrittenError: (503, "not-ready", _RETRY),
 }
 
 _NAMES = {

@@ -54,6 +54,23 @@ class LetterRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """A letter that somebody wanted to replay: the record that it is now, or why it is none."""
+
+    position: str
+    replayed_as: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastWrite:
+    """The write that a user comes from; ``outcome`` is None if it is not kept any more."""
+
+    position: str
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Field:
     """A field of the form, and what the browser should know of it."""
 
@@ -144,11 +161,38 @@ def register(values: Mapping[str, str], errors: Mapping[str, str], problem: str 
     return _page("register.html", fields=_FIELDS, values=values, errors=errors, problem=problem)
 
 
-def user(user: UserCard, banner: str | None, base_url: str = DEFAULT_BASE_URL) -> str:
-    """Return the page of a user, below a banner if there is something to say first."""
+def users(
+    found: Sequence[UserCard],
+    prefix: str,
+    next_url: str | None,
+    *,
+    is_first: bool = True,
+    base_url: str = DEFAULT_BASE_URL,
+) -> str:
+    """Return a page of the list of users whose ids begin with a prefix; all do with ""."""
+    return _page(
+        "users.html",
+        found=found,
+        prefix=prefix,
+        next_url=next_url,
+        is_first=is_first,
+        command=_registering_command(base_url),
+    )
+
+
+def user(
+    user: UserCard,
+    banner: str | None,
+    base_url: str = DEFAULT_BASE_URL,
+    last: LastWrite | None = None,
+) -> str:
+    """Return the page of a user, below a banner if there is something to say first.
+
+    ``last`` is None if nobody can tell at the moment.
+    """
     headers = " ".join(["-H 'Accept: application/json'", *_authorization()])
     command = f"curl {headers} {shlex.quote(base_url + user.url)}"
-    return _page("user.html", user=user, banner=banner, command=command)
+    return _page("user.html", user=user, banner=banner, command=command, last=last)
 
 
 def accepted(id: str, position: str, refresh_url: str, refreshes: bool = True) -> str:
@@ -173,9 +217,23 @@ def not_found(id: str | None, banner: str | None = None) -> str:
     return _page("not_found.html", id=id, banner=banner)
 
 
-def dead_letters(causes: Sequence[CauseRow], letters: Sequence[LetterRow], truncated: bool) -> str:
-    """Return the page of what could not be applied: how much of each cause, and the newest."""
-    return _page("dead_letters.html", causes=causes, letters=letters, truncated=truncated)
+def dead_letters(
+    causes: Sequence[CauseRow],
+    letters: Sequence[LetterRow],
+    truncated: bool,
+    replayed: Replayed | None = None,
+) -> str:
+    """Return the page of what could not be applied: how much of each cause, and the newest.
+
+    Below what became of the letter that was to be replayed, if that is how one came here.
+    """
+    return _page(
+        "dead_letters.html",
+        causes=causes,
+        letters=letters,
+        truncated=truncated,
+        replayed=replayed,
+    )
 
 
 def docs() -> str:

@@ -11,6 +11,7 @@ from app.web import (
     batches,
     cors,
     dead_letters,
+    events,
     health,
     login,
     lookups,
@@ -58,6 +59,8 @@ def install(web_app: web.Application, given: Services) -> None:
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
     for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
+    web_app.add_routes(events.routes)
+    events.install(web_app, given)
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)

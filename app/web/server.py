@@ -3,6 +3,7 @@
 Faust finds it by the URL scheme ``registry://`` (entry point ``faust.web.drivers``).
 """
 
+from functools import partial
 from typing import Any, cast
 
 import faust
@@ -10,9 +11,12 @@ from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
 from app.dead_letters.recent import RecentDeadLetters
+from app.dead_letters.replaying import LetterReplays
 from app.limits import Limits
 from app.lookups import Lookups, Tables
 from app.main import lags, registry_topics, shutdown, spool
+from app.overview.collecting import Collecting
+from app.overview.here import state
 from app.readiness import Readiness
 from app.routing import Asking, Routing
 from app.settings import settings
@@ -46,9 +50,10 @@ class RegistryWeb(faust_aiohttp.Web):
         wanted = settings()
         registry = cast(faust.App, self.app)
         asking = Asking.of(wanted)
+        by_id = Routing(registry, USERS, registry_topics.users_changelog, asking)
         lookups = Lookups(
             Tables(users, emails, record_outcomes, recent_registrations),
-            Routing(registry, USERS, registry_topics.users_changelog, asking),
+            by_id,
             Routing(registry, EMAILS, registry_topics.emails_changelog, asking),
             wanted.email_keys,
             wanted.max_wait_seconds,
@@ -62,7 +67,9 @@ class RegistryWeb(faust_aiohttp.Web):
             spool,
             lookups,
             dead_letters,
-            limits,
+            limits=limits,
+            replays=LetterReplays(wanted),
+            overview=Collecting(by_id, lookups, partial(state, registry, USERS, lags)),
             why_not_ready=ready.why_not,
         )
         install(self.web_app, given)

@@ -11,6 +11,7 @@ from typing import cast
 from aiohttp import web
 
 from app.dead_letters.recent import ReadsDeadLetters
+from app.dead_letters.replaying import ReplaysLetters
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.errors import NotReadyError, RefusedError, RegistryError
 from app.gathering import Offsets
@@ -19,6 +20,7 @@ from app.limits import Limits
 from app.lookups import FindsUsers, Told
 from app.metrics import WRITES_REFUSED
 from app.outcomes import Outcome
+from app.overview.collecting import TellsState
 from app.positions import Position
 from app.producer import SendsRecords
 from app.records import Wish, encode
@@ -26,8 +28,10 @@ from app.settings import Settings
 from app.topics import TopicSpec
 from app.web.clients import client_of
 
-#: Tests that do not ask for dead letters give none.
+#: Tests that do not ask for these give none.
 _NOT_GIVEN = cast(ReadsDeadLetters, None)
+_NO_REPLAYS = cast(ReplaysLetters, None)
+_NO_STATE = cast(TellsState, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Services:
     producer: SendsRecords
     lookups: FindsUsers
     dead_letters: ReadsDeadLetters = _NOT_GIVEN
+    replays: ReplaysLetters = _NO_REPLAYS
+    overview: TellsState = _NO_STATE
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
     client: str = ""

@@ -1,7 +1,9 @@
 """``GET /dead-letters``: what could not be applied, by cause, without what stands in it."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -11,11 +13,18 @@ from app import topics
 from app.dead_letters.letters import DeadLetters, Letter
 from app.dead_letters.listing import by_cause
 from app.dead_letters.recent import Recent
-from app.errors import NotReadyError, UnreadableRecordError
+from app.errors import (
+    FencedError,
+    NotReadyError,
+    NotReplayedError,
+    UnknownLetterError,
+    UnreadableRecordError,
+)
 from app.positions import Position
 from app.settings import Settings
 from app.web.routes import application_options, install
 from app.web.services import Services
+from tests.functional.access import SECRET, add_key, bearer
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
 from tests.strategies import Record
@@ -31,6 +40,11 @@ class FakeDeadLetters:
     letters: list[Letter] = field(default_factory=list)
     truncated: bool = False
     failure: Exception | None = None
+    forgotten: int = 0
+
+    def forget(self) -> None:
+        """Count it."""
+        self.forgotten += 1
 
     async def recent(self) -> Recent:
         """Return what was set."""
@@ -51,6 +65,27 @@ class FakeDeadLetters:
         return letter
 
 
+@dataclass
+class FakeReplays:
+    """Replays everything as one record, or nothing."""
+
+    failure: Exception | None = None
+    asked: list[Position] = field(default_factory=list)
+
+    async def replay(self, position: Position) -> Position:
+        """Return a place in the same partition."""
+        self.asked.append(position)
+        if self.failure is not None:
+            raise self.failure
+        return Position(position.partition, 99)
+
+
+@pytest.fixture
+def replays() -> FakeReplays:
+    """Return replays without a broker."""
+    return FakeReplays()
+
+
 @pytest.fixture
 def dead_letters() -> FakeDeadLetters:
     """Return dead letters without a broker."""
@@ -59,13 +94,16 @@ def dead_letters() -> FakeDeadLetters:
 
 @pytest.fixture
 async def client(
-    producer: FakeProducer, lookups: FakeLookups, dead_letters: FakeDeadLetters
+    producer: FakeProducer,
+    lookups: FakeLookups,
+    dead_letters: FakeDeadLetters,
+    replays: FakeReplays,
 ) -> AsyncIterator[Client]:
     """Serve the web view and return a client of it."""
     settings = Settings()
     web_app = web.Application(**application_options(settings))
     services = Services(settings, topics.declare(settings).user_registrations, producer, lookups)
-    install(web_app, replace(services, dead_letters=dead_letters))
+    install(web_app, replace(services, dead_letters=dead_letters, replays=replays))
     async with TestClient(TestServer(web_app)) as serving:
         yield serving
 
@@ -140,3 +178,90 @@ async def test_what_takes_too_long_is_tried_again(
 async def test_every_page_leads_to_the_dead_letters(client: Client) -> None:
     text = await (await client.get("/", headers=BROWSER)).text()
     assert 'href="/dead-letters"' in text
+
+
+async def test_a_letter_is_replayed_by_its_button(
+    client: Client, dead_letters: FakeDeadLetters, replays: FakeReplays
+) -> None:
+    token = dead_letters.add(7, "invalid-json").position.token()
+    text = await (await client.get("/dead-letters", headers=BROWSER)).text()
+    path = f"/dead-letters/{token}/replay"
+    assert f'action="{path}" method="post"' in text
+    answer = await client.post(path, headers=BROWSER, allow_redirects=False)
+    assert answer.status == 303
+    text = await (await client.get(answer.headers["Location"], headers=BROWSER)).text()
+    assert f"/registrations/{Position(3, 99).token()}" in text
+    assert replays.asked == [Position(3, 7)]
+    assert dead_letters.forgotten == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "name"),
+    [
+        (NotReplayedError("its id has a later record"), 409, "not-replayed"),
+        (UnknownLetterError("there is no such dead letter"), 404, "unknown-letter"),
+        (FencedError("another replay has begun"), 503, "not-ready"),
+    ],
+)
+async def test_why_a_letter_is_not_replayed_is_told(
+    client: Client, replays: FakeReplays, failure: Exception, status: int, name: str
+) -> None:
+    replays.failure = failure
+    path = f"/dead-letters/{Position(3, 7).token()}/replay"
+    told = await client.post(path)
+    assert (told.status, told.content_type) == (status, "application/problem+json")
+    assert (await told.json())["type"] == f"urn:user-registry:problem:{name}"
+    shown = await client.post(path, headers=BROWSER)
+    assert (shown.status, shown.content_type) == (status, "text/html")
+    assert str(failure)[1:] in await shown.text()
+
+
+async def test_a_program_is_told_where_the_record_is_now(client: Client) -> None:
+    answer = await client.post(f"/dead-letters/{Position(3, 7).token()}/replay")
+    assert answer.status == 200
+    assert await answer.json() == {
+        "position": Position(3, 7).token(),
+        "replayed_as": Position(3, 99).token(),
+    }
+
+
+async def test_what_is_no_position_is_not_replayed(client: Client, replays: FakeReplays) -> None:
+    assert (await client.post("/dead-letters/nonsense/replay")).status == 400
+    assert replays.asked == []
+
+
+async def test_another_sites_form_replays_nothing(client: Client, replays: FakeReplays) -> None:
+    headers = {"Origin": "http://evil.example"}
+    path = f"/dead-letters/{Position(3, 7).token()}/replay"
+    assert (await client.post(path, headers=headers)).status == 403
+    assert replays.asked == []
+
+
+async def test_only_administrators_replay_and_only_by_a_form_of_their_session(
+    producer: FakeProducer,
+    lookups: FakeLookups,
+    dead_letters: FakeDeadLetters,
+    replays: FakeReplays,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "keys.json"
+    writes, admins = add_key(path, "read", "write"), add_key(path, "admin")
+    settings = Settings(keys_file=path, email_secret=SECRET)
+    web_app = web.Application(**application_options(settings))
+    services = Services(settings, topics.declare(settings).user_registrations, producer, lookups)
+    install(web_app, replace(services, dead_letters=dead_letters, replays=replays))
+    token = dead_letters.add(7, "invalid-json").position.token()
+    target = f"/dead-letters/{token}/replay"
+    async with TestClient(TestServer(web_app)) as client:
+        assert (await client.post(target)).status == 401
+        assert (await client.post(target, headers=bearer(writes))).status == 403
+        assert replays.asked == []
+        assert (await client.post(target, headers=bearer(admins))).status == 200
+        await client.post("/login", data={"key": admins}, allow_redirects=False)
+        assert (await client.post(target, headers=BROWSER)).status == 403
+        shown = await (await client.get("/dead-letters", headers=BROWSER)).text()
+        csrf = re.findall(r'name="csrf" value="([0-9a-f]{64})"', shown)[-1]
+        form = {"csrf": csrf}
+        answer = await client.post(target, data=form, headers=BROWSER, allow_redirects=False)
+        assert answer.status == 303
+    assert len(replays.asked) == 2

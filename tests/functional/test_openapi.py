@@ -12,9 +12,11 @@ from tests.functional.fakes import FakeLookups
 
 VENDOR = Path(openapi.__file__).parent / "static" / "vendor"
 
-#: What is not for clients: pages and files, what workers and Prometheus ask, and tRPC's one route.
+#: What is not for clients: pages and what they listen to, files, what workers and Prometheus ask,
+#: and tRPC's one route.
 NOT_DESCRIBED = {
     ("GET", "/"),
+    ("GET", "/events"),
     ("GET", "/register"),
     ("POST", "/register"),
     ("GET", "/static"),

@@ -164,3 +164,10 @@ async def test_readiness_has_reasons(client: Client, lookups: FakeLookups) -> No
 async def test_static_files_are_served_and_nothing_beside_them(client: Client) -> None:
     assert (await client.get("/static/registry.css")).status == 200
     assert (await client.get(URL("/static/../pages.py", encoded=True))).status in {403, 404}
+
+
+async def test_a_page_says_that_it_shows_a_copy(client: Client, lookups: FakeLookups) -> None:
+    lookups.users["ada"] = lookups.add("ada").stale(2.1)
+    assert "A copy, up to 3 s old" in await page(client, "/users/ada")
+    lookups.add("ada")
+    assert "A copy" not in await page(client, "/users/ada")

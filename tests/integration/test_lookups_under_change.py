@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 USERS = 20_000
 THREADS = 4
 #: Pauses between the events, so that all takes five minutes.
-CALM_SECONDS = 35
+CALM_SECONDS = 45
 MAX_UNAVAILABLE_SHARE = 0.02
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.web import rendering
-from app.web.rendering import UserCard
+from app.web.rendering import CauseRow, LastWrite, LetterRow, Replayed, UserCard
 from app.web.urls import user_url
 
 NOON = datetime(2026, 3, 4, 12, 0, 5, tzinfo=UTC)
@@ -90,7 +90,15 @@ def every_page(text: str) -> dict[str, str]:
         "empty home": rendering.home([]),
         "form": rendering.register({}, {}, None),
         "refused form": rendering.register(values, {**values, "type": text}, text),
-        "user": rendering.user(card, text),
+        "user": rendering.user(card, text, last=LastWrite("AQAA", text)),
+        "users": rendering.users([card], text, "/users?cursor=a", is_first=False),
+        "no users": rendering.users([], "", None),
+        "dead letters": rendering.dead_letters(
+            [CauseRow("cause", 2, NOON, NOON)],
+            [LetterRow("AQAA", text, "cause", text, NOON, 7)],
+            True,
+            Replayed("AQAA", refused=text),
+        ),
         "accepted": rendering.accepted(text, "AQAA", f"{user_url(text)}?after=AQAA"),
         "not found": rendering.not_found(text),
         "problem": rendering.problem(503, text, text),
@@ -150,7 +158,7 @@ def test_files_that_pages_name_are_there() -> None:
     static = Path(rendering.__file__).parent / "static"
     page = Page(rendering.home([]))
     named = [a.get("src") or a.get("href") for t in ("script", "img", "link") for a in page.all(t)]
-    assert len(named) == 4
+    assert len(named) == 5
     for address in named:
         assert (static / str(address).removeprefix("/static/")).is_file()
 

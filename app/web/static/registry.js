@@ -50,3 +50,16 @@ if (navigator.clipboard) document.querySelectorAll("[data-copy]").forEach(addCop
 
 // An alert that is there from the start is not announced unless it has the focus.
 document.querySelector("[data-focus]")?.focus();
+
+function isTyping(element) {
+  return element.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(element.tagName);
+}
+
+document.addEventListener("keydown", (event) => {
+  const modified = event.ctrlKey || event.metaKey || event.altKey;
+  const search = document.querySelector("[role=search] input");
+  if (event.key !== "/" || modified || search === null || isTyping(event.target)) return;
+  event.preventDefault();
+  search.focus();
+  search.select();
+});

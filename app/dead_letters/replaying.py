@@ -1,0 +1,114 @@
+"""Replaying as the command and the page do it: what is needed for it, opened and closed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.dead_letters.letters import Letter, Name
+from app.dead_letters.reading import LetterTopic
+from app.dead_letters.replay import Replay
+from app.dead_letters.sending import replay_producer
+from app.errors import NotReadyError, NotReplayedError, UnknownLetterError
+from app.positions import Position
+from app.reading import reader
+from app.settings import Settings
+from app.topics import Topics, declare
+
+#: How long somebody waits for one letter: an old one may have many records after it.
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replaying:
+    """All letters, and what replays some of them."""
+
+    topics: Topics
+    found: Mapping[Name, Letter]
+    replay: Replay
+
+    def at(self, position: Position) -> list[Letter]:
+        """Return the letters of a position, which may be one of several topics, in flow order."""
+        names = [(topic.name, position) for topic in self.topics.all()]
+        return [self.found[name] for name in names if name in self.found]
+
+
+@asynccontextmanager
+async def replaying(
+    wanted: Settings, *, force: bool = False, dry_run: bool = False
+) -> AsyncIterator[Replaying]:
+    """Open what replaying needs; other commands and pages that replay are fenced."""
+    topics = declare(wanted)
+    brokers = wanted.kafka_brokers
+    async with AsyncExitStack() as held:
+        committed = await held.enter_async_context(
+            reader(brokers, (topics.dead_letter, topics.user_registrations))
+        )
+        everything = await held.enter_async_context(reader(brokers, (), "read_uncommitted"))
+        # Before letters are read: what another one has replayed until now is marked then.
+        producer = None
+        if not dry_run:
+            producer = await held.enter_async_context(
+                replay_producer(brokers, f"{wanted.app_id}-dead-letters")
+            )
+        letters = LetterTopic(committed, topics.dead_letter)
+        found = await letters.letters()
+        replay = Replay(topics, letters, committed, everything, producer=producer, force=force)
+        yield Replaying(topics, found, replay)
+
+
+def why_not_open(letters: list[Letter]) -> str:
+    """Return why a position has no open letter."""
+    if not letters:
+        return "there is no such dead letter"
+    marked = letters[0]
+    again = f" as {marked.replayed_as}" if marked.replayed_as else ""
+    return f"it was {marked.mark}{again}"
+
+
+class ReplaysLetters(Protocol):
+    """What the web view needs to replay; tests may bring their own."""
+
+    async def replay(self, position: Position) -> Position:
+        """Replay the letter of a position; return where its record stands now."""
+        ...
+
+
+class LetterReplays:
+    """Replays single letters for the web view, one at a time."""
+
+    def __init__(self, wanted: Settings) -> None:
+        self._settings = wanted
+        self._turn = asyncio.Lock()
+
+    async def replay(self, position: Position) -> Position:
+        """Replay the letter of a position; return where its record stands now.
+
+        Raises `UnknownLetterError`, `NotReplayedError` with the reason, or `NotReadyError`.
+        """
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._turn:
+                # Reading what came after a letter may be work for seconds: not on the loop that
+                # acknowledges writes.
+                return await asyncio.to_thread(asyncio.run, self._in_time(position))
+        except TimeoutError:
+            raise NotReadyError("the letter cannot be replayed in time") from None
+
+    async def _in_time(self, position: Position) -> Position:
+        async with asyncio.timeout(TIMEOUT_SECONDS), replaying(self._settings) as opened:
+            return await _replay_one(opened, position)
+
+
+async def _replay_one(opened: Replaying, position: Position) -> Position:
+    letters = opened.at(position)
+    if not letters:
+        raise UnknownLetterError(why_not_open(letters))
+    chosen = next((letter for letter in letters if letter.is_open), None)
+    if chosen is None:
+        raise NotReplayedError(why_not_open(letters))
+    async for told in opened.replay.run([chosen]):
+        if told.replayed_as is not None:
+            return told.replayed_as
+        raise NotReplayedError(told.refused or "")
+    raise NotReplayedError(why_not_open(letters))
