@@ -18,6 +18,7 @@ from app.errors import RegistryError
 from app.load.commands import load
 from app.preflight import checked
 from app.settings import EXIT_USAGE, settings
+from app.transfer.commands import export_users, import_users
 
 #: Objects that are made and not freed until Python looks for cycles among them; its own is 700.
 GC_THRESHOLD = 100_000
@@ -33,6 +34,8 @@ def main() -> None:
 
 main.add_command(dead_letters)
 main.add_command(doctor)
+main.add_command(export_users)
+main.add_command(import_users)
 main.add_command(load)
 main.add_command(keys)
 

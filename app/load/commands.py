@@ -115,7 +115,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="SECONDS",
     help="How long an answer, or a connection, may take.",
 )
-@click.option("--key", envvar="LOAD_KEY", metavar="KEY", help="API key. Better: LOAD_KEY.")
+@click.option("--key", envvar="REGISTRY_KEY", metavar="KEY", help="API key. Better: REGISTRY_KEY.")
 @click.option("--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM).")
 @click.option("--keep-ids", type=_FILE, help="Write the ids that were acknowledged, one a line.")
 @click.option(
@@ -162,7 +162,10 @@ async def _until_interrupted(options: Options, bar: printing.Bar | None) -> Repo
         loop.remove_signal_handler(signal.SIGINT)
 
     loop.add_signal_handler(signal.SIGINT, interrupt)
-    return await drive(options, watch=bar.show if bar else None, stop=stop)
+    try:
+        return await drive(options, watch=bar.show if bar else None, stop=stop)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _tell(told: Report, json_file: Path | None) -> None:

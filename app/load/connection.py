@@ -9,8 +9,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from app.load.options import Target
 from app.load.tally import Tally
+from app.target import Target
 
 #: How long to wait before a retry where an answer does not say.
 RETRY_SECONDS = 1.0

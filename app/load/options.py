@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import SplitResult, urlsplit
 
 from app.errors import RegistryError
+from app.target import Target, check_key
 
 Mode = Literal["single", "batch", "ndjson", "trpc"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -19,56 +19,10 @@ DEFAULT_DURATION_SECONDS = 10.0
 
 #: What needs no escape anywhere, and makes an address with the number behind it: 64 characters.
 PREFIX_PATTERN = r"[A-Za-z0-9_-]{1,51}"
-#: What a header may hold that is no white space.
-_KEY_PATTERN = r"[!-~]+"
 
 
 class LoadError(RegistryError):
     """A run cannot be made as it is asked for, or nobody is at the address."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where requests go: host and port, the path before ours, and whether over TLS."""
-
-    host: str
-    port: int
-    host_header: str
-    path: str
-    is_tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> "Target":
-        """Return the target that an address names, or raise `LoadError`."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError:
-            raise _no_address(url) from None
-        if not _is_plain(parts):
-            raise _no_address(url)
-        host = str(parts.hostname)
-        return cls(host, port, parts.netloc, parts.path.rstrip("/"), parts.scheme == "https")
-
-
-def _is_plain(parts: SplitResult) -> bool:
-    """Return whether there is a host, and nothing that we would not send on."""
-    text = parts.geturl()
-    surplus = parts.query or parts.fragment or "@" in parts.netloc
-    return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and not surplus
-        and text.isascii()
-        and text.isprintable()
-        and " " not in text
-    )
-
-
-def _no_address(url: str) -> LoadError:
-    # What stands before an @ is a password.
-    shown = "the URL" if "@" in url else repr(url)
-    return LoadError(f"{shown} is no address to drive: it must be http(s)://host:port")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +61,7 @@ class Options:
             raise LoadError("rate, seconds and shares must be finite numbers")
         if not re.fullmatch(PREFIX_PATTERN, self.prefix):
             raise LoadError("the prefix must be 1 to 51 letters, digits, '_' and '-'")
-        if self.key is not None and not re.fullmatch(_KEY_PATTERN, self.key):
-            raise LoadError("the key must be printable ASCII without spaces")
+        check_key(self.key)
         if self.duration is not None and self.registrations is not None:
             raise LoadError("a run ends by duration or by registrations, not by both")
 
@@ -134,13 +87,5 @@ class Options:
         return DEFAULT_DURATION_SECONDS if self.duration is None else self.duration
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return how to speak TLS, if at all; raise `LoadError` for a file without certificates."""
-        if not self.target.is_tls:
-            return None
-        context = ssl.create_default_context()
-        if self.ca_file is not None:
-            try:
-                context.load_verify_locations(self.ca_file)
-            except OSError:  # ssl.SSLError is one
-                raise LoadError(f"{self.ca_file}: no certificates can be read there") from None
-        return context
+        """Return how to speak TLS, if at all; raise `TargetError` for a file without any."""
+        return self.target.tls(self.ca_file)

@@ -139,7 +139,12 @@ def _wanted(request: web.Request, page_users: int) -> Wanted:
     limit = request.query.get("limit", str(page_users))
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE_USERS:
         raise ProblemError(400, "malformed", f"limit must be from 1 to {MAX_PAGE_USERS}.")
+    return Wanted(prefix_of(request), int(limit), id_before(request.query.get("cursor")))
+
+
+def prefix_of(request: web.Request) -> str:
+    """Return how the ids that are wanted begin."""
     prefix = request.query.get("prefix", "")
     if len(prefix) > MAX_PREFIX:
         raise ProblemError(400, "malformed", f"prefix has more than {MAX_PREFIX} characters.")
-    return Wanted(prefix, int(limit), id_before(request.query.get("cursor")))
+    return prefix

@@ -200,6 +200,8 @@ class Operation:
     body: Mapping[str, Any] | None = None
     parameters: Sequence[_Schema] = ()
     headers: Mapping[str, Any] | None = None
+    #: Of what is answered as text, of any length.
+    content_types: Sequence[str] = ("application/json",)
 
 
 def _query(name: str, schema: Mapping[str, Any], description: str) -> _Schema:
@@ -214,6 +216,8 @@ _PREFER = _header(
     "Prefer", {"type": "string"}, "`wait=5`: answer once the write is settled, or 5 s are over."
 )
 _AFTER = _query("after", _POSITION, "As it is once the write at this position is settled.")
+_PREFIX = _query("prefix", {"type": "string", "maxLength": 128}, "How listed ids begin.")
+_FORMAT = _query("format", {"type": "string", "enum": ["ndjson", "csv"]}, "`ndjson` if not said.")
 _ID = _query("id", TypeAdapter(UserId).json_schema(), "The id, where a path cannot hold it.")
 _NEEDED_ID = {**_ID, "required": True}
 _WRITTEN = (400, 408, 409, 413, 415, 422, 429, 503)
@@ -253,11 +257,18 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (
             _ID,
             _query("email", TypeAdapter(Email).json_schema(), "The address of one user."),
-            _query("prefix", {"type": "string", "maxLength": 128}, "How listed ids begin."),
+            _PREFIX,
             _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Users in a page."),
             _query("cursor", {"type": "string"}, "`next` of the page before."),
             _AFTER,
         ),
+    ),
+    ("GET", "/export"): Operation(
+        {200: ("All users, one a line; cut off if it cannot be completed", str)},
+        (400, 503),
+        None,
+        (_FORMAT, _PREFIX),
+        content_types=("application/x-ndjson", "text/csv"),
     ),
     ("GET", "/registrations"): Operation({200: ("The newest users", list[User])}, (503,)),
     ("GET", "/registrations/{position}"): Operation(
@@ -350,7 +361,9 @@ def _responses(given: Operation, schemas: _Schemas) -> _Schema:
     told = {
         str(status): {
             "description": description,
-            "content": {"application/json": {"schema": schemas.of(type_, "serialization")}},
+            "content": {
+                kind: {"schema": schemas.of(type_, "serialization")} for kind in given.content_types
+            },
             **({"headers": given.headers} if given.headers else {}),
         }
         for status, (description, type_) in given.answers.items()

@@ -12,6 +12,7 @@ from app.web import (
     cors,
     dead_letters,
     events,
+    export,
     health,
     login,
     lookups,
@@ -60,6 +61,7 @@ def install(web_app: web.Application, given: Services) -> None:
     for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
     web_app.add_routes(events.routes)
+    web_app.add_routes(export.routes)
     events.install(web_app, given)
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):

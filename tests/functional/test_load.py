@@ -251,7 +251,7 @@ def command(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nonsense"], "'nonsense' is no address to drive: it must be http(s)://host:port"),
+        (["nonsense"], "'nonsense' is no address of a registry: it must be http(s)://host:port"),
         (["http://a", "--prefix", "ä"], "the prefix must be 1 to 51 letters, digits, '_' and '-'"),
         (
             ["http://a", "--duration", "1", "--registrations", "1"],
@@ -264,6 +264,7 @@ def command(*arguments: str) -> tuple[int, str]:
 )
 def test_a_mistake_is_told_in_one_line(arguments: list[str], line: str) -> None:
     assert command(*arguments) == (2, f"{line}\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_nobody_there_is_told_in_one_line() -> None:

@@ -5,9 +5,10 @@ import orjson
 import pytest
 
 from app.load.modes import Requests
-from app.load.options import LoadError, Options, Target
+from app.load.options import LoadError, Options
 from app.load.registrations import Numbers, id_of, template
 from app.records import read_registration
+from app.target import Target, TargetError
 
 
 class Parsed:
@@ -143,7 +144,7 @@ def test_an_address_may_have_a_path() -> None:
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(LoadError, match="is no address to drive") as raised:
+    with pytest.raises(TargetError, match="is no address of a registry") as raised:
         _ = Options(url=url).target
     assert "u:p" not in str(raised.value)
 
@@ -161,7 +162,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, object], why: str) -> None:
-    with pytest.raises(LoadError, match=why):
+    with pytest.raises((LoadError, TargetError), match=why):
         Options(url="http://a", **wrong)  # type: ignore[arg-type]
 
 

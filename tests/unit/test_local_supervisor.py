@@ -16,7 +16,7 @@ import pytest
 
 from local.broker.node import STOP_GRACE_SECONDS
 from local.kafka import PROJECT
-from local.machine import HOST, free_port
+from local.machine import HOST, free_port, is_free
 from local.processes import is_alive
 from local.takeover import WORKERS_GRACE_SECONDS
 
@@ -156,7 +156,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for name, program in {"run": RUN, "topics": TOPICS, "worker": WORKER}.items():
         (tmp_path / f"{name}.py").write_text(program)
     runs: list[Run] = []
-    settings = {"DATA_DIR": tmp_path / "data", "WEB_PORT": free_port(), "WORKERS": 1}
+    # A second worker takes the port after it.
+    port = next(port for port in iter(free_port, 0) if is_free(port + 1))
+    settings = {"DATA_DIR": tmp_path / "data", "WEB_PORT": port, "WORKERS": 1}
 
     def start_run(*command: str, **more: object) -> Run:
         runs.append(Run(tmp_path, *command, **(settings | more)))
