@@ -13,33 +13,23 @@ from typing import Protocol
 from urllib.parse import quote
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
 from app.answers import Found, Question, answer
 from app.errors import InvalidPositionError, NotReadyError, NotSettledError
 from app.keys import EmailKeys, encode_key, partition_of
 from app.listing import Listing, UsersPage, Wanted
+from app.newest import Newest, NewestUsers, Place
 from app.outcomes import Outcome
 from app.positions import CURRENT_GENERATION, Position
 from app.records import User
 from app.routing import Routing
 from tables.emails import Emails
 from tables.outcomes import RecordOutcomes
-from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
+from tables.recent import RecentRegistrations
 from tables.users import Users
-
-_USERS = TypeAdapter(list[User])
 
 #: Moves that are followed: a record is moved once, and once more if partitions were added.
 _MAX_MOVES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Newest:
-    """The newest registrations, newest first, and the workers that did not answer in time."""
-
-    users: list[User]
-    unavailable: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +77,10 @@ class FindsUsers(Protocol):
         """Return what became of a record, wherever it was moved to."""
         ...
 
-    async def newest(self, *, forwarded: bool = False) -> Newest:
-        """Return the newest registrations of all workers, or of this one if ``forwarded``."""
+    async def newest(
+        self, limit: int, *, before: Place | None = None, forwarded: bool = False
+    ) -> Newest:
+        """Return registrations of all workers, newest first; all of this one if ``forwarded``."""
         ...
 
     async def page(
@@ -125,6 +117,7 @@ class Lookups:
         self._email_keys = email_keys
         self._max_wait = max_wait_seconds
         self._listing = Listing(tables.users, by_id)
+        self._newest = NewestUsers(tables.recent, tables.users, by_id)
 
     # -- by id
 
@@ -303,28 +296,11 @@ class Lookups:
             await self._wait_until_settled(after)
         return await self._listing.page(wanted, forwarded=forwarded)
 
-    async def newest(self, *, forwarded: bool = False) -> Newest:
-        """Return the newest registrations of all workers, or of this one if ``forwarded``."""
-        here = [user for number in self._by_id.all_here() for user in self._newest_of(number)]
-        others = [] if forwarded else sorted(self._by_id.other_workers())
-        answers = await asyncio.gather(*map(self._ask_newest, others))
-        everywhere = [*here, *(user for answer in answers for user in answer or [])]
-        everywhere.sort(key=lambda user: (user.registered_at, user.id), reverse=True)
-        return Newest(
-            everywhere[:RECENT_PER_PARTITION],
-            [url for url, answer in zip(others, answers, strict=True) if answer is None],
-        )
-
-    def _newest_of(self, partition: int) -> list[User]:
-        recent = self._tables.recent.newest(partition)
-        return self._tables.users.find_many(partition, (registered.id for registered in recent))
-
-    async def _ask_newest(self, url: str) -> list[User] | None:
-        try:
-            _, body = await self._by_id.ask(url, "/registrations")
-            return _USERS.validate_json(body)
-        except (NotReadyError, ValidationError):
-            return None
+    async def newest(
+        self, limit: int, *, before: Place | None = None, forwarded: bool = False
+    ) -> Newest:
+        """Return registrations of all workers, newest first; all of this one if ``forwarded``."""
+        return self._newest.here() if forwarded else await self._newest.all(limit, before)
 
 
 _NOT_SETTLED = "the write is durable, but not settled yet"

@@ -1,4 +1,4 @@
-"""The newest registrations: one bounded row a partition, beside the users it names.
+"""The newest registrations: one bounded row a partition, beside the users whom it names.
 
 It holds ids and times only: names and addresses stand in the users' rows, and nowhere twice.
 """
@@ -35,7 +35,7 @@ class RecentRegistrations:
         self._store = store
 
     def newest(self, partition: int) -> list[Recent]:
-        """Return the newest registrations of a partition, newest first."""
+        """Return the newest registrations of a partition, newest first; erased ones have no id."""
         stored = self._store.read(partition, RECENT_KEY)
         return [] if stored is None else _decode(stored)
 
@@ -48,8 +48,9 @@ class RecentRegistrations:
         # Sorted nearly as they come: that is quicker than looking for the largest.
         times = sorted([(row["registered_at"], row["id"]) for row in registered])
         newest = {*before, *times[-RECENT_PER_PARTITION:]}
-        kept = sorted((recent for recent in newest if recent[1] not in erased), reverse=True)
-        kept = kept[:RECENT_PER_PARTITION]
+        # An erased one leaves its time: how far back the others go must not seem further.
+        named = {(at, "" if user_id in erased else user_id) for at, user_id in newest}
+        kept = sorted(named, reverse=True)[:RECENT_PER_PARTITION]
         return (
             {} if kept == before else {RECENT_KEY: orjson.dumps([tuple(recent) for recent in kept])}
         )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.errors import NotReadyError
 from app.lookups import FindsUsers
+from app.newest import NEWEST_USERS
 from app.overview.numbers import Moment, WorkerState
 from app.records import User
 from app.routing import Routing
@@ -45,7 +46,8 @@ class Collecting:
 
     async def here(self) -> WorkerState:
         """Return the state of this worker."""
-        return self._state((await self._lookups.newest(forwarded=True)).users)
+        newest = await self._lookups.newest(NEWEST_USERS, forwarded=True)
+        return self._state(newest.users[:NEWEST_USERS])
 
     async def moment(self) -> Moment:
         """Return what all workers tell now."""

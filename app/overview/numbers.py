@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.newest import NEWEST_USERS
 from app.outcomes import Outcome
 from app.records import User
-from tables.recent import RECENT_PER_PARTITION
 
 #: A count by name; those of a worker only grow, until it starts again.
 Counts = Mapping[str, float]
@@ -69,7 +69,7 @@ def newest(workers: Iterable[WorkerState]) -> list[User]:
     # A partition that is moving may be told of twice.
     users = {user.id: user for worker in workers for user in worker.newest}
     in_order = sorted(users.values(), key=lambda user: (user.registered_at, user.id), reverse=True)
-    return in_order[:RECENT_PER_PARTITION]
+    return in_order[:NEWEST_USERS]
 
 
 def _rates(now: Moment, before: Moment) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Lookups over HTTP, as JSON or as a page by what the client accepts."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 
 import orjson
 from aiohttp import web
-from pydantic import TypeAdapter
 
 from app.listing import MAX_PREFIX, Wanted, id_before
+from app.newest import NEWEST_USERS, Place, place_before
 from app.positions import Position
 from app.records import User, is_email, outcome_members
 from app.web import pages
@@ -19,8 +19,6 @@ from app.web.services import services
 from app.web.urls import rest_of_path
 
 routes = web.RouteTableDef()
-
-_USERS = TypeAdapter(list[User])
 
 #: Users in a page of a list: if a client does not say how many, and at most.
 PAGE_USERS = 100
@@ -53,9 +51,21 @@ async def get_users(request: web.Request) -> web.Response:
 
 @routes.get("/registrations")
 async def get_registrations(request: web.Request) -> web.Response:
-    """List the newest registrations, newest first."""
-    newest = await services(request).lookups.newest(forwarded=is_forwarded(request))
-    return json(_USERS.dump_json(newest.users))
+    """List the newest registrations, newest first, as far back as they are remembered."""
+    forwarded = is_forwarded(request)
+    limit, before = _limit(request, NEWEST_USERS), place_before(request.query.get("cursor"))
+    newest = await services(request).lookups.newest(limit, before=before, forwarded=forwarded)
+    body: dict[str, object] = {"users": _fragments(newest.users)}
+    if newest.has_more:
+        body["next"] = Place.of(newest.users[-1]).cursor()
+    if newest.missing:
+        body["missing_partitions"] = newest.missing
+    if forwarded:
+        body |= {
+            "partitions": sorted(newest.partitions),
+            "forgotten": newest.forgotten and tuple(newest.forgotten),
+        }
+    return json(orjson.dumps(body))
 
 
 @routes.get("/registrations/{position}")
@@ -125,7 +135,7 @@ async def _list(request: web.Request) -> web.Response:
     page = await services(request).lookups.page(wanted, after=after(request), forwarded=forwarded)
     if shows:
         return pages.show_list(request, wanted, page)
-    body: dict[str, object] = {"users": [orjson.Fragment(user.encode()) for user in page.users]}
+    body: dict[str, object] = {"users": _fragments(page.users)}
     if page.has_more:
         body["next"] = page.cursor()
     if forwarded:
@@ -135,11 +145,20 @@ async def _list(request: web.Request) -> web.Response:
     return json(orjson.dumps(body), headers=_stale(page.stale_seconds))
 
 
+def _fragments(users: Iterable[User]) -> list[orjson.Fragment]:
+    return [orjson.Fragment(user.encode()) for user in users]
+
+
 def _wanted(request: web.Request, page_users: int) -> Wanted:
-    limit = request.query.get("limit", str(page_users))
+    after_id = id_before(request.query.get("cursor"))
+    return Wanted(prefix_of(request), _limit(request, page_users), after_id)
+
+
+def _limit(request: web.Request, default: int) -> int:
+    limit = request.query.get("limit", str(default))
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE_USERS:
         raise ProblemError(400, "malformed", f"limit must be from 1 to {MAX_PAGE_USERS}.")
-    return Wanted(prefix_of(request), int(limit), id_before(request.query.get("cursor")))
+    return int(limit)
 
 
 def prefix_of(request: web.Request) -> str:

@@ -53,6 +53,15 @@ class UserPage(TypedDict):
     stale_seconds: NotRequired[float]
 
 
+class NewestUsers(TypedDict):
+    """Users, newest first; without ``next`` no more of them are remembered."""
+
+    users: list[User]
+    next: NotRequired[str]
+    #: Partitions that nobody told of, because they are moving or recovering.
+    missing_partitions: NotRequired[list[int]]
+
+
 class OutcomeOfWrite(TypedDict):
     """What became of a write."""
 
@@ -217,6 +226,8 @@ _PREFER = _header(
 )
 _AFTER = _query("after", _POSITION, "As it is once the write at this position is settled.")
 _PREFIX = _query("prefix", {"type": "string", "maxLength": 128}, "How listed ids begin.")
+_LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Users in a page.")
+_CURSOR = _query("cursor", {"type": "string"}, "`next` of the page before.")
 _FORMAT = _query("format", {"type": "string", "enum": ["ndjson", "csv"]}, "`ndjson` if not said.")
 _ID = _query("id", TypeAdapter(UserId).json_schema(), "The id, where a path cannot hold it.")
 _NEEDED_ID = {**_ID, "required": True}
@@ -258,8 +269,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _ID,
             _query("email", TypeAdapter(Email).json_schema(), "The address of one user."),
             _PREFIX,
-            _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Users in a page."),
-            _query("cursor", {"type": "string"}, "`next` of the page before."),
+            _LIMIT,
+            _CURSOR,
             _AFTER,
         ),
     ),
@@ -270,7 +281,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (_FORMAT, _PREFIX),
         content_types=("application/x-ndjson", "text/csv"),
     ),
-    ("GET", "/registrations"): Operation({200: ("The newest users", list[User])}, (503,)),
+    ("GET", "/registrations"): Operation(
+        {200: ("The newest users", NewestUsers)}, (400, 503), None, (_LIMIT, _CURSOR)
+    ),
     ("GET", "/registrations/{position}"): Operation(
         {200: ("What became of it", OutcomeOfWrite)}, (400, 404, 503), None, (_PREFER,)
     ),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.errors import NotReadyError
 from app.listing import UsersPage, Wanted
+from app.newest import NEWEST_USERS
 from app.outcomes import Outcome
 from app.positions import Position
 from app.records import User, field_errors, is_email, registrations
@@ -46,7 +47,7 @@ _BANNERS: Mapping[Outcome, str] = {
 @routes.get("/")
 async def home(request: web.Request) -> web.Response:
     """Show the search box, what the registry is doing, and the newest registrations."""
-    newest = await services(request).lookups.newest()
+    newest = await services(request).lookups.newest(NEWEST_USERS)
     cards = [card(user) for user in newest.users]
     shown = rendering.home(cards, newest.unavailable, _base_url(request))
     return page(shown, headers=LIVE_PAGE_HEADERS)

@@ -11,7 +11,8 @@ from app.errors import NotReadyError, OutcomeUnknownError, OverloadedError
 from app.gathering import Offsets
 from app.keys import EmailKeys
 from app.listing import UsersPage, Wanted
-from app.lookups import Newest, Told
+from app.lookups import Told
+from app.newest import Newest, Place
 from app.outcomes import Outcome
 from app.positions import Position, token
 from app.records import Queued, Registration, User, encode_row, public
@@ -67,6 +68,8 @@ class FakeLookups:
     users: dict[str, User] = field(default_factory=dict)
     ready: bool = True
     unavailable: list[str] = field(default_factory=list)
+    #: Partitions whose newest registrations nobody tells.
+    missing: list[int] = field(default_factory=list)
     #: What becomes of each write; one that is not named is pending.
     outcomes: dict[Position, Outcome] = field(default_factory=dict)
     #: What becomes of writes that are not named above.
@@ -121,9 +124,13 @@ class FakeLookups:
         """Return what was set."""
         return await self.outcome(position, wait_seconds)
 
-    async def newest(self, *, forwarded: bool = False) -> Newest:
-        """Return all users."""
-        return Newest(list(self.users.values()), self.unavailable)
+    async def newest(
+        self, limit: int, *, before: Place | None = None, forwarded: bool = False
+    ) -> Newest:
+        """Return all users as they were added, which is not newest first."""
+        users = [u for u in self.users.values() if before is None or Place.of(u) < before]
+        has_more = len(users) > limit
+        return Newest(users[:limit], self.unavailable, frozenset({0}), self.missing, None, has_more)
 
     async def page(
         self, wanted: Wanted, *, after: Position | None = None, forwarded: bool = False

@@ -106,3 +106,22 @@ async def test_who_holds_an_address_is_told_to_workers_only(
     assert await answer.json() == {"id": "ada", "stale_seconds": 0.0}
     answer = await client.get("/email-holders/other", headers=headers)
     assert await answer.json() == {"id": None, "stale_seconds": 0.0}
+
+
+async def test_the_newest_come_in_pages(client: Client, lookups: FakeLookups) -> None:
+    for number in range(5):
+        lookups.add(f"user-{5 - number}")
+    found: list[str] = []
+    query = "limit=2"
+    for _ in range(3):
+        told = await (await client.get(f"/registrations?{query}")).json()
+        found += [user["id"] for user in told["users"]]
+        query = f"limit=2&cursor={told.get('next')}"
+    assert found == [f"user-{5 - number}" for number in range(5)]
+    assert "next" not in told
+    lookups.missing = [3]
+    told = await (await client.get("/registrations")).json()
+    assert (len(told["users"]), told["missing_partitions"]) == (5, [3])
+    for wrong in ("limit=0", "limit=x", "cursor=x"):
+        answer = await client.get(f"/registrations?{wrong}")
+        assert (answer.status, answer.content_type) == (400, "application/problem+json")

@@ -45,7 +45,7 @@ class FakeState:
             owned=[0, 1],
             recovering=[],
             standby=[],
-            newest=(await self._lookups.newest()).users,
+            newest=(await self._lookups.newest(20)).users,
         )
 
     async def moment(self) -> Moment:

@@ -45,7 +45,7 @@ def write_from_many_clients_and_kill(worker: Worker, kill_after: int) -> list[st
 
 def offered(worker: Worker) -> int:
     """Return about how many registrations a worker's client 0 has got through, times clients."""
-    listed = worker.get("/registrations").json()
+    listed = worker.get("/registrations").json()["users"]
     numbers = [int(user["id"].split("-")[1]) for user in listed]
     return max(numbers, default=0) * CLIENTS
 
@@ -67,13 +67,13 @@ def test_a_lost_disk_is_recovered_from_the_changelog(registry: Registry) -> None
     ids = write_until_refused(worker, 0, 300)
     for user_id in ids:
         worker.wait_for_user(user_id)
-    newest = worker.get("/registrations").json()
+    newest = worker.get("/registrations").json()["users"]
     before = {user_id: worker.get(f"/users/{user_id}").json() for user_id in ids}
     worker.kill()
     shutil.rmtree(worker.folder)
     with worker:
         assert {user_id: worker.get(f"/users/{user_id}").json() for user_id in ids} == before
-        assert worker.get("/registrations").json() == newest
+        assert worker.get("/registrations").json()["users"] == newest
         assert len(newest) == RECENT
 
 
@@ -146,7 +146,7 @@ def test_any_worker_takes_any_write_and_answers_any_lookup(registry: Registry) -
         assert_all_found(one, ids)
         assert_all_found(two, ids)
         assert two.get("/users/nobody").status_code == 404
-        lists = [{u["id"] for u in w.get("/registrations").json()} for w in (one, two)]
+        lists = [{u["id"] for u in w.get("/registrations").json()["users"]} for w in (one, two)]
         assert lists[0] == lists[1]
         assert len(lists[0]) == RECENT
 
