@@ -10,6 +10,7 @@ from typing import IO
 from app.access.files import read_keys
 from app.errors import SettingsError
 from app.settings import Settings
+from app.telemetry import provider_for
 from app.tls import client_tls, server_tls
 
 
@@ -20,6 +21,8 @@ def checked(settings: Settings) -> Iterator[None]:
     _require_keys(settings)
     server_tls(settings)
     client_tls(settings)
+    if (spans := provider_for(settings)) is not None:
+        spans.shutdown()  # it is possible
     with locked(settings.data_dir):
         yield
 

@@ -179,6 +179,12 @@ class Settings(BaseSettings):
         "console", description="Logs for people or for machines."
     )
 
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="A collector of OpenTelemetry spans, http://host:4318; needs the extra otel.",
+    )
+
     @model_validator(mode="after")
     def _bound_to_loopback(self) -> Self:
         if self.is_open and not self.allow_open_bind and self.keys_file is None:

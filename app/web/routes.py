@@ -19,6 +19,7 @@ from app.web import (
     metrics,
     openapi,
     pages,
+    spans,
     tracing,
     trpc,
     writes,
@@ -57,6 +58,7 @@ def runner_options() -> dict[str, Any]:
 def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
+    spans.install(web_app, given.settings)
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
     for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)

@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 
 from app.positions import Position
+from app.web import spans
 from app.web.problems import Handler
 
 log = structlog.get_logger(__name__)
@@ -30,7 +31,8 @@ async def echo_request_id(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def note_acknowledged(request: web.Request, position: Position) -> None:
-    """Log where the write of a request stands, if the request has an id."""
+    """Tell where the write of a request stands: its span, and the log if the request has an id."""
+    spans.note_position(request, position)
     if _id_of(request) is not None:
         where = "spooled" if position.is_spooled else position.token()
         log.info("write acknowledged", position=where)

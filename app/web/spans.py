@@ -1,0 +1,63 @@
+"""Spans of requests, where a collector wants them.
+
+A span names the route, not the path: ids are personal. Plain requests take the fast lane and have
+no span; a ``traceparent`` header makes a request one that has.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from app.positions import Position
+from app.settings import Settings
+from app.telemetry import provider_for
+from app.web.problems import Handler
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+#: Where a request's span is, if it has one.
+SPAN: "web.RequestKey[Span]" = web.RequestKey("span", object)  # type: ignore[arg-type]
+
+
+def install(web_app: web.Application, settings: Settings) -> None:
+    """Make spans of an application's requests, if they are wanted."""
+    provider = provider_for(settings)
+    if provider is None:
+        return
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    tracer = provider.get_tracer("user-registry")
+    propagator = TraceContextTextMapPropagator()
+
+    @web.middleware
+    async def make_span(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = "" if resource is None else resource.canonical
+        with tracer.start_as_current_span(
+            f"{request.method} {route}".rstrip(),
+            propagator.extract(request.headers),
+            trace.SpanKind.SERVER,
+            {"http.request.method": request.method, "http.route": route},
+        ) as span:
+            request[SPAN] = span
+            answer = await handler(request)
+            span.set_attribute("http.response.status_code", answer.status)
+            if answer.status >= 500:
+                span.set_status(trace.StatusCode.ERROR)
+            return answer
+
+    async def flush(_: web.Application) -> None:
+        await asyncio.to_thread(provider.shutdown)
+
+    web_app.middlewares.insert(0, make_span)
+    web_app.on_cleanup.append(flush)
+
+
+def note_position(request: web.Request, position: Position) -> None:
+    """Let the request's span have the position of its write, if it has one."""
+    span = request.get(SPAN)
+    if span is not None:
+        span.set_attribute("registry.position", position.token())
