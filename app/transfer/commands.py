@@ -10,7 +10,14 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    FileSizeColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from app.errors import RegistryError
 from app.transfer.exporting import STDIO, export
@@ -169,7 +176,7 @@ def _bar(total: int | None = None) -> Iterator[_Bar]:
     console = Console(stderr=True)
     columns = (
         BarColumn(),
-        DownloadColumn(),
+        FileSizeColumn() if total is None else DownloadColumn(),
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
