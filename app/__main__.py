@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from app import topics as topic_specs
 from app.access.commands import keys
 from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
@@ -18,6 +17,8 @@ from app.errors import RegistryError
 from app.load.commands import load
 from app.preflight import checked
 from app.settings import EXIT_USAGE, settings
+from app.topics import ensure
+from app.topics.commands import topics
 from app.transfer.commands import export_users, import_users
 
 #: Objects that are made and not freed until Python looks for cycles among them; its own is 700.
@@ -38,15 +39,7 @@ main.add_command(export_users)
 main.add_command(import_users)
 main.add_command(load)
 main.add_command(keys)
-
-
-@main.command()
-def topics() -> None:
-    """Create the topics that are missing, and check the partitions of the others."""
-    with _told_in_one_line():
-        asyncio.run(topic_specs.ensure(settings()))
-    for spec in topic_specs.declare(settings()).all():
-        click.echo(f"{spec.name}: {spec.partitions} partitions")
+main.add_command(topics)
 
 
 @main.command()
@@ -55,7 +48,7 @@ def worker() -> None:
     with ExitStack() as held:
         with _told_in_one_line():
             held.enter_context(checked(settings()))
-            asyncio.run(topic_specs.ensure(settings()))
+            asyncio.run(ensure(settings()))
         import faust
 
         from app.loop import Policy

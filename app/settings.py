@@ -66,6 +66,13 @@ class Settings(BaseSettings):
     replication_factor: int | None = Field(
         None, ge=1, le=32767, description="Copies of every topic; unset: the broker's default."
     )
+    min_insync_replicas: int | None = Field(
+        None,
+        ge=1,
+        le=32767,
+        description="Copies that must have a write before it is acknowledged; unset: the broker's "
+        "default.",
+    )
     retention_hours: int = Field(
         168,
         ge=1,

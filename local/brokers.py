@@ -1,13 +1,16 @@
 """The Kafka that a run uses: one that it brings, or one that was named."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from local.broker import Broker
+from local.broker import Broker, Cluster, nodes_in
 from local.console import say
-from local.errors import BrokerError
+from local.errors import BrokerError, DataFolderError
 from local.folder import DataFolder
+from local.keeper import Service
 from local.probe import kafka_answers
 from local.settings import LocalSettings
 
@@ -18,8 +21,6 @@ POLL_SECONDS = 0.25
 class Brokers(Protocol):
     """What the supervisor asks of a Kafka; the manager's `OwnBroker` and `NamedBrokers` have it."""
 
-    name: str
-
     @property
     def address(self) -> str:
         """``host:port[,…]``, for clients."""
@@ -27,28 +28,61 @@ class Brokers(Protocol):
     def launch(self) -> object:
         """Have it answer; raises `LocalError`."""
 
-    def ending(self) -> str | None:
-        """Return how it ended, as words; None while it runs."""
+    def services(self) -> Sequence[Service]:
+        """Return what is to be kept running."""
 
     def stop(self) -> object:
         """Stop it if it was ours to start."""
 
 
-class OwnBroker(Broker):
-    """The broker in the data folder."""
+@dataclass(frozen=True)
+class Node:
+    """A broker of ours, to be kept running."""
 
-    name = "the broker"
+    broker: Broker
+    name: str
 
     def launch(self) -> bool:
         """Start it, or take over the one that runs."""
         say(f"Starting {self.name} ...")
+        return self.broker.start()
+
+    def ending(self) -> str | None:
+        """Return how it ended, as words; None while it runs."""
+        return self.broker.ending()
+
+
+class OwnBroker(Broker):
+    """The broker in the data folder."""
+
+    def launch(self) -> bool:
+        """Start it, or take over the one that runs."""
+        return self._node.launch()
+
+    def services(self) -> Sequence[Service]:
+        """Return the broker."""
+        return [self._node]
+
+    @property
+    def _node(self) -> Node:
+        return Node(self, "the broker")
+
+
+class OwnCluster(Cluster):
+    """The brokers in the data folder."""
+
+    def launch(self) -> bool:
+        """Start them, or take over those that run."""
+        say("Starting the brokers ...")
         return self.start()
+
+    def services(self) -> Sequence[Service]:
+        """Return each broker: the others go on while one is started again."""
+        return [Node(node, f"broker {number}") for number, node in enumerate(self.nodes, start=1)]
 
 
 class NamedBrokers:
     """Brokers that somebody else runs: asked once, then left alone."""
-
-    name = "Kafka"
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -69,8 +103,9 @@ class NamedBrokers:
                 "setting and `make run` brings a broker"
             ) from None
 
-    def ending(self) -> None:
+    def services(self) -> Sequence[Service]:
         """Return nothing: the workers notice for themselves."""
+        return ()
 
     def stop(self) -> None:
         """Leave them running."""
@@ -78,6 +113,12 @@ class NamedBrokers:
 
 def brokers_for(settings: LocalSettings) -> Brokers:
     """Return the Kafka that the settings ask for."""
-    if settings.brings_broker:
-        return OwnBroker(DataFolder(settings.data_dir).kafka, settings.broker_port)
-    return NamedBrokers(settings.kafka_brokers)
+    if not settings.brings_broker:
+        return NamedBrokers(settings.kafka_brokers)
+    folder = DataFolder(settings.data_dir).kafka
+    there = len(nodes_in(folder))
+    if settings.brokers == there == 1:
+        return OwnBroker(folder, settings.broker_port)
+    if settings.brokers == 1:
+        raise DataFolderError(f"BROKERS: {folder} holds the data of {there} brokers")
+    return OwnCluster(folder, settings.broker_port, settings.brokers)

@@ -3,7 +3,7 @@
 import click
 
 from local import settings
-from local.broker import Broker
+from local.broker import nodes_in
 from local.commands import OneLineErrors
 from local.console import say
 from local.folder import DataFolder
@@ -33,8 +33,8 @@ def stop() -> None:
     if supervisor:
         stop_process(supervisor, SUPERVISOR_GRACE_SECONDS)
     workers = stop_workers(folder)
-    broker = Broker(folder.kafka).stop()
-    say("Stopped." if supervisor or workers or broker else "Not running.")
+    brokers = [node.stop() for node in nodes_in(folder.kafka)]
+    say("Stopped." if supervisor or workers or any(brokers) else "Not running.")
 
 
 @local.command()
@@ -52,7 +52,10 @@ def status(ctx: click.Context) -> None:
 
 def parts(folder: DataFolder) -> list[str]:
     """Return a line for each process that runs on a data folder."""
-    records = {"supervisor": folder.supervisor.read(), "broker": Broker(folder.kafka).status()}
+    records = {"supervisor": folder.supervisor.read()}
+    nodes = nodes_in(folder.kafka)
+    for number, node in enumerate(nodes, start=1):
+        records["broker" if len(nodes) == 1 else f"broker {number}"] = node.status()
     records |= {file.path.stem: file.read() for file in folder.worker_records()}
     return [
         f"{name} running: process {record.pid}, port {record.port}"

@@ -16,7 +16,12 @@ class LocalSettings(Settings):
     """The workers' settings, ``web_port`` being the first one's, and those of their supervisor."""
 
     workers: int = Field(1, ge=1, le=64, description="Workers to run, each a process.")
-    broker_port: Port = Field(9092, description="Port of the broker that `make run` brings.")
+    brokers: int = Field(
+        1, ge=1, le=9, description="Brokers that `make run` brings; three keep three replicas."
+    )
+    broker_port: Port = Field(
+        9092, description="Port of the broker that `make run` brings; others take those after it."
+    )
 
     @model_validator(mode="after")
     def _names_one_worker(self) -> Self:
@@ -28,14 +33,23 @@ class LocalSettings(Settings):
     def _ports_differ(self) -> Self:
         if self.web_ports[-1] > HIGHEST_PORT:
             raise ValueError(f"WEB_PORT: {self.workers} workers need ports up to {HIGHEST_PORT}")
-        if self.brings_broker and self.broker_port in self.web_ports:
-            raise ValueError(f"BROKER_PORT: {self.broker_port} is a port of the workers")
+        if not self.brings_broker:
+            return self
+        if self.broker_ports[-1] > HIGHEST_PORT:
+            raise ValueError(f"BROKER_PORT: {self.brokers} brokers need ports up to {HIGHEST_PORT}")
+        if taken := set(self.broker_ports).intersection(self.web_ports):
+            raise ValueError(f"BROKER_PORT: {min(taken)} is a port of the workers")
         return self
 
     @property
     def brings_broker(self) -> bool:
         """Whether a broker is to be run here, because KAFKA_BROKERS names none."""
         return "kafka_brokers" not in self.model_fields_set
+
+    @property
+    def broker_ports(self) -> range:
+        """The ports of the brokers that are run here."""
+        return range(self.broker_port, self.broker_port + self.brokers)
 
     @property
     def web_ports(self) -> range:

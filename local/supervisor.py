@@ -29,7 +29,7 @@ WRONG_SETTINGS = "exit status 2"
 class Commands:
     """The commands that a run is made of; tests put stand-ins in their place."""
 
-    topics: tuple[str, ...] = (sys.executable, "-m", "app", "topics")
+    topics: tuple[str, ...] = (sys.executable, "-m", "app", "topics", "apply")
     worker: tuple[str, ...] = (sys.executable, "-m", "app", "worker")
 
 
@@ -94,7 +94,7 @@ class Supervisor:
         self._workers = [self._worker(number) for number in range(1, count + 1)]
         for worker in self._workers:
             worker.launch()
-        services: list[Service] = [self._brokers, *self._workers]
+        services: list[Service] = [*self._brokers.services(), *self._workers]
         self._keepers = [Keeper(service) for service in services]
         self._wait_until_ready()
 

@@ -10,7 +10,7 @@ import psutil
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from local import processes
-from local.broker import Broker
+from local.broker import nodes_in
 from local.console import say
 from local.errors import AlreadyRunningError
 from local.folder import DataFolder
@@ -99,15 +99,22 @@ def stop_workers(folder: DataFolder) -> list[int]:
 
 
 def clear_up(folder: DataFolder, settings: LocalSettings) -> None:
-    """Stop the workers that a killed supervisor left, and its broker unless it can be kept."""
+    """Stop the workers that a killed supervisor left, and its brokers unless they can be kept."""
     if left := stop_workers(folder):
         say(f"Stopped workers that an earlier run left (process {', '.join(map(str, left))})")
-    broker = Broker(folder.kafka)
-    running = broker.status()
-    if running is None:
+    nodes = nodes_in(folder.kafka)
+    running = [record for node in nodes if (record := node.status())]
+    if not running:
         return
-    if settings.brings_broker and running.port == settings.broker_port:
-        say(f"Keeping the broker that an earlier run left (process {running.pid})")
-    else:
-        say(f"Stopping the broker that an earlier run left (process {running.pid})")
-        broker.stop()
+    who = ", ".join(str(record.pid) for record in running)
+    ports = {record.port for record in running}
+    if (
+        settings.brings_broker
+        and len(nodes) == settings.brokers
+        and ports <= set(settings.broker_ports)
+    ):
+        say(f"Keeping Kafka, which an earlier run left (process {who})")
+        return
+    say(f"Stopping Kafka, which an earlier run left (process {who})")
+    for node in nodes:
+        node.stop()

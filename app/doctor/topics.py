@@ -9,8 +9,8 @@ from app.doctor.findings import Finding, ok, problem, warning
 from app.settings import Settings
 from app.topics import MAX_RECORD_BYTES, TopicSpec, declare, topic_config
 
-_MAKE = "make them: python -m app topics; a worker does so when it starts"
-_SET = "python -m app topics sets it; so does a worker when it starts"
+_MAKE = "make them: python -m app topics apply; a worker does so when it starts"
+_SET = "python -m app topics apply sets it; so does a worker when it starts"
 _BROKERS = "start the brokers that are away, and see their logs"
 
 _MS_PER_HOUR = 3_600_000

@@ -25,7 +25,7 @@ from mode import Service
 from app.engine.folding import Fold
 from app.engine.lean import make_lean
 from app.engine.partitions import Partitions
-from app.engine.probe import broker_answers
+from app.engine.probe import brokers_answer
 from app.errors import StuckError
 
 log = structlog.get_logger(__name__)
@@ -276,9 +276,9 @@ class Consumer(driver.Consumer):
                 await self.sleep(between)
             if applied := self._applied():
                 await self._confirmed(applied)
-            if self._our_thread.is_stuck and await broker_answers(brokers):
+            if self._our_thread.is_stuck and await brokers_answer(brokers):
                 log.critical("the consumer is stuck; the worker ends")
-                await self.app.crash(StuckError("the consumer is stuck, though a broker answers"))
+                await self.app.crash(StuckError("the consumer is stuck, though all brokers answer"))
                 return
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -28,6 +28,10 @@ from tables.outcomes import record_outcomes
 from tables.recent import recent_registrations
 from tables.users import USERS, users
 
+#: How long requests under way may take to be answered once the server stops; what was written is
+#: waited for before that, in `app.shutdown`.
+CLOSE_TIMEOUT_SECONDS = 3.0
+
 
 class RegistryWeb(faust_aiohttp.Web):
     """Faust's web server, serving the registry."""
@@ -41,7 +45,9 @@ class RegistryWeb(faust_aiohttp.Web):
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         app.conf.web_application_options = application_options(settings())
         super().__init__(app, **kwargs)
-        self._runner = Runner(self.web_app, **runner_options())
+        self._runner = Runner(
+            self.web_app, shutdown_timeout=CLOSE_TIMEOUT_SECONDS, **runner_options()
+        )
 
     def init_server(self) -> None:
         """Add the routes, before the server listens."""

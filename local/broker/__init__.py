@@ -1,8 +1,10 @@
-"""The broker manager: one Kafka node in a data folder of its own, reachable from here only.
+"""The broker manager: Kafka nodes in a data folder of their own, reachable from here only.
 
-The supervisor and the tests use `Broker`; ``python -m local.broker`` is the same as a command.
+The supervisor and the tests use `Broker`, one node, and `Cluster`, several; ``python -m
+local.broker`` is the same as a command.
 """
 
+from local.broker.cluster import Cluster, nodes_in
 from local.broker.node import Broker
 
-__all__ = ["Broker"]
+__all__ = ["Broker", "Cluster", "nodes_in"]

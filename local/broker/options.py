@@ -3,6 +3,8 @@
 import base64
 import os
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from local.machine import HOST
@@ -17,27 +19,50 @@ JVM_OPTIONS = (
 )
 
 
-def node_properties(port: int, controller_port: int) -> dict[str, str]:
-    """Return the server's settings: one node that is its own controller, without replicas.
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Which node of which cluster a broker is, and on which ports the nodes' controllers listen."""
+
+    node_id: int
+    controllers: Mapping[int, int]
+    cluster_id: str
+
+    @property
+    def replicas(self) -> int:
+        """How many nodes hold each record."""
+        return min(len(self.controllers), 3)
+
+    @property
+    def min_in_sync(self) -> int:
+        """How many nodes must hold a record before it is acknowledged: one may be away."""
+        return max(self.replicas - 1, 1)
+
+
+def node_properties(port: int, member: Membership) -> dict[str, str]:
+    """Return the server's settings: a node that is broker and controller at once.
 
     The storage is named relative to the data folder, in which the broker is started: so the
     folder may be moved, and its path may hold any character.
     """
+    controller_port = member.controllers[member.node_id]
+    voters = (f"{number}@{HOST}:{at}" for number, at in member.controllers.items())
     return {
         "process.roles": "broker,controller",
-        "node.id": "1",
+        "node.id": str(member.node_id),
         "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "controller.listener.names": "CONTROLLER",
-        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "controller.quorum.voters": ",".join(voters),
         "log.dirs": "storage",
         "auto.create.topics.enable": "false",
         # Fewer than Kafka's 50, which spread load over brokers and make one start slower.
         "offsets.topic.num.partitions": "4",
-        "offsets.topic.replication.factor": "1",
+        "default.replication.factor": str(member.replicas),
+        "min.insync.replicas": str(member.min_in_sync),
+        "offsets.topic.replication.factor": str(member.replicas),
         "transaction.state.log.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.replication.factor": str(member.replicas),
+        "transaction.state.log.min.isr": str(member.min_in_sync),
         "group.initial.rebalance.delay.ms": "0",
         # After a crash, the controller takes the broker back only once its old session is over.
         "broker.session.timeout.ms": "3000",

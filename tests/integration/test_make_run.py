@@ -110,7 +110,7 @@ def test_a_registry_lives_through_runs_and_crashes(machine: Machine) -> None:
     with machine.run() as third:
         third.wait_for(READY, READY_SECONDS)
         assert "Stopped workers that an earlier run left (process" in third.shown
-        assert "Keeping the broker that an earlier run left (process" in third.shown
+        assert "Keeping Kafka, which an earlier run left (process" in third.shown
         assert machine.look_up("ada").items() >= USER.items()
         assert machine.make("stop").stdout == "Stopped.\n"
         assert third.process.wait(STOP_SECONDS) == 0

@@ -80,3 +80,15 @@ def test_what_names_one_worker_is_refused_for_two(
 )
 def test_a_worker_is_reached_from_this_machine(host: str, url: str) -> None:
     assert LocalSettings(web_host=host, allow_open_bind=True).url_of(1) == url
+
+
+def test_brokers_take_the_ports_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKERS", "3")
+    monkeypatch.setenv("BROKER_PORT", "9000")
+    assert list(load().broker_ports) == [9000, 9001, 9002]
+    monkeypatch.setenv("WEB_PORT", "9002")
+    with pytest.raises(SettingsError, match=r"^BROKER_PORT: 9002 is a port of the workers"):
+        load()
+    monkeypatch.setenv("BROKER_PORT", "65534")
+    with pytest.raises(SettingsError, match=r"^BROKER_PORT: 3 brokers need ports up to 65535"):
+        load()

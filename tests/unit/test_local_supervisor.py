@@ -43,6 +43,8 @@ class Broker:
     def launch(self):
         event("broker up")
         (HERE / "broker-down").unlink(missing_ok=True)
+    def services(self):
+        return [self]
     def ending(self):
         return "exit status 3" if (HERE / "broker-down").exists() else None
     def stop(self):

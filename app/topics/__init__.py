@@ -1,0 +1,23 @@
+"""The topics: what they should be, what it takes to make them so, and doing it."""
+
+from app.topics.admin import ADMIN_TIMEOUT_SECONDS, ensure, topic_config
+from app.topics.declaration import (
+    CHANGELOG_DELETE_RETENTION_HOURS,
+    MAX_DEAD_LETTER_BYTES,
+    MAX_RECORD_BYTES,
+    Topics,
+    TopicSpec,
+    declare,
+)
+
+__all__ = [
+    "ADMIN_TIMEOUT_SECONDS",
+    "CHANGELOG_DELETE_RETENTION_HOURS",
+    "MAX_DEAD_LETTER_BYTES",
+    "MAX_RECORD_BYTES",
+    "TopicSpec",
+    "Topics",
+    "declare",
+    "ensure",
+    "topic_config",
+]

@@ -1,0 +1,80 @@
+"""Clients that write without end, and what they were told."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import requests
+
+from tests.worker import Worker, email_of, wait_until
+
+CLIENTS = 8
+
+
+@dataclass
+class Answer:
+    """What a client was told, when it asked, and how long it waited."""
+
+    user_id: str
+    at: float
+    seconds: float
+    status: int
+    retry_after: str | None
+    kind: str
+
+
+@dataclass
+class Clients:
+    """Clients that register users one after another, until they are stopped."""
+
+    worker: Worker
+    answers: list[Answer] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write while this lasts."""
+        threads = [threading.Thread(target=self._write, args=(n,)) for n in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.stopped.set()
+            for thread in threads:
+                thread.join()
+
+    def _write(self, client: int) -> None:
+        with requests.Session() as session:
+            number = 0
+            while not self.stopped.wait(0.01):
+                number += 1
+                self._register(session, f"user-{client}-{number}")
+
+    def _register(self, session: requests.Session, user_id: str) -> None:
+        body = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
+        began = time.monotonic()
+        told = session.post(f"{self.worker.url}/users", json=body, timeout=20)
+        seconds = time.monotonic() - began
+        kind = told.json().get("type", "")
+        after = told.headers.get("Retry-After")
+        self.answers.append(Answer(user_id, began, seconds, told.status_code, after, kind))
+
+    def since(self, moment: float) -> list[Answer]:
+        """Return the answers to what was asked since a moment."""
+        return [answer for answer in self.answers if answer.at >= moment]
+
+    def accepted_since(self, moment: float) -> list[Answer]:
+        """Return those of them that say that a write is durable."""
+        return [answer for answer in self.since(moment) if answer.status == 202]
+
+
+def assert_all_found(worker: Worker, ids: list[str]) -> None:
+    """Fail unless every user is found soon."""
+
+    def missing() -> list[str]:
+        return [i for i in ids if worker.get(f"/users/{i}").status_code != 200]
+
+    wait_until(lambda: not missing(), 60, "every acknowledged user is found")
