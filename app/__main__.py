@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
+from app import rights
 from app.access.commands import keys
 from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
 from app.errors import RegistryError
 from app.load.commands import load
 from app.preflight import checked
-from app.settings import EXIT_USAGE, settings
+from app.settings import EXIT_USAGE, Settings, settings
 from app.topics import ensure
 from app.topics.commands import topics
 from app.transfer.commands import export_users, import_users
@@ -48,7 +49,7 @@ def worker() -> None:
     with ExitStack() as held:
         with _told_in_one_line():
             held.enter_context(checked(settings()))
-            asyncio.run(ensure(settings()))
+            asyncio.run(_prepare(settings()))
         import faust
 
         from app.loop import Policy
@@ -57,6 +58,12 @@ def worker() -> None:
         asyncio.set_event_loop_policy(Policy())
         _collect_rarely()
         faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
+
+
+async def _prepare(wanted: Settings) -> None:
+    await ensure(wanted)
+    await rights.require(wanted)
+    await rights.require_transactions(wanted)
 
 
 def _collect_rarely() -> None:

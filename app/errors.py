@@ -17,6 +17,10 @@ class BrokerUnavailableError(RegistryError):
     """No broker answers; nothing was written."""
 
 
+class KafkaAccessError(RegistryError):
+    """A broker answers, and refuses this client: credentials, certificates or rights are wrong."""
+
+
 class RefusedError(RegistryError):
     """Nothing was written, and nothing is wrong with it; it may come again, after a while."""
 

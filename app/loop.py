@@ -5,6 +5,10 @@ from typing import Any
 
 import uvloop
 
+#: How long the other side of a connection may take to confirm that it ends. A broker that holds a
+#: fetch reads nothing meanwhile, and takeovers would wait for uvloop's 30 seconds.
+CLOSE_TLS_SECONDS = 0.5
+
 
 class Transport:
     """A transport that drops what is written to it after its connection was lost.
@@ -34,6 +38,8 @@ class Loop(uvloop.Loop):
 
     async def create_connection(self, *args: Any, **options: Any) -> tuple[Any, Any]:
         """Open a connection: see `asyncio.loop.create_connection`."""
+        if options.get("ssl") is not None:
+            options.setdefault("ssl_shutdown_timeout", CLOSE_TLS_SECONDS)
         transport, protocol = await super().create_connection(*args, **options)
         return Transport(transport), protocol
 

@@ -16,6 +16,7 @@ from app.lag import Lags
 from app.logs import logging_config
 from app.metrics import REGISTRY
 from app.producer import Producer
+from app.rights import AccessWatch
 from app.settings import Settings, settings
 from app.shutdown import Shutdown
 from app.spool import Spool
@@ -34,8 +35,8 @@ class _Boot(BootStrategy):
         return [*super().kafka_producer(), producer, spool]
 
     def tables(self) -> Iterable[ServiceT]:
-        """Return the tables, and what looks how far they are behind."""
-        return [*super().tables(), lags]
+        """Return the tables, and what looks how far they are behind, or refused."""
+        return [*super().tables(), lags, access]
 
 
 class Registry(faust.App):
@@ -72,6 +73,7 @@ shutdown = Shutdown(
 app = Registry(
     _settings.app_id,
     broker=[f"registry://{broker}" for broker in _settings.kafka_brokers.split(",")],
+    broker_credentials=_settings.kafka.faust(),
     autodiscover=["app.agents"],
     datadir=str(_settings.data_dir),
     store="registry://",
@@ -98,6 +100,7 @@ app = Registry(
     worker_redirect_stdouts=False,
 )
 lags = Lags(app)
+access = AccessWatch(_settings)
 _partitions = cast(TableManager, app.tables).partitions
 REGISTRY.register(WorkerGauges(_partitions, lags))
 _partitions.lease.session_seconds = _settings.session_timeout_seconds

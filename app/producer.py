@@ -53,7 +53,7 @@ class Producer(Service):
 
     def __init__(self, settings: Settings, topic: str) -> None:
         super().__init__()
-        self._brokers = settings.kafka_brokers
+        self._connection = settings.kafka
         self._timeout = settings.ack_timeout_seconds
         self._topic = topic
         self._room = Room(settings.max_waiting_records, settings.max_waiting_mib * _MIB)
@@ -85,7 +85,7 @@ class Producer(Service):
 
     async def _connect(self) -> AIOKafkaProducer:
         kafka = AIOKafkaProducer(
-            bootstrap_servers=self._brokers,
+            **self._connection.client(),
             acks="all",
             enable_idempotence=True,
             max_batch_size=MAX_BATCH_BYTES,

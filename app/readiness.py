@@ -7,6 +7,7 @@ import faust
 from app.engine.partitions import Partitions
 from app.engine.takeover import TableManager
 from app.lag import Lags
+from app.rights import AccessWatch
 from app.shutdown import Shutdown
 
 
@@ -14,20 +15,36 @@ class Readiness:
     """What stands between a worker and its work."""
 
     def __init__(
-        self, app: faust.App, lags: Lags, shutdown: Shutdown, max_lag_seconds: float
+        self,
+        app: faust.App,
+        lags: Lags,
+        access: AccessWatch,
+        shutdown: Shutdown,
+        max_lag_seconds: float,
     ) -> None:
         self._app = app
         self._lags = lags
+        self._access = access
         self._shutdown = shutdown
         self._max_lag_seconds = max_lag_seconds
 
     def why_not(self) -> list[str]:
         """Return the reasons why the worker is not ready; none if it is."""
-        checks = (self._stops, self._joins, self._recovers, self._is_alone, self._lags_far)
+        checks = (
+            self._stops,
+            self._is_refused,
+            self._joins,
+            self._recovers,
+            self._is_alone,
+            self._lags_far,
+        )
         return [reason for check in checks if (reason := check())]
 
     def _stops(self) -> str | None:
         return "the worker is stopping" if self._shutdown.is_under_way else None
+
+    def _is_refused(self) -> str | None:
+        return self._access.told
 
     def _joins(self) -> str | None:
         if self._app.tables.actives_ready and not self._app.rebalancing:

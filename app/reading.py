@@ -12,8 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from app.arrivals import Arrival
+from app.connection import Connection
 from app.engine.lean import make_lean
 from app.errors import BrokerUnavailableError, TopicsError
+from app.refusals import require_access, unusable
 from app.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
 
 #: What is handed on at once, and what a fetch brings.
@@ -97,28 +99,28 @@ def _below(records: Sequence[Any], end: int) -> Sequence[Arrival]:
 
 @asynccontextmanager
 async def reader(
-    brokers: str, topics: Iterable[TopicSpec], isolation: Isolation = "read_committed"
+    connection: Connection, topics: Iterable[TopicSpec], isolation: Isolation = "read_committed"
 ) -> AsyncIterator[Reader]:
     """Yield a reader, once it is sure that topics exist.
 
-    Raises `BrokerUnavailableError` if no broker answers, and `TopicsError` if a topic is missing,
+    Raises `BrokerUnavailableError` if no broker answers, `KafkaAccessError` if it refuses
+    this client, and `TopicsError` if a topic is missing,
     has another number of partitions, or loses its beginning meanwhile.
     """
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            await _check(brokers, list(topics))
-        async with _consumer(brokers, isolation) as consumer:
+            await _check(connection, list(topics))
+        async with _consumer(connection, isolation) as consumer:
             yield Reader(consumer)
     except OffsetOutOfRangeError:
         raise TopicsError("the beginning of a topic was removed while it was read") from None
     except (TimeoutError, KafkaError) as error:
-        raise BrokerUnavailableError(
-            f"KAFKA_BROKERS: no usable answer from {brokers} ({type(error).__name__})"
-        ) from None
+        raise unusable(connection, error) from None
 
 
-async def _check(brokers: str, topics: Sequence[TopicSpec]) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+async def _check(connection: Connection, topics: Sequence[TopicSpec]) -> None:
+    await require_access(connection)
+    admin = AIOKafkaAdminClient(**connection.client())
     try:
         await admin.start()
         present = set(await admin.list_topics())
@@ -138,9 +140,11 @@ async def _check(brokers: str, topics: Sequence[TopicSpec]) -> None:
 
 
 @asynccontextmanager
-async def _consumer(brokers: str, isolation: Isolation) -> AsyncIterator[AIOKafkaConsumer]:
+async def _consumer(
+    connection: Connection, isolation: Isolation
+) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=brokers,
+        **connection.client(),
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level=isolation,

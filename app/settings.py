@@ -2,6 +2,7 @@
 
 import ipaddress
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,6 +11,7 @@ from pydantic import Field, SecretStr, StringConstraints, ValidationError, model
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.connection import OAUTHBEARER, Connection
 from app.errors import SettingsError
 from app.keys import EmailKeys
 
@@ -36,6 +38,14 @@ _WORDS = {
     "bool_parsing": "must be 1 or 0",
     "literal_error": "must be {expected}",
 }
+#: The files by which Kafka's clients connect.
+_KAFKA_FILES = (
+    "kafka_password_file",
+    "kafka_token_file",
+    "kafka_ca_file",
+    "kafka_certificate_file",
+    "kafka_key_file",
+)
 #: What the patterns below want, in words; all others are Kafka's alphabet.
 _PATTERNS = {
     "kafka_brokers": "must be host:port, several separated by commas",
@@ -53,6 +63,34 @@ class Settings(BaseSettings):
         "127.0.0.1:9092",
         pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$",
         description="Brokers to begin with: host:port, several separated by commas.",
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="What the brokers speak: TLS (SSL), a login (SASL), both or none."
+    )
+    kafka_sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
+    ) = Field(None, description="How clients log in; needed for SASL.")
+    kafka_username: str | None = Field(
+        None, description="Who logs in; providers call it the API key, too."
+    )
+    kafka_password: SecretStr | None = Field(
+        None, description="That user's password; providers call it the API secret, too."
+    )
+    kafka_password_file: Path | None = Field(
+        None, description="Holds the password, instead of KAFKA_PASSWORD."
+    )
+    kafka_token_file: Path | None = Field(
+        None, description="Holds the token for OAUTHBEARER; read anew for each connection."
+    )
+    kafka_ca_file: Path | None = Field(
+        None, description="Certificates that the brokers' are issued by; unset: the system's."
+    )
+    kafka_certificate_file: Path | None = Field(
+        None, description="The certificate that is shown to brokers, in PEM."
+    )
+    kafka_key_file: Path | None = Field(None, description="That certificate's private key, in PEM.")
+    kafka_key_password: SecretStr | None = Field(
+        None, description="The passphrase of that key, if it has one."
     )
     app_id: KafkaName = Field(
         "user-registry", description="Consumer group, and prefix of the changelogs' names."
@@ -217,6 +255,35 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _kafka_is_told_all(self) -> Self:
+        for wrong in (_login_mistake(self), _tls_mistake(self), *_unreadable(self)):
+            if wrong:
+                raise ValueError(wrong)
+        return self
+
+    @property
+    def kafka(self) -> Connection:
+        """How every client of ours connects to the brokers."""
+        return Connection(
+            self.kafka_brokers,
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_username,
+            self._kafka_password,
+            self.kafka_token_file,
+            self.kafka_ca_file,
+            self.kafka_certificate_file,
+            self.kafka_key_file,
+            _revealed(self.kafka_key_password),
+        )
+
+    @property
+    def _kafka_password(self) -> str | None:
+        if self.kafka_password_file is not None:
+            return self.kafka_password_file.read_text().rstrip("\r\n")
+        return _revealed(self.kafka_password)
+
     @property
     def email_keys(self) -> EmailKeys:
         """What makes the keys of email addresses, by the secret."""
@@ -251,6 +318,55 @@ class Settings(BaseSettings):
         return (self.web_url or here).rstrip("/")
 
 
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _login_mistake(given: Settings) -> str | None:
+    """Return what is wrong with how clients log in to Kafka."""
+    mechanism = given.kafka_sasl_mechanism
+    password = given.kafka_password or given.kafka_password_file
+    if not given.kafka_security_protocol.startswith("SASL"):
+        unused = mechanism or given.kafka_username or password or given.kafka_token_file
+        return (
+            "KAFKA_SECURITY_PROTOCOL: must be SASL_SSL or SASL_PLAINTEXT, as a mechanism or "
+            "credentials are set"
+            if unused
+            else None
+        )
+    if mechanism is None:
+        return f"KAFKA_SASL_MECHANISM: must be set for {given.kafka_security_protocol}"
+    if given.kafka_password and given.kafka_password_file:
+        return "KAFKA_PASSWORD, KAFKA_PASSWORD_FILE: set one of them"
+    if mechanism == OAUTHBEARER:
+        return None if given.kafka_token_file else f"KAFKA_TOKEN_FILE: must be set for {mechanism}"
+    if not (given.kafka_username and password):
+        return f"KAFKA_USERNAME, KAFKA_PASSWORD: must be set for {mechanism}"
+    return None
+
+
+def _tls_mistake(given: Settings) -> str | None:
+    """Return what is wrong with how brokers and clients show who they are."""
+    if (given.kafka_certificate_file is None) != (given.kafka_key_file is None):
+        return "KAFKA_CERTIFICATE_FILE, KAFKA_KEY_FILE: set both or neither"
+    named = given.kafka_ca_file or given.kafka_certificate_file
+    if named and not given.kafka_security_protocol.endswith("SSL"):
+        return "KAFKA_SECURITY_PROTOCOL: must be SSL or SASL_SSL, as certificates are set"
+    return None
+
+
+def _unreadable(given: Settings) -> Iterator[str]:
+    """Yield which of the files for Kafka cannot be read."""
+    for name in _KAFKA_FILES:
+        path: Path | None = getattr(given, name)
+        try:
+            if path is not None:
+                path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it holds no text"
+            yield f"{name.upper()}: {path} cannot be read: {why}"
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -271,7 +387,7 @@ def _line(mistake: ErrorDetails) -> str:
     if not mistake["loc"]:
         return mistake["msg"].removeprefix("Value error, ")
     name = str(mistake["loc"][0])
-    given = "" if "secret" in name else f" (got {mistake['input']})"
+    given = "" if "secret" in name or "password" in name else f" (got {mistake['input']})"
     return f"{name.upper()}: {_in_words(name, mistake)}{given}"
 
 

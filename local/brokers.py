@@ -1,11 +1,14 @@
 """The Kafka that a run uses: one that it brings, or one that was named."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from app.connection import Connection
+from app.refusals import why_refused
 from local.broker import Broker, Cluster, nodes_in
 from local.console import say
 from local.errors import BrokerError, DataFolderError
@@ -84,8 +87,9 @@ class OwnCluster(Cluster):
 class NamedBrokers:
     """Brokers that somebody else runs: asked once, then left alone."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, connection: Connection) -> None:
+        self.address = connection.brokers
+        self._connection = connection
 
     def launch(self) -> None:
         """Wait a little for an answer; raises `BrokerError`."""
@@ -96,8 +100,10 @@ class NamedBrokers:
             wait=wait_fixed(POLL_SECONDS),
         )
         try:
-            attempts(kafka_answers, self.address)
+            attempts(kafka_answers, self._connection)
         except RetryError:
+            if told := asyncio.run(why_refused(self._connection)):
+                raise BrokerError(told) from None
             raise BrokerError(
                 f"KAFKA_BROKERS: no Kafka answers at {self.address}: start it, or unset the "
                 "setting and `make run` brings a broker"
@@ -114,7 +120,7 @@ class NamedBrokers:
 def brokers_for(settings: LocalSettings) -> Brokers:
     """Return the Kafka that the settings ask for."""
     if not settings.brings_broker:
-        return NamedBrokers(settings.kafka_brokers)
+        return NamedBrokers(settings.kafka)
     folder = DataFolder(settings.data_dir).kafka
     there = len(nodes_in(folder))
     if settings.brokers == there == 1:

@@ -9,19 +9,21 @@ from http import HTTPStatus
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from app.connection import Connection
+
 PROBE_TIMEOUT_SECONDS = 2.0
 
 
-def kafka_answers(brokers: str) -> bool:
-    """Tell whether a Kafka cluster answers at ``host:port[,host:port…]`` with a live broker."""
+def kafka_answers(connection: Connection) -> bool:
+    """Tell whether a Kafka cluster answers there with a live broker."""
     try:
-        return asyncio.run(asyncio.wait_for(_has_brokers(brokers), PROBE_TIMEOUT_SECONDS))
+        return asyncio.run(asyncio.wait_for(_has_brokers(connection), PROBE_TIMEOUT_SECONDS))
     except TimeoutError:
         return False
 
 
-async def _has_brokers(brokers: str) -> bool:
-    client = AIOKafkaClient(bootstrap_servers=brokers)
+async def _has_brokers(connection: Connection) -> bool:
+    client = AIOKafkaClient(**connection.client())
     try:
         await client.bootstrap()
         return bool(client.cluster.brokers())

@@ -46,9 +46,9 @@ def declare(
     partitions.add(
         FoldedTable(
             name,
-            wanted.kafka_brokers,
+            wanted.kafka,
             tuple(source.name for source in sources),
-            Changelog(wanted.kafka_brokers, changelog.name, store),
+            Changelog(wanted.kafka, changelog.name, store),
             store,
             rules(wanted.email_keys),
         )

@@ -208,7 +208,7 @@ async def _tell(replaying: AsyncIterator[Told], *, dry_run: bool) -> int:
 @asynccontextmanager
 async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
     topics = declare(wanted)
-    async with reader(wanted.kafka_brokers, (topics.dead_letter,)) as reading:
+    async with reader(wanted.kafka, (topics.dead_letter,)) as reading:
         yield LetterTopic(reading, topics.dead_letter)
 
 

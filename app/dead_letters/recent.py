@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.connection import Connection
 from app.dead_letters.letters import Letter
 from app.dead_letters.listing import Cause, by_cause, chosen
 from app.dead_letters.reading import LetterTopic
@@ -46,8 +47,8 @@ class ReadsDeadLetters(Protocol):
 class RecentDeadLetters:
     """Reads the newest dead letters, at most every two seconds."""
 
-    def __init__(self, brokers: str, topic: TopicSpec) -> None:
-        self._brokers = brokers
+    def __init__(self, connection: Connection, topic: TopicSpec) -> None:
+        self._connection = connection
         self._topic = topic
         self._reading: asyncio.Task[Recent] | None = None
         self._good_until = 0.0
@@ -67,7 +68,7 @@ class RecentDeadLetters:
     async def _read(self) -> Recent:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                async with reader(self._brokers, (self._topic,)) as reading:
+                async with reader(self._connection, (self._topic,)) as reading:
                     found, more = await LetterTopic(reading, self._topic).newest(MAX_RECORDS)
         except TimeoutError:
             raise NotReadyError("the dead letters cannot be read in time") from None

@@ -40,17 +40,17 @@ async def replaying(
 ) -> AsyncIterator[Replaying]:
     """Open what replaying needs; other commands and pages that replay are fenced."""
     topics = declare(wanted)
-    brokers = wanted.kafka_brokers
+    kafka = wanted.kafka
     async with AsyncExitStack() as held:
         committed = await held.enter_async_context(
-            reader(brokers, (topics.dead_letter, topics.user_registrations))
+            reader(kafka, (topics.dead_letter, topics.user_registrations))
         )
-        everything = await held.enter_async_context(reader(brokers, (), "read_uncommitted"))
+        everything = await held.enter_async_context(reader(kafka, (), "read_uncommitted"))
         # Before letters are read: what another one has replayed until now is marked then.
         producer = None
         if not dry_run:
             producer = await held.enter_async_context(
-                replay_producer(brokers, f"{wanted.app_id}-dead-letters")
+                replay_producer(kafka, f"{wanted.app_id}-dead-letters")
             )
         letters = LetterTopic(committed, topics.dead_letter)
         found = await letters.letters()

@@ -8,8 +8,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
 
-from app.errors import BrokerUnavailableError, FencedError, NotWrittenError, RecordTooLargeError
+from app.connection import Connection
+from app.errors import FencedError, NotWrittenError, RecordTooLargeError
 from app.records import Outgoing
+from app.refusals import unusable
 
 #: How long the start, or a transaction, may take before it counts as failed.
 TIMEOUT_SECONDS = 15.0
@@ -60,10 +62,12 @@ class ReplayProducer:
 
 
 @asynccontextmanager
-async def replay_producer(brokers: str, transactional_id: str) -> AsyncIterator[ReplayProducer]:
+async def replay_producer(
+    connection: Connection, transactional_id: str
+) -> AsyncIterator[ReplayProducer]:
     """Yield a producer that has fenced those before; what they did not commit is aborted."""
     kafka = AIOKafkaProducer(
-        bootstrap_servers=brokers,
+        **connection.client(),
         transactional_id=transactional_id,
         transaction_timeout_ms=BROKER_TIMEOUT_MS,
         acks="all",
@@ -77,9 +81,7 @@ async def replay_producer(brokers: str, transactional_id: str) -> AsyncIterator[
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await kafka.start()
         except (TimeoutError, KafkaError) as error:
-            raise BrokerUnavailableError(
-                f"KAFKA_BROKERS: no transaction can begin at {brokers} ({type(error).__name__})"
-            ) from None
+            raise unusable(connection, error) from None
         yield ReplayProducer(kafka)
     finally:
         await _close(kafka)

@@ -1,17 +1,16 @@
 """The brokers: whether each address answers, and whether there are enough for the copies."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 
+from app.connection import Connection
 from app.doctor.findings import Finding, ok, problem, warning
+from app.refusals import connected, refusal
 from app.settings import Settings
 
 ANSWER_SECONDS = 3.0
@@ -25,31 +24,25 @@ _RELEASES = {11: "2.3", 12: "2.7", 13: "3.1", 15: "3.5", 16: "3.7", 17: "3.9", 1
 
 async def check(settings: Settings) -> Sequence[Finding]:
     """Ask each address that KAFKA_BROKERS names."""
-    return await asyncio.gather(*map(_check_address, settings.kafka_brokers.split(",")))
+    return await asyncio.gather(
+        *(_check_address(settings.kafka, address) for address in settings.kafka.addresses)
+    )
 
 
-async def _check_address(address: str) -> Finding:
+async def _check_address(kafka: Connection, address: str) -> Finding:
     began = monotonic()
     try:
-        async with asyncio.timeout(ANSWER_SECONDS), _connected(address) as connection:
+        async with asyncio.timeout(ANSWER_SECONDS), connected(kafka, address) as connection:
             answer = await connection.send(ApiVersionRequest())
     except (TimeoutError, OSError, KafkaError) as error:
+        if told := refusal(kafka, error):
+            return problem(f"{address}: {told}", "docs/hosted-kafka.md says what goes where")
         return problem(
             f"{address} does not answer ({type(error).__name__})",
             "start the broker there, open the way to it, or correct KAFKA_BROKERS",
         )
     newest = {api: highest for api, _, highest in answer.api_versions}
     return judge_broker(address, monotonic() - began, newest)
-
-
-@asynccontextmanager
-async def _connected(address: str) -> AsyncIterator[Any]:
-    host, _, port = address.rpartition(":")
-    connection = await create_conn(host, int(port), request_timeout_ms=round(ANSWER_SECONDS * 1000))
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def judge_broker(address: str, seconds: float, newest: Mapping[int, int]) -> Finding:

@@ -90,7 +90,7 @@ async def _lags(
 ) -> Mapping[str, Lags]:
     offsets = await admin.list_consumer_group_offsets(settings.app_id, partitions=list(wanted))
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_brokers,
+        **settings.kafka.client(),
         enable_auto_commit=False,
         isolation_level="read_committed",
     )

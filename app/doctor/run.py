@@ -6,8 +6,9 @@ from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from app import rights
 from app.doctor import access, brokers, group, machine, topics, worker
-from app.doctor.findings import Finding, Mark, problem
+from app.doctor.findings import Finding, Mark, ok, problem
 from app.errors import RegistryError
 from app.settings import Settings
 
@@ -38,9 +39,7 @@ async def examine(settings: Settings) -> Sequence[Told]:
 
 
 async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_brokers, request_timeout_ms=REQUEST_MS
-    )
+    admin = AIOKafkaAdminClient(**settings.kafka.client(), request_timeout_ms=REQUEST_MS)
     try:
         if told := await _told("brokers", _started(admin)):
             return [told]
@@ -48,6 +47,7 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
             _told("brokers", brokers.cluster(admin, settings)),
             _told("topics", topics.check(admin, settings)),
             _told("group", group.check(admin, settings)),
+            _told("rights", _allowed(settings)),
         )
     finally:
         await admin.close()
@@ -56,6 +56,11 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
 async def _started(admin: AIOKafkaAdminClient) -> Sequence[Finding]:
     await admin.start()
     return ()
+
+
+async def _allowed(settings: Settings) -> Sequence[Finding]:
+    await rights.require(settings)
+    return [ok("the brokers give every right that a worker needs of topics and group")]
 
 
 async def _told(area: str, check: Awaitable[Sequence[Finding]]) -> Sequence[Told]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from app.connection import Connection
 from app.engine.lean import make_lean
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import Rows
@@ -110,9 +111,9 @@ def why_rebuild(store: StoreState, changelog: LogState) -> str | None:
 class Changelog:
     """The changelog of one table."""
 
-    def __init__(self, brokers: str, topic: str, store: StoresRows) -> None:
+    def __init__(self, connection: Connection, topic: str, store: StoresRows) -> None:
         self.topic = topic
-        self._brokers = brokers
+        self._connection = connection
         self._store = store
         #: When the store of a partition surely held all that was committed, in monotonic seconds.
         self.complete_at: dict[int, float] = {}
@@ -163,7 +164,7 @@ class Changelog:
     @asynccontextmanager
     async def _consumer(self, partitions: list[int]) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._brokers,
+            **self._connection.client(),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",

@@ -268,18 +268,24 @@ class Consumer(driver.Consumer):
     @Service.task
     async def _notice_if_stuck(self) -> None:
         """End this worker if its consumer is stuck: a new one begins where this one stood."""
-        transport = cast(Any, self.transport)
-        brokers = driver.server_list(transport.url, transport.default_port)
         between = min(self.partitions.lease.session_seconds / ASKS_A_SESSION, MAX_ASK_SECONDS)
         while not self.should_stop:
             if not self._our_thread.unanswered:
                 await self.sleep(between)
             if applied := self._applied():
                 await self._confirmed(applied)
-            if self._our_thread.is_stuck and await brokers_answer(brokers):
+            if self._our_thread.is_stuck and await brokers_answer(self._client()):
                 log.critical("the consumer is stuck; the worker ends")
                 await self.app.crash(StuckError("the consumer is stuck, though all brokers answer"))
                 return
+
+    def _client(self) -> Mapping[str, Any]:
+        """Return by what the consumer's clients connect."""
+        transport = cast(Any, self.transport)
+        return {
+            "bootstrap_servers": driver.server_list(transport.url, transport.default_port),
+            **driver.credentials_to_aiokafka_auth(self.app.conf.broker_credentials),
+        }
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Spare Faust's check of partitions that take another path than it thinks."""

@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_exponential_jitter
 
 from app.arrivals import Arrival
+from app.connection import Connection
 from app.engine.changelog import Advanced, Changelog, StoresRows
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
 from app.engine.lean import ToWrite
@@ -92,7 +93,7 @@ class FoldedTable:
     """A table that is written by transactions, and the topics whose records they apply."""
 
     name: str
-    brokers: str
+    connection: Connection
     #: Those that are applied first come first.
     sources: tuple[str, ...]
     changelog: Changelog
@@ -128,7 +129,7 @@ class OwnedPartition:
         self.table = table
         self.number = number
         self._around = around
-        self._producer = FencedProducer(table.brokers, f"{around.app_id}-{table.name}-{number}")
+        self._producer = FencedProducer(table.connection, f"{around.app_id}-{table.name}-{number}")
         self._marker = Marker.first()
         self._is_sound = False
         self._folds: dict[str, deque[tuple[Fold, Decide]]] = {t: deque() for t in table.sources}

@@ -13,9 +13,11 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
 
+from app.connection import Connection
 from app.engine.lean import NO_HEADERS, ToWrite, fill
 from app.errors import ApplyError, FencedError, NotWrittenError
 from app.records import Outgoing
+from app.refusals import refusal
 
 #: Half of Kafka's default for the largest batch, and so of our topics' `max.message.bytes`.
 MAX_BATCH_BYTES = 512 * 1024
@@ -38,16 +40,16 @@ Sendings = Mapping[tuple[str, int], Sequence[ToWrite]]
 class FencedProducer:
     """Writes the rows and records of one partition's batches, each batch whole or not at all."""
 
-    def __init__(self, brokers: str, transactional_id: str) -> None:
+    def __init__(self, connection: Connection, transactional_id: str) -> None:
         self._transactional_id = transactional_id
-        self._brokers = brokers
+        self._connection = connection
         self._kafka: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
         """Fence any earlier owner; what it left uncommitted is aborted when this returns."""
         await self.close()
         self._kafka = AIOKafkaProducer(
-            bootstrap_servers=self._brokers,
+            **self._connection.client(),
             transactional_id=self._transactional_id,
             transaction_timeout_ms=BROKER_TIMEOUT_MS,
             acks="all",
@@ -62,7 +64,8 @@ class FencedProducer:
                 await self._kafka.begin_transaction()
         except (TimeoutError, KafkaError) as error:
             await self.close()
-            raise NotWrittenError(f"no transaction can begin ({type(error).__name__})") from None
+            why = refusal(self._connection, error) or type(error).__name__
+            raise NotWrittenError(f"no transaction can begin ({why})") from None
 
     async def send(self, records: Sequence[Outgoing]) -> list[int]:
         """Send records within the transaction that is open; return their offsets.

@@ -7,12 +7,19 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
-from app.errors import BrokerUnavailableError, TopicsError
+from app.connection import Connection
+from app.errors import KafkaAccessError, TopicsError
+from app.refusals import missing_right, require_access, unusable
 from app.settings import Settings
 from app.topics.declaration import TopicSpec, declare
 from app.topics.planning import Action, Found, Step, steps
@@ -40,9 +47,9 @@ async def ensure(settings: Settings) -> None:
 async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """Return what talks to the brokers, within `ADMIN_TIMEOUT_SECONDS`.
 
-    Raises `BrokerUnavailableError` where none answers.
+    Raises `BrokerUnavailableError` where none answers, `KafkaAccessError` where they refuse us.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_brokers)
+    admin = AIOKafkaAdminClient(**settings.kafka.client())
     starting = AsyncRetrying(
         retry=retry_if_exception_type(KafkaConnectionError),
         wait=wait_exponential_jitter(multiplier=0.1, max=1),
@@ -51,15 +58,17 @@ async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     )
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            await starting(admin.start)
+            await starting(_start, admin, settings.kafka)
             yield admin
     except (TimeoutError, KafkaError) as error:
-        raise BrokerUnavailableError(
-            f"KAFKA_BROKERS: no usable answer from {settings.kafka_brokers} "
-            f"({type(error).__name__})"
-        ) from None
+        raise unusable(settings.kafka, error) from None
     finally:
         await admin.close()
+
+
+async def _start(admin: AIOKafkaAdminClient, kafka: Connection) -> None:
+    await require_access(kafka)
+    await admin.start()
 
 
 async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
@@ -90,6 +99,7 @@ async def topic_config(admin: AIOKafkaAdminClient, name: str, *, inherited: bool
     asked = ConfigResource(ConfigResourceType.TOPIC, name)
     (answer,) = await admin.describe_configs([asked])
     ((code, message, _, _, entries),) = answer.resources
+    _require_right(code, "DescribeConfigs", name)
     if code:
         raise TopicsError(f"the settings of topic {name} cannot be read: {message}")
     # Of each: name, value, whether it is read-only, where it comes from, whether it is a secret.
@@ -98,6 +108,11 @@ async def topic_config(admin: AIOKafkaAdminClient, name: str, *, inherited: bool
         for setting, value, _, source, *_ in entries
         if inherited or source == _OF_THE_TOPIC
     }
+
+
+def _require_right(code: int, operation: str, name: str) -> None:
+    if code == TopicAuthorizationFailedError.errno:
+        raise KafkaAccessError(missing_right(operation, "topic", name))
 
 
 async def apply(admin: AIOKafkaAdminClient, planned: Sequence[Step]) -> None:
@@ -117,6 +132,7 @@ async def _alter(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str
     resource = ConfigResource(ConfigResourceType.TOPIC, name, dict(config))
     for answer in await admin.alter_configs([resource]):
         for code, message, *_ in answer.resources:
+            _require_right(code, "AlterConfigs", name)
             if code:
                 raise TopicsError(f"topic {name} cannot be altered: {message}")
 
@@ -153,5 +169,6 @@ def _new_topic(spec: TopicSpec) -> NewTopic:
 
 def _raise_unless_made(name: str, error: type[KafkaError], message: Sequence[str]) -> None:
     # Another worker may have been quicker: that is as good.
+    _require_right(error.errno, "Create", name)
     if error.errno not in (0, 36):
         raise TopicsError(f"topic {name} cannot be made: {error.__name__} {' '.join(message)}")

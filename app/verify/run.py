@@ -40,11 +40,11 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
 
     Workers may run meanwhile, but not on the stores that are to be compared.
     """
-    topics, brokers = declare(settings), settings.kafka_brokers
+    topics, kafka = declare(settings), settings.kafka
     with held(stores, (USERS, EMAILS)) as databases:
         async with (
-            reader(brokers, topics.all()) as committed,
-            reader(brokers, (), "read_uncommitted") as everything,
+            reader(kafka, topics.all()) as committed,
+            reader(kafka, (), "read_uncommitted") as everything,
         ):
             logs = await Logs.find(topics, committed, everything)
             verification = Verification(settings, topics, logs, committed, findings)

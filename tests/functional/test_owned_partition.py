@@ -9,6 +9,7 @@ import pytest
 from faust.types import TP
 
 from app.arrivals import Arrival
+from app.connection import Connection
 from app.engine import partitions as engine
 from app.engine.changelog import Advanced, Changelog, Recovered
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
@@ -125,7 +126,7 @@ class World:
         self.partition = OwnedPartition(
             FoldedTable(
                 "users",
-                "nowhere:1",
+                Connection("nowhere:1"),
                 ("verdicts", "source"),
                 cast(Changelog, self),
                 cast(Any, self.store),

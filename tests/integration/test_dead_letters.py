@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException, Producer
 
 from app import topics
 from app.__main__ import main
+from app.connection import Connection
 from app.dead_letters import commands
 from app.dead_letters.letters import DeadLetters
 from app.dead_letters.sending import ReplayProducer, replay_producer
@@ -405,10 +406,10 @@ async def test_a_second_command_fences_the_first(registry: Registry) -> None:
     await topics.ensure(settings_of(registry))
     transactional_id = f"{registry.app_id}-dead-letters"
     record = Outgoing(registry.registrations, 0, b"k", b"v")
-    async with replay_producer(registry.brokers, transactional_id) as first:
+    async with replay_producer(Connection(registry.brokers), transactional_id) as first:
         async with first.transaction():
             await first.send([record])
-        async with replay_producer(registry.brokers, transactional_id) as second:
+        async with replay_producer(Connection(registry.brokers), transactional_id) as second:
             with pytest.raises(FencedError, match="another"):
                 async with first.transaction():
                     await first.send([record])

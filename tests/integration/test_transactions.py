@@ -14,6 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from app.connection import Connection
 from app.engine.changelog import Changelog
 from app.engine.lean import NO_HEADERS
 from app.engine.marker import MARKER_KEY, Marker
@@ -43,7 +44,7 @@ class World:
         app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=self.folder), loop=None))
         table = cast(Any, SimpleNamespace(name="users"))
         self.store = PartitionedStore("registry://", app, table)
-        self.changelog = Changelog(self.brokers, self.topic, self.store)
+        self.changelog = Changelog(Connection(self.brokers), self.topic, self.store)
         self.producers: list[FencedProducer] = []
         self.seen: list[tuple[int, int]] = []
 
@@ -54,7 +55,7 @@ class World:
 
     async def owner(self) -> FencedProducer:
         """Return a producer that has fenced the ones before."""
-        producer = FencedProducer(self.brokers, f"{self.name}-users-0")
+        producer = FencedProducer(Connection(self.brokers), f"{self.name}-users-0")
         self.producers.append(producer)
         await producer.start()
         return producer

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.connection import Connection
 from app.dead_letters import printing
 from app.dead_letters.later import REPLAY_OF_HEADER, Traces, home_of
 from app.dead_letters.letters import REPLAYED_AS_HEADER, DeadLetters, Letter
@@ -303,7 +304,7 @@ def test_a_letter_is_shown_whole_and_printable() -> None:
 async def test_one_reading_serves_all_who_ask_and_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dead_letters = RecentDeadLetters("127.0.0.1:1", declare(Settings()).dead_letter)
+    dead_letters = RecentDeadLetters(Connection("127.0.0.1:1"), declare(Settings()).dead_letter)
     answers: list[Recent] = []
 
     async def read() -> Recent:

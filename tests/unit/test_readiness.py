@@ -23,12 +23,13 @@ class World:
         self.tables = SimpleNamespace(actives_ready=True, partitions=partitions)
         self.app = SimpleNamespace(tables=self.tables, rebalancing=False)
         self.lag = {TP("users", 0): Lag(5, 3.0), TP("users", 1): Lag(0, 0.0)}
+        self.access = SimpleNamespace(told=None)
         self.shutdown = SimpleNamespace(is_under_way=False)
 
     def why_not(self) -> list[str]:
         """Return the reasons."""
         lags = SimpleNamespace(of_all=lambda: self.lag)
-        given: Any = (self.app, lags, self.shutdown, 10)
+        given: Any = (self.app, lags, self.access, self.shutdown, 10)
         return Readiness(*given).why_not()
 
 
@@ -38,6 +39,11 @@ def world() -> World:
     made = World()
     assert made.why_not() == []
     return made
+
+
+def test_the_brokers_refuse_it(world: World) -> None:
+    world.access.told = "KAFKA_USERNAME, KAFKA_PASSWORD: the broker refuses them"
+    assert world.why_not() == ["KAFKA_USERNAME, KAFKA_PASSWORD: the broker refuses them"]
 
 
 def test_it_stops(world: World) -> None:

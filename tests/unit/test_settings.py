@@ -1,5 +1,7 @@
 """Settings: defaults that work, and one clear line for each mistake."""
 
+from pathlib import Path
+
 import pytest
 
 from app.errors import SettingsError
@@ -106,3 +108,49 @@ def test_another_secret_makes_other_keys_and_another_fingerprint(
     assert secret.key("ada@example.com") != local.key("ada@example.com")
     assert secret.fingerprint() != local.fingerprint()
     assert "0123456789abcdef" not in repr(load())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM: must be set for SASL_SSL"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN"},
+            "KAFKA_USERNAME, KAFKA_PASSWORD: must be set for PLAIN",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "OAUTHBEARER"},
+            "KAFKA_TOKEN_FILE: must be set for OAUTHBEARER",
+        ),
+        ({"KAFKA_USERNAME": "someone"}, "KAFKA_SECURITY_PROTOCOL: must be SASL_SSL or SASL_PLAIN"),
+        ({"KAFKA_CA_FILE": "ca.pem"}, "KAFKA_SECURITY_PROTOCOL: must be SSL or SASL_SSL, as cert"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_KEY_FILE": "key.pem"},
+            "KAFKA_CERTIFICATE_FILE, KAFKA_KEY_FILE: set both or neither",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_CA_FILE": "/nowhere/ca.pem"},
+            "KAFKA_CA_FILE: /nowhere/ca.pem cannot be read: No such file or directory",
+        ),
+    ],
+)
+def test_a_contradiction_about_kafka_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], told: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("one that nobody guesses\n")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("KAFKA_USERNAME", "someone")
+    monkeypatch.setenv("KAFKA_PASSWORD_FILE", str(tmp_path / "password"))
+    connection = load().kafka
+    assert connection.password == "one that nobody guesses"
+    assert "nobody guesses" not in repr(connection)

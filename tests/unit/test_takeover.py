@@ -10,6 +10,7 @@ from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
+from app.connection import Connection
 from app.engine.partitions import FoldedTable, Partitions
 from app.engine.takeover import Takeover
 
@@ -26,7 +27,9 @@ def takeover(assigned: set[TP]) -> Takeover:
         "emails": ("email-claims",),
     }.items():
         changelog: Any = SimpleNamespace(topic=f"{name}-changelog")
-        partitions.add(FoldedTable(name, "nowhere:1", sources, changelog, cast(Any, None)))
+        partitions.add(
+            FoldedTable(name, Connection("nowhere:1"), sources, changelog, cast(Any, None))
+        )
     assignor = SimpleNamespace(assigned_actives=lambda: assigned)
     return Takeover(cast(Any, SimpleNamespace(assignor=assignor)), partitions)
 
