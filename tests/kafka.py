@@ -45,6 +45,21 @@ def end_offsets(brokers: str, topic: str) -> dict[int, int]:
         }
 
 
+def copies(brokers: str, prefix: str = "") -> dict[str, set[int]]:
+    """Return by topic how many brokers have its partitions up to date."""
+    topics = AdminClient({"bootstrap.servers": brokers}).list_topics(timeout=10).topics
+    return {
+        name: {len(each.isrs) for each in topic.partitions.values()}
+        for name, topic in topics.items()
+        if name.startswith(prefix)
+    }
+
+
+def in_sync(brokers: str, wanted: int, prefix: str = "") -> bool:
+    """Return whether so many brokers have everything."""
+    return all(found == {wanted} for found in copies(brokers, prefix).values())
+
+
 def read_all(brokers: str, topic: str) -> list[Message]:
     """Return every record of a topic that is committed, by partition and offset."""
     found: list[Message] = []

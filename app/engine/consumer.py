@@ -41,11 +41,9 @@ FETCH_MAX_WAIT_MS = 100
 COMMIT_TIMEOUT_SECONDS = 10.0
 
 #: How often a session the broker is asked whether it knows this member, at least every so many
-#: seconds; and how many commits in a row may stay without any answer while it answers others:
-#: together less than 30 s.
+#: seconds. With two commits that stay without any answer: together less than 30 s.
 ASKS_A_SESSION = 4
 MAX_ASK_SECONDS = 5.0
-MAX_UNANSWERED = 2
 
 #: Joining takes as long as others need to let go, at most REBALANCE_TIMEOUT_SECONDS (`app.main`).
 MAX_JOIN_SECONDS = 60.0
@@ -63,13 +61,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     joins_since: float | None = None
 
     @property
-    def is_stuck(self) -> bool:
-        """Whether something should have been answered long ago, if a broker is there."""
+    def is_suspect(self) -> bool:
+        """Whether something should have been answered long ago, if the brokers are there."""
         joins_since = self.joins_since
-        is_joining_still = (
+        return self.unanswered > 0 or (
             joins_since is not None and time.monotonic() - joins_since > MAX_JOIN_SECONDS
         )
-        return is_joining_still or self.unanswered >= MAX_UNANSWERED
+
+    def begin_anew(self) -> None:
+        """Take no account of what was not answered until now."""
+        self.unanswered = 0
+        if self.joins_since is not None:
+            self.joins_since = time.monotonic()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -269,15 +272,26 @@ class Consumer(driver.Consumer):
     async def _notice_if_stuck(self) -> None:
         """End this worker if its consumer is stuck: a new one begins where this one stood."""
         between = min(self.partitions.lease.session_seconds / ASKS_A_SESSION, MAX_ASK_SECONDS)
+        thread = self._our_thread
         while not self.should_stop:
-            if not self._our_thread.unanswered:
-                await self.sleep(between)
-            if applied := self._applied():
-                await self._confirmed(applied)
-            if self._our_thread.is_stuck and await brokers_answer(self._client()):
+            await self.sleep(between)
+            await self._ask()
+            if not thread.is_suspect:
+                continue
+            if not await brokers_answer(self._client()):
+                thread.begin_anew()
+                continue
+            # What was asked while brokers were away tells nothing: once more, as all answer now.
+            await self._ask()
+            if thread.is_suspect and await brokers_answer(self._client()):
                 log.critical("the consumer is stuck; the worker ends")
                 await self.app.crash(StuckError("the consumer is stuck, though all brokers answer"))
                 return
+
+    async def _ask(self) -> None:
+        """Ask the broker whether it knows this member, by a commit of what is applied."""
+        if applied := self._applied():
+            await self._confirmed(applied)
 
     def _client(self) -> Mapping[str, Any]:
         """Return by what the consumer's clients connect."""

@@ -19,6 +19,7 @@ SEEDS = 1_000_000
 @click.command(help="Kill workers and the broker while clients write; see that nothing is lost.")
 @click.option("--registrations", default=DEFAULTS.registrations, show_default=True)
 @click.option("--workers", default=DEFAULTS.workers, show_default=True)
+@click.option("--brokers", default=DEFAULTS.brokers, show_default=True)
 @click.option("--clients", default=DEFAULTS.clients, show_default=True)
 @click.option("--seed", type=int, help="Decides the order of the faults; by chance if not given.")
 @click.option("--faults", default=DEFAULTS.faults, show_default=True, help="Of each kind.")
@@ -38,6 +39,7 @@ SEEDS = 1_000_000
 def main(
     registrations: int,
     workers: int,
+    brokers: int,
     clients: int,
     seed: int | None,
     faults: int,
@@ -53,6 +55,7 @@ def main(
         seed=random.SystemRandom().randrange(SEEDS) if seed is None else seed,
         registrations=registrations,
         workers=workers,
+        brokers=brokers,
         clients=clients,
         faults=faults,
         suspensions=suspensions,

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Self
 import requests
 
 from local.broker import Broker
-from local.machine import free_port
+from local.broker import Cluster as BrokerCluster
+from local.machine import HOST, free_port, is_free
+from tests import kafka
 from tests.chaos.schedule import SUSPENDED_SECONDS
 from tests.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
 
@@ -221,18 +223,30 @@ class Crew:
 
 
 class Cluster(Crew):
-    """Workers, and a broker of their own."""
+    """Workers, and brokers of their own."""
 
     def __init__(
-        self, folder: Path, workers: int, settings: Mapping[str, str], deadline: float
+        self,
+        folder: Path,
+        workers: int,
+        settings: Mapping[str, str],
+        deadline: float,
+        brokers: int = 1,
     ) -> None:
-        self.broker = Broker(folder / "broker", port=free_port())
-        registry = Registry(self.broker.address, folder, settings=settings)
-        super().__init__(registry, workers, deadline)
+        first = next(p for p in iter(free_port, 0) if all(map(is_free, range(p, p + brokers))))
+        self._kafka: Broker | BrokerCluster = (
+            Broker(folder / "broker", port=first)
+            if brokers == 1
+            else BrokerCluster(folder / "brokers", first, brokers)
+        )
+        #: How often brokers were killed.
+        self._kills = 0
+        address = ",".join(f"{HOST}:{port}" for port in range(first, first + brokers))
+        super().__init__(Registry(address, folder, settings=settings), workers, deadline)
 
     def __enter__(self) -> Self:
         try:
-            self.broker.start()
+            self._kafka.start()
         except BaseException:
             self.__exit__()
             raise
@@ -240,10 +254,20 @@ class Cluster(Crew):
 
     def __exit__(self, *_exc: object) -> None:
         super().__exit__()
-        self.broker.kill()
-        self.broker.stop()
+        for broker in self._brokers:
+            broker.kill()
+        self._kafka.stop()
+
+    @property
+    def _brokers(self) -> Sequence[Broker]:
+        return [self._kafka] if isinstance(self._kafka, Broker) else self._kafka.nodes
 
     def restart_broker(self) -> None:
-        """End the broker with no warning, and start it again."""
-        self.broker.kill()
-        self.broker.start()
+        """End a broker with no warning, each in its turn, and start it again."""
+        # A second one that lacks something would be a majority.
+        copies = min(len(self._brokers), 3)
+        self.wait(lambda: kafka.in_sync(self.registry.brokers, copies), 60, "all copies are there")
+        broker = self._brokers[self._kills % len(self._brokers)]
+        self._kills += 1
+        broker.kill()
+        broker.start()

@@ -31,6 +31,7 @@ class Config:
     seed: int
     registrations: int = 100_000
     workers: int = 3
+    brokers: int = 1
     clients: int = 16
     #: How often each kind of fault happens, and how often a worker is suspended.
     faults: int = 3
@@ -55,7 +56,7 @@ def run(config: Config, tell: Tell = quiet) -> Report:
     began = time.monotonic()
     deadline = began + config.seconds_limit
     try:
-        with Cluster(folder, config.workers, config.settings, deadline) as cluster:
+        with Cluster(folder, config.workers, config.settings, deadline, config.brokers) as cluster:
             report.seconds["starting"] = time.monotonic() - began
             _Run(config, cluster, report, tell, began).all()
     except AssertionError as error:

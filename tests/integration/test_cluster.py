@@ -6,12 +6,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
@@ -48,22 +47,6 @@ def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str
     )
 
 
-def replicas(cluster: Cluster, prefix: str) -> Mapping[str, set[int]]:
-    """Return how many brokers have a copy that is up to date, by topic."""
-    admin = AdminClient({"bootstrap.servers": cluster.address})
-    topics = admin.list_topics(timeout=10).topics
-    return {
-        name: {len(each.isrs) for each in topic.partitions.values()}
-        for name, topic in topics.items()
-        if name.startswith(prefix)
-    }
-
-
-def in_sync(cluster: Cluster, copies: int = 3) -> bool:
-    """Return whether every broker has everything."""
-    return all(found == {copies} for found in replicas(cluster, "").values())
-
-
 def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> None:
     app_id = f"registry-{uuid.uuid4().hex[:8]}"
     wanted = {
@@ -75,7 +58,7 @@ def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> Non
     }
     planned = command("topics", "plan", **wanted)
     assert (planned.returncode, planned.stdout.count("create  ")) == (1, 7)
-    assert replicas(cluster, app_id) == {}
+    assert kafka.copies(cluster.address, app_id) == {}
     done = command("topics", "apply", **wanted)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
         0,
@@ -83,8 +66,8 @@ def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> Non
     )
     assert command("topics", "plan", **wanted).stdout == ""
     # Changelogs included; how many copies there are, and must be in sync, the brokers say.
-    assert len(replicas(cluster, app_id)) == 7
-    wait_until(lambda: in_sync(cluster), 20, "all copies are there")
+    assert len(kafka.copies(cluster.address, app_id)) == 7
+    wait_until(lambda: kafka.in_sync(cluster.address, 3), 20, "all copies are there")
 
     kafka.alter_config(cluster.address, f"{app_id}.user-registrations", {"retention.ms": "60000"})
     planned = command("topics", "plan", "--json", **wanted)
@@ -99,10 +82,10 @@ def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> Non
     changed = {**wanted, "REPLICATION_FACTOR": "2", "MIN_INSYNC_REPLICAS": "1"}
     assert command("topics", "plan", **changed).stdout.count("copies: 3 -> 2") == 7
     assert command("topics", "apply", **changed).returncode == 0
-    wait_until(lambda: set(replicas(cluster, app_id)) and moved(cluster, app_id, 2), 20, "2 copies")
+    wait_until(lambda: kafka.in_sync(cluster.address, 2, app_id), 20, "2 copies")
     more = {**wanted, "REPLICATION_FACTOR": "3", "MIN_INSYNC_REPLICAS": "2"}
     assert command("topics", "apply", **more).returncode == 0
-    wait_until(lambda: moved(cluster, app_id, 3), 20, "3 copies again")
+    wait_until(lambda: kafka.in_sync(cluster.address, 3, app_id), 20, "3 copies again")
     assert command("topics", "plan", **more).returncode == 0
 
     for refused in ({"PARTITIONS": "4"}, {"REPLICATION_FACTOR": "4"}):
@@ -113,11 +96,6 @@ def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> Non
         assert command("topics", "plan", **{**wanted, **refused}).returncode == 2
 
 
-def moved(cluster: Cluster, prefix: str, copies: int) -> bool:
-    """Return whether topics have so many copies, all up to date."""
-    return all(found == {copies} for found in replicas(cluster, prefix).values())
-
-
 @pytest.mark.parametrize(
     "kills", [1, pytest.param(6, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]
 )
@@ -125,13 +103,17 @@ def test_a_broker_that_is_killed_costs_some_seconds_and_no_write(
     cluster: Cluster, registry: Registry, kills: int
 ) -> None:
     with registry.worker() as worker:
-        assert min(min(each) for each in replicas(cluster, registry.app_id).values()) == 3
+        assert (
+            min(min(each) for each in kafka.copies(cluster.address, registry.app_id).values()) == 3
+        )
         clients = Clients(worker)
         with clients.writing():
             wait_until(lambda: len(clients.answers) > 100, 30, "clients write")
             for number in range(kills):
                 node = cluster.nodes[number % 3]
-                wait_until(lambda: in_sync(cluster), 30, "all copies are up to date")
+                wait_until(
+                    lambda: kafka.in_sync(cluster.address, 3), 30, "all copies are up to date"
+                )
                 refused = refused_seconds(clients, node)
                 log.info("broker %d killed: writes refused for %.1f s", number % 3 + 1, refused)
                 assert refused < REFUSED_SECONDS
@@ -158,7 +140,7 @@ def refused_seconds(clients: Clients, node: Broker) -> float:
 def test_without_a_majority_writes_are_refused_until_it_is_back(
     cluster: Cluster, registry: Registry
 ) -> None:
-    wait_until(lambda: in_sync(cluster), 30, "all copies are up to date")
+    wait_until(lambda: kafka.in_sync(cluster.address, 3), 30, "all copies are up to date")
     with registry.worker() as worker:
         clients = Clients(worker)
         with clients.writing():
