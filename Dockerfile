@@ -12,8 +12,9 @@ RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home registry && install -d -o registry /data
 COPY --from=build /venv /venv
-USER registry
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/data LOG_FORMAT=json
+# By number: Kubernetes cannot tell by a name that it is not root.
+USER 10001
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data LOG_FORMAT=json
 VOLUME /data
 EXPOSE 6066
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \

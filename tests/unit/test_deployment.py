@@ -72,7 +72,7 @@ def test_every_service_of_compose_or_its_image_has_a_health_check(
 def test_the_image_is_locked_and_not_root() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert "--require-hashes -r locks/worker.txt" in dockerfile
-    assert "\nUSER registry\n" in dockerfile
+    assert "\nUSER 10001\n" in dockerfile
 
 
 def test_the_procfile_names_the_processes_of_make_run() -> None:
