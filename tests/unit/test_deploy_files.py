@@ -56,3 +56,19 @@ def test_the_unit_gives_settings_that_exist_and_time_to_stop() -> None:
     assert names - {"pythondontwritebytecode"} <= set(Settings.model_fields)
     assert "\nRestartPreventExitStatus=2\n" in UNIT
     assert "\nProtectSystem=strict\n" in UNIT
+
+
+def test_each_worker_of_the_cluster_has_settings_that_fit_and_a_name_of_its_own() -> None:
+    text = re.sub(r"\$\{PARTITIONS:-(\d+)\}", r"\1", (ROOT / "compose.cluster.yaml").read_text())
+    services = yaml.safe_load(text)["services"]
+    workers = {name: one for name, one in services.items() if name.startswith("worker-")}
+    assert len(workers) == len(services) - 3 == 3
+    for name, worker in workers.items():
+        given = {key.lower(): value for key, value in worker["environment"].items()}
+        assert set(given) <= set(Settings.model_fields)
+        settings = Settings.model_validate(given, strict=False)
+        assert settings.url == f"http://{name}:6066"
+        assert settings.stop_grace_seconds + 30 <= int(worker["stop_grace_period"].rstrip("s"))
+        assert worker["read_only"]
+        assert worker["volumes"] == [f"{name}-data:/data"]
+        assert [port for port in worker["ports"] if not port.startswith("127.0.0.1:")] == []
