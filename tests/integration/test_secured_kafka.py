@@ -138,6 +138,7 @@ def test_a_missing_right_is_told_in_one_line(
     assert told(registry.worker()).startswith(line)
 
 
+@pytest.mark.soak
 def test_a_running_worker_says_why_it_is_refused(secured: Secured, registry: Registry) -> None:
     line = "KAFKA_USERNAME, KAFKA_PASSWORD: the broker refuses them"
     with registry.worker() as worker:
