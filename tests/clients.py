@@ -30,6 +30,8 @@ class Clients:
     """Clients that register users one after another, until they are stopped."""
 
     worker: Worker
+    #: How the ids begin.
+    prefix: str = "user"
     answers: list[Answer] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -51,7 +53,7 @@ class Clients:
             number = 0
             while not self.stopped.wait(0.01):
                 number += 1
-                self._register(session, f"user-{client}-{number}")
+                self._register(session, f"{self.prefix}-{client}-{number}")
 
     def _register(self, session: requests.Session, user_id: str) -> None:
         body = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
@@ -61,6 +63,10 @@ class Clients:
         kind = told.json().get("type", "")
         after = told.headers.get("Retry-After")
         self.answers.append(Answer(user_id, began, seconds, told.status_code, after, kind))
+
+    def have_answers(self, wanted: int) -> bool:
+        """Return whether there are so many answers."""
+        return len(self.answers) >= wanted
 
     def since(self, moment: float) -> list[Answer]:
         """Return the answers to what was asked since a moment."""

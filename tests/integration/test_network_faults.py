@@ -1,0 +1,104 @@
+"""The way to the brokers is bad: cut, slow, ended again and again. Nothing durable is lost."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from local.broker import Broker
+from local.broker.options import Membership, new_cluster_id
+from local.machine import HOST, free_port
+from tests.clients import Clients, assert_all_found
+from tests.proxy import Proxy
+from tests.worker import Registry, wait_until
+
+SESSION_SECONDS = 6
+SETTINGS = {"SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS), "ACK_TIMEOUT_SECONDS": "1.8"}
+
+
+@dataclass
+class Net:
+    """A broker, and a bad way to it."""
+
+    broker: Broker
+    proxy: Proxy
+
+    @property
+    def far(self) -> str:
+        """The broker's address for those who are far away."""
+        return f"{HOST}:{self.proxy.port}"
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
+    """Run a broker with a listener that is reached through a proxy."""
+    near, far, way, controller = (free_port() for _ in range(4))
+    near_and_far = f"PLAINTEXT://{HOST}:{near},FAR://{HOST}"
+    properties = {
+        "listeners": f"{near_and_far}:{far},CONTROLLER://{HOST}:{controller}",
+        "advertised.listeners": f"{near_and_far}:{way}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+    member = Membership(1, {1: controller}, new_cluster_id())
+    folder = tmp_path_factory.mktemp("far")
+    with Broker(folder, near, properties, member=member) as broker, Proxy(way, far) as proxy:
+        yield Net(broker, proxy)
+
+
+def test_a_worker_that_is_cut_off_writes_nothing_and_denies_nobody(
+    net: Net, tmp_path: Path
+) -> None:
+    near = Registry(net.broker.address, tmp_path, settings=SETTINGS)
+    far = replace(near, brokers=net.far)
+    with near.worker(1) as here, far.worker(2) as there:
+        before = Clients(there)
+        with before.writing():
+            wait_until(lambda: len(before.accepted_since(0)) > 50, 30, "the far one is written to")
+            net.proxy.cut()
+            cut_at = time.monotonic()
+            wait_until(lambda: not there.is_ready(), 30, "the far one is not ready")
+            meanwhile = Clients(here, "late")
+            with meanwhile.writing():
+                wait_until(lambda: meanwhile.accepted_since(cut_at), 40, "the near one goes on")
+                wait_until(lambda: len(meanwhile.answers) > 100, 40, "it is written to")
+        wait_until(here.is_ready, 40, "the near one has all partitions")
+        late = before.since(cut_at + 3)
+        assert {(answer.status, bool(answer.retry_after)) for answer in late} <= {(503, True)}
+        ids = [a.user_id for a in (*before.answers, *meanwhile.answers) if a.status == 202]
+        assert_all_found(here, ids)
+        # Of those whom others registered meanwhile, it says that it does not know.
+        news = [answer.user_id for answer in meanwhile.answers if answer.status == 202][-20:]
+        told = {there.get(f"/users/{user_id}").status_code for user_id in news}
+        assert told <= {200, 503}
+        net.proxy.mend()
+        wait_until(there.is_ready, 60, "the far one is back")
+        assert_all_found(there, ids)
+
+
+@pytest.mark.soak
+def test_connections_that_end_again_and_again_lose_nothing(net: Net, tmp_path: Path) -> None:
+    with Registry(net.far, tmp_path, settings=SETTINGS).worker() as worker:
+        clients = Clients(worker)
+        with clients.writing():
+            for ends in range(1, 21):
+                wait_until(partial(clients.have_answers, 20 * ends), 30, f"round {ends}")
+                net.proxy.reset()
+        assert {answer.status for answer in clients.answers} <= {202, 503}
+        assert_all_found(worker, [a.user_id for a in clients.answers if a.status == 202])
+
+
+@pytest.mark.soak
+def test_a_slow_way_slows_down_and_loses_nothing(net: Net, tmp_path: Path) -> None:
+    with Registry(net.far, tmp_path, settings=SETTINGS).worker() as worker:
+        net.proxy.delay_seconds = 0.1
+        try:
+            clients = Clients(worker)
+            with clients.writing():
+                wait_until(lambda: len(clients.accepted_since(0)) > 200, 60, "writes are taken")
+            assert worker.is_ready()
+            assert_all_found(worker, [a.user_id for a in clients.answers if a.status == 202])
+        finally:
+            net.proxy.delay_seconds = 0.0

@@ -1,0 +1,90 @@
+"""A network between two hosts, as bad as a test wants it: TCP in user space."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from local.machine import HOST
+
+CHUNK_BYTES = 64 * 1024
+TIMEOUT_SECONDS = 10
+
+
+@dataclass
+class Proxy:
+    """Passes on what comes to a port, in a thread of its own, while a block lasts."""
+
+    port: int
+    target_port: int
+    #: By how much everything is later.
+    delay_seconds: float = 0.0
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _passes: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._passes.set()
+        self._server = self._run(asyncio.start_server(self._serve, HOST, self.port))
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(TIMEOUT_SECONDS)
+        self._loop.close()
+
+    def cut(self) -> None:
+        """Let nothing through any more, in either direction; nobody is told."""
+        self._loop.call_soon_threadsafe(self._passes.clear)
+
+    def mend(self) -> None:
+        """Let everything through again, what waited first."""
+        self._loop.call_soon_threadsafe(self._passes.set)
+
+    def reset(self) -> None:
+        """End all connections at once."""
+        self._run(self._reset())
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_SECONDS)
+
+    async def _reset(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._reset()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._writers.add(writer)
+        try:
+            there, onward = await asyncio.open_connection(HOST, self.target_port)
+            self._writers.add(onward)
+            await asyncio.gather(self._pass(reader, onward), self._pass(there, writer))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for each in (writer, *([onward] if "onward" in locals() else [])):
+                self._writers.discard(each)
+                each.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(CHUNK_BYTES):
+            await self._passes.wait()
+            await asyncio.sleep(self.delay_seconds)
+            writer.write(chunk)
+            await writer.drain()
+        raise ConnectionResetError
