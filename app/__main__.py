@@ -16,8 +16,10 @@ from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
 from app.errors import RegistryError
 from app.load.commands import load
+from app.partitioning import standing
 from app.preflight import checked
-from app.settings import EXIT_USAGE, Settings, settings
+from app.repartition.commands import repartition
+from app.settings import EXIT_USAGE, Settings, adopt, settings
 from app.topics import ensure
 from app.topics.commands import topics
 from app.transfer.commands import export_users, import_users
@@ -40,6 +42,7 @@ main.add_command(export_users)
 main.add_command(import_users)
 main.add_command(load)
 main.add_command(keys)
+main.add_command(repartition)
 main.add_command(topics)
 
 
@@ -49,21 +52,27 @@ def worker() -> None:
     with ExitStack() as held:
         with _told_in_one_line():
             held.enter_context(checked(settings()))
-            asyncio.run(_prepare(settings()))
+            adopt(asyncio.run(_prepared(settings())))
         import faust
 
         from app.loop import Policy
-        from app.main import app
+        from app.main import app, restart
 
         asyncio.set_event_loop_policy(Policy())
         _collect_rarely()
-        faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
+        try:
+            faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
+        finally:
+            restart.end()
 
 
-async def _prepare(wanted: Settings) -> None:
+async def _prepared(wanted: Settings) -> Settings:
+    """Return the settings with the partitions that the registry has, once its topics are there."""
     await ensure(wanted)
+    wanted = await standing(wanted)
     await rights.require(wanted)
     await rights.require_transactions(wanted)
+    return wanted
 
 
 def _collect_rarely() -> None:

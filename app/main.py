@@ -1,14 +1,16 @@
 """The Faust app and what it discovers; nothing else."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import faust
 from faust.app.base import BootStrategy
+from faust.types import TP
 from mode.types import ServiceT
 
 from app import topics
+from app.engine.consumer import Consumer
 from app.engine.folding import MAX_FOLD_RECORDS
 from app.engine.takeover import TableManager
 from app.gauges import WorkerGauges
@@ -16,6 +18,8 @@ from app.lag import Lags
 from app.logs import logging_config
 from app.metrics import REGISTRY
 from app.producer import Producer
+from app.repartition.watching import Watching
+from app.restart import Restart
 from app.rights import AccessWatch
 from app.settings import Settings, settings
 from app.shutdown import Shutdown
@@ -35,8 +39,8 @@ class _Boot(BootStrategy):
         return [*super().kafka_producer(), producer, spool]
 
     def tables(self) -> Iterable[ServiceT]:
-        """Return the tables, and what looks how far they are behind, or refused."""
-        return [*super().tables(), lags, access]
+        """Return the tables, and what looks how far they are behind, refused, or split."""
+        return [*super().tables(), lags, access, watching]
 
 
 class Registry(faust.App):
@@ -57,7 +61,26 @@ def _member_name(settings: Settings) -> str:
     The broker gives it the assignment of that one at once, and Faust refuses one for another URL.
     """
     place = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.url.split("//")[1])
-    return f"{settings.worker_id or settings.app_id}-{place}"
+    # To one of the same name the broker gives an assignment of topics that are gone.
+    generation = f"-g{settings.generation}" if settings.generation else ""
+    return f"{settings.worker_id or settings.app_id}-{place}{generation}"
+
+
+class _Following:
+    """What this worker does while its registry is repartitioned."""
+
+    def hold(self, *, are_held: bool) -> None:
+        """Take writes, or refuse them."""
+        spool.hold(are_held=are_held)
+
+    def end_at(self, ends: Mapping[TP, int]) -> None:
+        """Apply sources up to their ends."""
+        _partitions.end_at(ends)
+
+    def restart(self) -> None:
+        """Start this worker anew, as another member: the group must not give it what it had."""
+        cast(Consumer, app.consumer).leave_for_good()
+        restart.begin()
 
 
 registry_topics = topics.declare(_settings)
@@ -69,6 +92,7 @@ shutdown = Shutdown(
     refuse_writes=spool.refuse,
     is_busy=lambda: producer.is_busy,
 )
+restart = Restart(shutdown.skip)
 
 app = Registry(
     _settings.app_id,
@@ -102,6 +126,8 @@ app = Registry(
 lags = Lags(app)
 access = AccessWatch(_settings)
 _partitions = cast(TableManager, app.tables).partitions
+watching = Watching(_settings, registry_topics.user_registrations.name, _Following())
+_partitions.require_standing = watching.require_standing
 REGISTRY.register(WorkerGauges(_partitions, lags))
 _partitions.lease.session_seconds = _settings.session_timeout_seconds
 # What is acknowledged is durable, and can be applied later: clients that wait come first.

@@ -9,6 +9,7 @@ from typing import IO
 
 from app.access.files import read_keys
 from app.errors import SettingsError
+from app.restart import inherited
 from app.settings import Settings
 from app.telemetry import provider_for
 from app.tls import client_tls, server_tls
@@ -17,7 +18,8 @@ from app.tls import client_tls, server_tls
 @contextmanager
 def checked(settings: Settings) -> Iterator[None]:
     """Check port and folder, and hold the folder while a worker runs; raise `SettingsError`."""
-    require_port(settings.web_host, settings.web_port)
+    if not inherited():
+        require_port(settings.web_host, settings.web_port)
     _require_keys(settings)
     server_tls(settings)
     client_tls(settings)

@@ -7,7 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -99,7 +106,10 @@ class Settings(BaseSettings):
         "", description="Put before every topic's name, so that registries can share a cluster."
     )
     partitions: int = Field(
-        8, ge=1, le=1000, description="Partitions of every topic; fixed once data exists."
+        8,
+        ge=1,
+        le=1000,
+        description="Partitions of every topic of a new registry; see docs/cluster.md for more.",
     )
     replication_factor: int | None = Field(
         None, ge=1, le=32767, description="Copies of every topic; unset: the broker's default."
@@ -230,6 +240,8 @@ class Settings(BaseSettings):
         description="A collector of OpenTelemetry spans, http://host:4318; needs the extra otel.",
     )
 
+    _generation: int = PrivateAttr(0)
+
     @model_validator(mode="after")
     def _bound_to_loopback(self) -> Self:
         if self.is_open and not self.allow_open_bind and self.keys_file is None:
@@ -261,6 +273,17 @@ class Settings(BaseSettings):
             if wrong:
                 raise ValueError(wrong)
         return self
+
+    @property
+    def generation(self) -> int:
+        """How often the registry was repartitioned, as far as these settings know."""
+        return self._generation
+
+    def partitioned(self, partitions: int, generation: int) -> Self:
+        """Return the settings with the partitions that a registry has; see app/partitioning.py."""
+        there = self.model_copy(update={"partitions": partitions})
+        there._generation = generation
+        return there
 
     @property
     def kafka(self) -> Connection:
@@ -407,9 +430,20 @@ def load() -> Settings:
         raise SettingsError(describe(error)) from None
 
 
+_adopted: list[Settings] = []
+
+
+def adopt(wanted: Settings) -> None:
+    """Let these be the settings of this process."""
+    _adopted[:] = [wanted]
+    settings.cache_clear()
+
+
 @cache
 def settings() -> Settings:
     """Return the settings of this process; wrong ones end it with a line each and status 2."""
+    if _adopted:
+        return _adopted[0]
     try:
         return load()
     except SettingsError as error:

@@ -27,6 +27,11 @@ class Shutdown:
         #: Set when it begins: from then on the worker is not ready.
         self.is_under_way = False
 
+    def skip(self) -> None:
+        """Stop without all that: writes are refused already, and the worker is back at once."""
+        self.is_under_way = True
+        self._refuse_writes()
+
     async def wind_down(self) -> None:
         """Let whoever sends requests look elsewhere, refuse writes, finish those under way."""
         self.is_under_way = True

@@ -159,7 +159,8 @@ class Spool(Service):
         self._bytes = 0
         #: Whether anything is in the files, or on its way to them.
         self._is_used = False
-        self._is_closed = False
+        #: Why no records are taken now, if that is so.
+        self._refusal: str | None = None
         self._saving: deque[_Saving] = deque()
         #: Held while files are added to, or ended.
         self._adding = asyncio.Lock()
@@ -181,12 +182,16 @@ class Spool(Service):
 
     def refuse(self) -> None:
         """Take no more records: this worker stops."""
-        self._is_closed = True
+        self._refusal = "this worker is stopping; another one takes the write"
+
+    def hold(self, *, are_held: bool) -> None:
+        """Refuse records for a while, or take them again."""
+        self._refusal = "the registry is being repartitioned" if are_held else None
 
     def send(self, records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
         """Return for each partition what will hold its records' offsets, or `SPOOLED` for each."""
-        if self._is_closed:
-            raise OverloadedError("this worker is stopping; another one takes the write")
+        if self._refusal is not None:
+            raise OverloadedError(self._refusal)
         if self._is_used:
             cause = BrokerUnavailableError("no broker takes records, and the spool is full")
             return {number: self._keep(number, some, cause) for number, some in records.items()}

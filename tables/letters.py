@@ -2,12 +2,10 @@
 
 import orjson
 
-from app.engine.marker import RESERVED_PREFIX
+from app.engine.marker import LETTERS_PREFIX
 from app.engine.transactions import Rows
 from tables.store import PartitionedStore
 from tables.users import users
-
-_PREFIX = RESERVED_PREFIX + b"letters"
 
 #: Positions that are remembered of one id: what floods the topic with one id has no more.
 MAX_LETTERS = 1_000
@@ -32,7 +30,7 @@ class LettersById:
 
 def letters_key(user_id: str) -> bytes:
     """Return the key of the row that has the letters of an id."""
-    return _PREFIX + user_id.encode()
+    return LETTERS_PREFIX + user_id.encode()
 
 
 letters_by_id = LettersById(users.store)

@@ -6,7 +6,7 @@ A page, or where a record was moved, is kept for as long as the record is.
 
 from collections.abc import Iterable, Mapping
 
-from app.engine.marker import RESERVED_PREFIX
+from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX
 from app.engine.transactions import Rows
 from app.outcomes import Decided, Outcome
 from tables.store import PartitionedStore
@@ -15,8 +15,6 @@ from tables.users import users
 #: Records whose outcomes share a page.
 PAGE_RECORDS = 256
 
-_PAGE_PREFIX = RESERVED_PREFIX + b"outcomes"
-_MOVE_PREFIX = RESERVED_PREFIX + b"moved"
 _NUMBER_BYTES = 8
 
 #: The most rows that one transaction removes.
@@ -63,20 +61,20 @@ class RecordOutcomes:
     def superfluous(self, partition: int, log_start: int) -> Iterable[bytes]:
         """Return the keys of rows that only tell of records below an offset, some of many."""
         end = _page_key(log_start // PAGE_RECORDS)
-        pages = self._store.keys_between(partition, _PAGE_PREFIX, end, _MAX_REMOVED)
+        pages = self._store.keys_between(partition, OUTCOMES_PREFIX, end, _MAX_REMOVED)
         return [
             *pages,
-            *self._store.keys_between(partition, _MOVE_PREFIX, move_key(log_start), _MAX_REMOVED),
+            *self._store.keys_between(partition, MOVES_PREFIX, move_key(log_start), _MAX_REMOVED),
         ]
 
 
 def _page_key(number: int) -> bytes:
-    return _PAGE_PREFIX + number.to_bytes(_NUMBER_BYTES, "big")
+    return OUTCOMES_PREFIX + number.to_bytes(_NUMBER_BYTES, "big")
 
 
 def move_key(offset: int) -> bytes:
     """Return the key of the row that has the position to which a record was moved."""
-    return _MOVE_PREFIX + offset.to_bytes(_NUMBER_BYTES, "big")
+    return MOVES_PREFIX + offset.to_bytes(_NUMBER_BYTES, "big")
 
 
 record_outcomes = RecordOutcomes(users.store)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from app.engine.marker import RESERVED_PREFIX
+from app.engine.marker import RECENT_KEY
 from app.engine.transactions import Rows
 from app.records import UserRow
 from tables.store import PartitionedStore
@@ -16,9 +16,6 @@ from tables.users import users
 
 #: How many each partition remembers, and so the most that a list over all of them can show.
 RECENT_PER_PARTITION = 20
-
-#: Each partition has this one row.
-RECENT_KEY = RESERVED_PREFIX + b"recent"
 
 
 class Recent(NamedTuple):

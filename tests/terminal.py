@@ -62,9 +62,13 @@ class Terminal:
     def wait_for(self, text: str, within_seconds: float) -> None:
         """Wait until the terminal shows a text; fail if the command ends or time runs out."""
         deadline = time.monotonic() + within_seconds
-        while text not in self.shown:
+        while True:
+            # Asked for first: what has ended has shown everything.
+            has_ended = self.process.poll() is not None and not self._reader.is_alive()
+            if text in self.shown:
+                return
+            assert not has_ended, self.shown
             assert time.monotonic() < deadline, f"no {text!r} in: {self.shown}"
-            assert self.process.poll() is None or self._reader.is_alive(), self.shown
             time.sleep(0.02)
 
     def _read(self) -> None:

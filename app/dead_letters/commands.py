@@ -16,6 +16,7 @@ from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import Told
 from app.dead_letters.replaying import Replaying, replaying, why_not_open
 from app.errors import InvalidPositionError, RegistryError
+from app.partitioning import standing
 from app.positions import Position
 from app.reading import reader
 from app.settings import EXIT_USAGE, Settings, settings
@@ -207,7 +208,7 @@ async def _tell(replaying: AsyncIterator[Told], *, dry_run: bool) -> int:
 
 @asynccontextmanager
 async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
-    topics = declare(wanted)
+    topics = declare(await standing(wanted))
     async with reader(wanted.kafka, (topics.dead_letter,)) as reading:
         yield LetterTopic(reading, topics.dead_letter)
 

@@ -11,6 +11,7 @@ from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import Replay
 from app.dead_letters.sending import replay_producer
 from app.errors import NotReadyError, NotReplayedError, UnknownLetterError
+from app.partitioning import standing
 from app.positions import Position
 from app.reading import reader
 from app.settings import Settings
@@ -39,7 +40,7 @@ async def replaying(
     wanted: Settings, *, force: bool = False, dry_run: bool = False
 ) -> AsyncIterator[Replaying]:
     """Open what replaying needs; other commands and pages that replay are fenced."""
-    topics = declare(wanted)
+    topics = declare(await standing(wanted))
     kafka = wanted.kafka
     async with AsyncExitStack() as held:
         committed = await held.enter_async_context(

@@ -10,6 +10,7 @@ from app import rights
 from app.doctor import access, brokers, group, machine, topics, worker
 from app.doctor.findings import Finding, Mark, ok, problem
 from app.errors import RegistryError
+from app.partitioning import standing
 from app.settings import Settings
 
 #: How long a check may take.
@@ -43,6 +44,7 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
     try:
         if told := await _told("brokers", _started(admin)):
             return [told]
+        settings = await standing(settings)
         return await asyncio.gather(
             _told("brokers", brokers.cluster(admin, settings)),
             _told("topics", topics.check(admin, settings)),

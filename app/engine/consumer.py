@@ -169,6 +169,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
             await self._ensure_consumer().commit(offsets)
 
+    def leave_for_good(self) -> None:
+        """Leave the group when this ends, though members of its kind are waited for."""
+        # aiokafka asks nothing else of the name before it leaves.
+        self._ensure_consumer()._coordinator._group_instance_id = None
+
     def rejoin(self) -> None:
         """Ask for a rebalance."""
         coordinator = self._ensure_consumer()._coordinator
@@ -317,6 +322,10 @@ class Consumer(driver.Consumer):
         """Finish the transactions that are under way, then commit what is applied."""
         await self.partitions.settle()
         await super().wait_empty()
+
+    def leave_for_good(self) -> None:
+        """Leave the group when this ends: nobody comes back under the same name."""
+        self._our_thread.leave_for_good()
 
     def rejoin(self) -> None:
         """Ask for a rebalance."""

@@ -21,6 +21,13 @@ RESERVED_PREFIX = b"\xff"
 
 MARKER_KEY = RESERVED_PREFIX + b"applied"
 
+#: What the keys of rows begin with that are kept beside the users: outcomes by page of offsets,
+#: where records were moved by offset, dead letters by id; and the one row of who came last.
+OUTCOMES_PREFIX = RESERVED_PREFIX + b"outcomes"
+MOVES_PREFIX = RESERVED_PREFIX + b"moved"
+LETTERS_PREFIX = RESERVED_PREFIX + b"letters"
+RECENT_KEY = RESERVED_PREFIX + b"recent"
+
 
 def rules(email_keys: EmailKeys) -> str:
     """Return under what rows are decided: by which code, and with which secret."""
@@ -37,6 +44,8 @@ class Marker(BaseModel):
     next: Mapping[str, int]
     #: Under what the rows were decided: another code or secret would decide otherwise.
     rules: str = ""
+    #: Set once the rows were copied to another changelog, which goes on from here.
+    is_sealed: bool = False
 
     @classmethod
     def first(cls, rules: str = "") -> Self:
@@ -50,7 +59,11 @@ class Marker(BaseModel):
 
     def encode(self) -> bytes:
         """Return the marker as a row."""
-        return self.model_dump_json().encode()
+        return self.model_dump_json(exclude=None if self.is_sealed else {"is_sealed"}).encode()
+
+    def sealed(self, *, is_sealed: bool = True) -> "Marker":
+        """Return the marker with the seal, or without."""
+        return self.model_copy(update={"is_sealed": is_sealed})
 
     def after(self, topic: str, offset: int) -> "Marker":
         """Return the marker once everything of a topic below an offset is applied."""

@@ -102,6 +102,10 @@ class FoldedTable:
     rules: str = ""
 
 
+async def _never_sealed() -> None:
+    """Be sure, where nothing is ever sealed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a partition needs of the worker around it."""
@@ -120,6 +124,10 @@ class Surroundings:
     #: Asks the consumer to read a source again from an offset.
     read_again: Callable[[TP, int], Awaitable[None]]
     tidy: Tidy
+    #: Raises `NotWrittenError` while it is not sure that a sealed table goes on here after all.
+    require_standing: Callable[[], Awaitable[None]] = _never_sealed
+    #: Where sources end for now: nothing further is applied.
+    ends: Mapping[TP, int] = field(default_factory=dict)
 
 
 class OwnedPartition:
@@ -191,7 +199,8 @@ class OwnedPartition:
     async def open(self, advanced: Advanced = lambda rows, left: None) -> None:
         """Fence the owner before, bring the store up to date, learn what is applied.
 
-        Raises `ApplyError` if records that are not applied yet are gone from their log.
+        A table that was sealed goes on only if what it was sealed for was given up. Raises
+        `ApplyError` if records that are not applied yet are gone from their log.
         """
         await self._producer.start()
         recovered = await self.table.changelog.recover(self.number, self.table.sources, advanced)
@@ -201,6 +210,9 @@ class OwnedPartition:
                 f"the table {self.table.name} was written under another EMAIL_SECRET, or by a "
                 "version that decides otherwise; see docs/operations.md"
             )
+        if self._marker.is_sealed:
+            await self._around.require_standing()
+            self._marker = self._marker.sealed(is_sealed=False)
         for topic, log_start in recovered.log_starts.items():
             self._begin_at(topic, log_start)
         self._is_sound = True
@@ -227,6 +239,11 @@ class OwnedPartition:
         if self._work is not None:
             self._folds[fold.tp.topic].append((fold, decide))
             self._something_to_do.set()
+
+    def go_on(self) -> None:
+        """Look again whether there is something to apply, as a source ends elsewhere now."""
+        self._halted.clear()
+        self._something_to_do.set()
 
     def tidy(self) -> None:
         """Remove what time has made superfluous, in a transaction between two others."""
@@ -363,12 +380,13 @@ class OwnedPartition:
         """Apply a fold, or its beginning up to where it halts."""
         topic, applied = fold.tp.topic, self.applied(fold.tp.topic)
         records = fold.records
-        if fold.start < applied:
-            records = [record for record in records if record.offset >= applied]
-        while self.applied(topic) < fold.next:
+        end = min(fold.next, self._around.ends.get(fold.tp, fold.next))
+        if fold.start < applied or end < fold.next:
+            records = [record for record in records if applied <= record.offset < end]
+        while self.applied(topic) < end:
             batch = records[: self._fitting(records)]
             records = records[len(batch) :]
-            following = records[0].offset if records else fold.next
+            following = records[0].offset if records else end
             changes = await self._decide(batch, decide)
             if changes.halted_at is not None:
                 following = changes.halted_at
@@ -455,6 +473,10 @@ class Partitions:
         self._tables: dict[str, FoldedTable] = {}
         self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}
+        #: Raises `NotWrittenError` while a sealed table may not go on.
+        self.require_standing: Callable[[], Awaitable[None]] = _never_sealed
+        #: Where sources end for now: while the registry is repartitioned.
+        self.ends: dict[TP, int] = {}
         #: The partitions that this worker keeps copies of, by table.
         self.standbys: dict[str, Sequence[int]] = {}
 
@@ -517,6 +539,14 @@ class Partitions:
         for partition in given_up:
             self._owned.pop(partition.key, None)
         await asyncio.gather(*(partition.close() for partition in given_up))
+
+    def end_at(self, ends: Mapping[TP, int]) -> None:
+        """Apply sources up to their ends, and others without."""
+        if ends != self.ends:
+            self.ends.clear()
+            self.ends.update(ends)
+            for partition in self.owned():
+                partition.go_on()
 
     async def settle(self) -> None:
         """Finish what is under way in all partitions."""

@@ -221,6 +221,8 @@ class Takeover(Service):
                 on_failure=self._end_worker,
                 read_again=self._consumer.read_from,
                 tidy=self._partitions.tidy_of(table.name),
+                require_standing=self._partitions.require_standing,
+                ends=self._partitions.ends,
             ),
         )
 

@@ -1,6 +1,13 @@
 """The topics: what they should be, what it takes to make them so, and doing it."""
 
-from app.topics.admin import ADMIN_TIMEOUT_SECONDS, ensure, topic_config
+from app.topics.admin import (
+    ADMIN_TIMEOUT_SECONDS,
+    connected,
+    delete,
+    ensure,
+    remake,
+    topic_config,
+)
 from app.topics.declaration import (
     CHANGELOG_DELETE_RETENTION_HOURS,
     MAX_DEAD_LETTER_BYTES,
@@ -17,7 +24,10 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "TopicSpec",
     "Topics",
+    "connected",
     "declare",
+    "delete",
     "ensure",
+    "remake",
     "topic_config",
 ]

@@ -1,13 +1,15 @@
 """The topics on the brokers: what they are, and making them what they should be."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    InvalidPartitionsError,
     KafkaConnectionError,
     KafkaError,
     TopicAuthorizationFailedError,
@@ -19,6 +21,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from app.connection import Connection
 from app.errors import KafkaAccessError, TopicsError
+from app.partitioning import standing
 from app.refusals import missing_right, require_access, unusable
 from app.settings import Settings
 from app.topics.declaration import TopicSpec, declare
@@ -26,6 +29,8 @@ from app.topics.planning import Action, Found, Step, steps
 
 #: How long the brokers may take to answer while topics are looked at and made.
 ADMIN_TIMEOUT_SECONDS = 15
+
+_LOOK_SECONDS = 0.05
 
 #: Where Kafka says a setting comes from: the topic itself (``ConfigSource`` in kafka-clients).
 _OF_THE_TOPIC = 1
@@ -73,11 +78,13 @@ async def _start(admin: AIOKafkaAdminClient, kafka: Connection) -> None:
 
 async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
     """Return what makes the topics as the settings want them."""
+    settings = await standing(settings)
     specs = declare(settings).all()
     present = set(await admin.list_topics())
     names = [spec.name for spec in specs if spec.name in present]
     brokers = sorted(broker["node_id"] for broker in (await admin.describe_cluster())["brokers"])
-    return steps(specs, await _found(admin, names), brokers)
+    found = await _found(admin, names)
+    return steps(specs, found, brokers, may_grow=settings.generation > 0)
 
 
 async def _found(admin: AIOKafkaAdminClient, names: Sequence[str]) -> Mapping[str, Found]:
@@ -122,6 +129,8 @@ async def apply(admin: AIOKafkaAdminClient, planned: Sequence[Step]) -> None:
             raise TopicsError(step.change)
     await _create(admin, [step.spec for step in planned if step.action is Action.CREATE])
     for step in planned:
+        if step.action is Action.GROW:
+            await _grow(admin, step.spec)
         if step.config is not None:
             await _alter(admin, step.spec.name, step.config)
         if step.replicas is not None:
@@ -151,12 +160,44 @@ async def _move(admin: AIOKafkaAdminClient, name: str, replicas: Sequence[Sequen
             raise TopicsError(f"topic {name} cannot be moved: {why or for_code(code).__name__}")
 
 
+async def _grow(admin: AIOKafkaAdminClient, spec: TopicSpec) -> None:
+    """Add partitions; another worker may have been quicker."""
+    with suppress(InvalidPartitionsError):
+        await admin.create_partitions({spec.name: NewPartitions(spec.partitions)})
+
+
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
     if not specs:
         return
     answer = await admin.create_topics([_new_topic(spec) for spec in specs])
     for name, code, *message in answer.topic_errors:
         _raise_unless_made(name, for_code(code), message)
+
+
+async def remake(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    """Make topics that are empty, whatever was there before."""
+    names = [spec.name for spec in specs]
+    await delete(admin, names)
+    await _create(admin, specs)
+    await _until(admin, lambda present: present >= set(names))
+
+
+async def delete(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
+    """Delete topics, as far as they are there, and wait until they are gone."""
+    there = sorted(set(names) & set(await admin.list_topics()))
+    if not there:
+        return
+    answer = await admin.delete_topics(there)
+    for name, code in answer.topic_error_codes:
+        _require_right(code, "Delete", name)
+    await _until(admin, lambda present: not present & set(names))
+
+
+async def _until(
+    admin: AIOKafkaAdminClient, are_as_wanted: Callable[[AbstractSet[str]], bool]
+) -> None:
+    while not are_as_wanted(set(await admin.list_topics())):
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _new_topic(spec: TopicSpec) -> NewTopic:

@@ -54,8 +54,7 @@ def apply_plan(as_json: bool) -> None:
     """
     _print(_run(_applied(settings())), as_json)
     if not as_json:
-        specs = declare(settings()).all()
-        click.echo(f"{len(specs)} topics of {specs[0].partitions} partitions are as they should be")
+        click.echo(f"{len(declare(settings()).all())} topics are as they should be")
 
 
 def _print(planned: list[Step], as_json: bool) -> None:

@@ -18,7 +18,7 @@ _MS_PER_HOUR = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it should be; every topic of ours has the same number of partitions.
+    """A topic as it should be: all have the same number of partitions, but that which says it.
 
     A replication factor of -1 is the brokers' default.
     """
@@ -44,6 +44,7 @@ class Topics:
     dead_letter: TopicSpec
     users_changelog: TopicSpec
     emails_changelog: TopicSpec
+    partitioning: TopicSpec
 
     def all(self) -> Sequence[TopicSpec]:
         """Return every topic, in the order of the flow."""
@@ -64,10 +65,15 @@ def declare(settings: Settings) -> Topics:
     in_sync = settings.min_insync_replicas
     copies = {} if in_sync is None else {"min.insync.replicas": str(in_sync)}
 
-    def spec(name: str, policy: str, config: Mapping[str, str]) -> TopicSpec:
+    # Rows of other partitions: whoever reads the one changelog must never meet the other.
+    generation = f"-g{settings.generation}" if settings.generation else ""
+
+    def spec(
+        name: str, policy: str, config: Mapping[str, str], partitions: int = settings.partitions
+    ) -> TopicSpec:
         return TopicSpec(
             f"{settings.topic_prefix}{name}",
-            settings.partitions,
+            partitions,
             settings.replication_factor or -1,
             {"cleanup.policy": policy, **config, **copies},
         )
@@ -84,6 +90,11 @@ def declare(settings: Settings) -> Topics:
             "compact,delete",
             kept | compacted | {"max.message.bytes": str(MAX_DEAD_LETTER_BYTES)},
         ),
-        users_changelog=spec(f"{settings.app_id}-users-changelog", "compact", compacted),
-        emails_changelog=spec(f"{settings.app_id}-emails-changelog", "compact", compacted),
+        users_changelog=spec(
+            f"{settings.app_id}-users-changelog{generation}", "compact", compacted
+        ),
+        emails_changelog=spec(
+            f"{settings.app_id}-emails-changelog{generation}", "compact", compacted
+        ),
+        partitioning=spec(f"{settings.app_id}-partitioning", "compact", {}, partitions=1),
     )

@@ -11,6 +11,7 @@ class Action(StrEnum):
     """What a step does."""
 
     CREATE = "create"
+    GROW = "grow"
     ALTER = "alter"
     MOVE = "move"
     REFUSE = "refuse"
@@ -50,16 +51,23 @@ class Step:
 
 
 def steps(
-    specs: Sequence[TopicSpec], there: Mapping[str, Found], brokers: Sequence[int]
+    specs: Sequence[TopicSpec],
+    there: Mapping[str, Found],
+    brokers: Sequence[int],
+    *,
+    may_grow: bool = False,
 ) -> list[Step]:
     """Return what makes the topics as they are declared; nothing if they are.
 
-    Settings that the declaration says nothing of stay as they are.
+    Settings that the declaration says nothing of stay as they are. Partitions are added only where
+    the tables were made for them before (``may_grow``).
     """
-    return [step for spec in specs for step in _of(spec, there.get(spec.name), brokers)]
+    return [step for spec in specs for step in _of(spec, there.get(spec.name), brokers, may_grow)]
 
 
-def _of(spec: TopicSpec, found: Found | None, brokers: Sequence[int]) -> Iterator[Step]:
+def _of(
+    spec: TopicSpec, found: Found | None, brokers: Sequence[int], may_grow: bool
+) -> Iterator[Step]:
     if spec.replication_factor > len(brokers):
         yield Step(
             Action.REFUSE,
@@ -69,12 +77,15 @@ def _of(spec: TopicSpec, found: Found | None, brokers: Sequence[int]) -> Iterato
         )
     elif found is None:
         yield Step(Action.CREATE, spec, _described(spec))
+    elif may_grow and len(found.replicas) < spec.partitions:
+        yield Step(Action.GROW, spec, f"partitions: {len(found.replicas)} -> {spec.partitions}")
+        yield from _altered(spec, found)
     elif len(found.replicas) != spec.partitions:
         yield Step(
             Action.REFUSE,
             spec,
             f"PARTITIONS: topic {spec.name} has {len(found.replicas)} partitions and the setting "
-            f"is {spec.partitions}; the number cannot change once data exists",
+            f"is {spec.partitions}; to have more: python -m app repartition",
         )
     else:
         yield from _altered(spec, found)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from app.outcomes import Outcome
 from app.topics import Topics
-from app.verify.emails import NOWHERE, FoundClaims
+from app.verify.emails import FoundClaims
 from app.verify.findings import Difference, Findings
 from app.verify.multisets import Multiset
-from app.verify.places import Span, place
+from app.verify.places import NOWHERE, Span, place
 from app.verify.tables import PAGE_RECORDS, TableFold, digest_of, offset_of
 from app.verify.users import UNJUDGED, UsersFold
 from app.verify.verdicts import Verdicts

@@ -10,11 +10,9 @@ from app.arrivals import Arrival
 from app.email_claims import Claim, decode_holder, encode_holder, read_claim, settle
 from app.keys import partitions_of
 from app.verify.multisets import Multiset
-from app.verify.places import Offsets, Span, named
+from app.verify.places import NOWHERE, Offsets, Span, named
+from app.verify.splits import Cutting, Handed
 from app.verify.tables import kept, row_of
-
-#: What a claim is about if its attempt names no record of its id's partition.
-NOWHERE = 2**63
 
 
 def claim_said(
@@ -35,7 +33,7 @@ def verdict_said(
 class FoundClaims:
     """Claims and releases that stand in ``email-claims``, of the ids of one partition.
 
-    Each is about the offset of its attempt.
+    Each is about the offset of its attempt, `NOWHERE` if that is no record of the id's partition.
     """
 
     claims: Multiset = field(default_factory=Multiset)
@@ -50,6 +48,9 @@ class EmailsFold:
     #: By partition of the ids: what is found here of them, and the verdicts that they need.
     found: Sequence[FoundClaims]
     verdicts: Sequence[Multiset]
+    cutting: Cutting
+    #: What was there at first, if the partition was split off another one.
+    handed: Handed = field(default_factory=Handed)
 
     #: By email key: the row, behind the offset of the claim that made it.
     rows: dict[bytes, bytes] = field(default_factory=dict)
@@ -60,20 +61,36 @@ class EmailsFold:
     @property
     def is_whole(self) -> bool:
         """Whether its beginning is there: else nobody knows who held an address then."""
-        return self.span.start == 0
+        return self.span.start == 0 and self.handed.is_whole
 
     @property
     def is_quiet(self) -> bool:
         """Whether everything that was found is applied."""
         return self.not_applied == 0
 
+    def __post_init__(self) -> None:
+        self.rows.update(self.handed.rows)
+
     def add(self, records: Sequence[Arrival]) -> None:
         """Fold records, which follow those before."""
         self.records += len(records)
         self.not_applied += sum(record.offset >= self.span.until for record in records)
+        for piece in self.cutting.pieces_of(records, self._cut):
+            self._add(piece)
+
+    def finish(self) -> None:
+        """Hand on what was split off behind the last record."""
+        while not self.cutting.is_last:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.cutting.cut(self.rows, set(), is_whole=self.is_whole)
+
+    def _add(self, records: Sequence[Arrival]) -> None:
+        partitions = self.cutting.partitions
         claims = [(record, claim) for record in records if (claim := self._read(record))]
-        homes = partitions_of([claim["id"].encode() for _, claim in claims], len(self.verdicts))
-        places = partitions_of([record.key or b"" for record, _ in claims], len(self.verdicts))
+        homes = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
+        places = partitions_of([record.key or b"" for record, _ in claims], partitions)
         for (record, claim), home, place in zip(claims, homes, places, strict=True):
             self._note(record, claim, home, astray=place != self.span.partition)
             if record.offset in self.span:

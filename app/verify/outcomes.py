@@ -8,9 +8,8 @@ import orjson
 
 from app.arrivals import Arrival
 from app.outcomes import Outcome
-from app.verify.emails import NOWHERE
 from app.verify.multisets import Multiset
-from app.verify.places import named
+from app.verify.places import NOWHERE, named
 
 
 @dataclass(slots=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from app.errors import InvalidPositionError
 from app.positions import CURRENT_GENERATION, Position
 
+#: Stands for the offset of what no record of a partition has made.
+NOWHERE = 2**63
+
 
 def place(topic: str, partition: int, offset: int) -> str:
     """Return where a record stands, for people."""
@@ -37,6 +40,8 @@ class Span:
 
     def place(self, offset: int) -> str:
         """Return where a record of the partition stands, for people."""
+        if offset == NOWHERE:
+            return f"{self.topic} {self.partition}, from before it was split off"
         return place(self.topic, self.partition, offset)
 
 

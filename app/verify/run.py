@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.engine.marker import rules
+from app.partitioning import Partitioning, read
 from app.progress import bar
 from app.reading import Extent, Reader, reader
 from app.settings import Settings
@@ -29,6 +30,7 @@ from app.verify.multisets import Multiset
 from app.verify.outcomes import OutcomesFold
 from app.verify.places import Offsets, Span, place
 from app.verify.report import Lacking, Totals
+from app.verify.splits import Cutting, Handed, parent, pieces
 from app.verify.stores import Store, compare_store, held
 from app.verify.tables import TableFold, digested, held_by_users, held_in_emails
 from app.verify.users import UsersFold
@@ -40,6 +42,8 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
 
     Workers may run meanwhile, but not on the stores that are to be compared.
     """
+    partitioning = await read(settings)
+    settings = settings.partitioned(partitioning.partitions, partitioning.generation)
     topics, kafka = declare(settings), settings.kafka
     with held(stores, (USERS, EMAILS)) as databases:
         async with (
@@ -47,7 +51,7 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
             reader(kafka, (), "read_uncommitted") as everything,
         ):
             logs = await Logs.find(topics, committed, everything)
-            verification = Verification(settings, topics, logs, committed, findings)
+            verification = Verification(settings, partitioning, topics, logs, committed, findings)
             await verification.find_markers()
             with bar(logs.size(databases)) as committed.advance:
                 await verification.run(databases)
@@ -78,6 +82,7 @@ class Verification:
     """One verification, by what there is to read."""
 
     settings: Settings
+    partitioning: Partitioning
     topics: Topics
     logs: Logs
     reading: Reader
@@ -93,6 +98,9 @@ class Verification:
     #: By partition of the users: claims of theirs that were found, verdicts that they must get.
     claims: list[FoundClaims] = field(init=False)
     verdicts: list[Multiset] = field(init=False)
+    #: By partition that was split off: what it began with.
+    handed_emails: dict[int, Handed] = field(default_factory=dict)
+    handed_users: dict[int, Handed] = field(default_factory=dict)
     #: Who holds which address, by either table.
     held_by_users: Multiset = field(default_factory=Multiset)
     held_in_emails: Multiset = field(default_factory=Multiset)
@@ -138,9 +146,12 @@ class Verification:
     async def _emails(self, number: int) -> None:
         log, changelog = self.logs.claims[number], self.logs.emails[number]
         span = self.emails_markers[number].span(log, self.findings)
-        fold = EmailsFold(span, self.claims, self.verdicts)
+        handed = self.handed_emails.pop(number, Handed())
+        fold = EmailsFold(span, self.claims, self.verdicts, self._cutting(log), handed)
         async for records in self.reading.read(log):
             fold.add(records)
+        fold.finish()
+        self.handed_emails.update(fold.cutting.handed)
         digested(fold.rows)
         table = TableFold(number, held_in_emails)
         async for records in self.reading.read(changelog):
@@ -148,14 +159,24 @@ class Verification:
         if fold.is_whole:
             compare_rows(EMAIL_ROWS, fold.rows, span, table, changelog.topic, self.findings)
         else:
+            origin = self._origin(self.logs.claims, number)
             self.findings.unchecked.append(
-                f"{log.topic} {number}: the log begins at {log.start}; whether its "
+                f"{origin.topic} {origin.partition}: the log begins at {origin.start}; whether its "
                 f"{len(table.rows):,} rows of emails, and which claims won, are right is not known"
             )
         table.add_holders(self.held_in_emails)
         self.settled.append(_Settled(span, fold.is_quiet, fold.unreadable))
         self.totals.counts.update({log.topic: fold.records, EMAILS: len(table.rows)})
         self.totals.not_applied += fold.not_applied
+
+    def _cutting(self, log: Extent) -> Cutting:
+        return Cutting(log.partition, pieces(self.partitioning, log.topic, log.partition))
+
+    def _origin(self, logs: Sequence[Extent], number: int) -> Extent:
+        """Return the log that has the beginning of a partition, which may have been split off."""
+        before = parent(self.partitioning, number)
+        late = logs[number].start or before is None
+        return logs[number] if late or before is None else self._origin(logs, before)
 
     @property
     def _claims_quiet(self) -> bool:
@@ -186,18 +207,23 @@ class Verification:
         return verdicts
 
     async def _records(self, number: int, verdicts: Verdicts) -> UsersFold:
-        logs = self.logs
+        logs, log = self.logs, self.logs.registrations[number]
+        handed = self.handed_users.pop(number, Handed())
+        begins_late = logs.begins_late(number) or not handed.is_whole
         fold = UsersFold(
             verdicts,
             logs.partitions,
             self.settings.email_keys.key,
-            await self._kept_outcomes(number) if logs.begins_late(number) else None,
+            self._cutting(log),
+            await self._kept_outcomes(number) if begins_late else None,
             late(logs.registrations),
             late(logs.claims),
+            handed,
         )
-        async for records in self.reading.read(logs.registrations[number]):
+        async for records in self.reading.read(log):
             fold.add(records)
         fold.finish()
+        self.handed_users.update(fold.cutting.handed)
         return fold
 
     async def _kept_outcomes(self, number: int) -> TableFold:
@@ -269,11 +295,9 @@ class Verification:
         self.totals.open_attempts += fold.open_attempts
 
     def _tell_of_beginning(self, number: int, fold: UsersFold, unknown: int) -> None:
-        begins = [
-            f"{log.topic} {number} begins at {log.start}"
-            for log in (self.logs.registrations[number], self.logs.decisions[number])
-            if log.start
-        ]
+        logs = (self.logs.registrations, self.logs.decisions)
+        origins = (self._origin(of, number) for of in logs)
+        begins = [f"{of.topic} {of.partition} begins at {of.start}" for of in origins if of.start]
         self.findings.unchecked.append(
             f"{', '.join(begins)}: {unknown:,} rows of users and {fold.not_judged:,} later records "
             "depend on what stood before that"

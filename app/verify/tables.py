@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from app.arrivals import Arrival
 from app.email_claims import decode_holder
-from app.engine.marker import RESERVED_PREFIX
+from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, RESERVED_PREFIX
 from app.records import decode_row
 from app.registration import attempt_of
 from app.verify.multisets import Multiset
@@ -20,10 +20,8 @@ _OFFSET_BYTES = 8
 _DIGEST_BYTES = 16
 _HASH_BYTES = 8
 
-#: The rows of ``users`` that keep outcomes, and where records were moved (tables/outcomes.py).
+#: How many outcomes a row of ``users`` keeps (tables/outcomes.py).
 PAGE_RECORDS = 256
-PAGE_PREFIX = RESERVED_PREFIX + b"outcomes"
-MOVE_PREFIX = RESERVED_PREFIX + b"moved"
 
 #: Returns who holds which address by a row under a key; None: nobody.
 Holding = Callable[[bytes, bytes], Hashable | None]
@@ -89,7 +87,7 @@ class TableFold:
         self.add([record for record in records if (record.key or b"").startswith(RESERVED_PREFIX)])
 
     def _keep_book(self, key: bytes, row: bytes | None) -> None:
-        for prefix, book in ((PAGE_PREFIX, self.pages), (MOVE_PREFIX, self.moves)):
+        for prefix, book in ((OUTCOMES_PREFIX, self.pages), (MOVES_PREFIX, self.moves)):
             if key.startswith(prefix):
                 number = int.from_bytes(key[len(prefix) :], "big")
                 if row is None:

@@ -23,6 +23,7 @@ from app.registration import MAX_QUEUE, Claiming, Decisions, is_open
 from app.verify.emails import claim_said
 from app.verify.multisets import Multiset
 from app.verify.places import Offsets, Span, named
+from app.verify.splits import Cutting, Handed
 from app.verify.tables import PAGE_RECORDS, TableFold, kept, row_of
 from app.verify.verdicts import Verdicts
 
@@ -43,8 +44,10 @@ class UsersFold:
     """One partition of ``user-registrations``, decided as far as it is applied."""
 
     verdicts: Verdicts
+    #: How many partitions there are now.
     partitions: int
     email_key: Callable[[str], bytes]
+    cutting: Cutting
     #: The outcomes that the table keeps, where the beginning of the log or of the verdicts is gone:
     #: they tell from which record on an id can be judged.
     kept: TableFold | None = None
@@ -52,6 +55,8 @@ class UsersFold:
     begun_late: Collection[int] = ()
     #: The same of ``email-claims``.
     claims_begun_late: Collection[int] = ()
+    #: What was there at first, if the partition was split off another one.
+    handed: Handed = field(default_factory=Handed)
 
     #: By key: the row, behind the offset of the record that changed it last.
     rows: dict[bytes, bytes] = field(default_factory=dict)
@@ -83,6 +88,8 @@ class UsersFold:
     def __post_init__(self) -> None:
         self.outcomes = bytearray(max(self.span.until - self.span.start, 0))
         self._decisions = Decisions(self.span.partition, self.email_key)
+        self.rows.update(self.handed.rows)
+        self._known.update(self.handed.known)
 
     @property
     def span(self) -> Span:
@@ -144,11 +151,16 @@ class UsersFold:
         count = bisect_left(records, self.span.until, key=lambda record: record.offset)
         self.records += len(records)
         self.not_applied += len(records) - count
-        if count:
-            self._decide(records[:count])
+        for piece in self.cutting.pieces_of(records[:count], self._cut):
+            self._decide(piece)
+
+    def _cut(self) -> None:
+        self.cutting.cut(self.rows, self._known, is_whole=self.is_whole)
 
     def finish(self) -> None:
-        """Add what comes of verdicts for which nobody has waited."""
+        """Hand on what was split off, and add what comes of verdicts that nobody waited for."""
+        while not self.cutting.is_last:
+            self._cut()
         releases = self.releases.perhaps if self.claims_begun_late else self.releases.certain
         for offset, release in self.verdicts.left():
             if self.outcome(offset) != UNJUDGED:
@@ -173,7 +185,7 @@ class UsersFold:
         )
 
     def _decide(self, records: Sequence[Arrival]) -> None:
-        batch = sort(self.span.partition, records, self.partitions)
+        batch = sort(self.span.partition, records, self.cutting.partitions)
         for record, _ in batch.unreadable:
             self._note_outcome(record.offset, Outcome.DEAD_LETTER)
             self.unreadable.add(record.offset)
@@ -282,7 +294,8 @@ class UsersFold:
         self.told.add((partition, decided.id.encode(), value), partition, decided.offset)
 
     def _note_claims(self) -> None:
-        homes = partitions_of([claim.email_key for claim, _ in self._claiming], self.partitions)
+        keys = [claim.email_key for claim, _ in self._claiming]
+        homes = partitions_of(keys, self.cutting.partitions)
         for (claim, offset), home in zip(self._claiming, homes, strict=True):
             sent = self.claims if claim.kind == "claim" else self.releases
             said = claim_said(*claim)

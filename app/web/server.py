@@ -3,10 +3,12 @@
 Faust finds it by the URL scheme ``registry://`` (entry point ``faust.web.drivers``).
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
 import faust
+from aiohttp import web
 from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
@@ -14,10 +16,11 @@ from app.dead_letters.recent import RecentDeadLetters
 from app.dead_letters.replaying import LetterReplays
 from app.limits import Limits
 from app.lookups import Lookups, Tables
-from app.main import access, lags, registry_topics, shutdown, spool
+from app.main import access, lags, registry_topics, restart, shutdown, spool
 from app.overview.collecting import Collecting
 from app.overview.here import state
 from app.readiness import Readiness
+from app.restart import inherited
 from app.routing import Asking, Routing
 from app.settings import settings
 from app.web.fast_lane import Runner
@@ -48,6 +51,23 @@ class RegistryWeb(faust_aiohttp.Web):
         self._runner = Runner(
             self.web_app, shutdown_timeout=CLOSE_TIMEOUT_SECONDS, **runner_options()
         )
+        restart.listening = self._listening
+
+    async def start_server(self) -> None:
+        """Listen where the settings say, or on what was handed to this process."""
+        if not inherited():
+            await super().start_server()
+            return
+        await self._runner.setup()
+        for handed in inherited():
+            tls = self.app.conf.web_ssl_context
+            await web.SockSite(self._runner, handed, ssl_context=tls).start()
+
+    def _listening(self) -> Iterator[int]:
+        """Yield the file descriptors of what is listened on."""
+        for site in self._runner.sites:
+            server = cast(Any, site)._server
+            yield from (each.fileno() for each in server.sockets)
 
     def init_server(self) -> None:
         """Add the routes, before the server listens."""

@@ -1,76 +1,15 @@
 """Workers are restarted one after the other, as an upgrade does it: no client notices for long."""
 
-import itertools
 import logging
-import threading
-import time
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import requests
 
 from local.broker import Broker
-from tests.clients import assert_all_found
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.clients import Writers, assert_all_found
+from tests.worker import Registry, wait_until
 
 log = logging.getLogger(__name__)
-
-CLIENTS = 6
-#: A write that nobody has taken after this long has failed.
-PATIENCE_SECONDS = 10.0
-
-
-class Writers:
-    """Clients behind a balancer: any worker will do, and `Retry-After` is obeyed."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self.accepted: list[str] = []
-        self.failed: list[str] = []
-        self.told: Counter[str] = Counter()
-        self.longest = 0.0
-        self._workers = workers
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(n,)) for n in range(CLIENTS)]
-
-    def __enter__(self) -> "Writers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _write(self, client: int) -> None:
-        for number in itertools.count():
-            if self._stopped.wait(0.01):
-                return
-            user_id = f"user-{client}-{number}"
-            began = time.monotonic()
-            taken = self._register(user_id, number, began + PATIENCE_SECONDS)
-            (self.accepted if taken else self.failed).append(user_id)
-            self.longest = max(self.longest, time.monotonic() - began)
-
-    def _register(self, user_id: str, number: int, deadline: float) -> bool:
-        body = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
-        for attempt in itertools.count(number):
-            worker = self._workers[attempt % len(self._workers)]
-            try:
-                told = requests.post(f"{worker.url}/users", json=body, timeout=5)
-            except requests.ConnectionError:
-                self.told["no connection"] += 1
-            else:
-                self.told[str(told.status_code)] += 1
-                if told.status_code == 202:
-                    return True
-                assert told.status_code == 503
-                self._stopped.wait(float(told.headers["Retry-After"]))
-            if time.monotonic() > deadline:
-                return False
-        raise AssertionError
 
 
 @pytest.mark.soak

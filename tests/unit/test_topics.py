@@ -6,9 +6,9 @@ from app import topics
 from app.settings import Settings
 
 
-def test_every_topic_has_the_same_partitions_and_prefix() -> None:
+def test_every_topic_but_one_has_the_same_partitions_and_prefix() -> None:
     declared = topics.declare(Settings(partitions=12, topic_prefix="blue.")).all()
-    assert {spec.partitions for spec in declared} == {12}
+    assert [spec.partitions for spec in declared] == [12] * 7 + [1]
     assert all(spec.name.startswith("blue.") for spec in declared)
     assert len({spec.name for spec in declared}) == len(declared)
 
@@ -22,7 +22,17 @@ def test_names_are_public_and_do_not_drift() -> None:
         "user-registrations-dead-letter",
         "user-registry-users-changelog",
         "user-registry-emails-changelog",
+        "user-registry-partitioning",
     ]
+
+
+def test_tables_of_another_generation_have_changelogs_of_their_own() -> None:
+    names = {spec.name for spec in topics.declare(Settings()).all()}
+    after = {spec.name for spec in topics.declare(Settings().partitioned(16, 1)).all()}
+    assert after - names == {
+        "user-registry-users-changelog-g1",
+        "user-registry-emails-changelog-g1",
+    }
 
 
 def test_what_a_replay_needs_is_kept_equally_long_and_never_compacted() -> None:

@@ -15,12 +15,13 @@ from app.__main__ import main
 from app.agents import decide_registrations
 from app.arrivals import MOVED_FROM_HEADER
 from app.email_claims import encode_claim, encode_holder, encode_verdict
-from app.engine.marker import MARKER_KEY, Marker
+from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
 from app.engine.partitions import Changes
 from app.errors import SettingsError
 from app.keys import encode_key, partition_of
 from app.main import registry_topics as topics
 from app.outcomes import Decided, Outcome
+from app.partitioning import Partitioning
 from app.positions import Position, token
 from app.records import decode_row, encode_outcome, encode_row
 from app.registration import MAX_QUEUE
@@ -31,7 +32,7 @@ from app.verify.multisets import Entry, Multiset
 from app.verify.outcomes import OutcomesFold
 from app.verify.run import Verification
 from app.verify.stores import ChangelogAt, Store, StoreComparison
-from app.verify.tables import MOVE_PREFIX, PAGE_PREFIX, PAGE_RECORDS
+from app.verify.tables import PAGE_RECORDS
 from tables import outcomes as kept_outcomes
 from tests.simulation import PARTITIONS, Log, Record, SimulatedReader, Simulation
 
@@ -55,7 +56,8 @@ async def verified(
     findings = findings or Findings()
     reader = cast(Any, SimulatedReader(simulation, between))
     logs = await Logs.find(topics, reader, reader)
-    verification = Verification(settings(), topics, logs, reader, findings)
+    now = Partitioning(partitions=PARTITIONS)
+    verification = Verification(settings(), now, topics, logs, reader, findings)
     await verification.find_markers()
     await verification.run(())
     return findings
@@ -188,8 +190,7 @@ def apply_registrations(simulation: Simulation, home: int) -> None:
 
 def test_the_rows_of_outcomes_are_where_the_table_has_them() -> None:
     assert kept_outcomes.PAGE_RECORDS == PAGE_RECORDS
-    assert kept_outcomes._PAGE_PREFIX == PAGE_PREFIX
-    assert kept_outcomes.move_key(7) == MOVE_PREFIX + (7).to_bytes(8, "big")
+    assert kept_outcomes.move_key(7) == MOVES_PREFIX + (7).to_bytes(8, "big")
 
 
 # -- rows
@@ -539,7 +540,7 @@ def a_page(simulation: Simulation) -> tuple[int, int, bytearray]:
     """Return a partition of ``users`` with outcomes, where its first page is, and the page."""
     for number in range(PARTITIONS):
         log = simulation.log(USERS, number)
-        key = PAGE_PREFIX + bytes(8)
+        key = OUTCOMES_PREFIX + bytes(8)
         if any(record.key == key for record in log.records):
             index = log.newest(key)
             return number, index, bytearray(log.records[index].value or b"")
@@ -766,7 +767,7 @@ async def test_a_copy_of_a_record_that_was_not_to_be_moved_is_a_difference(
 async def test_a_move_that_is_kept_otherwise_is_a_difference(settled: Simulation) -> None:
     wrong, offset, _, _ = moved(settled)
     log = settled.log(USERS, wrong)
-    index = log.newest(MOVE_PREFIX + offset.to_bytes(8, "big"))
+    index = log.newest(MOVES_PREFIX + offset.to_bytes(8, "big"))
     change(log, index, value=token(0, 0).encode())
     assert (await verified(settled)).counts == {Difference.KEPT_MOVE: 1}
 
