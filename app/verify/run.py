@@ -63,6 +63,7 @@ class _Settled:
 
     span: Span
     is_quiet: bool
+    is_whole: bool
     unreadable: Offsets
 
 
@@ -165,7 +166,7 @@ class Verification:
                 f"{len(table.rows):,} rows of emails, and which claims won, are right is not known"
             )
         table.add_holders(self.held_in_emails)
-        self.settled.append(_Settled(span, fold.is_quiet, fold.unreadable))
+        self.settled.append(_Settled(span, fold.is_quiet, fold.is_whole, fold.unreadable))
         self.totals.counts.update({log.topic: fold.records, EMAILS: len(table.rows)})
         self.totals.not_applied += fold.not_applied
 
@@ -201,6 +202,7 @@ class Verification:
             marker.span(self.logs.registrations[number], findings),
             [settled.span for settled in self.settled],
             [settled.is_quiet for settled in self.settled],
+            [settled.is_whole for settled in self.settled],
         )
         async for records in self.reading.read(self.logs.decisions[number]):
             verdicts.add(records)

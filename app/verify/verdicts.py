@@ -24,17 +24,23 @@ class Verdicts:
     """
 
     def __init__(
-        self, span: Span, asking: Span, claims: Sequence[Span], quiet: Sequence[bool]
+        self,
+        span: Span,
+        asking: Span,
+        claims: Sequence[Span],
+        quiet: Sequence[bool],
+        whole: Sequence[bool],
     ) -> None:
         """Begin with none; ``claims`` says of each partition of claims which are settled.
 
-        Those that are ``quiet`` have no others.
+        Those that are ``quiet`` have no others; of those that are ``whole`` is known who wins.
         """
         self.span = span
         #: The records whose attempts may have verdicts.
         self.asking = asking
         self._claims = claims
         self._quiet = quiet
+        self._whole = whole
         count = max(asking.until - asking.start, 0)
         self._words = bytearray(count)
         self._keys = array("q", bytes(8 * count))
@@ -83,7 +89,7 @@ class Verdicts:
             )
             if not settled:
                 return  # Its claim is gone, or was not settled yet when we looked.
-            if claims.start:
+            if not self._whole[at.partition]:
                 word = None
         self.found.add(
             verdict_said(

@@ -44,6 +44,9 @@ REGISTRATIONS, DECISIONS, CLAIMS = (
 OUTCOMES, LETTERS = topics.registration_outcomes, topics.dead_letter
 USERS, EMAILS = topics.users_changelog, topics.emails_changelog
 
+#: Nothing was ever split.
+WHOLE = Partitioning(partitions=PARTITIONS)
+
 email_key = settings().email_keys.key
 
 
@@ -51,12 +54,12 @@ async def verified(
     simulation: Simulation,
     between: Callable[[], None] = lambda: None,
     findings: Findings | None = None,
+    now: Partitioning = WHOLE,
 ) -> Findings:
     """Return what a verification finds; ``between`` is called before each look at an end."""
     findings = findings or Findings()
     reader = cast(Any, SimulatedReader(simulation, between))
     logs = await Logs.find(topics, reader, reader)
-    now = Partitioning(partitions=PARTITIONS)
     verification = Verification(settings(), now, topics, logs, reader, findings)
     await verification.find_markers()
     await verification.run(())
