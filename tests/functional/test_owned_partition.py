@@ -118,6 +118,9 @@ class World:
     failures: list[Exception] = field(default_factory=list)
     read_again: list[int] = field(default_factory=list)
     is_member: bool = True
+    #: Whether a table that was sealed goes on here after all.
+    stands: bool = False
+    ends: dict[TP, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.log = FakeLog(self.store)
@@ -143,6 +146,8 @@ class World:
                 on_failure=self._fail,
                 read_again=self._read_again,
                 tidy=self._tidy,
+                require_standing=self._require_standing,
+                ends=self.ends,
             ),
         )
         self.partition._producer = cast(Any, self.log)
@@ -156,6 +161,10 @@ class World:
 
     async def _is_member(self) -> bool:
         return self.is_member
+
+    async def _require_standing(self) -> None:
+        if not self.stands:
+            raise NotWrittenError("the registry is being repartitioned")
 
     async def _fail(self, error: Exception) -> None:
         self.failures.append(error)
@@ -517,3 +526,44 @@ async def test_what_may_be_committed_unseen_is_not_called_complete(world: World)
             await asyncio.sleep(0)
     world.lease.renew(20.0)
     assert world.partition.complete_at == 7.0
+
+
+async def test_a_source_that_ends_for_now_is_applied_up_to_there_and_later_further(
+    world: World,
+) -> None:
+    world.ends[SOURCE] = 5
+    world.submit(0, 3)
+    world.submit(3, 8)
+    await world.applied(5)
+    world.submit_verdict(0)
+    async with asyncio.timeout(10):
+        while not world.partition.applied("verdicts"):
+            await asyncio.sleep(0)
+    assert world.partition.applied("source") == 5
+    world.ends.clear()
+    world.partition.go_on()
+    await world.applied(8)
+    written = [key for rows in world.log.committed for key in rows if key != MARKER_KEY]
+    assert [key for key in written if key.isdigit()] == [b"%d" % n for n in range(8)]
+
+
+async def test_a_sealed_table_goes_on_only_where_it_stands_and_without_the_seal() -> None:
+    sealed = World()
+    marker = Marker.first("rules").after("source", 4).after("verdicts", 0)
+    sealed.log.committed.append({MARKER_KEY: marker.sealed().encode()})
+    with pytest.raises(NotWrittenError, match="repartitioned"):
+        await sealed.partition.open()
+    assert not sealed.partition.is_open
+    sealed.stands = True
+    await sealed.partition.open()
+    sealed.partition.begin()
+    sealed.submit(4, 6)
+    await sealed.applied(6)
+    again = Marker.decode(sealed.log.committed[-1][MARKER_KEY] or b"")
+    assert (again.is_sealed, again.log, again.next["source"]) == (False, marker.log, 6)
+    await sealed.partition.close()
+
+
+def test_a_marker_without_a_seal_is_written_as_ever() -> None:
+    marker = Marker(log="log", next={"source": 1}, rules="rules")
+    assert marker.encode() == b'{"log":"log","next":{"source":1},"rules":"rules"}'
