@@ -50,6 +50,7 @@ class Registry(faust.App):
 
     async def stop(self) -> None:
         """Wind down, unless something has failed; then stop and leave the group."""
+        restart.heed_signals()
         if not (self.should_stop or shutdown.is_under_way):
             await shutdown.wind_down()
         await super().stop()

@@ -4,6 +4,7 @@ What it listens on is handed to the program that takes this one's place, as syst
 to a service (sd_listen_fds(3)): who connects in between waits, and is not refused.
 """
 
+import asyncio
 import fcntl
 import os
 import signal
@@ -53,6 +54,17 @@ class Restart:
         self._kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in self.listening()]
         self._begin()
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def heed_signals(self) -> None:
+        """Let whoever asks the worker to end while it stops have his way: it stays ended."""
+        if self.is_wanted:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._give_up)
+
+    def _give_up(self) -> None:
+        log.info("this worker ends, and does not start anew")
+        self.is_wanted = False
 
     def end(self) -> None:
         """Let the same program take this one's place, if that is wanted; does not return then."""

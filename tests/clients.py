@@ -95,7 +95,10 @@ def assert_all_found(worker: Worker, ids: list[str]) -> None:
 class Writers:
     """Clients behind a balancer: any worker will do, and `Retry-After` is obeyed."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(
+        self, workers: Sequence[Worker], patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        self._patience = patience_seconds
         self.accepted: list[str] = []
         self.failed: list[str] = []
         self.told: Counter[str] = Counter()
@@ -120,7 +123,7 @@ class Writers:
                 return
             user_id = f"user-{client}-{number}"
             began = time.monotonic()
-            taken = self._register(user_id, number, began + PATIENCE_SECONDS)
+            taken = self._register(user_id, number, began + self._patience)
             (self.accepted if taken else self.failed).append(user_id)
             self.longest = max(self.longest, time.monotonic() - began)
 
@@ -129,7 +132,7 @@ class Writers:
         for attempt in itertools.count(number):
             worker = self._workers[attempt % len(self._workers)]
             try:
-                told = requests.post(f"{worker.url}/users", json=body, timeout=5)
+                told = requests.post(f"{worker.url}/users", json=body, timeout=self._patience)
             except requests.ConnectionError:
                 self.told["no connection"] += 1
             else:

@@ -19,14 +19,12 @@ from app.engine.transactions import MAX_BATCH_BYTES
 from app.errors import TopicsError
 from app.reading import Advance
 from app.repartition.homes import Row, children, recent_of, rows_by_home
+from app.repartition.quiet import Place
 from app.topics import Topics
 
 MAX_RECORDS = 20_000
 MAX_FETCH_BYTES = 8 * 1024 * 1024
 POLL_MS = 50
-
-#: A table's changelog and a partition of it.
-Place = tuple[str, int]
 
 
 def _targets(before: Topics, after: Topics) -> Mapping[str, str]:

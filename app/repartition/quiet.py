@@ -1,12 +1,46 @@
-"""Whether nothing is in flight: everything that was sent is applied, and all that came of it."""
+"""A moment in which nothing is in flight: everything is applied, and all that came of it.
 
-from collections.abc import Mapping, Sequence
+Workers refuse writes until it is there.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from app.engine.marker import Marker
+from app.errors import TopicsError
+from app.partitioning import Change, Partitioning, Register, Step
 from app.reading import Extent, Reader
-from app.repartition.copying import Place
 from app.topics import Topics, TopicSpec
+
+#: How long writes may be held, at most; workers go on by themselves some time later.
+HOLD_SECONDS = 25.0
+#: How long registrations must not have grown to be sure that no worker writes any more.
+STILL_SECONDS = 0.3
+#: Somebody else may write to the topic without end; it is not waited for longer.
+MAX_STILL_SECONDS = 3.0
+LOOK_SECONDS = 0.05
+
+#: A changelog and a partition of it.
+Place = tuple[str, int]
+
+#: Is told what is done now, in words.
+Tell = Callable[[str], None]
+
+
+class FollowsChangelogs(Protocol):
+    """What reads changelogs, to their ends."""
+
+    @property
+    def markers(self) -> Mapping[Place, Marker]:
+        """The newest marker of each changelog partition."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Read up to what is committed now."""
+
 
 #: What follows of each source, by changelog partition.
 Following = Mapping[Place, Mapping[str, int]]
@@ -61,3 +95,57 @@ class Sources:
             if records:
                 return True
         return False
+
+
+async def drained(
+    sources: Sources,
+    followed: FollowsChangelogs,
+    register: Register,
+    now: Partitioning,
+    partitions: int,
+    tell: Tell,
+) -> Following:
+    """Let workers refuse writes and apply all that there is; return what follows of each source.
+
+    They refuse until another change is written. Raises `TopicsError` if it takes too long.
+    """
+    held = time.monotonic()
+    await register.write(now.changing(Change(partitions=partitions, step=Step.HOLDING)))
+    tell("writes are held")
+    registrations = await _when_still(sources)
+    ends = tuple(extent.end for extent in registrations)
+    draining = Change(partitions=partitions, step=Step.DRAINING, ends=ends)
+    await register.write(now.changing(draining))
+    last: Following | None = None
+    while True:
+        require_in_time(held)
+        await followed.catch_up()
+        following = await sources.following(followed.markers, registrations)
+        if following is not None and following == last:
+            return following
+        last = following
+        await asyncio.sleep(0 if following else LOOK_SECONDS)
+
+
+def require_in_time(held: float) -> None:
+    """Raise `TopicsError` if writes have been held for too long, since a monotonic moment."""
+    if time.monotonic() - held > HOLD_SECONDS:
+        raise TopicsError(
+            f"it took longer than {HOLD_SECONDS:.0f} s until everything was applied; "
+            "nothing changed, try again while less is written"
+        )
+
+
+async def _when_still(sources: Sources) -> Sequence[Extent]:
+    """Return where registrations end once they do not grow any more, or not for long."""
+    topic = sources.topics.user_registrations
+    began = still_since = time.monotonic()
+    found = await sources.extents(topic)
+    while time.monotonic() - still_since < STILL_SECONDS:
+        await asyncio.sleep(LOOK_SECONDS)
+        before, found = found, await sources.extents(topic)
+        if [each.end for each in found] != [each.end for each in before]:
+            still_since = time.monotonic()
+        if time.monotonic() - began > MAX_STILL_SECONDS:
+            break
+    return found

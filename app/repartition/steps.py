@@ -7,40 +7,30 @@ declared.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 
 from app.engine.marker import MARKER_KEY
 from app.engine.transactions import FencedProducer
 from app.errors import FencedError, RegistryError, TopicsError
-from app.partitioning import Change, Partitioning, Register, Step, standing
+from app.partitioning import Change, Partitioning, Register, standing
 from app.progress import bar
-from app.reading import Extent, reader
-from app.repartition.copying import Copying, Place, copying, require_same
+from app.reading import reader
+from app.repartition.copying import Copying, copying, require_same
 from app.repartition.homes import why_not
-from app.repartition.quiet import Following, Sources
+from app.repartition.quiet import Following, Place, Sources, Tell, drained, require_in_time
 from app.settings import Settings
 from app.topics import Topics, TopicSpec, connected, declare, delete, ensure, remake
 
 #: Writes are held once so few offsets are left to copy.
 NEARLY = 20_000
-#: How long writes may be held, at most; workers go on by themselves some time later.
-HOLD_SECONDS = 25.0
-#: How long registrations must not have grown to be sure that no worker writes any more.
-STILL_SECONDS = 0.3
-#: Somebody else may write to the topic without end; it is not waited for longer.
-MAX_STILL_SECONDS = 3.0
 #: How long workers may take to come back.
 RETURN_SECONDS = 60.0
 LOOK_SECONDS = 0.05
-
-#: Is told what is done now, in words.
-Tell = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -62,12 +52,13 @@ async def repartition(settings: Settings, partitions: int, tell: Tell) -> Report
     began = time.monotonic()
     async with _begun(settings, partitions) as work:
         report = Report(work.now.partitions, partitions)
+        has_workers = await _owned(settings) > 0
         after = settings.partitioned(partitions, work.now.generation + 1)
         await _make_changelogs(after)
         await _change(work, after, report, tell)
     tell("topics grow; workers start anew")
     await ensure(after)
-    report.have_returned = await _all_return(after)
+    report.have_returned = not has_workers or await _all_return(after)
     if report.have_returned:
         # They hold what the new ones do, erased users for ever: nobody would compact them.
         await _delete_changelogs(settings)
@@ -154,8 +145,7 @@ async def _change(work: _Work, after: Settings, report: Report, tell: Tell) -> N
                 while await copied.left() > NEARLY:
                     await copied.copy_some()
                 await copied.catch_up()
-                tell("writes are held")
-                await _cut_over(work, sources, copied, report)
+                await _cut_over(work, sources, copied, report, tell)
 
 
 async def _size(sources: Sources) -> int:
@@ -164,59 +154,21 @@ async def _size(sources: Sources) -> int:
     return sum([len(of) for topic in changelogs for of in await sources.committed.extents(topic)])
 
 
-async def _cut_over(work: _Work, sources: Sources, copied: Copying, report: Report) -> None:
+async def _cut_over(
+    work: _Work, sources: Sources, copied: Copying, report: Report, tell: Tell
+) -> None:
     held = time.monotonic()
-    applied = await _drained(work, sources, copied, held)
+    applied = await drained(sources, copied, work.register, work.now, copied.after, tell)
     async with _fenced(work.settings, copied) as producers:
         before = dict(copied.markers)
         await copied.catch_up()
         require_same(before, copied.markers)
         await _seal(producers, copied)
         await copied.finish(applied)
-        _require_in_time(held)
+        require_in_time(held)
         await work.register.write(work.now.split(copied.after, _ends(sources.topics, applied)))
         work.is_done = True
     report.rows, report.held_seconds = copied.rows, time.monotonic() - held
-
-
-def _require_in_time(held: float) -> None:
-    if time.monotonic() - held > HOLD_SECONDS:
-        raise TopicsError(
-            f"it took longer than {HOLD_SECONDS:.0f} s until everything was applied; "
-            "nothing changed, try again while less is written"
-        )
-
-
-async def _drained(work: _Work, sources: Sources, copied: Copying, held: float) -> Following:
-    """Let workers refuse writes, and apply all that there is; return what follows."""
-    await work.say(Change(partitions=copied.after, step=Step.HOLDING))
-    registrations = await _when_still(sources)
-    ends = tuple(extent.end for extent in registrations)
-    await work.say(Change(partitions=copied.after, step=Step.DRAINING, ends=ends))
-    last: Following | None = None
-    while True:
-        _require_in_time(held)
-        await copied.catch_up()
-        following = await sources.following(copied.markers, registrations)
-        if following is not None and following == last:
-            return following
-        last = following
-        await asyncio.sleep(0 if following else LOOK_SECONDS)
-
-
-async def _when_still(sources: Sources) -> Sequence[Extent]:
-    """Return where registrations end once they do not grow any more, or not for long."""
-    topic = sources.topics.user_registrations
-    began = still_since = time.monotonic()
-    found = await sources.extents(topic)
-    while time.monotonic() - still_since < STILL_SECONDS:
-        await asyncio.sleep(LOOK_SECONDS)
-        before, found = found, await sources.extents(topic)
-        if [each.end for each in found] != [each.end for each in before]:
-            still_since = time.monotonic()
-        if time.monotonic() - began > MAX_STILL_SECONDS:
-            break
-    return found
 
 
 @asynccontextmanager
@@ -277,27 +229,21 @@ async def _delete_changelogs(settings: Settings) -> None:
 
 
 async def _all_return(settings: Settings) -> bool:
-    """Return whether workers own all partitions within a time, or there are no workers."""
-    topic = declare(settings).user_registrations
+    """Return whether workers own all partitions within a time."""
     deadline = time.monotonic() + RETURN_SECONDS
-    while time.monotonic() < deadline:
-        async with connected(settings) as admin:
-            if await _are_back(admin, settings.app_id, topic):
-                return True
+    while await _owned(settings) < settings.partitions:
+        if time.monotonic() > deadline:
+            return False
         await asyncio.sleep(LOOK_SECONDS)
-    return False
+    return True
 
 
-async def _are_back(admin: AIOKafkaAdminClient, group: str, topic: TopicSpec) -> bool:
-    (answer,) = await admin.describe_consumer_groups([group])
+async def _owned(settings: Settings) -> int:
+    """Return how many partitions of ``user-registrations`` workers own."""
+    topic = declare(settings).user_registrations.name
+    async with connected(settings) as admin:
+        (answer,) = await admin.describe_consumer_groups([settings.app_id])
     (told,) = answer.to_object()["groups"]
-    if told["state"] in ("Empty", "Dead"):
-        return True
-    assigned = {
-        tp.partition
-        for member in told["members"]
-        if member["member_assignment"]
-        for tp in ConsumerProtocolMemberAssignment.decode(member["member_assignment"]).partitions()
-        if tp.topic == topic.name
-    }
-    return len(assigned) == topic.partitions
+    assignments = filter(None, (member["member_assignment"] for member in told["members"]))
+    decoded = (ConsumerProtocolMemberAssignment.decode(each) for each in assignments)
+    return len({tp for each in decoded for tp in each.partitions() if tp.topic == topic})
