@@ -12,6 +12,7 @@ import click
 
 from app import rights
 from app.access.commands import keys
+from app.backup.commands import backup, restore
 from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
 from app.errors import RegistryError
@@ -36,6 +37,7 @@ def main() -> None:
     """Run a command; settings come from the environment (see README)."""
 
 
+main.add_command(backup)
 main.add_command(dead_letters)
 main.add_command(doctor)
 main.add_command(export_users)
@@ -43,6 +45,7 @@ main.add_command(import_users)
 main.add_command(load)
 main.add_command(keys)
 main.add_command(repartition)
+main.add_command(restore)
 main.add_command(topics)
 
 

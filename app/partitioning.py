@@ -35,6 +35,8 @@ class Step(StrEnum):
     HOLDING = "holding"
     #: And they apply registrations up to an end, and all that comes of them.
     DRAINING = "draining"
+    #: Nothing is there yet, or not all: workers do not start.
+    RESTORING = "restoring"
 
 
 class Change(BaseModel):
@@ -42,7 +44,7 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    #: How many partitions there shall be.
+    #: How many partitions there shall be; as many as there are while a backup is made.
     partitions: int
     step: Step = Step.COPYING
     #: Of each partition of ``user-registrations``: where it ends for now (draining).
@@ -72,6 +74,11 @@ class Partitioning(BaseModel):
     #: The oldest first.
     splits: tuple[Split, ...] = ()
     change: Change | None = None
+
+    @property
+    def is_being_restored(self) -> bool:
+        """Whether a restore has begun, and is not finished."""
+        return self.change is not None and self.change.step is Step.RESTORING
 
     def changing(self, change: Change | None) -> "Partitioning":
         """Return the same with a change under way, or with none."""

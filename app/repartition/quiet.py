@@ -15,6 +15,8 @@ from app.partitioning import Change, Partitioning, Register, Step
 from app.reading import Extent, Reader
 from app.topics import Topics, TopicSpec
 
+#: Writes are held once so few offsets of changelogs are left to read.
+NEARLY = 20_000
 #: How long writes may be held, at most; workers go on by themselves some time later.
 HOLD_SECONDS = 25.0
 #: How long registrations must not have grown to be sure that no worker writes any more.

@@ -22,12 +22,10 @@ from app.progress import bar
 from app.reading import reader
 from app.repartition.copying import Copying, copying, require_same
 from app.repartition.homes import why_not
-from app.repartition.quiet import Following, Place, Sources, Tell, drained, require_in_time
+from app.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, require_in_time
 from app.settings import Settings
 from app.topics import Topics, TopicSpec, connected, declare, delete, ensure, remake
 
-#: Writes are held once so few offsets are left to copy.
-NEARLY = 20_000
 #: How long workers may take to come back.
 RETURN_SECONDS = 60.0
 LOOK_SECONDS = 0.05

@@ -21,7 +21,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from app.connection import Connection
 from app.errors import KafkaAccessError, TopicsError
-from app.partitioning import standing
+from app.partitioning import read, standing
 from app.refusals import missing_right, require_access, unusable
 from app.settings import Settings
 from app.topics.declaration import TopicSpec, declare
@@ -41,9 +41,13 @@ async def ensure(settings: Settings) -> None:
 
     Copies stay where they are: to move them takes long, and is for `apply`. Waits a while for a
     broker that is just starting. Raises `BrokerUnavailableError` where none answers, `TopicsError`
-    where a topic has another number of partitions or cannot be made.
+    where a topic has another number of partitions or cannot be made, or not all is restored.
     """
     async with connected(settings) as admin:
+        if (await read(settings)).is_being_restored:
+            raise TopicsError(
+                "the registry is being restored, or that was not finished: restore it"
+            )
         planned = await plan(admin, settings)
         await apply(admin, [step for step in planned if step.action is not Action.MOVE])
 
