@@ -1,8 +1,11 @@
 """Logs: one line an event, for people or as JSON; ids and texts of users never stand in them."""
 
+import asyncio
 import logging
+import math
 import sys
 import traceback
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -43,11 +46,12 @@ class _Repeats(logging.Filter):
         if record.name.split(".")[0] not in _QUIET:
             return True
         line = (record.name, record.getMessage())
-        if record.created - self._last.get(line, 0.0) < REPEAT_AFTER_SECONDS:
+        now = monotonic()
+        if now - self._last.get(line, -math.inf) < REPEAT_AFTER_SECONDS:
             return False
         if len(self._last) >= _MAX_REMEMBERED_LINES:
             self._last.clear()
-        self._last[line] = record.created
+        self._last[line] = now
         return True
 
 
@@ -104,7 +108,10 @@ def _renderers(log_format: str) -> list[Processor]:
 def _discreet_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Show where an exception came from, and its text only if that cannot hold personal data."""
     error = _exception(event.pop("exc_info", None))
-    if error is not None:
+    if isinstance(error, KafkaError):
+        # Brokers and the way to them are to blame: where aiokafka noticed it tells nothing.
+        event["cause"] = f"{type(error).__name__}: {error}"
+    elif error is not None and not isinstance(error, asyncio.CancelledError):
         text = str(error) if isinstance(error, _DISCREET) else "(its text may be personal)"
         frames = "".join(traceback.format_tb(error.__traceback__))
         event["exception"] = f"{frames}{type(error).__name__}: {text}"

@@ -6,6 +6,7 @@ own, see `app.engine.transactions`.
 """
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from app.engine.transactions import MAX_BATCH_BYTES, disconnect
 from app.errors import OutcomeUnknownError, RecordTooLargeError
 from app.gathering import Group, Lane, Offsets, Room
 from app.metrics import BATCH_RECORDS, WAITING_BYTES, WAITING_RECORDS
+from app.refusals import refusal
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -34,6 +36,8 @@ STALLED_SHARE = 0.5
 DELIVERY_SECONDS = 10.0
 #: How often it is looked whether something waits for too long.
 WATCH_SECONDS = 0.1
+#: For how long it counts that the broker refused a batch, unless it takes another one before.
+REFUSED_SECONDS = 30.0
 #: The first and the longest pause between two attempts to connect; they double, and vary.
 RECONNECT_SECONDS = (0.1, 2.0)
 
@@ -62,6 +66,8 @@ class Producer(Service):
         #: Lanes with records that wait, and no batch under way.
         self._ready: set[Lane] = set()
         self._something_to_send = asyncio.Event()
+        #: Why the broker refused a batch, and when.
+        self._refusal = "", -math.inf
 
     # -- its life
 
@@ -98,6 +104,12 @@ class Producer(Service):
         return kafka
 
     # -- what is sent
+
+    @property
+    def refused(self) -> str | None:
+        """Why the broker refused what it was sent last, if that is not long ago."""
+        why, at = self._refusal
+        return why if self._now() - at < REFUSED_SECONDS else None
 
     @property
     def is_busy(self) -> bool:
@@ -171,6 +183,7 @@ class Producer(Service):
             lane.fail(OutcomeUnknownError("the broker does not know the position any more"))
         else:
             lane.acknowledge(sent.result().offset, self._now())
+            self._refusal = "", -math.inf
         if lane.waits:
             self._is_ready(lane)
 
@@ -180,7 +193,10 @@ class Producer(Service):
             return
         # What aiokafka does not try again, no batch after this one may follow.
         why = type(error).__name__
-        lane.fail(OutcomeUnknownError(f"no acknowledgement from the broker ({why})"))
+        if told := refusal(self._connection, error):
+            log.error("the broker refuses a batch", reason=told)
+            self._refusal = told, self._now()
+        lane.fail(OutcomeUnknownError(f"no acknowledgement from the broker ({told or why})"))
         self._renew(kafka)
 
     # -- a broken connection

@@ -7,6 +7,7 @@ import faust
 from app.engine.partitions import Partitions
 from app.engine.takeover import TableManager
 from app.lag import Lags
+from app.producer import Producer
 from app.rights import AccessWatch
 from app.shutdown import Shutdown
 
@@ -19,12 +20,14 @@ class Readiness:
         app: faust.App,
         lags: Lags,
         access: AccessWatch,
+        producer: Producer,
         shutdown: Shutdown,
         max_lag_seconds: float,
     ) -> None:
         self._app = app
         self._lags = lags
         self._access = access
+        self._producer = producer
         self._shutdown = shutdown
         self._max_lag_seconds = max_lag_seconds
 
@@ -35,6 +38,7 @@ class Readiness:
             self._is_refused,
             self._joins,
             self._recovers,
+            self._fails,
             self._is_alone,
             self._lags_far,
         )
@@ -44,7 +48,7 @@ class Readiness:
         return "the worker is stopping" if self._shutdown.is_under_way else None
 
     def _is_refused(self) -> str | None:
-        return self._access.told
+        return self._access.told or self._producer.refused
 
     def _joins(self) -> str | None:
         if self._app.tables.actives_ready and not self._app.rebalancing:
@@ -55,6 +59,13 @@ class Readiness:
         owned = self._partitions.owned()
         behind = sum(not partition.is_open for partition in owned)
         return f"{behind} of {len(owned)} partitions are recovering" if behind else None
+
+    def _fails(self) -> str | None:
+        owned = self._partitions.owned()
+        failing = [partition.trouble for partition in owned if partition.trouble]
+        if not failing:
+            return None
+        return f"{len(failing)} of {len(owned)} partitions try again: {failing[0]}"
 
     def _is_alone(self) -> str | None:
         # A worker that owns nothing has nothing that the broker could confirm.

@@ -32,7 +32,8 @@ _MISSING = {
 def refusal(connection: Connection, error: BaseException) -> str | None:
     """Return what of settings or rights an error speaks of; None if it is none of them."""
     for cause in _causes(error):
-        if told := _certificate(cause) or _login(connection, cause) or _right(cause):
+        told = _certificate(cause) or _login(connection, cause) or missing_to(cause)
+        if told := told or _clock(cause):
             return told
     return None
 
@@ -79,9 +80,16 @@ def _token_file(connection: Connection, error: OSError) -> str | None:
     return f"KAFKA_TOKEN_FILE: {connection.token_file} cannot be read: {error.strerror}"
 
 
-def _right(error: BaseException) -> str | None:
+def missing_to(error: BaseException) -> str | None:
+    """Return which right an error says is missing, if it says so."""
     if what := _MISSING.get(type(error)):
         return f"a right (ACL) to {what} is missing: {_RIGHTS}"
+    return None
+
+
+def _clock(error: BaseException) -> str | None:
+    if isinstance(error, errors.InvalidTimestampError):
+        return "the broker refuses the time of the records: see this machine's clock, and its own"
     return None
 
 

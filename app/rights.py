@@ -11,7 +11,11 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.protocol.admin import DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
@@ -31,6 +35,8 @@ LOOK_EVERY_SECONDS = 10.0
 #: Kafka's numbers of operations (``AclOperation`` in kafka-clients): bits in what it tells.
 _TOPIC: Final = {"Read": 3, "Write": 4, "DescribeConfigs": 10}
 _GROUP: Final = {"Read": 3}
+#: Kafka's number for the coordinator of transactions; that of groups is 0.
+_TRANSACTIONS: Final = 1
 #: Kafka's word for not having been asked: a number with this bit alone.
 _NOT_TOLD = -(2**31)
 
@@ -138,6 +144,7 @@ async def _require_listed(connection: Connection, settings: Settings) -> None:
         await admin.start()
         await _require_topics(admin, [spec.name for spec in declare(settings).all()])
         await _require_group(admin, settings.app_id)
+        await _require_coordinator(admin, settings.app_id)
     finally:
         await admin.close()
 
@@ -161,6 +168,25 @@ async def _require_group(admin: AIOKafkaAdminClient, group: str) -> None:
             raise KafkaAccessError(missing_right(operation, "group", group))
 
 
+async def _require_coordinator(admin: AIOKafkaAdminClient, app_id: str) -> None:
+    """Raise if a transactional id may not even be described, which Write would allow.
+
+    It costs a question; to begin a transaction, as `require_transactions` does, costs a record.
+    """
+    try:
+        await admin.find_coordinator(_checked_id(app_id), _TRANSACTIONS)
+    except TransactionalIdAuthorizationFailed:
+        raise _no_transactions(app_id) from None
+
+
+def _checked_id(app_id: str) -> str:
+    return f"{app_id}-access-check"
+
+
+def _no_transactions(app_id: str) -> KafkaAccessError:
+    return KafkaAccessError(missing_right("Write", "transactional id", f"{app_id}-*"))
+
+
 def lacking(rights: int, needed: Mapping[str, int]) -> Iterator[str]:
     """Yield the operations that are not among rights, as Kafka tells them in one number."""
     if rights != _NOT_TOLD:
@@ -169,7 +195,7 @@ def lacking(rights: int, needed: Mapping[str, int]) -> Iterator[str]:
 
 async def require_transactions(settings: Settings) -> None:
     """Raise `KafkaAccessError` if no transaction may begin under this registry's ids."""
-    name = f"{settings.app_id}-access-check"
+    name = _checked_id(settings.app_id)
     kafka = AIOKafkaProducer(**settings.kafka.client(), transactional_id=name)
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
@@ -178,8 +204,7 @@ async def require_transactions(settings: Settings) -> None:
             await kafka.abort_transaction()
     except (TimeoutError, KafkaError) as error:
         if refusal(settings.kafka, error):
-            told = missing_right("Write", "transactional id", f"{settings.app_id}-*")
-            raise KafkaAccessError(told) from None
+            raise _no_transactions(settings.app_id) from None
     finally:
         await kafka.stop()
 

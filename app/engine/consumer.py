@@ -26,7 +26,8 @@ from app.engine.folding import Fold
 from app.engine.lean import make_lean
 from app.engine.partitions import Partitions
 from app.engine.probe import brokers_answer
-from app.errors import StuckError
+from app.errors import KafkaAccessError, StuckError
+from app.refusals import missing_to
 
 log = structlog.get_logger(__name__)
 
@@ -186,6 +187,7 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._committed: dict[TP, int] = {}
+        self._is_refused = False
 
     @property
     def partitions(self) -> Partitions:
@@ -211,7 +213,22 @@ class Consumer(driver.Consumer):
             return {}
         if len(wanted) < len(active):
             timeout = BUSY_POLL_SECONDS
-        return await super()._getmany(wanted, timeout)
+        try:
+            return await super()._getmany(wanted, timeout)
+        except KafkaError as error:
+            if (told := missing_to(error)) is None:
+                raise
+        # Not in the handler above: Faust would log where its error came from.
+        await self._end_refused(told)
+        return {}
+
+    async def _end_refused(self, told: str) -> None:
+        """End this worker: without the right, aiokafka's consumer never goes on."""
+        await asyncio.sleep(BUSY_POLL_SECONDS)
+        if not self._is_refused:
+            self._is_refused = True
+            log.critical("the brokers refuse this worker; it ends", reason=told)
+            await self.app.crash(KafkaAccessError(told))
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, Fold):

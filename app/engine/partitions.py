@@ -149,6 +149,8 @@ class OwnedPartition:
         self._work: asyncio.Task[None] | None = None
         self._waiters: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._slice = MAX_FOLD_RECORDS
+        #: Why what was tried last has failed; None while all is well.
+        self.trouble: str | None = None
 
     # -- what others ask
 
@@ -333,17 +335,20 @@ class OwnedPartition:
             retry=retry_if_exception_type((NotWrittenError, KafkaError, StoreError)),
             wait=wait_exponential_jitter(multiplier=0.1, max=MAX_BACK_OFF_SECONDS),
             stop=stop_after_delay(GIVE_UP_AFTER_SECONDS),
-            before_sleep=self._log_retry,
+            before_sleep=partial(self.note_trouble, "a batch is tried again"),
             reraise=True,
         ):
             with attempt:
                 await self._reopen_if_unsound()
                 await job()
+        self.trouble = None
 
-    def _log_retry(self, state: RetryCallState) -> None:
+    def note_trouble(self, what: str, state: RetryCallState) -> None:
+        """Take note, and tell, of why an attempt has failed before another one is made."""
         cause = state.outcome and state.outcome.exception()
+        self.trouble = str(cause) or type(cause).__name__
         log.warning(
-            "a batch is tried again",
+            what,
             table=self.table.name,
             partition=self.number,
             attempt=state.attempt_number,

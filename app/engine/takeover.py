@@ -232,6 +232,7 @@ class Takeover(Service):
             retry=retry_if_exception(_is_transient),
             wait=wait_exponential_jitter(multiplier=0.1, max=MAX_BACK_OFF_SECONDS),
             stop=stop_after_delay(GIVE_UP_AFTER_SECONDS),
+            before_sleep=partial(partition.note_trouble, "a partition is opened again"),
             reraise=True,
         ):
             with attempt:
@@ -240,6 +241,7 @@ class Takeover(Service):
                         await partition.open(partial(progress.advance, partition))
                     RECOVERY_SECONDS.labels(partition.table.name).observe(progress.seconds)
                 await self._begin(partition)
+        partition.trouble = None
 
     async def _begin(self, partition: OwnedPartition) -> None:
         partition.begin()

@@ -98,7 +98,8 @@ class FencedProducer:
                 yield kafka
         # aiokafka tells so, or asserts it, if the transaction has failed before.
         except (TimeoutError, KafkaError, IllegalOperation, AssertionError) as error:
-            raise _meaning(kafka, error) from None
+            why = refusal(self._connection, error) or type(error).__name__
+            raise _meaning(kafka, error, why) from None
 
     async def close(self) -> None:
         """Disconnect at once; what is not committed never will be."""
@@ -170,13 +171,13 @@ async def _send_one(kafka: AIOKafkaProducer, record: Outgoing) -> Awaitable[Any]
     return sent
 
 
-def _meaning(kafka: AIOKafkaProducer, error: Exception) -> Exception:
+def _meaning(kafka: AIOKafkaProducer, error: Exception, why: str) -> Exception:
     """Return what a failed transaction means to the partition's owner."""
     if isinstance(error, ProducerFenced) or _ended_fenced(kafka):
         return FencedError("another worker owns the partition")
     if isinstance(error, MessageSizeTooLargeError):
         return ApplyError(f"a topic refuses a batch as too large: {error}")
-    return NotWrittenError(f"a transaction may not be committed ({type(error).__name__})")
+    return NotWrittenError(f"a transaction may not be committed ({why})")
 
 
 def _ended_fenced(kafka: AIOKafkaProducer) -> bool:

@@ -16,7 +16,7 @@ from app.dead_letters.recent import RecentDeadLetters
 from app.dead_letters.replaying import LetterReplays
 from app.limits import Limits
 from app.lookups import Lookups, Tables
-from app.main import access, lags, registry_topics, restart, shutdown, spool
+from app.main import access, lags, producer, registry_topics, restart, shutdown, spool
 from app.overview.collecting import Collecting
 from app.overview.here import state
 from app.readiness import Readiness
@@ -86,7 +86,7 @@ class RegistryWeb(faust_aiohttp.Web):
         )
         dead_letters = RecentDeadLetters(wanted.kafka, registry_topics.dead_letter)
         limits = Limits(wanted.max_writes_per_second, wanted.client_writes_per_second)
-        ready = Readiness(registry, lags, access, shutdown, wanted.ready_lag_seconds)
+        ready = Readiness(registry, lags, access, producer, shutdown, wanted.ready_lag_seconds)
         given = Services(
             wanted,
             written,

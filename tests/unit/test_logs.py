@@ -3,10 +3,12 @@
 import io
 import logging
 import logging.config
+from asyncio import CancelledError
 from collections.abc import Iterator
 
 import pytest
 import structlog
+from aiokafka.errors import GroupAuthorizationFailedError
 
 from app.errors import BrokerUnavailableError
 from app.logs import logging_config
@@ -23,7 +25,7 @@ def _logging_left_as_found() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def logged(log_format: str, error: Exception) -> str:
+def logged(log_format: str, error: BaseException) -> str:
     """Return what is logged of an exception."""
     config = logging_config(Settings.model_validate({"log_format": log_format}))
     logging.config.dictConfig(config)
@@ -33,7 +35,7 @@ def logged(log_format: str, error: Exception) -> str:
     handler.setStream(out)
     try:
         raise error
-    except Exception:
+    except BaseException:
         structlog.get_logger("x").exception("it broke")
     return out.getvalue()
 
@@ -53,6 +55,16 @@ def test_the_text_of_our_own_errors_is_logged() -> None:
 
 def test_json_logs_are_one_object_a_line() -> None:
     assert len(logged("json", ValueError("x")).splitlines()) == 1
+
+
+def test_what_brokers_refuse_is_told_in_one_line() -> None:
+    (line,) = logged("console", GroupAuthorizationFailedError("group")).splitlines()
+    assert "it broke" in line
+    assert "GroupAuthorizationFailedError" in line
+
+
+def test_where_something_was_cancelled_is_not_told() -> None:
+    assert len(logged("console", CancelledError()).splitlines()) == 1
 
 
 def test_a_library_that_repeats_itself_is_heard_once() -> None:

@@ -18,18 +18,19 @@ class World:
     def __init__(self) -> None:
         self.lease = Lease()
         self.lease.renew(monotonic())
-        self.owned = [SimpleNamespace(is_open=True), SimpleNamespace(is_open=True)]
+        self.owned = [SimpleNamespace(is_open=True, trouble=None) for _ in range(2)]
         partitions = SimpleNamespace(lease=self.lease, owned=lambda: self.owned)
         self.tables = SimpleNamespace(actives_ready=True, partitions=partitions)
         self.app = SimpleNamespace(tables=self.tables, rebalancing=False)
         self.lag = {TP("users", 0): Lag(5, 3.0), TP("users", 1): Lag(0, 0.0)}
         self.access = SimpleNamespace(told=None)
+        self.producer = SimpleNamespace(refused=None)
         self.shutdown = SimpleNamespace(is_under_way=False)
 
     def why_not(self) -> list[str]:
         """Return the reasons."""
         lags = SimpleNamespace(of_all=lambda: self.lag)
-        given: Any = (self.app, lags, self.access, self.shutdown, 10)
+        given: Any = (self.app, lags, self.access, self.producer, self.shutdown, 10)
         return Readiness(*given).why_not()
 
 
@@ -62,6 +63,16 @@ def test_it_has_no_part_in_the_group(world: World) -> None:
 def test_it_recovers(world: World) -> None:
     world.owned[0].is_open = False
     assert world.why_not() == ["1 of 2 partitions are recovering"]
+
+
+def test_the_broker_refuses_what_it_sends(world: World) -> None:
+    world.producer.refused = "the broker refuses the time of the records"
+    assert world.why_not() == ["the broker refuses the time of the records"]
+
+
+def test_its_batches_fail(world: World) -> None:
+    world.owned[1].trouble = "No space left on device"
+    assert world.why_not() == ["1 of 2 partitions try again: No space left on device"]
 
 
 def test_no_broker_knows_it(world: World) -> None:
