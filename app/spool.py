@@ -74,8 +74,7 @@ class SpoolFiles:
                     file.flush()
                     os.fsync(file.fileno())
                 except OSError:
-                    # Half a line would spoil the one after it.
-                    os.truncate(path, begin)
+                    _undo(path, begin)
                     raise
                 size = file.tell()
             if self._open is None:
@@ -131,6 +130,14 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, mode=0o600)
 
 
+def _undo(path: Path, size: int) -> None:
+    """Give a file the size back that it had; one that had none leaves nothing behind."""
+    # Half a line would spoil the one after it.
+    os.truncate(path, size)
+    if not size:
+        path.unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -161,6 +168,8 @@ class Spool(Service):
         self._is_used = False
         #: Why no records are taken now, if that is so.
         self._refusal: str | None = None
+        #: Whether the disk has refused what was saved last; it is told once.
+        self._is_refused = False
         self._saving: deque[_Saving] = deque()
         #: Held while files are added to, or ended.
         self._adding = asyncio.Lock()
@@ -245,10 +254,13 @@ class Spool(Service):
                 async with self._adding:
                     await asyncio.to_thread(self._files.append, lines)
             except OSError as error:
-                log.error("the spool cannot be written", cause=error.strerror)
+                if not self._is_refused:
+                    log.error("the spool cannot be written", cause=error.strerror)
+                self._is_refused = True
                 self._bytes -= len(lines)
                 told = _refuse
             else:
+                self._is_refused = False
                 told = _accept
             for some in saving:
                 self._saving.popleft()

@@ -16,6 +16,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, cast
 
+import structlog
 from faust.stores.base import SerializedStore
 from faust.types import TP, AppT, CollectionT
 from rocksdict import (
@@ -34,6 +35,8 @@ from app.engine.transactions import Rows
 from app.errors import NotReadyError, RegistryError, StoreError
 from app.settings import settings
 from app.topics import CHANGELOG_DELETE_RETENTION_HOURS
+
+log = structlog.get_logger(__name__)
 
 #: Where a store keeps the changelog offset up to which it holds everything.
 _OFFSET_KEY = RESERVED_PREFIX + b"offset"
@@ -92,6 +95,18 @@ def _options() -> Options:
     options.set_keep_log_file_num(2)
     options.set_compression_type(DBCompressionType.lz4())
     return options
+
+
+def _closed(database: Rdict) -> bool:
+    """Close a database; return whether all that was written to it is on the disk."""
+    try:
+        with _told_as_store_error():
+            database.close()
+    except StoreError as error:
+        # It is closed all the same, and what is missing is in the changelog.
+        log.warning("a store is closed without its newest rows", cause=str(error))
+        return False
+    return True
 
 
 def _last_kept(folder: Path) -> float:
@@ -160,8 +175,13 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             else:
                 put(key, row)
         put(_OFFSET_KEY, str(changelog_offset).encode())
-        with _told_as_store_error():
-            self._database(partition).write(batch)
+        try:
+            with _told_as_store_error():
+                self._database(partition).write(batch)
+        except StoreError:
+            # RocksDB may refuse all that follows, even with room again, until it is opened anew.
+            self.close([partition])
+            raise
 
     # -- the life of a database: from its partition's coming to its going
 
@@ -183,8 +203,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         """Close the databases of some partitions, so that another process may open them."""
         for partition in list(partitions):
             database = self._databases.pop(partition, None)
-            if database is not None:
-                database.close()
+            if database is not None and _closed(database):
                 # Until now it was kept up to date: see is_too_old().
                 os.utime(self._path(partition))
 
@@ -238,7 +257,8 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         folder = self._path(partition)
         if partition in self._databases or not folder.exists():
             return False
-        return time.time() - _last_kept(folder) > MAX_IDLE_SECONDS
+        # If it was kept in the future, the clock was wrong, and tells nothing of how long ago.
+        return abs(time.time() - _last_kept(folder)) > MAX_IDLE_SECONDS
 
     def _database(self, partition: int) -> Rdict:
         try:

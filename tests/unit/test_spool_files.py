@@ -89,3 +89,16 @@ def test_a_full_disk_leaves_no_half_of_a_line(
             files.append(encode(EVE))
     files.append(encode(ADA))
     assert [kept for path in files.names() for kept in files.read(path)] == [ADA, ADA]
+
+
+def test_a_full_disk_leaves_no_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = SpoolFiles(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            files.append(encode(EVE))
+    assert files.names() == []

@@ -11,10 +11,11 @@ from typing import Any, cast
 import pytest
 from rocksdict import Rdict
 
-from app.errors import NotReadyError
+from app.errors import NotReadyError, StoreError
 from app.settings import Settings
 from tables import store as store_module
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore
+from tests.disk import full_disk
 from tests.worker import wait_until
 
 MIB = 1024 * 1024
@@ -115,6 +116,32 @@ def test_a_store_is_too_old_if_nobody_kept_it_for_long(
     assert not store.is_too_old(0)
     age(tmp_path / "users-0", MAX_IDLE_SECONDS + 60)
     assert store.is_too_old(0)
+
+
+def test_a_store_is_too_old_if_a_wrong_clock_kept_it_far_in_the_future(
+    store: PartitionedStore, tmp_path: Path
+) -> None:
+    store.apply(0, {b"a": b"1"}, 0)
+    store.close([0])
+    age(tmp_path / "users-0", -3600)
+    assert not store.is_too_old(0)
+    age(tmp_path / "users-0", -MAX_IDLE_SECONDS - 60)
+    assert store.is_too_old(0)
+
+
+def test_a_store_whose_disk_was_full_goes_on_once_it_is_opened_again(
+    store: PartitionedStore,
+) -> None:
+    store.apply(0, {b"a": b"1"}, 0)
+    with full_disk(os.getpid(), 4096):
+        with pytest.raises(StoreError, match="File too large"):
+            store.apply(0, {b"b": b"2" * 8192}, 1)
+        with pytest.raises(NotReadyError):
+            store.read(0, b"a")
+    store.open(0)
+    assert (store.read_many(0, [b"a", b"b"]), store.offset(0)) == ([b"1", None], 0)
+    store.apply(0, {b"b": b"2"}, 1)
+    assert store.offset(0) == 1
 
 
 def test_a_store_that_is_destroyed_is_empty_and_alone_in_that(store: PartitionedStore) -> None:

@@ -1,0 +1,116 @@
+"""Disks are full, a worker's or the broker's: what is acknowledged is kept, the rest is refused."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from local.broker import Broker
+from local.machine import free_port
+from tests.clients import Clients, assert_all_found
+from tests.disk import full_disk
+from tests.worker import Registry, Worker, email_of, wait_until
+
+#: What a worker may print before its log is full, too.
+LOG_BYTES = 40_000
+
+
+def register(worker: Worker) -> tuple[str, int, str]:
+    """Register a user; return its id, the status of the answer and what it tells."""
+    user_id = f"user-{uuid.uuid4().hex}"
+    body = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
+    told = worker.post("/users", json=body)
+    if told.status_code == 503:
+        assert told.headers["Retry-After"] == "1"
+    return user_id, told.status_code, told.json().get("status", told.json().get("type"))
+
+
+def full_for(worker: Worker) -> int:
+    """Return a size of files at which a worker's stores and spool are full, but not its log."""
+    return worker.log.stat().st_size + LOG_BYTES
+
+
+def assert_verified(worker: Worker) -> None:
+    """Fail unless ``verify`` finds no difference; the worker must not run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "verify", "--stores", str(worker.folder)],
+        env=worker.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_without_room_says_so_and_goes_on_once_there_is_some(registry: Registry) -> None:
+    registry.settings = {"PARTITIONS": "1"}
+    with registry.worker() as worker:
+        users = [{"id": f"u{n}", "name": "N", "email": email_of(f"u{n}")} for n in range(400)]
+        with full_disk(worker.pid, full_for(worker)):
+
+            def says_why() -> bool:
+                told = worker.get("/health/ready")
+                return told.status_code == 503 and "File too large" in told.text
+
+            assert worker.post("/users/batch", json=users).json()["accepted"] == len(users)
+            wait_until(says_why, 10, "readiness says why")
+            # Durable all the same: the topic is on another disk.
+            assert register(worker)[1] == 202
+        assert_all_found(worker, [user["id"] for user in users])
+        wait_until(worker.is_ready, 10, "the worker is ready again")
+
+
+@pytest.mark.soak
+def test_a_spool_without_room_refuses_and_takes_writes_again_once_there_is_some(
+    tmp_path: Path,
+) -> None:
+    broker = Broker(tmp_path / "broker", port=free_port())
+    settings = {"SPOOL_MIB": "8", "ACK_TIMEOUT_SECONDS": "1"}
+    with broker, Registry(broker.address, tmp_path, settings=settings).worker() as worker:
+        kept = [register(worker) for _ in range(5)]
+        broker.kill()
+        kept += [register(worker) for _ in range(20)]
+        with full_disk(worker.pid, full_for(worker)):
+            told = [register(worker) for _ in range(400)]
+            refused = [each for each in told if each[1] == 503]
+            assert refused
+            assert {kind.rpartition(":")[2] for _, _, kind in refused} == {"broker-unavailable"}
+            kept += [each for each in told if each[1] == 202]
+        kept += [register(worker) for _ in range(20)]
+        assert {(status, kind) for _, status, kind in kept} <= {(202, "accepted"), (202, "spooled")}
+        broker.start()
+        assert_all_found(worker, [user_id for user_id, _, _ in kept])
+        wait_until(lambda: register(worker)[2] == "accepted", 20, "writes go to the broker")
+        assert {worker.get(f"/users/{user_id}").status_code for user_id, _, _ in refused} == {404}
+        lines = worker.log.read_text().splitlines()
+        assert sum("the spool cannot be written" in line for line in lines) == 1
+    assert_verified(worker)
+
+
+@pytest.mark.soak
+def test_a_broker_without_room_refuses_writes_and_loses_none(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "broker", port=free_port())
+    settings = {"ACK_TIMEOUT_SECONDS": "1.8"}
+    with broker, Registry(broker.address, tmp_path, settings=settings).worker() as worker:
+        clients, before = Clients(worker), worker.pid
+        with clients.writing():
+            wait_until(lambda: clients.have_answers(200), 30, "clients write")
+            status = broker.status()
+            assert status is not None
+            with full_disk(status.pid, 4096):
+                # Kafka gives its only folder up, and ends.
+                wait_until(broker.ending, 60, "the broker ends")
+            ended = len(clients.answers)
+            wait_until(lambda: clients.have_answers(ended + 50), 30, "writes are answered")
+            broker.start()
+            began = len(clients.accepted_since(0))
+            wait_until(lambda: len(clients.accepted_since(0)) > began + 100, 60, "writes are taken")
+        told = {(answer.status, answer.retry_after) for answer in clients.answers}
+        assert told == {(202, None), (503, "1")}
+        assert_all_found(worker, [a.user_id for a in clients.accepted_since(0)])
+        wait_until(worker.is_ready, 60, "the worker is ready")
+        assert worker.pid == before
+    with broker:
+        assert_verified(worker)
