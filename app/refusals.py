@@ -4,6 +4,8 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time
 from typing import Any
 
 from aiokafka import errors
@@ -32,7 +34,7 @@ _MISSING = {
 def refusal(connection: Connection, error: BaseException) -> str | None:
     """Return what of settings or rights an error speaks of; None if it is none of them."""
     for cause in _causes(error):
-        told = _certificate(cause) or _login(connection, cause) or missing_to(cause)
+        told = _certificate(connection, cause) or _login(connection, cause) or missing_to(cause)
         if told := told or _clock(cause):
             return told
     return None
@@ -45,7 +47,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _certificate(error: BaseException) -> str | None:
+def _certificate(connection: Connection, error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _NOT_TODAY:
             return f"KAFKA_BROKERS: the broker's certificate {_NOT_TODAY[error.verify_code]}"
@@ -54,10 +56,18 @@ def _certificate(error: BaseException) -> str | None:
         return None
     reason = error.reason or ""
     if "ALERT" in reason or "CERTIFICATE" in reason:
+        if connection.certificate_file is not None and _is_over(connection.certificate_file):
+            return f"KAFKA_CERTIFICATE_FILE: {connection.certificate_file} has expired"
         # Behind TLS 1.3's handshake, this is all that a broker tells of why.
         told = reason.lower().replace("_", " ")
         return f"KAFKA_CERTIFICATE_FILE: the broker refuses this client's certificate ({told})"
     return "KAFKA_SECURITY_PROTOCOL: the broker speaks no TLS that this client knows"
+
+
+def _is_over(certificate: Path) -> bool:
+    # ssl has no other way to read a certificate that is not an authority's.
+    shown = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
+    return ssl.cert_time_to_seconds(shown["notAfter"]) < time()
 
 
 def _login(connection: Connection, error: BaseException) -> str | None:

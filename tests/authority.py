@@ -1,5 +1,6 @@
 """An authority that issues certificates for workers on this machine, and replaces them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
@@ -7,11 +8,16 @@ import trustme
 Files = tuple[Path, Path]
 
 
-class Authority:
-    """Issues certificates into two files."""
+#: When a certificate has expired that was made to have.
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
-    def __init__(self, folder: Path) -> None:
-        self.ca = trustme.CA()
+
+class Authority:
+    """Issues certificates into two files; another one of the same ``ca`` has files of its own."""
+
+    def __init__(self, folder: Path, ca: trustme.CA | None = None) -> None:
+        folder.mkdir(exist_ok=True)
+        self.ca = ca or trustme.CA()
         self.ca_file = folder / "ca.pem"
         self.ca.cert_pem.write_to_path(str(self.ca_file))
         self.files: Files = folder / "cert.pem", folder / "key.pem"

@@ -6,7 +6,7 @@ beyond the size fails with EFBIG (File too large) in place of ENOSPC (No space l
 
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -17,4 +17,5 @@ def full_disk(pid: int, max_file_bytes: int) -> Iterator[None]:
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        with suppress(ProcessLookupError):  # it may have ended of it
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)

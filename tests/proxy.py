@@ -20,6 +20,8 @@ class Proxy:
     target_port: int
     #: By how much everything is later.
     delay_seconds: float = 0.0
+    #: How much passes in a second, of each connection and in each direction; None: all that comes.
+    bytes_per_second: int | None = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _passes: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,7 +73,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
         self._writers.add(writer)
         try:
-            there, onward = await asyncio.open_connection(HOST, self.target_port)
+            there, onward = await asyncio.open_connection(HOST, self.target_port, limit=CHUNK_BYTES)
             self._writers.add(onward)
             await asyncio.gather(self._pass(reader, onward), self._pass(there, writer))
         except (OSError, asyncio.CancelledError):
@@ -81,10 +83,18 @@ class Proxy:
                 self._writers.discard(each)
                 each.transport.abort()
 
+    @property
+    def _chunk_bytes(self) -> int:
+        # What is read waits here as a whole: of a narrow way, a tenth of a second's at most.
+        per_second = self.bytes_per_second
+        return CHUNK_BYTES if per_second is None else max(per_second // 10, 1)
+
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(CHUNK_BYTES):
+        while chunk := await reader.read(self._chunk_bytes):
             await self._passes.wait()
             await asyncio.sleep(self.delay_seconds)
+            if self.bytes_per_second is not None:
+                await asyncio.sleep(len(chunk) / self.bytes_per_second)
             writer.write(chunk)
             await writer.drain()
         raise ConnectionResetError

@@ -27,10 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509 import load_pem_x509_certificate
 
 from local.broker import Broker
 from local.machine import HOST, free_port
-from tests.authority import Authority
+from tests.authority import LONG_AGO, Authority
 
 PASSWORD = "one that nobody guesses"
 USER = "user-registry"
@@ -56,15 +57,20 @@ class Secured:
 
     folder: Path
     authority: Authority = field(init=False)
+    #: Of the same CA, and too old.
+    expired: Authority = field(init=False)
     plain: int = field(default_factory=free_port)
     login: int = field(default_factory=free_port)
     certificates: int = field(default_factory=free_port)
+    outdated: int = field(default_factory=free_port)
     controller: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority(self.folder)
         self.authority.issue()
+        self.expired = Authority(self.folder / "expired", self.authority.ca)
+        self.expired.issue(not_after=LONG_AGO)
         self.broker = Broker(self.folder / "broker", self.plain, self._properties())
 
     @property
@@ -79,6 +85,23 @@ class Secured:
         }
 
     @property
+    def settings_by_certificate(self) -> dict[str, str]:
+        """What a worker is told that shows a certificate in place of a login."""
+        certificate, key = map(str, self.authority.files)
+        return {
+            "KAFKA_SECURITY_PROTOCOL": "SSL",
+            "KAFKA_CERTIFICATE_FILE": certificate,
+            "KAFKA_KEY_FILE": key,
+            "KAFKA_CA_FILE": str(self.authority.ca_file),
+        }
+
+    @property
+    def certificates_principal(self) -> str:
+        """Who that worker is to the broker."""
+        shown = load_pem_x509_certificate(self.authority.files[0].read_bytes())
+        return f"User:{shown.subject.rfc4514_string()}"
+
+    @property
     def address(self) -> str:
         """Where one logs in."""
         return f"{HOST}:{self.login}"
@@ -87,6 +110,11 @@ class Secured:
     def certificates_address(self) -> str:
         """Where one shows a certificate."""
         return f"{HOST}:{self.certificates}"
+
+    @property
+    def outdated_address(self) -> str:
+        """Where the broker's certificate has expired."""
+        return f"{HOST}:{self.outdated}"
 
     def admin(self) -> AdminClient:
         """Return what its owner has, to whom everything is allowed."""
@@ -120,13 +148,21 @@ class Secured:
         for taken in admin.delete_acls([wanted]).values():
             assert len(taken.result(10)) == 1
 
+    def keystore(self, name: str, authority: Authority) -> Path:
+        """Return a file that holds what an authority has issued, as a broker takes it."""
+        certificate, key = authority.files
+        file = self.folder / name
+        file.write_bytes(_pkcs8(key) + certificate.read_bytes())
+        return file
+
     def _properties(self) -> Mapping[str, str]:
-        keys = self.folder / "broker.pem"
-        keys.write_bytes(_pkcs8(self.authority.files[1]) + self.authority.files[0].read_bytes())
+        keys = self.keystore("broker.pem", self.authority)
+        expired = self.keystore("outdated.pem", self.expired)
         here = {
             "PLAINTEXT": self.plain,
             "SASL_SSL": self.login,
             "SSL": self.certificates,
+            "OUTDATED": self.outdated,
         }
         listeners = ",".join(f"{name}://{HOST}:{port}" for name, port in here.items())
         return {
@@ -134,12 +170,16 @@ class Secured:
             "advertised.listeners": listeners,
             "controller.quorum.voters": f"1@{HOST}:{self.controller}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
-            "SASL_SSL:SASL_SSL,SSL:SSL",
+            "SASL_SSL:SASL_SSL,SSL:SSL,OUTDATED:SSL",
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(keys),
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.authority.ca_file),
             "listener.name.ssl.ssl.client.auth": "required",
+            "listener.name.outdated.ssl.keystore.type": "PEM",
+            "listener.name.outdated.ssl.keystore.location": str(expired),
+            # A certificate for tests has a name that no other one has.
+            "ssl.allow.dn.changes": "true",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
             "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{_LOGIN}.scram."
             "ScramLoginModule required;",

@@ -15,13 +15,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from app.connection import Connection
+from app.errors import KafkaAccessError
 from app.refusals import why_refused
+from app.rights import require
+from app.settings import Settings
 from tests import kafka
 from tests.authority import Authority
 from tests.secured import PASSWORD, USER, Secured, least_rights, token
 from tests.worker import Registry, Worker, email_of, wait_until
 
 EMAIL_SECRET = "sixteen characters or more"
+BROKER_EXPIRED = "KAFKA_BROKERS: the broker's certificate has expired"
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,92 @@ def test_a_missing_right_is_told_in_one_line(
     assert told(registry.worker()).startswith(line)
 
 
+async def test_a_missing_right_to_transactions_is_noticed_while_a_worker_runs(
+    secured: Secured, registry: Registry
+) -> None:
+    given = {name.lower(): value for name, value in registry.worker().environment.items()}
+    settings = Settings.model_validate({**given, "email_secret": EMAIL_SECRET})
+    await require(settings)
+    for right in rights_of(registry):
+        if right.restype is ResourceType.TRANSACTIONAL_ID:
+            secured.take(right)
+    with pytest.raises(KafkaAccessError, match=r"Write to transactional id .* is missing"):
+        await require(settings)
+
+
+@pytest.mark.soak
+def test_a_worker_that_loses_the_right_to_its_group_ends_with_one_line(
+    secured: Secured, registry: Registry
+) -> None:
+    with registry.worker() as worker:
+        for right in rights_of(registry):
+            if right.restype is ResourceType.GROUP:
+                secured.take(right)
+        assert worker.wait() == 1
+        log = worker.log.read_text()
+        assert log.count("the brokers refuse this worker; it ends") == 1
+        assert "  File " not in log
+        assert told(worker).startswith("the right (ACL) Read to group ")
+        secured.give(rights_of(registry))
+        worker.start()
+
+
+@pytest.mark.soak
+def test_a_worker_logs_in_by_a_plain_password(secured: Secured, registry: Registry) -> None:
+    registry.settings = {**registry.settings, "KAFKA_SASL_MECHANISM": "PLAIN"}
+    assert_works(registry.worker())
+
+
+@pytest.mark.soak
+def test_a_worker_shows_a_certificate(secured: Secured, registry: Registry) -> None:
+    by_password = dict.fromkeys(secured.settings, "")
+    registry.brokers = secured.certificates_address
+    registry.settings = {
+        **registry.settings,
+        **by_password,
+        **secured.settings_by_certificate,
+        "EMAIL_SECRET": EMAIL_SECRET,
+    }
+    assert "the right (ACL) " in told(registry.worker())
+    prefix = f"{registry.app_id}."
+    secured.give(least_rights(registry.app_id, prefix, secured.certificates_principal))
+    assert_works(registry.worker())
+
+
+def assert_works(worker: Worker) -> None:
+    """Fail unless a worker takes a user and finds it, also from its changelogs, and verifies."""
+    user = {"id": "u1", "name": "One", "email": email_of("u1")}
+    with worker:
+        assert worker.post("/users", json=user).status_code == 202
+        assert worker.wait_for_user("u1")["name"] == "One"
+        verified = run(worker, "verify")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        assert "every right" in run(worker, "doctor").stdout
+    assert "  File " not in worker.log.read_text()
+
+
+@pytest.mark.soak
+def test_a_running_worker_says_that_the_brokers_certificate_has_expired(
+    secured: Secured, registry: Registry
+) -> None:
+    where = "listener.name.sasl_ssl.ssl.keystore.location"
+    sound = secured.keystore("broker.pem", secured.authority)
+    with registry.worker() as worker:
+
+        def says_why() -> bool:
+            answer = worker.get("/health/ready")
+            return answer.status_code == 503 and BROKER_EXPIRED in answer.text
+
+        outdated = str(secured.keystore("outdated.pem", secured.expired))
+        kafka.alter_broker(secured.broker.address, {where: outdated})
+        try:
+            wait_until(says_why, 30, "readiness says why the worker is refused")
+        finally:
+            kafka.alter_broker(secured.broker.address, {where: str(sound)})
+        wait_until(worker.is_ready, 30, "the worker is ready again")
+    assert "  File " not in worker.log.read_text()
+
+
 @pytest.mark.soak
 def test_a_running_worker_says_why_it_is_refused(secured: Secured, registry: Registry) -> None:
     line = "KAFKA_USERNAME, KAFKA_PASSWORD: the broker refuses them"
@@ -177,6 +267,16 @@ async def test_plain_passwords_and_tokens_are_taken(secured: Secured, tmp_path: 
     assert await why_refused(by_token) is None
     file.write_text(token(seconds=-3600))
     assert await why_refused(by_token) == "KAFKA_TOKEN_FILE: the broker refuses the token"
+
+
+def test_an_expired_certificate_is_told_in_one_line(secured: Secured, registry: Registry) -> None:
+    shown = {**dict.fromkeys(secured.settings, ""), **secured.settings_by_certificate}
+    worker = registry.worker()
+    assert told(worker, **shown, KAFKA_BROKERS=secured.outdated_address) == BROKER_EXPIRED
+    certificate, key = map(str, secured.expired.files)
+    shown |= {"KAFKA_CERTIFICATE_FILE": certificate, "KAFKA_KEY_FILE": key}
+    line = told(worker, **shown, KAFKA_BROKERS=secured.certificates_address)
+    assert line == f"KAFKA_CERTIFICATE_FILE: {certificate} has expired"
 
 
 async def test_certificates_are_taken_and_refused(secured: Secured, tmp_path: Path) -> None:
