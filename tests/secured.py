@@ -99,7 +99,9 @@ class Secured:
     def certificates_principal(self) -> str:
         """Who that worker is to the broker."""
         shown = load_pem_x509_certificate(self.authority.files[0].read_bytes())
-        return f"User:{shown.subject.rfc4514_string()}"
+        # Java escapes more than it must.
+        name = shown.subject.rfc4514_string().replace("#", r"\#")
+        return f"User:{name}"
 
     @property
     def address(self) -> str:
