@@ -108,8 +108,9 @@ def _renderers(log_format: str) -> list[Processor]:
 def _discreet_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Show where an exception came from, and its text only if that cannot hold personal data."""
     error = _exception(event.pop("exc_info", None))
-    if isinstance(error, KafkaError):
-        # Brokers and the way to them are to blame: where aiokafka noticed it tells nothing.
+    if isinstance(error, KafkaError | RegistryError):
+        # Brokers, disks or settings are to blame, and the text says how: where it was noticed
+        # tells nothing more.
         event["cause"] = f"{type(error).__name__}: {error}"
     elif error is not None and not isinstance(error, asyncio.CancelledError):
         text = str(error) if isinstance(error, _DISCREET) else "(its text may be personal)"

@@ -194,7 +194,8 @@ class Producer(Service):
         # What aiokafka does not try again, no batch after this one may follow.
         why = type(error).__name__
         if told := refusal(self._connection, error):
-            log.error("the broker refuses a batch", reason=told)
+            if told != self.refused:
+                log.error("the broker refuses a batch", reason=told)
             self._refusal = told, self._now()
         lane.fail(OutcomeUnknownError(f"no acknowledgement from the broker ({told or why})"))
         self._renew(kafka)

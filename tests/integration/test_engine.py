@@ -128,6 +128,7 @@ def test_a_full_disk_ends_the_worker_with_its_cause_and_costs_nothing(
     log = worker.log.read_text()
     assert "records cannot be applied: " in log
     assert "File too large" in log
+    assert "  File " not in log
     worker.command = SOUND_COMMAND
     with worker:
         wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
