@@ -100,6 +100,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
 
+    def _stopped_set(self) -> None:
+        # After a crash the thread may have ended, and nobody waits to be told.
+        if not self.thread_loop.is_closed():
+            super()._stopped_set()
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let go of the partitions; what follows is the request to join."""
         await super().on_partitions_revoked(revoked)
@@ -146,6 +151,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def commit_applied(self, offsets: Mapping[TP, int]) -> bool:
         """Commit offsets; return whether the broker took them, and so knows this member."""
+        if self.thread_loop.is_closed():
+            return False  # the worker has crashed, and this thread has ended first
         if self.joins_since is not None:
             # The broker would answer after the request to join: refused, as one of the generation
             # before, upon which aiokafka would forget the new one and join again.

@@ -88,6 +88,8 @@ class Takeover(Service):
         self._opening = asyncio.Semaphore(MAX_OPENING)
         self._running: list[asyncio.Task[None]] = []
         self._generation = -1
+        #: Set once something has ended the worker: what fails after that has failed of it.
+        self._has_failed = False
 
     # -- what Faust's table manager calls
 
@@ -302,6 +304,9 @@ class Takeover(Service):
         self._consumer.rejoin()
 
     async def _end_worker(self, error: Exception) -> None:
+        if self._has_failed:
+            return
+        self._has_failed = True
         # Faust logs an exception's text, and this one's may be personal.
         told = isinstance(error, RegistryError)
         cause = str(error) if told else f"unexpected {type(error).__name__}"
