@@ -8,6 +8,7 @@ from typing import Self, cast
 
 import aiohttp
 import faust
+import structlog
 from yarl import URL
 
 from app.access.proofs import Proofs
@@ -18,6 +19,8 @@ from app.metrics import FORWARD_SECONDS, FORWARDED
 from app.settings import Settings
 from app.tls import client_tls
 from app.topics import TopicSpec
+
+log = structlog.get_logger(__name__)
 
 #: How long another worker may take to answer, beyond what it was asked to wait.
 FORWARD_TIMEOUT_SECONDS = 2.0
@@ -66,6 +69,8 @@ class Routing:
         self._table = table
         self._changelog = changelog
         self._asking = asking
+        #: Workers that do not take this one's proofs.
+        self._refused_by: set[str] = set()
 
     @property
     def partitions(self) -> int:
@@ -136,9 +141,18 @@ class Routing:
                 body = await answer.read()
                 _ANSWERED.inc()
                 FORWARD_SECONDS.observe(monotonic() - began)
+                self._note_refusal(url, is_refused=answer.status == 401)
                 return answer.status, body
         except (aiohttp.ClientError, TimeoutError) as error:
             _FAILED.inc()
             raise NotReadyError(
                 f"a worker that was asked does not answer ({type(error).__name__})"
             ) from None
+
+    def _note_refusal(self, url: str, *, is_refused: bool) -> None:
+        """Tell once of a worker that does not take this one's proofs."""
+        if not is_refused:
+            self._refused_by.discard(url)
+        elif url not in self._refused_by:
+            self._refused_by.add(url)
+            log.warning("a worker refuses to be asked: clocks or EMAIL_SECRET differ", url=url)

@@ -169,7 +169,7 @@ class Spool(Service):
         #: Why no records are taken now, if that is so.
         self._refusal: str | None = None
         #: Whether the disk has refused what was saved last; it is told once.
-        self._is_refused = False
+        self._is_disk_full = False
         self._saving: deque[_Saving] = deque()
         #: Held while files are added to, or ended.
         self._adding = asyncio.Lock()
@@ -254,13 +254,13 @@ class Spool(Service):
                 async with self._adding:
                     await asyncio.to_thread(self._files.append, lines)
             except OSError as error:
-                if not self._is_refused:
+                if not self._is_disk_full:
                     log.error("the spool cannot be written", cause=error.strerror)
-                self._is_refused = True
+                self._is_disk_full = True
                 self._bytes -= len(lines)
                 told = _refuse
             else:
-                self._is_refused = False
+                self._is_disk_full = False
                 told = _accept
             for some in saving:
                 self._saving.popleft()
