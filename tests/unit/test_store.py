@@ -133,9 +133,9 @@ def test_a_store_whose_disk_was_full_goes_on_once_it_is_opened_again(
     store: PartitionedStore,
 ) -> None:
     store.apply(0, {b"a": b"1"}, 0)
-    with full_disk(os.getpid(), 4096):
+    with full_disk(os.getpid(), 64 * 1024):
         with pytest.raises(StoreError, match="File too large"):
-            store.apply(0, {b"b": b"2" * 8192}, 1)
+            store.apply(0, {b"b": b"2" * 128 * 1024}, 1)
         with pytest.raises(NotReadyError):
             store.read(0, b"a")
     store.open(0)
