@@ -22,6 +22,9 @@ from app.settings import Settings
 #: The key of the one record.
 _KEY = b"partitioning"
 
+#: Raised when older versions must not go on with what a newer one has written.
+FORMAT = 1
+
 TIMEOUT_SECONDS = 15.0
 POLL_MS = 100
 
@@ -68,6 +71,8 @@ class Partitioning(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    #: Of the record, see `FORMAT`.
+    format: int = FORMAT
     #: How often it was changed: each time, the tables got other changelogs.
     generation: int = 0
     partitions: int
@@ -163,11 +168,15 @@ async def _newest(consumer: AIOKafkaConsumer, topic: str) -> Partitioning | None
 
 def _decoded(value: bytes) -> Partitioning:
     try:
-        return Partitioning.model_validate_json(value)
+        found = Partitioning.model_validate_json(value)
     except ValidationError:
+        raise TopicsError("how the registry is partitioned cannot be read") from None
+    if found.format > FORMAT:
         raise TopicsError(
-            "how the registry is partitioned was written by a newer version"
-        ) from None
+            f"how the registry is partitioned was written by a newer version (format "
+            f"{found.format}, this one reads up to {FORMAT}): use that version"
+        )
+    return found
 
 
 class Register:

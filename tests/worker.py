@@ -109,6 +109,8 @@ class Worker:
         self.http = requests.Session()
         self.http.verify = registry.settings.get("TLS_CA_FILE", True)
         self.command = [sys.executable, "-m", "app", "worker"]
+        #: Where the code is that it runs; this version's, unless a test says otherwise.
+        self.code: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -158,6 +160,7 @@ class Worker:
             self._process = subprocess.Popen(
                 self.command,
                 env=self.environment,
+                cwd=self.code,
                 stderr=log,
                 stdout=log,
             )

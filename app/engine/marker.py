@@ -34,6 +34,26 @@ def rules(email_keys: EmailKeys) -> str:
     return f"{RULES_VERSION}:{email_keys.fingerprint()}"
 
 
+#: The rules of a table that was sealed and emptied: no version goes on from there.
+SEALED = "sealed"
+
+
+def why_refused(theirs: str, ours: str) -> str | None:
+    """Return why rows that were decided under other rules cannot be taken over; None if they can.
+
+    What is newer is told apart: then it is this version that is the wrong one.
+    """
+    if theirs == ours:
+        return None
+    version = theirs.partition(":")[0]
+    if version.isdecimal() and int(version) > RULES_VERSION:
+        return (
+            f"was written by a newer version (rules {version}, this one has {RULES_VERSION}): "
+            "use that version"
+        )
+    return "was written under another EMAIL_SECRET, or by a version that decides otherwise"
+
+
 class Marker(BaseModel):
     """Which log this is, and the next offset to apply of each source topic."""
 
@@ -51,6 +71,11 @@ class Marker(BaseModel):
     def first(cls, rules: str = "") -> Self:
         """Return the marker of a changelog that is empty."""
         return cls(log=uuid4().hex, next={}, rules=rules)
+
+    @classmethod
+    def last(cls) -> Self:
+        """Return the marker of a changelog from which nobody shall go on."""
+        return cls(log=uuid4().hex, next={}, rules=SEALED, is_sealed=True)
 
     @classmethod
     def decode(cls, row: bytes) -> Self:

@@ -25,7 +25,7 @@ from app.engine.changelog import Advanced, Changelog, StoresRows
 from app.engine.folding import MAX_FOLD_RECORDS, Fold
 from app.engine.lean import ToWrite
 from app.engine.lease import Lease
-from app.engine.marker import MARKER_KEY, Marker
+from app.engine.marker import MARKER_KEY, Marker, why_refused
 from app.engine.pace import Pace
 from app.engine.transactions import FencedProducer
 from app.errors import ApplyError, FencedError, NotWrittenError, StoreError
@@ -207,14 +207,11 @@ class OwnedPartition:
         await self._producer.start()
         recovered = await self.table.changelog.recover(self.number, self.table.sources, advanced)
         self._marker = recovered.marker or Marker.first(self.table.rules)
-        if self._marker.rules != self.table.rules:
-            raise ApplyError(
-                f"the table {self.table.name} was written under another EMAIL_SECRET, or by a "
-                "version that decides otherwise; see docs/operations.md"
-            )
         if self._marker.is_sealed:
             await self._around.require_standing()
             self._marker = self._marker.sealed(is_sealed=False)
+        if (why := why_refused(self._marker.rules, self.table.rules)) is not None:
+            raise ApplyError(f"the table {self.table.name} {why}; see docs/operations.md")
         for topic, log_start in recovered.log_starts.items():
             self._begin_at(topic, log_start)
         self._is_sound = True

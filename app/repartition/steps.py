@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 
-from app.engine.marker import MARKER_KEY
+from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import FencedProducer
 from app.errors import FencedError, RegistryError, TopicsError
 from app.partitioning import Change, Partitioning, Register, standing
@@ -58,8 +59,7 @@ async def repartition(settings: Settings, partitions: int, tell: Tell) -> Report
     await ensure(after)
     report.have_returned = not has_workers or await _all_return(after)
     if report.have_returned:
-        # They hold what the new ones do, erased users for ever: nobody would compact them.
-        await _delete_changelogs(settings)
+        await _empty_changelogs(settings)
     report.seconds = time.monotonic() - began
     return report
 
@@ -219,6 +219,20 @@ def _changelogs(settings: Settings) -> Sequence[TopicSpec]:
 async def _make_changelogs(settings: Settings) -> None:
     async with connected(settings) as admin:
         await remake(admin, _changelogs(settings))
+
+
+async def _empty_changelogs(settings: Settings) -> None:
+    """Remove all rows, erased users' included, and leave a seal: nobody shall go on from there.
+
+    As long as topics of so many partitions are there, versions that know of none of this refuse to
+    start, with any PARTITIONS.
+    """
+    await _make_changelogs(settings)
+    async with AIOKafkaProducer(**settings.kafka.client(), acks="all") as producer:
+        for spec in _changelogs(settings):
+            for number in range(spec.partitions):
+                seal = Marker.last().encode()
+                await producer.send_and_wait(spec.name, seal, MARKER_KEY, number)
 
 
 async def _delete_changelogs(settings: Settings) -> None:

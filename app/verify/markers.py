@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from app.engine.marker import MARKER_KEY, Marker
+from app.engine.marker import MARKER_KEY, Marker, why_refused
 from app.errors import SettingsError
 from app.reading import Extent, Reader
 from app.verify.findings import Difference, Findings
@@ -30,11 +30,9 @@ class Found:
 
     def require(self, rules: str) -> None:
         """Raise `SettingsError` if rows were decided under other rules than those here."""
-        if self.marker is not None and self.marker.rules != rules:
-            raise SettingsError(
-                f"{self.changelog.topic} was written under another EMAIL_SECRET, or by a version "
-                "that decides otherwise: nothing can be verified"
-            )
+        why = None if self.marker is None else why_refused(self.marker.rules, rules)
+        if why is not None:
+            raise SettingsError(f"{self.changelog.topic} {why}: nothing can be verified")
 
     def span(self, log: Extent, findings: Findings) -> Span:
         """Return what is applied of a log, and judge whether the marker can be right."""

@@ -21,10 +21,10 @@ from tests.worker import wait_until
 MIB = 1024 * 1024
 
 
-def open_store(folder: Path) -> PartitionedStore:
+def open_store(folder: Path, name: str = "users") -> PartitionedStore:
     """Return a store in a folder, as Faust would make it."""
     app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=folder), loop=None))
-    table = cast(Any, SimpleNamespace(name="users"))
+    table = cast(Any, SimpleNamespace(name=name))
     return PartitionedStore("registry://", app, table)
 
 
