@@ -18,5 +18,5 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/
 VOLUME /data
 EXPOSE 6066
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:6066/health/ready', timeout=2)"]
+    CMD ["python", "-m", "app.health"]
 CMD ["python", "-m", "app", "worker"]

@@ -114,6 +114,19 @@ def test_workers_find_each_others_users_over_https(place: Place) -> None:
         assert {user["id"] for user in users} <= {user["id"] for user in listed}
 
 
+def test_the_health_check_of_containers_speaks_https_and_needs_no_key(place: Place) -> None:
+    worker = place.workers[0]
+    for arguments in ([], ["--live"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "app.health", *arguments],
+            env=worker.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, "ok\n"), done
+
+
 def test_strangers_get_nothing(place: Place) -> None:
     for worker in place.workers:
         assert status(worker, "") == 401

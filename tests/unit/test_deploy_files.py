@@ -1,16 +1,26 @@
-"""The systemd unit and the Kubernetes manifests name settings, routes and times that exist."""
+"""Deployment files name settings, routes and times that exist, and pass others' validators."""
 
+import hashlib
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+import kubernetes_validate
 import pytest
 import yaml
 
+from app import health
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "deploy" / "systemd" / "user-registry-worker@.service").read_text()
+#: The version whose schemas the manifests must fit.
+KUBERNETES = "1.34"
+
 MANIFESTS = (ROOT / "deploy" / "kubernetes" / "registry.yaml").read_text()
 
 
@@ -72,3 +82,43 @@ def test_each_worker_of_the_cluster_has_settings_that_fit_and_a_name_of_its_own(
         assert worker["read_only"]
         assert worker["volumes"] == [f"{name}-data:/data"]
         assert [port for port in worker["ports"] if not port.startswith("127.0.0.1:")] == []
+
+
+# -- by the validators of others
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.cluster.yaml"])
+def test_compose_files_are_as_the_specification_wants_them(name: str) -> None:
+    folder = ROOT / "tests" / "fixtures" / "compose-spec"
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, file = line.split()
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest
+    schema = jsonschema_rs.validator_for(json.loads((folder / "compose-spec.json").read_text()))
+    assert not schema.is_valid({"services": {"one": {"imagine": "nothing"}}})
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / name).read_text())
+    assert [error.message for error in schema.iter_errors(yaml.safe_load(text))] == []
+
+
+def test_manifests_are_as_kubernetes_wants_them() -> None:
+    for manifest in yaml.safe_load_all(MANIFESTS):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, "--failure-threshold", "style", ROOT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_image_checks_its_health_as_its_settings_say() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert 'CMD ["python", "-m", "app.health"]' in dockerfile
+    asked, settings = health.connection({}), Settings()
+    assert (asked.host, asked.port) == (settings.web_host, settings.web_port)
+    everywhere = health.connection({"WEB_HOST": "0.0.0.0", "WEB_PORT": "7"})
+    assert (everywhere.host, everywhere.port) == ("127.0.0.1", 7)
