@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from app.errors import RegistryError
 from app.load.commands import load
 from app.partitioning import standing
 from app.preflight import checked
+from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
 from app.settings import EXIT_USAGE, Settings, adopt, settings
 from app.topics import ensure
@@ -143,8 +143,7 @@ def verify(ids: bool, limit: int, stores: tuple[Path, ...]) -> None:
 
 @contextmanager
 def _told_in_one_line() -> Iterator[None]:
-    # aiokafka logs each address that does not answer; the one line below says it all.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    say_it_in_one_line()
     try:
         yield
     except RegistryError as error:

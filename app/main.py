@@ -80,8 +80,10 @@ class _Following:
 
     def restart(self) -> None:
         """Start this worker anew, as another member: the group must not give it what it had."""
-        cast(Consumer, app.consumer).leave_for_good()
-        restart.begin()
+        # Who has asked it to stop does not want it back.
+        if not shutdown.is_under_way:
+            cast(Consumer, app.consumer).leave_for_good()
+            restart.begin()
 
 
 registry_topics = topics.declare(_settings)

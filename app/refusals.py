@@ -1,6 +1,7 @@
 """Why a broker and a client do not come together, in one line that names the setting to correct."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,15 @@ _MISSING = {
     errors.ClusterAuthorizationFailedError: "the cluster",
     errors.TransactionalIdAuthorizationFailed: "the transactional ids",
 }
+
+
+def say_it_in_one_line() -> None:
+    """Let Kafka's clients be silent: what is wrong is told by whom they serve.
+
+    aiokafka logs each address that does not answer, and asyncio what aiokafka has not waited for.
+    """
+    for name in ("aiokafka", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def refusal(connection: Connection, error: BaseException) -> str | None:

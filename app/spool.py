@@ -166,8 +166,8 @@ class Spool(Service):
         self._bytes = 0
         #: Whether anything is in the files, or on its way to them.
         self._is_used = False
-        #: Why no records are taken now, if that is so.
-        self._refusal: str | None = None
+        self._is_closed = False
+        self._is_held = False
         #: Whether the disk has refused what was saved last; it is told once.
         self._is_disk_full = False
         self._saving: deque[_Saving] = deque()
@@ -191,16 +191,18 @@ class Spool(Service):
 
     def refuse(self) -> None:
         """Take no more records: this worker stops."""
-        self._refusal = "this worker is stopping; another one takes the write"
+        self._is_closed = True
 
     def hold(self, *, are_held: bool) -> None:
         """Refuse records for a while, or take them again."""
-        self._refusal = "the registry is being repartitioned" if are_held else None
+        self._is_held = are_held
 
     def send(self, records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
         """Return for each partition what will hold its records' offsets, or `SPOOLED` for each."""
-        if self._refusal is not None:
-            raise OverloadedError(self._refusal)
+        if self._is_closed:
+            raise OverloadedError("this worker is stopping; another one takes the write")
+        if self._is_held:
+            raise OverloadedError("the registry is being repartitioned, or saved")
         if self._is_used:
             cause = BrokerUnavailableError("no broker takes records, and the spool is full")
             return {number: self._keep(number, some, cause) for number, some in records.items()}

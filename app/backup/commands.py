@@ -1,7 +1,6 @@
 """``python -m app backup`` and ``python -m app restore``."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from app.backup.files import Manifest, by_topic
 from app.backup.restoring import restore as restore_registry
 from app.backup.saving import back_up
 from app.errors import RegistryError
+from app.refusals import say_it_in_one_line
 from app.settings import EXIT_USAGE, settings
 
 #: Exit status if Ctrl-C ended it, as shells have it.
@@ -60,8 +60,7 @@ def _tell(manifest: Manifest) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    # aiokafka logs each address that does not answer; the one line below says it all.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    say_it_in_one_line()
     try:
         return asyncio.run(work)
     except RegistryError as error:

@@ -58,7 +58,7 @@ async def restore(settings: Settings, folder: Path, tell: Tell) -> Report:
             await register.close()
     except FencedError:
         raise TopicsError("another command has taken over") from None
-    except KafkaError as error:
+    except (TimeoutError, KafkaError) as error:
         raise unusable(settings.kafka, error) from None
     return Report(manifest, records)
 

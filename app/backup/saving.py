@@ -122,21 +122,28 @@ async def back_up(settings: Settings, folder: Path, tell: Tell) -> Report:
     settings = settings.partitioned(now.partitions, now.generation)
     topics = declare(settings)
     _make(folder)
-    async with (
-        reader(settings.kafka, topics.all()) as committed,
-        reader(settings.kafka, (), "read_uncommitted") as everything,
-    ):
-        sources = Sources(topics, committed, everything)
-        saved, held_seconds = await _save(settings, sources, folder, tell)
-    manifest = Manifest(
-        app_id=settings.app_id,
-        topic_prefix=settings.topic_prefix,
-        rules=rules(settings.email_keys),
-        partitioning=now,
-        saved=tuple(saved),
-    )
-    manifest.write(folder)
+    try:
+        async with (
+            reader(settings.kafka, topics.all()) as committed,
+            reader(settings.kafka, (), "read_uncommitted") as everything,
+        ):
+            sources = Sources(topics, committed, everything)
+            saved, held_seconds = await _save(settings, sources, folder, tell)
+        manifest = Manifest(
+            app_id=settings.app_id,
+            topic_prefix=settings.topic_prefix,
+            rules=rules(settings.email_keys),
+            partitioning=now,
+            saved=tuple(saved),
+        )
+        manifest.write(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from None
     return Report(manifest, held_seconds)
+
+
+def _not_written(folder: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"{folder} cannot be written: {error.strerror or error}")
 
 
 def _make(folder: Path) -> None:
@@ -145,7 +152,7 @@ def _make(folder: Path) -> None:
         if any(folder.iterdir()):
             raise SettingsError(f"{folder} is not empty")
     except OSError as error:
-        raise SettingsError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise _not_written(folder, error) from None
 
 
 async def _save(

@@ -1,7 +1,6 @@
 """``python -m app dead-letters list``, ``show`` and ``replay``."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +18,7 @@ from app.errors import InvalidPositionError, RegistryError
 from app.partitioning import standing
 from app.positions import Position
 from app.reading import reader
+from app.refusals import say_it_in_one_line
 from app.settings import EXIT_USAGE, Settings, settings
 from app.topics import declare
 
@@ -214,8 +214,7 @@ async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    # aiokafka logs each address that does not answer; the one line below says it all.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    say_it_in_one_line()
     try:
         return asyncio.run(work)
     except RegistryError as error:

@@ -1,7 +1,6 @@
 """``python -m app doctor``."""
 
 import asyncio
-import logging
 
 import click
 import orjson
@@ -9,6 +8,7 @@ import orjson
 from app.doctor.findings import Mark
 from app.doctor.printing import as_json, print_findings
 from app.doctor.run import examine
+from app.refusals import say_it_in_one_line
 from app.settings import settings
 
 #: Exit statuses: something keeps the registry from its work; Ctrl-C.
@@ -27,8 +27,7 @@ def doctor(is_json: bool) -> None:
 
     Exit status: 0 nothing worse than warnings; 1 problems; 2 wrong settings or options.
     """
-    # aiokafka logs each address that does not answer; the findings say it.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    say_it_in_one_line()
     try:
         told = asyncio.run(examine(settings()))
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """``python -m app repartition``."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -9,6 +8,7 @@ import click
 
 from app.errors import RegistryError
 from app.partitioning import Partitioning, read
+from app.refusals import say_it_in_one_line
 from app.repartition import steps
 from app.settings import EXIT_USAGE, settings
 
@@ -68,8 +68,7 @@ def _change(partitions: int) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    # aiokafka logs each address that does not answer; the one line below says it all.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    say_it_in_one_line()
     try:
         return asyncio.run(work)
     except RegistryError as error:

@@ -228,7 +228,10 @@ async def _empty_changelogs(settings: Settings) -> None:
     start, with any PARTITIONS.
     """
     await _make_changelogs(settings)
-    async with AIOKafkaProducer(**settings.kafka.client(), acks="all") as producer:
+    async with (
+        connected(settings),
+        AIOKafkaProducer(**settings.kafka.client(), acks="all") as producer,
+    ):
         for spec in _changelogs(settings):
             for number in range(spec.partitions):
                 seal = Marker.last().encode()

@@ -1,7 +1,6 @@
 """``python -m app topics plan`` and ``topics apply``."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 import orjson
 
 from app.errors import RegistryError
+from app.refusals import say_it_in_one_line
 from app.settings import EXIT_USAGE, Settings, settings
 from app.topics.admin import apply, connected, plan
 from app.topics.declaration import declare
@@ -66,8 +66,7 @@ def _print(planned: list[Step], as_json: bool) -> None:
 
 
 def _run(work: Coroutine[Any, Any, list[Step]]) -> list[Step]:
-    # aiokafka logs each address that does not answer; the one line below says it all.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    say_it_in_one_line()
     try:
         return asyncio.run(work)
     except RegistryError as error:

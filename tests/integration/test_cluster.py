@@ -58,16 +58,16 @@ def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> Non
         "DATA_DIR": str(tmp_path),
     }
     planned = command("topics", "plan", **wanted)
-    assert (planned.returncode, planned.stdout.count("create  ")) == (1, 7)
+    assert (planned.returncode, planned.stdout.count("create  ")) == (1, 8)
     assert kafka.copies(cluster.address, app_id) == {}
     done = command("topics", "apply", **wanted)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
         0,
-        "7 topics of 2 partitions are as they should be",
+        "8 topics are as they should be",
     )
     assert command("topics", "plan", **wanted).stdout == ""
     # Changelogs included; how many copies there are, and must be in sync, the brokers say.
-    assert len(kafka.copies(cluster.address, app_id)) == 7
+    assert len(kafka.copies(cluster.address, app_id)) == 8
     wait_until(lambda: kafka.in_sync(cluster.address, 3), 20, "all copies are there")
 
     kafka.alter_config(cluster.address, f"{app_id}.user-registrations", {"retention.ms": "60000"})
@@ -81,7 +81,7 @@ def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> Non
         }
     ]
     changed = {**wanted, "REPLICATION_FACTOR": "2", "MIN_INSYNC_REPLICAS": "1"}
-    assert command("topics", "plan", **changed).stdout.count("copies: 3 -> 2") == 7
+    assert command("topics", "plan", **changed).stdout.count("copies: 3 -> 2") == 8
     assert command("topics", "apply", **changed).returncode == 0
     wait_until(lambda: kafka.in_sync(cluster.address, 2, app_id), 20, "2 copies")
     more = {**wanted, "REPLICATION_FACTOR": "3", "MIN_INSYNC_REPLICAS": "2"}

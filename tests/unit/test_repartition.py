@@ -1,0 +1,149 @@
+"""What a worker does while its registry is repartitioned, without a broker."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from app import restart
+from app.errors import NotWrittenError, OverloadedError
+from app.partitioning import Change, Partitioning, Step
+from app.repartition import watching
+from app.repartition.watching import Watching
+from app.restart import Restart
+from app.settings import Settings
+from app.spool import Spool
+from app.topics.declaration import TopicSpec
+from app.topics.planning import Action, Found, steps
+
+NOW = Partitioning(partitions=2)
+
+
+@dataclass
+class Worker:
+    """Notes what it is to do."""
+
+    is_held: bool = False
+    ends: dict[TP, int] = field(default_factory=dict)
+    restarts: int = 0
+
+    def hold(self, *, are_held: bool) -> None:
+        """Note it."""
+        self.is_held = are_held
+
+    def end_at(self, ends: Mapping[TP, int]) -> None:
+        """Note it."""
+        self.ends = dict(ends)
+
+    def restart(self) -> None:
+        """Count it."""
+        self.restarts += 1
+
+
+def change(step: Step, *ends: int) -> Partitioning:
+    """Return that a change is so far."""
+    return NOW.changing(Change(partitions=4, step=step, ends=ends))
+
+
+async def test_writes_are_held_and_sources_end_while_a_change_says_so() -> None:
+    worker = Worker()
+    watch = Watching(Settings(), "users", worker)
+    watch.heed(NOW)
+    watch.heed(change(Step.COPYING))
+    assert (worker.is_held, worker.ends) == (False, {})
+    watch.heed(change(Step.HOLDING))
+    assert (worker.is_held, worker.ends) == (True, {})
+    watch.heed(change(Step.DRAINING, 7, 9))
+    assert (worker.is_held, worker.ends) == (True, {TP("users", 0): 7, TP("users", 1): 9})
+    watch.heed(NOW)
+    assert (worker.is_held, worker.ends, worker.restarts) == (False, {}, 0)
+
+
+async def test_another_generation_restarts_the_worker() -> None:
+    worker = Worker()
+    Watching(Settings(), "users", worker).heed(NOW.split(4, {}))
+    assert worker.restarts == 1
+    of_it = Watching(Settings().partitioned(4, 1), "users", worker)
+    of_it.heed(NOW.split(4, {}))
+    assert worker.restarts == 1
+
+
+async def test_a_sealed_table_goes_on_only_once_nothing_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, found = Worker(), [change(Step.DRAINING), NOW.split(4, {}), NOW]
+
+    async def read(_: Settings) -> Partitioning:
+        return found.pop(0)
+
+    monkeypatch.setattr(watching, "read", read)
+    watch = Watching(Settings(), "users", worker)
+    with pytest.raises(NotWrittenError, match="is being repartitioned"):
+        await watch.require_standing()
+    with pytest.raises(NotWrittenError, match="starts anew"):
+        await watch.require_standing()
+    assert worker.restarts == 1
+    await watch.require_standing()
+
+
+def test_what_is_held_is_taken_again_but_never_once_the_worker_stops(tmp_path: Path) -> None:
+    producer: Any = SimpleNamespace(send=lambda records: records)
+    spool = Spool(producer, tmp_path, 0)
+    spool.hold(are_held=True)
+    with pytest.raises(OverloadedError, match="repartitioned"):
+        spool.send({})
+    spool.hold(are_held=False)
+    assert spool.send({}) == {}
+    spool.refuse()
+    spool.hold(are_held=False)
+    with pytest.raises(OverloadedError, match="stopping"):
+        spool.send({})
+
+
+def test_topics_grow_only_once_the_tables_are_made_for_it() -> None:
+    spec, there = TopicSpec("t", 4, -1, {"a": "1"}), {"t": Found([[1], [1]], {})}
+    refused = steps([spec], there, [1])
+    assert [step.action for step in refused] == [Action.REFUSE]
+    grown = steps([spec], there, [1], may_grow=True)
+    assert [step.line() for step in grown] == [
+        "grow    t: partitions: 2 -> 4",
+        "alter   t: a: unset -> 1",
+    ]
+    fewer = steps([TopicSpec("t", 1, -1)], there, [1], may_grow=True)
+    assert [step.action for step in fewer] == [Action.REFUSE]
+
+
+def test_a_restart_hands_over_what_is_listened_on() -> None:
+    asked: list[Any] = []
+    begun = Restart(lambda: asked.append("begun"))
+    begun.end()
+    assert asked == []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(os, "kill", lambda *signal: None)
+        patch.setattr(os, "dup2", lambda kept, number, inheritable: asked.append(number))
+        patch.setattr(os, "execve", lambda *given: asked.append(given[2]["LISTEN_FDS"]))
+        begun.listening = lambda: [listening.fileno()]
+        begun.begin()
+        begun.begin()  # once is enough
+        begun.end()
+    os.close(begun._kept[0])
+    assert asked == ["begun", 3, "1"]
+
+
+def test_sockets_are_inherited_by_the_process_that_they_are_meant_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    restart.inherited.cache_clear()
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert cast(Any, restart.inherited)() == []
+    restart.inherited.cache_clear()
