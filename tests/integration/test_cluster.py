@@ -135,6 +135,7 @@ def refused_seconds(clients: Clients, node: Broker) -> float:
     return max(refused, default=killed) - killed
 
 
+@pytest.mark.soak
 def test_without_a_majority_writes_are_refused_until_it_is_back(
     cluster: Cluster, registry: Registry
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import requests
 
 from app.keys import encode_key, partition_of
@@ -128,6 +129,7 @@ main(["worker"])
 """
 
 
+@pytest.mark.soak
 def test_a_stuck_consumer_ends_its_worker_within_30_s(registry: Registry) -> None:
     stuck = registry.worker()
     stuck.command = [sys.executable, "-c", STUCK_WORKER]
