@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests share: one real broker, one real worker, for all of them."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,13 @@ import pytest
 
 from local.broker import Broker
 from tests.worker import Registry, Worker
+
+
+def pytest_configure() -> None:
+    """Heed signals, even behind a shell that has them ignored: children inherit that."""
+    for each in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(each) is signal.SIG_IGN:
+            signal.signal(each, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
