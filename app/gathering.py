@@ -53,8 +53,10 @@ class Room:
 
     def take(self, groups: Iterable["Group"]) -> None:
         """Count groups in, all or none; raise `OverloadedError` if they do not fit."""
-        records = sum(len(group.records) for group in groups)
-        size = sum(group.size for group in groups)
+        records = size = 0
+        for group in groups:
+            records += len(group.records)
+            size += group.size
         if records > self._records_left or size > self._bytes_left:
             WRITES_REFUSED.inc(records)
             raise OverloadedError("more writes wait for the broker than this worker may keep")
@@ -72,7 +74,7 @@ class Group:
 
     __slots__ = ("_acknowledged", "offsets", "records", "sent", "since", "size")
 
-    def __init__(self, records: Sequence[ToWrite], now: float) -> None:
+    def __init__(self, records: Sequence[ToWrite], now: float, offsets: Offsets) -> None:
         self.records = records
         self.since = now
         self.size = RECORD_OVERHEAD_BYTES * len(records)
@@ -80,7 +82,7 @@ class Group:
             self.size += len(key or b"") + len(value or b"")
         #: How many of them are in batches that were handed over.
         self.sent = 0
-        self.offsets: Offsets = asyncio.get_running_loop().create_future()
+        self.offsets = offsets
         self._acknowledged: list[int] = []
 
     def acknowledge(self, offsets: range) -> bool:

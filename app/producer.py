@@ -7,6 +7,7 @@ own, see `app.engine.transactions`.
 
 import asyncio
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -124,7 +125,8 @@ class Producer(Service):
         if nobody can tell. Raises `OverloadedError` at once if all these together do not fit.
         """
         now = self._now()
-        groups = {number: Group(some, now) for number, some in records.items()}
+        made = self.loop.create_future
+        groups = {number: Group(some, now, made()) for number, some in records.items()}
         self._room.take(groups.values())
         for number, group in groups.items():
             self._add(self._lane(number), group, now)
@@ -248,4 +250,4 @@ class Producer(Service):
 
     @staticmethod
     def _now() -> float:
-        return asyncio.get_running_loop().time()
+        return time.monotonic()

@@ -17,7 +17,7 @@ from bench.results import Bar
 from bench.servers import BARE_ANSWER, NODE_PEER, OUR_WORKER, Server
 
 #: Connections to try: requests of one registration, and of many.
-SINGLES = (32, 64, 128)
+SINGLES = (32, 64, 128, 256, 512)
 BATCHES = (8, 16, 32)
 #: Bodies that are streams: the worker reads some of each at a time.
 STREAMS = (2, 8)

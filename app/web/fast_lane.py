@@ -187,7 +187,7 @@ class FastLane(RequestHandler):
             return
         self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
-        self._request = _PlainRequest()
+        self._request.restart()
         if self._later:
             later, self._later = b"".join(self._later), []
             self.data_received(later)
@@ -223,9 +223,18 @@ class FastLane(RequestHandler):
 
 
 class _PlainRequest:
-    """A request as it comes in; `is_plain` as long as nothing of it says otherwise."""
+    """A request as it comes in; `is_plain` as long as nothing of it says otherwise.
+
+    One serves a whole connection: it and its parser refer to each other, so a pair for each request
+    would be garbage that only the collector finds, for a tenth of the worker's time.
+    """
 
     def __init__(self) -> None:
+        self.restart()
+        self._parser = httptools.HttpRequestParser(self)
+
+    def restart(self) -> None:
+        """Be the next request."""
         self.fed: list[bytes] = []
         self.body: list[bytes] = []
         self.url = b""
@@ -235,7 +244,6 @@ class _PlainRequest:
         self.is_get = False
         self._size = 0
         self._names: set[bytes] = set()
-        self._parser = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
         """Take more bytes of it."""

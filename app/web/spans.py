@@ -5,6 +5,7 @@ no span; a ``traceparent`` header makes a request one that has.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -56,8 +57,8 @@ def install(web_app: web.Application, settings: Settings) -> None:
     web_app.on_cleanup.append(flush)
 
 
-def note_position(request: web.Request, position: Position) -> None:
-    """Let the request's span have the position of its write, if it has one."""
+def note_positions(request: web.Request, positions: Sequence[Position]) -> None:
+    """Let the request's span, if it has one, have the position of its write, or of the last."""
     span = request.get(SPAN)
-    if span is not None:
-        span.set_attribute("registry.position", position.token())
+    if span is not None and positions:
+        span.set_attribute("registry.position", positions[-1].token())

@@ -30,12 +30,13 @@ async def echo_request_id(request: web.Request, handler: Handler) -> web.StreamR
     return answer
 
 
-def note_acknowledged(request: web.Request, position: Position) -> None:
-    """Tell where the write of a request stands: its span, and the log if the request has an id."""
-    spans.note_position(request, position)
+def note_acknowledged(request: web.Request, *positions: Position) -> None:
+    """Tell where the writes of a request stand: its span, and the log if the request has an id."""
+    spans.note_positions(request, positions)
     if _id_of(request) is not None:
-        where = "spooled" if position.is_spooled else position.token()
-        log.info("write acknowledged", position=where)
+        for position in positions:
+            where = "spooled" if position.is_spooled else position.token()
+            log.info("write acknowledged", position=where)
 
 
 def _id_of(request: web.Request) -> str | None:

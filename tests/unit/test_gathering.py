@@ -21,7 +21,7 @@ def records(*names: str) -> list[ToWrite]:
 
 
 def group(count: int = 1, since: float = 0.0) -> Group:
-    return Group(records(*map(str, range(count))), since)
+    return Group(records(*map(str, range(count))), since, asyncio.Future())
 
 
 class Waiting:

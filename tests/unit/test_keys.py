@@ -7,6 +7,7 @@ import unicodedata
 from base64 import b64decode
 
 import pytest
+from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -146,6 +147,11 @@ def test_partition_is_the_one_that_kafkas_java_client_chooses(
     key: bytes, java: int, partitions: int
 ) -> None:
     assert partition_of(key, partitions) == (java & 0x7FFFFFFF) % partitions
+
+
+@given(st.binary(max_size=70), st.integers(1, 1000))
+def test_partition_is_the_one_that_aiokafka_chooses(key: bytes, partitions: int) -> None:
+    assert partition_of(key, partitions) == (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def test_key_is_the_utf8_of_the_id() -> None:

@@ -129,8 +129,7 @@ class _Inputs:
         if isinstance(self._parsed, ProblemError):
             raise self._parsed
         missing = _UNDEFINED if procedure.needs_input else {}
-        given = ((index, self._parsed.get(str(index), missing)) for index in indices)
-        return {index: missing if one is _UNDEFINED else one for index, one in given}
+        return {index: self._parsed.get(str(index), missing) for index in indices}
 
     async def _read(self) -> Mapping[str, Any] | ProblemError:
         try:
@@ -140,10 +139,10 @@ class _Inputs:
             return ProblemError(400, "malformed", str(error))
         except (ProblemError, web.HTTPException) as error:
             return from_error(error)
-        if not self._is_batch:
-            return {"0": parsed}
         if parsed is _UNDEFINED:
             return {}
+        if not self._is_batch:
+            return {"0": parsed}
         if not isinstance(parsed, dict):
             told = '"input" needs to be an object when doing a batch call'
             return ProblemError(400, "malformed", told)

@@ -143,13 +143,12 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
     """
     seconds = wait_seconds(request)
     written = await services(request).write_all([(wish["id"], wish) for wish in calls.values()])
+    note_acknowledged(request, *(one for one in written if isinstance(one, Position)))
     waiting: dict[int, tuple[str, Position]] = {}
     for (index, wish), position in zip(calls.items(), written, strict=True):
         if isinstance(position, RegistryError):
             tell(index, from_error(position))
-            continue
-        note_acknowledged(request, position)
-        if position.is_spooled:
+        elif position.is_spooled:
             tell(index, {"status": "spooled", "id": wish["id"]})
         elif seconds:
             waiting[index] = wish["id"], position
