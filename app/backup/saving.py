@@ -16,7 +16,7 @@ from app.errors import FencedError, SettingsError, TopicsError
 from app.partitioning import Partitioning, Register, read
 from app.progress import bar
 from app.reading import Advance, Extent, reader
-from app.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained
+from app.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
 from app.settings import Settings
 from app.topics import TopicSpec, declare
 
@@ -203,9 +203,10 @@ async def _moment(
     try:
         now: Partitioning = await register.start()
         try:
-            at = await drained(sources, followed, register, now, now.partitions, tell)
-            await followed.catch_up()
-            extents = [each for spec in appended for each in await sources.extents(spec)]
+            async with in_time():
+                at = await drained(sources, followed, register, now, now.partitions, tell)
+                await followed.catch_up()
+                extents = [each for spec in appended for each in await sources.extents(spec)]
         finally:
             await register.write(now.changing(None))
         tell("writes are taken again")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -10,12 +10,15 @@ from app.errors import RegistryError
 from app.partitioning import Partitioning, read
 from app.refusals import say_it_in_one_line
 from app.repartition import steps
+from app.repartition.steps import Report, Stage
 from app.settings import EXIT_USAGE, settings
 
 #: Exit status if Ctrl-C ended it, as shells have it.
 EXIT_INTERRUPTED = 130
-#: It is done, and workers have not come back in time.
+#: The registry has more partitions, or may have, and something is left to do.
 EXIT_UNFINISHED = 1
+
+_LEFT = "the same command, given again, does what is left"
 
 T = TypeVar("T")
 
@@ -31,8 +34,10 @@ def repartition(partitions: int | None, back: bool) -> None:
     with Retry-After), apply what there is, and start anew by themselves. Positions, outcomes and
     topics' names stay. If anything fails before that, or it is interrupted, nothing has changed.
 
-    Exit status: 0 done; 1 done, but workers have not come back within a minute; 2 refused or
-    failed, and nothing has changed.
+    What is left after that is finished by the same command, given again.
+
+    Exit status: 0 done; 1 the registry has, or may have, more partitions, and something is left to
+    do; 2 refused or failed, and nothing has changed.
     """
     if partitions is not None and back:
         raise click.UsageError("give PARTITIONS or --back")
@@ -57,14 +62,39 @@ def _back() -> None:
 
 
 def _change(partitions: int) -> None:
-    done = _run(steps.repartition(settings(), partitions, click.echo))
-    click.echo(
-        f"{done.before} -> {done.after} partitions in {done.seconds:.1f} s: {done.rows:,} rows "
-        f"copied, new tables from {done.held_seconds:.1f} s after writes were held"
-    )
-    if not done.have_returned:
-        click.echo("workers do not own all partitions yet; see their logs", err=True)
+    say_it_in_one_line()
+    report = Report()
+    try:
+        asyncio.run(steps.repartition(settings(), partitions, report, click.echo))
+    except RegistryError as error:
+        _ended_early(report, str(error), EXIT_USAGE)
+    except KeyboardInterrupt:
+        _ended_early(report, "interrupted", EXIT_INTERRUPTED)
+    click.echo(_summary(report))
+    if not report.have_returned:
+        click.echo(f"workers do not own all partitions yet, see their logs; {_LEFT}", err=True)
         raise SystemExit(EXIT_UNFINISHED)
+
+
+def _summary(report: Report) -> str:
+    if not report.held_seconds:
+        return f"{report.before} -> {report.after} partitions: what was left is done"
+    return (
+        f"{report.before} -> {report.after} partitions in {report.seconds:.1f} s: "
+        f"{report.rows:,} rows copied, new tables from {report.held_seconds:.1f} s after writes "
+        "were held"
+    )
+
+
+def _ended_early(report: Report, cause: str, status: int) -> NoReturn:
+    told = {
+        Stage.BEFORE: cause if status == EXIT_USAGE else f"{cause}: nothing has changed",
+        Stage.ASKED: f"{cause}; whether the registry has {report.after} partitions now is not "
+        "known: python -m app repartition says",
+        Stage.SWITCHED: f"{cause}; the registry has {report.after} partitions; {_LEFT}",
+    }
+    click.echo(told[report.stage], err=True)
+    raise SystemExit(status if report.stage is Stage.BEFORE else EXIT_UNFINISHED)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

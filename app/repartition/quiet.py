@@ -5,7 +5,8 @@ Workers refuse writes until it is there.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -109,9 +110,8 @@ async def drained(
 ) -> Following:
     """Let workers refuse writes and apply all that there is; return what follows of each source.
 
-    They refuse until another change is written. Raises `TopicsError` if it takes too long.
+    They refuse until another change is written.
     """
-    held = time.monotonic()
     await register.write(now.changing(Change(partitions=partitions, step=Step.HOLDING)))
     tell("writes are held")
     registrations = await _when_still(sources)
@@ -120,7 +120,6 @@ async def drained(
     await register.write(now.changing(draining))
     last: Following | None = None
     while True:
-        require_in_time(held)
         await followed.catch_up()
         following = await sources.following(followed.markers, registrations)
         if following is not None and following == last:
@@ -129,13 +128,19 @@ async def drained(
         await asyncio.sleep(0 if following else LOOK_SECONDS)
 
 
-def require_in_time(held: float) -> None:
-    """Raise `TopicsError` if writes have been held for too long, since a monotonic moment."""
-    if time.monotonic() - held > HOLD_SECONDS:
+@asynccontextmanager
+async def in_time() -> AsyncIterator[asyncio.Timeout]:
+    """Raise `TopicsError` where a block takes longer than writes may be held; yield the limit."""
+    try:
+        async with asyncio.timeout(HOLD_SECONDS) as limit:
+            yield limit
+    except TimeoutError:
+        if not limit.expired():
+            raise
         raise TopicsError(
             f"it took longer than {HOLD_SECONDS:.0f} s until everything was applied; "
             "nothing changed, try again while less is written"
-        )
+        ) from None
 
 
 async def _when_still(sources: Sources) -> Sequence[Extent]:

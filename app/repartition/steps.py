@@ -10,34 +10,57 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_exponential_jitter
 
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import FencedProducer
-from app.errors import FencedError, RegistryError, TopicsError
-from app.partitioning import Change, Partitioning, Register, standing
+from app.errors import (
+    BrokerUnavailableError,
+    FencedError,
+    NotWrittenError,
+    RegistryError,
+    TopicsError,
+)
+from app.partitioning import Change, Partitioning, Register, read, standing
 from app.progress import bar
 from app.reading import reader
 from app.repartition.copying import Copying, copying, require_same
 from app.repartition.homes import why_not
-from app.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, require_in_time
+from app.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
 from app.settings import Settings
 from app.topics import Topics, TopicSpec, connected, declare, delete, ensure, remake
 
 #: How long workers may take to come back.
 RETURN_SECONDS = 60.0
+#: How long it is tried to find out whether the new partitioning stands.
+FIND_OUT_SECONDS = 60.0
 LOOK_SECONDS = 0.05
+
+
+class Stage(Enum):
+    """How far a repartition came."""
+
+    #: Everything is as it was, or will be.
+    BEFORE = "before"
+    #: The broker was asked to let the new partitioning stand, and has not answered.
+    ASKED = "asked"
+    #: It stands.
+    SWITCHED = "switched"
 
 
 @dataclass(slots=True)
 class Report:
     """What was done."""
 
-    before: int
-    after: int
+    before: int = 0
+    after: int = 0
+    stage: Stage = Stage.BEFORE
     rows: int = 0
     #: For how long workers were asked to hold writes, in seconds.
     held_seconds: float = 0.0
@@ -45,23 +68,41 @@ class Report:
     have_returned: bool = False
 
 
-async def repartition(settings: Settings, partitions: int, tell: Tell) -> Report:
-    """Give a registry more partitions; raise `RegistryError` if it stays as it was."""
+async def repartition(settings: Settings, partitions: int, report: Report, tell: Tell) -> None:
+    """Give a registry more partitions; if it has so many, finish what a command left.
+
+    ``report`` says how far it came, whatever is raised: a `RegistryError`, mostly.
+    """
     settings = await standing(settings)
     began = time.monotonic()
-    async with _begun(settings, partitions) as work:
-        report = Report(work.now.partitions, partitions)
-        has_workers = await _owned(settings) > 0
-        after = settings.partitioned(partitions, work.now.generation + 1)
-        await _make_changelogs(after)
-        await _change(work, after, report, tell)
+    report.before, report.after = settings.partitions, partitions
+    has_workers = await _owned(settings) > 0
+    before, after = settings, settings.partitioned(partitions, settings.generation + 1)
+    if (left := await _left_by(settings, partitions)) is not None:
+        before, after = left, settings
+        report.before, report.stage = left.partitions, Stage.SWITCHED
+    else:
+        await _switch(before, after, report, tell)
     tell("topics grow; workers start anew")
     await ensure(after)
     report.have_returned = not has_workers or await _all_return(after)
     if report.have_returned:
-        await _empty_changelogs(settings)
+        await _empty_changelogs(before)
     report.seconds = time.monotonic() - began
-    return report
+
+
+async def _left_by(settings: Settings, partitions: int) -> Settings | None:
+    """Return the settings before the last repartition, if it is that one that is asked for."""
+    now = await read(settings)
+    if not now.splits or now.partitions != partitions:
+        return None
+    return settings.partitioned(now.splits[-1].partitions, now.generation - 1)
+
+
+async def _switch(settings: Settings, after: Settings, report: Report, tell: Tell) -> None:
+    async with _begun(settings, after.partitions, report) as work:
+        await _make_changelogs(after)
+        await _change(work, after, tell)
 
 
 async def give_back(settings: Settings) -> bool:
@@ -89,27 +130,51 @@ class _Work:
     settings: Settings
     register: Register
     now: Partitioning
-    is_done: bool = False
+    report: Report
 
     async def say(self, change: Change | None) -> None:
         """Tell workers how far the change is."""
         await self.register.write(self.now.changing(change))
 
+    async def switch(self, wanted: Partitioning) -> None:
+        """Let the new partitioning stand; if the broker does not say whether it does, find out."""
+        self.report.stage = Stage.ASKED
+        try:
+            await self.register.write(wanted)
+        except NotWrittenError:
+            if not await self._stands(wanted):
+                self.report.stage = Stage.BEFORE
+                raise
+        except RegistryError:
+            self.report.stage = Stage.BEFORE
+            raise
+        self.report.stage = Stage.SWITCHED
+
+    async def _stands(self, wanted: Partitioning) -> bool:
+        trying = AsyncRetrying(
+            retry=retry_if_exception_type((NotWrittenError, BrokerUnavailableError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2),
+            stop=stop_after_delay(FIND_OUT_SECONDS),
+            reraise=True,
+        )
+        # Who starts anew waits until the broker has ended what was under way, one way or the other.
+        return (await trying(self.register.start)).generation == wanted.generation
+
 
 @asynccontextmanager
-async def _begun(settings: Settings, partitions: int) -> AsyncIterator[_Work]:
-    """Hold the register; however it ends before it is done, everything is as it was."""
+async def _begun(settings: Settings, partitions: int, report: Report) -> AsyncIterator[_Work]:
+    """Hold the register; however it ends before the switch, everything is as it was."""
     register = Register(settings)
     try:
         now = await register.start()
         if (why := why_not(now.partitions, partitions)) is not None:
             raise TopicsError(why)
-        work = _Work(settings, register, now)
+        work = _Work(settings, register, now, report)
         try:
             await work.say(Change(partitions=partitions))
             yield work
         except BaseException:
-            if not work.is_done:
+            if report.stage is Stage.BEFORE:
                 await asyncio.shield(_undo(work, partitions))
             raise
     except FencedError:
@@ -129,7 +194,7 @@ async def _undo(work: _Work, partitions: int) -> None:
 # -- the steps
 
 
-async def _change(work: _Work, after: Settings, report: Report, tell: Tell) -> None:
+async def _change(work: _Work, after: Settings, tell: Tell) -> None:
     before, kafka = declare(work.settings), work.settings.kafka
     async with (
         reader(kafka, before.all()) as committed,
@@ -143,7 +208,7 @@ async def _change(work: _Work, after: Settings, report: Report, tell: Tell) -> N
                 while await copied.left() > NEARLY:
                     await copied.copy_some()
                 await copied.catch_up()
-                await _cut_over(work, sources, copied, report, tell)
+                await _cut_over(work, sources, copied, tell)
 
 
 async def _size(sources: Sources) -> int:
@@ -152,21 +217,19 @@ async def _size(sources: Sources) -> int:
     return sum([len(of) for topic in changelogs for of in await sources.committed.extents(topic)])
 
 
-async def _cut_over(
-    work: _Work, sources: Sources, copied: Copying, report: Report, tell: Tell
-) -> None:
+async def _cut_over(work: _Work, sources: Sources, copied: Copying, tell: Tell) -> None:
     held = time.monotonic()
-    applied = await drained(sources, copied, work.register, work.now, copied.after, tell)
-    async with _fenced(work.settings, copied) as producers:
-        before = dict(copied.markers)
-        await copied.catch_up()
-        require_same(before, copied.markers)
-        await _seal(producers, copied)
-        await copied.finish(applied)
-        require_in_time(held)
-        await work.register.write(work.now.split(copied.after, _ends(sources.topics, applied)))
-        work.is_done = True
-    report.rows, report.held_seconds = copied.rows, time.monotonic() - held
+    async with in_time() as limit:
+        applied = await drained(sources, copied, work.register, work.now, copied.after, tell)
+        async with _fenced(work.settings, copied) as producers:
+            before = dict(copied.markers)
+            await copied.catch_up()
+            require_same(before, copied.markers)
+            await _seal(producers, copied)
+            await copied.finish(applied)
+            limit.reschedule(None)
+            await work.switch(work.now.split(copied.after, _ends(sources.topics, applied)))
+    work.report.rows, work.report.held_seconds = copied.rows, time.monotonic() - held
 
 
 @asynccontextmanager

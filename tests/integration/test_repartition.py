@@ -34,8 +34,10 @@ def run(
     )
 
 
-def begin(worker: Worker, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a command, and return once it holds writes."""
+def begin(
+    worker: Worker, *arguments: str, until: str = "writes are held"
+) -> "subprocess.Popen[str]":
+    """Start a command, and return once it says something: that writes are held."""
     begun = subprocess.Popen(
         [*worker.command[:-1], *arguments],
         env=worker.environment,
@@ -44,7 +46,7 @@ def begin(worker: Worker, *arguments: str) -> "subprocess.Popen[str]":
         text=True,
     )
     assert begun.stdout is not None
-    assert any("writes are held" in line for line in begun.stdout)
+    assert any(until in line for line in begun.stdout)
     return begun
 
 
