@@ -45,8 +45,9 @@ def _names(option: str, known: Sequence[str], what: str) -> Callable[[Command], 
 @click.option("--runs", default=3, show_default=True, help="Runs of each; medians are reported.")
 @click.option("--users", default=1_000_000, show_default=True, help="Records of a workload.")
 @click.option("--seconds", default=20.0, show_default=True, help="How long a slow one is watched.")
-@click.option("--rounds", default=2_000, show_default=True, help="Writes whose latency is taken.")
 @click.option("--load-seconds", default=6.0, show_default=True, help="How long a server is driven.")
+@click.option("--live-seconds", default=30.0, show_default=True, help="How long a rate is offered.")
+@click.option("--lag-seconds", default=60.0, show_default=True, help="How long lag is watched.")
 @_names("--only", Suite.WORKS, "Works to measure")
 @_names("--peers", list(ENGINES), "Engines to measure")
 @_names("--workload", list(WORKLOADS), "Workloads to apply")
@@ -61,8 +62,9 @@ def main(
     runs: int,
     users: int,
     seconds: float,
-    rounds: int,
     load_seconds: float,
+    live_seconds: float,
+    lag_seconds: float,
     only: Sequence[str],
     peers: Sequence[str],
     workload: Sequence[str],
@@ -73,7 +75,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     engines = [ENGINES[name] for name in peers]
     workloads = [WORKLOADS[name] for name in workload]
-    plan = Plan(runs, users, seconds, rounds, load_seconds, engines, workloads)
+    plan = Plan(runs, users, seconds, load_seconds, live_seconds, lag_seconds, engines, workloads)
     with (
         tempfile.TemporaryDirectory() as name,
         _progress() as progress,

@@ -30,7 +30,7 @@ def measure(engine: Engine, place: Place, broker_pid: int, records: int, seconds
         meter = stack.enter_context(Meter(running.pid))
         broker = stack.enter_context(Meter(broker_pid))
         committed = stack.enter_context(
-            Committed(place.brokers, place.group, place.topic, PARTITIONS)
+            Committed(place.brokers, place.group, PARTITIONS, place.topic)
         )
         probe = stack.enter_context(HealthProbe(running.url)) if running.url else None
         commits = follow(running, committed, records, seconds)

@@ -45,10 +45,12 @@ class Slope:
 
 
 class Committed(AbstractContextManager["Committed"]):
-    """What a group has committed of a topic."""
+    """What a group has committed of some topics, together."""
 
-    def __init__(self, brokers: str, group: str, topic: str, partitions: int) -> None:
-        self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
+    def __init__(self, brokers: str, group: str, partitions: int, *topics: str) -> None:
+        self._partitions = [
+            TopicPartition(topic, number) for topic in topics for number in range(partitions)
+        ]
         self._records = 0
         self._consumer = Consumer(
             {

@@ -74,7 +74,7 @@ class Engine:
             with worker_running(plain_worker(place)) as running:
                 yield running
         else:
-            with _peer([*self.command(), *_arguments(place)], place.folder) as running:
+            with peer_running([*self.command(), *arguments(place)], place.folder) as running:
                 yield running
 
 
@@ -112,7 +112,8 @@ def _has_ended(worker: Worker) -> bool:
 
 
 @contextmanager
-def _peer(command: Sequence[str], folder: Path) -> Iterator[Running]:
+def peer_running(command: Sequence[str], folder: Path) -> Iterator[Running]:
+    """Run a peer's process for the length of a block."""
     folder.mkdir(parents=True)
     log = folder / "peer.log"
     with log.open("wb") as output:
@@ -132,7 +133,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _arguments(place: Place) -> Sequence[str]:
+def arguments(place: Place) -> Sequence[str]:
+    """Return what every peer is told on its command line."""
     told = {
         "brokers": place.brokers,
         "topic": place.topic,
@@ -140,10 +142,11 @@ def _arguments(place: Place) -> Sequence[str]:
         "folder": str(place.folder / "state"),
         "partitions": str(PARTITIONS),
     }
-    return _words(told)
+    return words(told)
 
 
-def _words(told: Mapping[str, str]) -> list[str]:
+def words(told: Mapping[str, str]) -> list[str]:
+    """Return names and values as a command line has them."""
     return [word for name, value in told.items() for word in (f"--{name}", value)]
 
 
@@ -158,16 +161,19 @@ def _python(module: str, *more: str) -> Callable[[], Sequence[str]]:
 
 def _streams(threads: int, guarantee: str) -> Callable[[], Sequence[str]]:
     def command() -> Sequence[str]:
-        escaped = "".join(c if c.isascii() else f"\\x{{{ord(c):x}}}" for c in EMAIL_PATTERN)
-        told = {
-            "threads": str(threads),
-            "guarantee": guarantee,
-            "email-pattern": escaped,
-            "ascii-email-pattern": re.sub(r"[^\x00-\x7f]-[^\x00-\x7f]", "", EMAIL_PATTERN),
-        }
-        return [*java.kafka_streams(), *_words(told)]
+        told = {"threads": str(threads), "guarantee": guarantee, **email_patterns()}
+        return [*java.kafka_streams(), *words(told)]
 
     return command
+
+
+def email_patterns() -> Mapping[str, str]:
+    """Return the rule for addresses as Java takes it, and the part of it that is all ASCII."""
+    escaped = "".join(c if c.isascii() else f"\\x{{{ord(c):x}}}" for c in EMAIL_PATTERN)
+    return {
+        "email-pattern": escaped,
+        "ascii-email-pattern": re.sub(r"[^\x00-\x7f]-[^\x00-\x7f]", "", EMAIL_PATTERN),
+    }
 
 
 OURS = "ours"

@@ -1,4 +1,4 @@
-"""Kafka Streams' jars, and its peer compiled: by the Eclipse compiler on the project's own Java.
+"""Kafka Streams' jars, and its peers compiled: by the Eclipse compiler on the project's own Java.
 
 That compiler is one jar from the package registry, so a machine needs no Java of its own; where it
 cannot be had, a ``javac`` of the machine serves.
@@ -17,7 +17,9 @@ from bench.errors import PeerSkipped
 from local.errors import JarsError
 from local.kafka import PROJECT, KafkaJars
 
-SOURCE = Path(__file__).parent / "peers" / "KafkaStreams.java"
+SOURCES = sorted((Path(__file__).parent / "peers").glob("*.java"))
+#: The classes that can be run: apply only, and the three hops.
+APPLY, FLOW = "KafkaStreams", "KafkaStreamsFlow"
 CHECKSUMS = Path(__file__).parent / "peers" / "jars.sha256"
 CACHE = PROJECT / ".cache" / "bench"
 COMPILE_TIMEOUT_SECONDS = 120
@@ -25,8 +27,8 @@ COMPILE_TIMEOUT_SECONDS = 120
 LANGUAGE = "17"
 
 
-def kafka_streams() -> Sequence[str]:
-    """Return the start of the command that runs the peer; raise `PeerSkipped` if none can be."""
+def kafka_streams(main: str = APPLY) -> Sequence[str]:
+    """Return the start of the command that runs a peer; raise `PeerSkipped` if none can be."""
     class_path = _class_path()
     classes = _compiled(class_path)
     return [
@@ -34,7 +36,7 @@ def kafka_streams() -> Sequence[str]:
         "-XX:+UseParallelGC",
         "-cp",
         os.pathsep.join((str(classes), class_path)),
-        SOURCE.stem,
+        main,
     ]
 
 
@@ -51,8 +53,9 @@ def _class_path() -> str:
 
 
 def _compiled(class_path: str) -> Path:
-    """Return the folder with the classes of the source as it is now; compile it if need be."""
-    version = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    """Return the folder with the classes of the sources as they are now; compile it if need be."""
+    text = b"".join(source.read_bytes() for source in SOURCES)
+    version = hashlib.sha256(text).hexdigest()[:16]
     classes = CACHE / f"classes-{version}"
     if classes.exists():
         return classes
@@ -63,7 +66,7 @@ def _compiled(class_path: str) -> Path:
 
 
 def _compile(class_path: str, classes: Path) -> None:
-    options = ["-cp", class_path, "-d", str(classes), "-encoding", "UTF-8", str(SOURCE)]
+    options = ["-cp", class_path, "-d", str(classes), "-encoding", "UTF-8", *map(str, SOURCES)]
     refusals = []
     for compiler in _compilers(class_path):
         try:
@@ -80,7 +83,7 @@ def _compile(class_path: str, classes: Path) -> None:
         if done.returncode == 0:
             return
         refusals.append((done.stdout + done.stderr).strip())
-    raise PeerSkipped("no Java compiler takes KafkaStreams.java", "; ".join(refusals))
+    raise PeerSkipped("no Java compiler takes the peers", "; ".join(refusals))
 
 
 def _compilers(class_path: str) -> list[list[str]]:

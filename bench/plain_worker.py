@@ -7,7 +7,8 @@ registration makes a registered row at once; nobody is asked for its address.
 from collections.abc import Sequence
 
 from app import agents
-from app.arrivals import Arrival, sort
+from app.arrivals import sort
+from app.consumed import ConsumedRecord
 from app.engine.partitions import Changes
 from app.main import registry_topics
 from app.records import UserRow, encode_row
@@ -16,11 +17,11 @@ from tables.recent import recent_registrations
 from tables.users import users
 
 
-def decide(partition: int, arrivals: Sequence[Arrival], changes: Changes) -> None:
+def decide(partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes) -> None:
     """Add the rows that registrations make of free ids."""
     batch = sort(partition, arrivals, registry_topics.user_registrations.partitions)
     decisions = Decisions(partition, lambda email: b"")
-    changed, _ = decisions.ask_all(batch, users.rows(partition, batch.keys, changes.rows))
+    changed = decisions.ask_all(batch, users.rows(partition, batch.keys, changes.rows))
     registered: list[UserRow] = []
     for key, row in changed.items():
         if row is not None:

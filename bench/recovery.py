@@ -105,7 +105,7 @@ class OurRecovery:
     def apply(self) -> None:
         """Let the worker apply everything, and stop it."""
         place = self._place
-        committed = Committed(place.brokers, place.group, place.topic, PARTITIONS)
+        committed = Committed(place.brokers, place.group, PARTITIONS, place.topic)
         with committed, worker_running(self._worker) as running:
             wait_while(
                 running,

@@ -1,26 +1,25 @@
 """The order of the measurements: every run takes each engine in turn; none has a better hour."""
 
-import statistics
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, ClassVar, TypeVar
 
 from rich.progress import Progress
 
-from bench import acknowledge, apply, flow, latency, lookups, recovery, results
+from bench import acknowledge, apply, flow, live, lookups, outcomes, recovery, results
 from bench.engines import ENGINES, OURS, Engine, Place
 from bench.errors import PeerError, PeerSkipped
+from bench.flow_engines import FLOWS, OUR_FLOW, Flow
 from bench.results import Bar
 from bench.workloads import WORKLOADS, Workload, delete_topics, fill
 from local.broker import Broker
-from tests.worker import Registry, wait_until
 
 #: Whose runs make a bar: both have a name and a label.
-Measured = TypeVar("Measured", Engine, acknowledge.Contender, lookups.Question)
+Measured = TypeVar("Measured", Engine, Flow, acknowledge.Contender, lookups.Question)
 
 #: How long an engine may take to apply all users, where its memory is measured.
 MEMORY_SECONDS = 120.0
@@ -33,8 +32,9 @@ class Plan:
     runs: int
     users: int
     seconds: float
-    rounds: int
     load_seconds: float
+    live_seconds: float
+    lag_seconds: float
     engines: Sequence[Engine]
     workloads: Sequence[Workload]
 
@@ -45,7 +45,8 @@ class Suite:
     WORKS: ClassVar[Sequence[str]] = (
         "apply",
         "flow",
-        "latency",
+        "live",
+        "outcomes",
         "recovery",
         "memory",
         "acknowledge",
@@ -111,52 +112,84 @@ class Suite:
         return run
 
     def _flow(self) -> None:
-        """Measure the whole flow, and beside it the engine without emails, in the same runs."""
+        """Measure the whole flow; in the same runs ours without emails, and Kafka Streams."""
         workload = WORKLOADS["new"]
         applied, settled = self._applied(workload), self._settled(workload, self._plan.seconds)
-        apply_only, whole = Bar("apply", "apply to users only"), Bar("flow", "the whole flow")
+        apply_only = Bar("apply", "apply to users only")
+        flows = [(Bar(flow.name, flow.label), flow) for flow in self._flows()]
         for number in range(self._plan.runs):
             self._run_into(apply_only, applied, ENGINES[OURS], f"flow, run {number + 1}: apply")
-            self._run_into(whole, settled, ENGINES[OURS], f"flow, run {number + 1}")
+            for bar, each in flows:
+                self._run_into(bar, settled, each, f"flow, run {number + 1}: {each.label}")
+        whole = flows[0][0]
         self._through[OURS] = [run for run in whole.runs if run.finished]
-        bars = [
-            bar.as_json("per_second", ("cpu_us", "broker_cpu_us")) for bar in (apply_only, whole)
+        bars = [apply_only.as_json("per_second", ("cpu_us", "broker_cpu_us"))]
+        bars += [
+            bar.as_json("per_second", ("cpu_us", "broker_cpu_us", "per_core")) for bar, _ in flows
         ]
         self._save("flow", users=self._plan.users, seconds=self._plan.seconds, bars=bars)
 
-    def _settled(self, workload: Workload, seconds: float) -> Callable[[Engine], flow.Settled]:
+    def _flows(self) -> Sequence[Flow]:
+        """Return ours, and Kafka Streams if it is one of the engines to measure exactly once."""
+        chosen = any(engine.name == "streams-eos" for engine in self._plan.engines)
+        return FLOWS if chosen else [OUR_FLOW]
+
+    def _settled(self, workload: Workload, seconds: float) -> Callable[[Flow], flow.Settled]:
         self._fill(workload)
 
-        def run(_engine: Engine) -> flow.Settled:
+        def run(each: Flow) -> flow.Settled:
             place = self._place(workload)
             try:
-                return flow.measure(place, self._broker_pid(), self._plan.users, seconds)
+                return flow.measure(each, place, self._broker_pid(), self._plan.users, seconds)
             finally:
                 self._clear(place)
 
         return run
 
-    def _latency(self) -> None:
-        """Measure idle, and at half of what one worker settles, as it was measured last."""
-        flown = results.load(self._results, "flow")
-        half = int(flown["bars"][1]["median"] / 2) if flown else 0
-        loads = {"otherwise idle": 0, f"at {half:,} registrations/s": half}
-        bars = []
-        for label, per_second in loads.items():
-            runs = []
-            for number in range(self._plan.runs):
-                self._step(f"latency {label}, run {number + 1}")
-                runs.append(self._waited(per_second))
-            bars.append({"label": label, "per_second": per_second, "runs": runs})
-            told = [_latency_bar(bar) for bar in bars]
-            self._save("latency", rounds=self._plan.rounds, bars=told)
+    def _live(self) -> None:
+        """Measure at steady rates, and then at which rate the lag begins to grow."""
+        pid, seconds = self._broker_pid(), self._plan.live_seconds
+        steady: list[Sequence[live.AtRate]] = []
+        sustained = Bar(OURS, "no lag grows")
+        notes: list[str] = []
+        for number in range(self._plan.runs):
+            self._step(f"live, run {number + 1}")
+            with self._empty_place() as place, self._noted(notes):
+                steady.append(live.measure(place, pid, seconds, self._say))
+            told = live.as_json(steady, sustained, notes)
+            self._save("live", seconds=seconds, lag_seconds=self._plan.lag_seconds, **told)
+        for number in range(self._plan.runs):
+            self._run_into(sustained, self._sustained, ENGINES[OURS], f"lag, run {number + 1}")
+            told = live.as_json(steady, sustained, notes)
+            self._save("live", seconds=seconds, lag_seconds=self._plan.lag_seconds, **told)
 
-    def _waited(self, per_second: int) -> latency.Latencies:
-        registry = Registry(self._broker.address, self._folder)
-        with registry.worker(1) as writer, registry.worker(2) as reader:
-            wait_until(lambda: latency.ready(writer, reader), 30, "both workers are ready")
-            with latency.load(registry, per_second):
-                return latency.measure(writer, reader, self._plan.rounds)
+    def _sustained(self, _engine: Engine) -> live.Sustained:
+        with self._empty_place() as place:
+            return live.sustain(place, self._broker_pid(), self._plan.lag_seconds, self._say)
+
+    def _outcomes(self) -> None:
+        """Measure ours and Kafka Streams with the same client, which knows topics only."""
+        pid, seconds = self._broker_pid(), self._plan.live_seconds
+        runs: dict[str, list[Sequence[outcomes.AtRate]]] = {flow.name: [] for flow in self._flows()}
+        notes: list[str] = []
+        for number in range(self._plan.runs):
+            for each in self._flows():
+                self._step(f"outcomes, run {number + 1}: {each.label}")
+                with self._empty_place() as place, self._noted(notes, each.label):
+                    runs[each.name].append(outcomes.measure(each, place, pid, seconds))
+                    for at in runs[each.name][-1]:
+                        self._say(f"{each.label}: {outcomes.told(at)}")
+        self._save("outcomes", seconds=seconds, rates=outcomes.by_rate(runs), notes=notes)
+
+    @contextmanager
+    def _noted(self, notes: list[str], label: str = "") -> Iterator[None]:
+        """Note what goes wrong with a run, and go on."""
+        try:
+            yield
+        except PeerError as error:
+            what = "skipped" if isinstance(error, PeerSkipped) else "a run failed"
+            notes.append(": ".join(filter(None, (label, what, str(error)))))
+            self._say(f"{notes[-1]}\n{error.detail}".strip())
 
     def _recovery(self) -> None:
         engines = [engine for engine in self._plan.engines if engine.recovers]
@@ -193,7 +226,7 @@ class Suite:
         ours = self._settled(WORKLOADS["new"], MEMORY_SECONDS)
         bars = []
         for engine in self._plan.engines:
-            run: Callable[[Engine], Any] = ours if engine.is_ours else peers
+            run: Callable[[Engine], Any] = _of(OUR_FLOW, ours) if engine.is_ours else peers
             bar = Bar(engine.name, engine.label, [*self._through.get(engine.name, ())])
             while len(bar.runs) < self._plan.runs and not bar.note:
                 self._run_into(bar, run, engine, f"memory: {engine.label}")
@@ -303,13 +336,5 @@ class Suite:
         results.save(self._results, name, {"runs": self._plan.runs, **told})
 
 
-def _latency_bar(bar: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the medians over runs, and the runs."""
-    runs: Sequence[latency.Latencies] = bar["runs"]
-    medians = {
-        f"{what}_{figure}": statistics.median(getattr(getattr(run, what), figure) for run in runs)
-        for what in ("visible", "settled")
-        for figure in ("p50_ms", "p99_ms", "max_ms")
-    }
-    stale = sum(run.stale for run in runs)
-    return {**bar, **medians, "stale": stale, "runs": [asdict(run) for run in runs]}
+def _of(each: Flow, run: Callable[[Flow], Any]) -> Callable[[Engine], Any]:
+    return lambda _engine: run(each)

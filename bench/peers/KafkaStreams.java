@@ -1,15 +1,6 @@
-import com.fasterxml.jackson.core.JsonFactory;
-import com.fasterxml.jackson.core.JsonGenerator;
-import com.fasterxml.jackson.core.JsonParser;
-import com.fasterxml.jackson.core.JsonToken;
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.time.Instant;
-import java.util.HashMap;
-import java.util.HexFormat;
 import java.util.Map;
 import java.util.Properties;
-import java.util.regex.Pattern;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.producer.ProducerConfig;
 import org.apache.kafka.common.TopicPartition;
@@ -32,20 +23,8 @@ public final class KafkaStreams {
 
   private KafkaStreams() {}
 
-  /** A registration that was found valid. */
-  private record Registration(String id, String name, String email) {}
-
-  /** What makes a record one that cannot be applied; it is left out. */
-  private static final class Invalid extends Exception {
-    Invalid(String why) {
-      super(why, null, false, false);
-    }
-  }
-
   public static void main(String[] words) {
-    Map<String, String> told = arguments(words);
-    Pattern ascii = Pattern.compile(told.get("ascii-email-pattern"));
-    Pattern email = Pattern.compile(told.get("email-pattern"));
+    Map<String, String> told = Registrations.arguments(words);
     Topology topology = new Topology();
     topology
         .addSource(
@@ -53,7 +32,7 @@ public final class KafkaStreams {
             new ByteArrayDeserializer(),
             new ByteArrayDeserializer(),
             told.get("topic"))
-        .addProcessor("apply", () -> new Apply(ascii, email), "registrations")
+        .addProcessor("apply", () -> new Apply(new Registrations(told)), "registrations")
         .addStateStore(
             Stores.keyValueStoreBuilder(
                     Stores.persistentKeyValueStore(STORE), Serdes.String(), Serdes.ByteArray())
@@ -69,14 +48,6 @@ public final class KafkaStreams {
         });
     Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
     streams.start();
-  }
-
-  private static Map<String, String> arguments(String[] words) {
-    Map<String, String> told = new HashMap<>();
-    for (int at = 0; at + 1 < words.length; at += 2) {
-      told.put(words[at].substring(2), words[at + 1]);
-    }
-    return told;
   }
 
   private static Properties settings(Map<String, String> told) {
@@ -100,15 +71,11 @@ public final class KafkaStreams {
 
   /** What a record does to the row of its id. */
   private static final class Apply extends ContextualProcessor<byte[], byte[], Void, Void> {
-    private final JsonFactory json = new JsonFactory();
-    // Java is slow at classes of many ranges, and nearly all addresses are ASCII.
-    private final Pattern ascii;
-    private final Pattern email;
+    private final Registrations registrations;
     private KeyValueStore<String, byte[]> users;
 
-    Apply(Pattern ascii, Pattern email) {
-      this.ascii = ascii;
-      this.email = email;
+    Apply(Registrations registrations) {
+      this.registrations = registrations;
     }
 
     @Override
@@ -120,110 +87,22 @@ public final class KafkaStreams {
     @Override
     public void process(Record<byte[], byte[]> record) {
       try {
-        Registration registration = read(record.value());
+        Registrations.Registration registration = registrations.read(record.value());
         byte[] row = users.get(registration.id());
         if (row == null) {
-          users.put(registration.id(), row(registration, record.timestamp()));
+          RecordMetadata place = context().recordMetadata().orElseThrow();
+          long timestamp = record.timestamp();
+          users.put(
+              registration.id(), registrations.row(registration, "registered", timestamp, place));
         } else {
-          isReplayed(row, registration);
+          registrations.isReplayed(row, registration);
         }
-      } catch (Invalid error) {
+      } catch (Registrations.Invalid error) {
         // No workload has such a record.
         System.err.println("left out: " + error.getMessage());
       } catch (IOException error) {
         System.err.println("left out: not JSON");
       }
-    }
-
-    private Registration read(byte[] value) throws IOException, Invalid {
-      String id = null;
-      String name = null;
-      String mail = null;
-      try (JsonParser parser = json.createParser(value)) {
-        require(parser.nextToken() == JsonToken.START_OBJECT, "not an object");
-        while (parser.nextToken() == JsonToken.FIELD_NAME) {
-          String field = parser.currentName();
-          JsonToken token = parser.nextToken();
-          switch (field) {
-            case "id" -> id = text(parser, token);
-            case "name" -> name = text(parser, token);
-            case "email" -> mail = text(parser, token);
-            default -> parser.skipChildren();
-          }
-        }
-      }
-      require(id != null && isLong(id, 128) && hasNoControls(id), "id");
-      require(name != null && isLong(name, 256), "name");
-      require(mail != null && isLong(mail, 254) && isEmail(mail), "email");
-      return new Registration(id, name, mail);
-    }
-
-    private boolean isEmail(String text) {
-      return ascii.matcher(text).matches() || email.matcher(text).matches();
-    }
-
-    private static String text(JsonParser parser, JsonToken token) throws IOException {
-      return token == JsonToken.VALUE_STRING ? parser.getText() : null;
-    }
-
-    private static boolean isLong(String text, int most) {
-      int length = text.codePointCount(0, text.length());
-      return 1 <= length && length <= most;
-    }
-
-    private static boolean hasNoControls(String text) {
-      for (int at = 0; at < text.length(); at++) {
-        if (Character.isISOControl(text.charAt(at))) {
-          return false;
-        }
-      }
-      return true;
-    }
-
-    private static void require(boolean holds, String what) throws Invalid {
-      if (!holds) {
-        throw new Invalid(what);
-      }
-    }
-
-    private byte[] row(Registration registration, long timestamp) throws IOException {
-      RecordMetadata place = context().recordMetadata().orElseThrow();
-      String at = Instant.ofEpochMilli(timestamp).toString();
-      ByteArrayOutputStream bytes = new ByteArrayOutputStream(512);
-      try (JsonGenerator row = json.createGenerator(bytes)) {
-        row.writeStartObject();
-        row.writeStringField("id", registration.id());
-        row.writeStringField("name", registration.name());
-        row.writeStringField("email", registration.email());
-        row.writeStringField("status", "registered");
-        row.writeStringField("registered_at", at);
-        row.writeStringField("updated_at", at);
-        row.writeNumberField("version", 1);
-        row.writeStringField("position", position(place));
-        row.writeEndObject();
-      }
-      return bytes.toByteArray();
-    }
-
-    private static String position(RecordMetadata place) {
-      HexFormat hex = HexFormat.of();
-      return hex.toHexDigits((short) place.partition()) + hex.toHexDigits(place.offset());
-    }
-
-    private boolean isReplayed(byte[] row, Registration registration) throws IOException {
-      int equal = 0;
-      try (JsonParser parser = json.createParser(row)) {
-        parser.nextToken();
-        while (parser.nextToken() == JsonToken.FIELD_NAME) {
-          String field = parser.currentName();
-          parser.nextToken();
-          if (field.equals("name") && parser.getText().equals(registration.name())
-              || field.equals("email") && parser.getText().equals(registration.email())) {
-            equal++;
-          }
-        }
-      }
-      return equal == 2;
     }
   }
 
