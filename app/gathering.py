@@ -10,6 +10,7 @@ from itertools import chain, islice
 from app.engine.lean import ToWrite
 from app.errors import (
     BrokerUnavailableError,
+    OutcomeOpenError,
     OutcomeUnknownError,
     OverloadedError,
     RecordTooLargeError,
@@ -25,6 +26,7 @@ Offsets = asyncio.Future[Sequence[int]]
 #: How failed writes are counted.
 _ANSWERS: Mapping[type[RegistryError], str] = {
     BrokerUnavailableError: "unavailable",
+    OutcomeOpenError: "open",
     RecordTooLargeError: "too-large",
 }
 
@@ -85,6 +87,11 @@ class Group:
         self.offsets = offsets
         self._acknowledged: list[int] = []
 
+    @property
+    def is_written_in_part(self) -> bool:
+        """Whether some of them are durable."""
+        return bool(self._acknowledged)
+
     def acknowledge(self, offsets: range) -> bool:
         """Note the offsets of the next records; return whether these were the last."""
         self._acknowledged += offsets
@@ -105,15 +112,22 @@ class Group:
 
 
 class Lane:
-    """The groups of one partition: those under way in one batch, and those behind it."""
+    """The groups of one partition: those under way in one batch, and those behind it.
+
+    A batch that is given up leaves its groups unfenced: nobody knows whether it will be written.
+    Until the fence is there the lane is closed, and its groups are told nothing that is not true.
+    """
 
     def __init__(self, partition: int, room: Room) -> None:
         self.partition = partition
         self._room = room
         self._behind: deque[Group] = deque()
         self._under_way: list[tuple[Group, int]] = []
+        self._unfenced: list[Group] = []
         #: Since when a batch is under way.
         self._sent_at: float | None = None
+        #: Whether what was sent before may be written still: nothing is sent then.
+        self.is_closed = False
 
     @property
     def is_under_way(self) -> bool:
@@ -122,12 +136,13 @@ class Lane:
 
     @property
     def waits(self) -> bool:
-        """Whether there are records for a next batch, and none is under way."""
-        return bool(self._behind) and self._sent_at is None
+        """Whether there are records for a next batch, and it may be sent."""
+        return bool(self._behind) and self._sent_at is None and not self.is_closed
 
-    def offsets(self) -> list[Offsets]:
-        """Return what will hold the offsets of all groups."""
-        return [group.offsets for group, _ in self._under_way] + [g.offsets for g in self._behind]
+    def offsets(self) -> Iterator[Offsets]:
+        """Yield what those that wait here wait for."""
+        groups = chain((group for group, _ in self._under_way), self._behind, self._unfenced)
+        yield from (group.offsets for group in groups)
 
     def add(self, group: Group) -> None:
         """Let a group wait."""
@@ -161,29 +176,60 @@ class Lane:
 
     def fail(self, error: RegistryError) -> None:
         """Give the batch under way up, and what waits of the same groups."""
-        for group, _ in self._end_batch():
-            group.fail(error)
-            self._room.give_back(group)
-            if self._behind and self._behind[0] is group:
-                self._behind.popleft()
+        for group in self._end_groups():
+            self._tell(group, error)
+
+    def fail_unwritten(self, why: str) -> None:
+        """Do the same with a batch that certainly was not written."""
+        for group in self._end_groups():
+            self._tell(group, _unwritten(group, why))
+
+    def close(self) -> None:
+        """Give the batch under way up, which may be written still; send nothing until `open`."""
+        self.is_closed = True
+        self._unfenced += self._end_groups()
+
+    def open(self, error: RegistryError) -> None:
+        """Send again, and tell whose batch was given up what became of it."""
+        self.is_closed = False
+        unfenced, self._unfenced = self._unfenced, []
+        for group in unfenced:
+            self._tell(group, error)
 
     def _end_batch(self) -> list[tuple[Group, int]]:
         ended, self._under_way, self._sent_at = self._under_way, [], None
         return ended
 
+    def _end_groups(self) -> list[Group]:
+        groups = [group for group, _ in self._end_batch()]
+        if groups and self._behind and self._behind[0] is groups[-1]:
+            self._behind.popleft()
+        return groups
+
     def is_stalled(self, now: float, seconds: float) -> bool:
         """Return whether a batch is under way for longer than it should be."""
         return self._sent_at is not None and now - self._sent_at > seconds
 
-    def tell_late(self, since: float) -> None:
-        """Tell those that wait since before a moment that they have waited enough.
+    def is_late(self, now: float, seconds: float) -> bool:
+        """Return whether something waits for too long, and its batch had half of that time."""
+        return self.is_stalled(now, seconds / 2) and now - self._under_way[0][0].since > seconds
 
-        What is under way stays so: it may be written still.
-        """
-        for group, _ in self._under_way:
+    def drop_late(self, since: float) -> None:
+        """Tell those that are in no batch, and wait since before a moment, that it is over."""
+        if self._sent_at is None and self._behind and self._behind[0].since < since:
+            # It may have been in batches before; the last of them is acknowledged.
+            group = self._behind.popleft()
+            self._tell(group, _unwritten(group, _TOO_LATE))
+        self._drop(_TOO_LATE, since)
+
+    def tell_open(self, since: float, why: str) -> None:
+        """Tell those that wait for the fence, since before a moment, that it is not there yet."""
+        waiting, self._unfenced = self._unfenced, []
+        for group in waiting:
             if group.since < since:
-                group.fail(OutcomeUnknownError("no acknowledgement from the broker in time"))
-        self._drop("no broker takes records in time", since)
+                self._tell(group, OutcomeOpenError(why))
+            else:
+                self._unfenced.append(group)
 
     def give_up(self, why: str) -> None:
         """Give up all of which nothing was handed over."""
@@ -192,8 +238,20 @@ class Lane:
     def _drop(self, why: str, since: float) -> None:
         begun = self._behind.popleft() if self._behind and self._behind[0].sent else None
         while self._behind and self._behind[0].since < since:
-            group = self._behind.popleft()
-            group.fail(BrokerUnavailableError(why))
-            self._room.give_back(group)
+            self._tell(self._behind.popleft(), BrokerUnavailableError(why))
         if begun is not None:
             self._behind.appendleft(begun)
+
+    def _tell(self, group: Group, error: RegistryError) -> None:
+        group.fail(error)
+        self._room.give_back(group)
+
+
+_TOO_LATE = "no broker takes records in time"
+
+
+def _unwritten(group: Group, why: str) -> RegistryError:
+    """Return the error for a group of which nothing is under way."""
+    if group.is_written_in_part:
+        return OutcomeUnknownError(f"a part of the request is written: {why}")
+    return BrokerUnavailableError(why)

@@ -23,6 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.errors import (
     BrokerUnavailableError,
+    OutcomeOpenError,
     OutcomeUnknownError,
     OverloadedError,
     RefusedError,
@@ -42,7 +43,10 @@ CHUNK_RECORDS = 500
 #: The first and the longest pause between two attempts to send; they double, and vary.
 RETRY_SECONDS = (0.1, 1.0)
 
-_TRIED_AGAIN = (BrokerUnavailableError, OutcomeUnknownError, RefusedError)
+#: Of these a write may be sent again. Where it is open what became of one, the producer takes no
+#: write of its partition before that one is fenced.
+_NOT_TAKEN = (BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError)
+_TRIED_AGAIN = (*_NOT_TAKEN, RefusedError)
 
 #: A record as it is kept: its partition, key and value.
 Kept = tuple[int, bytes, bytes | None]
@@ -218,7 +222,7 @@ class Spool(Service):
 
     def _sent(self, number: int, records: Sequence[ToWrite], told: Offsets, sent: Offsets) -> None:
         error = sent.exception()
-        if isinstance(error, BrokerUnavailableError | OutcomeUnknownError):
+        if isinstance(error, _NOT_TAKEN):
             self._keep(number, records, error, told)
         elif told.done():
             pass  # who asked has gone

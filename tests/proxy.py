@@ -9,6 +9,8 @@ from typing import Any, Self
 from local.machine import HOST
 
 CHUNK_BYTES = 64 * 1024
+#: How long what was held back has to be read before its connection ends.
+READ_SECONDS = 1.0
 TIMEOUT_SECONDS = 10
 
 
@@ -22,6 +24,9 @@ class Proxy:
     delay_seconds: float = 0.0
     #: How much passes in a second, of each connection and in each direction; None: all that comes.
     bytes_per_second: int | None = None
+    #: What is held back: the connection that carries this next, and nothing else.
+    _marker: bytes | None = None
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _passes: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,6 +52,23 @@ class Proxy:
     def mend(self) -> None:
         """Let everything through again, what waited first."""
         self._loop.call_soon_threadsafe(self._passes.set)
+
+    def hold(self, marker: bytes) -> None:
+        """Hold back the connection that carries these bytes next, until `release`; others pass.
+
+        So does the kernel of a host that is gone from the network, or the socket of a broker that
+        stands still: what was sent is read later, whatever has become of who sent it.
+        """
+        self._released.clear()
+        self._marker = marker
+
+    def is_holding(self) -> bool:
+        """Return whether a connection is held back."""
+        return self._marker is None and not self._released.is_set()
+
+    def release(self) -> None:
+        """Deliver what is held back."""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def reset(self) -> None:
         """End all connections at once."""
@@ -91,6 +113,12 @@ class Proxy:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(self._chunk_bytes):
+            if self._marker is not None and self._marker in chunk:
+                self._marker = None
+                await self._released.wait()
+                writer.write(chunk)
+                await asyncio.sleep(READ_SECONDS)
+                continue
             await self._passes.wait()
             await asyncio.sleep(self.delay_seconds)
             if self.bytes_per_second is not None:

@@ -1,7 +1,7 @@
 """Many registrations in one request: a JSON array, or NDJSON of any length in bounded memory.
 
 A bad row never costs the good ones. What the broker did not take ends the request with a problem
-that says how far it came; sending everything again is safe.
+that says how far it came; sending everything again is safe, unless the problem says otherwise.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 
-from app.errors import RegistryError
+from app.errors import OutcomeOpenError, OutcomeUnknownError, RegistryError
 from app.positions import Position
 from app.records import FieldError, read_registrations
 from app.web.bodies import body_of, parts_of
@@ -36,6 +36,9 @@ MAX_ROW_BYTES = 16 * 1024
 MAX_LISTED = 1_000
 
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+#: How much a failure says against sending a batch again; others say nothing.
+_GRAVITY: Mapping[type[Exception], int] = {OutcomeOpenError: 2, OutcomeUnknownError: 1}
 
 _NOT_JSON = FieldError((), "The row is not JSON", "json_invalid")
 _BROKEN: Any = object()
@@ -97,7 +100,7 @@ async def post_users(request: web.Request) -> web.Response:
     try:
         await _accept_all(request, report)
     except (ProblemError, RegistryError) as error:
-        # What was not waited for may have been accepted: to send it again is safe.
+        # What is not told of may have been accepted: to send it again is safe.
         problem = from_error(error)
         members = {**report.members(), "settled_rows": report.settled_rows}
         raise replace(problem, members=members) from None
@@ -117,6 +120,9 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
                 report.add(await under_way.popleft())
         while under_way:
             report.add(await under_way.popleft())
+    except (ProblemError, RegistryError) as error:
+        rest = await asyncio.gather(*under_way)
+        raise _gravest([error, *(chunk.failure for chunk in rest if chunk.failure)]) from None
     finally:
         await asyncio.gather(*under_way)
 
@@ -137,7 +143,16 @@ async def _accept(given: Services, rows: Sequence[Any]) -> _Chunk:
     failures = [position for position in written if isinstance(position, RegistryError)]
     spooled = sum(isinstance(p, Position) and p.is_spooled for p in written)
     accepted = len(written) - len(failures)
-    return _Chunk(len(rows), accepted, spooled, wrong, failures[0] if failures else None)
+    failure = _gravest(failures) if failures else None
+    return _Chunk(len(rows), accepted, spooled, wrong, failure)
+
+
+_Failure = TypeVar("_Failure", bound=Exception)
+
+
+def _gravest(failures: Sequence[_Failure]) -> _Failure:
+    """Return the failure that a client must know of before it sends everything again."""
+    return max(failures, key=lambda failure: _GRAVITY.get(type(failure), 0))
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:

@@ -9,11 +9,14 @@ compare the two; docs/decisions/fast-lane.md.
 """
 
 import asyncio
+import math
 import re
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache, partial
+from itertools import repeat
 from typing import Any, cast
 
 import httptools
@@ -29,11 +32,12 @@ from app.gathering import Offsets
 from app.metrics import RESPONSES
 from app.positions import Position
 from app.records import User, read_registration
+from app.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
 from app.web import lookups, problems, trpc
 from app.web.access import ACCESS
 from app.web.clients import client_at, client_with
 from app.web.problems import ProblemError, from_error
-from app.web.services import SERVICES, Services
+from app.web.services import READ_AT, SERVICES, Services
 from app.web.urls import registration_url
 
 #: A plain request has no more bytes, headers included.
@@ -76,12 +80,25 @@ class Runner(web.AppRunner):
 
 class _Server(web.Server):
     def __init__(self, app: web.Application, handler: Any, factory: Any, **options: Any) -> None:
-        super().__init__(handler, request_factory=factory, **options)
+        super().__init__(handler, request_factory=partial(_with_time, factory), **options)
         self._app = app
         self._options = options
 
     def __call__(self) -> RequestHandler:
         return FastLane(self._app, self, loop=self._loop, **self._options)
+
+
+def _with_time(
+    factory: Callable[..., web.Request],
+    message: Any,
+    payload: Any,
+    protocol: "FastLane",
+    *more: Any,
+) -> web.Request:
+    """Return a request that knows when it was read."""
+    request = factory(message, payload, protocol, *more)
+    request[READ_AT] = protocol.next_read_at()
+    return request
 
 
 class FastLane(RequestHandler):
@@ -97,6 +114,12 @@ class FastLane(RequestHandler):
         #: What the request that is being answered here waits for.
         self._under_way: asyncio.Future[Any] | None = None
         self._later: list[bytes] = []
+        #: When the first bytes were read of the request that is answered here, of what waits behind
+        #: it, and of each request that waits in aiohttp.
+        self._read_at = self._later_read_at = 0.0
+        self._read_by_aiohttp: deque[tuple[float, float]] = deque()
+        #: Since when this connection is not read, or was not shortly before; and until when.
+        self._paused_at = self._resumed_at = math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take note of who the client is."""
@@ -107,20 +130,55 @@ class FastLane(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take what comes: a plain request is answered here, all else by aiohttp."""
-        if not self._is_ours or self._close or self._force_close:
-            super().data_received(data)
+        at = self._given.standstills.look()
+        if not self._is_ours:
+            self._leave(data, at, at)
         elif self._under_way is not None:
             # Who does not wait for an answer is not answered before it.
+            if not self._later:
+                self._later_read_at = at
             self._later.append(data)
         else:
-            self._take(data)
+            self._take(data, at)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, at: float) -> None:
         request = self._request
+        if self._close or self._force_close:
+            self._leave(data, at, at)
+            return
+        if not request.fed:
+            self._read_at = at
         request.feed(data)
         if not request.is_plain or (request.is_complete and not self._serve(request)):
             self._is_ours = False
-            super().data_received(b"".join(request.fed))
+            self._leave(b"".join(request.fed), self._read_at, at)
+
+    def _leave(self, data: bytes, read_at: float, at: float) -> None:
+        """Give to aiohttp what was read from one time on, and may be answered from another."""
+        # Who has its last answer, or whose connection is read again for long, was not held up.
+        is_idle = not self._request_in_progress and not self._messages
+        if is_idle or at - self._resumed_at > LOOK_SECONDS * LOOKS_TO_CATCH_UP:
+            self._paused_at = self._resumed_at = math.inf
+        known = len(self._messages)
+        super().data_received(data)
+        # What is read after a pause may have come when that began.
+        times = min(read_at, self._paused_at), min(at, self._paused_at)
+        self._read_by_aiohttp.extend(repeat(times, len(self._messages) - known))
+
+    def next_read_at(self) -> float:
+        """Return the time of the next request that aiohttp begins to handle."""
+        read = self._read_by_aiohttp
+        standstills = self._given.standstills
+        return standstills.time_of(*read.popleft()) if read else standstills.look()
+
+    def _pause_transport_reading(self) -> None:
+        self._paused_at = min(self._paused_at, self._given.standstills.look())
+        self._resumed_at = math.inf
+        super()._pause_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        self._resumed_at = self._given.standstills.look()
+        super()._resume_transport_reading()
 
     def _serve(self, request: "_PlainRequest") -> bool:
         """Begin to write what a plain request wants; return whether that was possible."""
@@ -156,7 +214,7 @@ class FastLane(RequestHandler):
             return False
         try:
             registration = read_registration(b"".join(request.body))
-            partition, offsets = given.begin(registration["id"], registration)
+            partition, offsets = given.begin(registration["id"], registration, self._read_at)
         except (ValidationError, RegistryError):
             return False
         self._under_way = offsets
@@ -190,7 +248,8 @@ class FastLane(RequestHandler):
         self._request.restart()
         if self._later:
             later, self._later = b"".join(self._later), []
-            self.data_received(later)
+            read_at = self._later_read_at
+            self._take(later, self._given.standstills.time_of(read_at, read_at))
 
     def handle_error(
         self,

@@ -67,7 +67,7 @@ class OutcomeOfWrite(TypedDict):
 
     position: str
     outcome: Literal[tuple(sorted({outcome.word for outcome in Outcome}))]  # type: ignore[valid-type]
-    reason: NotRequired[Literal["id-taken", "email-taken", "unknown-id"]]
+    reason: NotRequired[Literal[tuple(o.reason for o in Outcome if o.reason)]]  # type: ignore[valid-type]
     moved_to: NotRequired[str]
 
 
@@ -181,7 +181,12 @@ class TrpcError(TypedDict):
 _Schema = dict[str, Any]
 
 _POSITION = {"type": "string", "pattern": "^[A-Za-z0-9_-]{20}$"}
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "required": True}}
+_SECONDS = {"type": "integer"}
+#: By status: always, or of some problems.
+_RETRY_AFTER = {
+    status: {"Retry-After": {"schema": _SECONDS, "required": always}}
+    for status, always in ((409, False), (429, True), (503, True))
+}
 _LOCATION = {"Location": {"schema": {"type": "string"}}}
 
 _DETAILS = {
@@ -190,13 +195,16 @@ _DETAILS = {
     403: "The key may not do this",
     404: "Not found",
     408: "The body did not come in time",
-    409: "Rejected: the id or the address is taken; or the letter may not be replayed",
+    409: "Rejected: the id or the address is taken, or too many changes of the user wait (then it "
+    "has `Retry-After`); or the letter may not be replayed",
     413: "Too large",
     415: "Another content type is needed",
     422: "Not valid",
     429: "This client writes more than it may",
     503: "The broker or a table cannot be reached, or too much waits; `outcome-unknown`: the write "
-    "may be durable, and can safely be sent again",
+    "may be durable, and can safely be sent again; `outcome-open`: the write may be stored even "
+    "later, look before you send it again; `stale-request`: the request waited for too long, and "
+    "nothing was written",
 }
 
 
@@ -258,8 +266,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("PATCH", "/users"): Operation(
         _CHANGE_ANSWERS, (404, *_WRITTEN), _PATCH_BODY, (_NEEDED_ID, _PREFER), _LOCATION
     ),
-    ("DELETE", "/users/{id}"): Operation(_ERASED, (400, 422, 429, 503), None, (_PREFER,)),
-    ("DELETE", "/users"): Operation(_ERASED, (400, 422, 429, 503), None, (_NEEDED_ID, _PREFER)),
+    ("DELETE", "/users/{id}"): Operation(_ERASED, (400, 409, 422, 429, 503), None, (_PREFER,)),
+    ("DELETE", "/users"): Operation(
+        _ERASED, (400, 409, 422, 429, 503), None, (_NEEDED_ID, _PREFER)
+    ),
     ("GET", "/users/{id}"): Operation({200: ("The user", User)}, (400, 404, 503), None, (_AFTER,)),
     ("GET", "/users"): Operation(
         {200: ("A page of users, or the one who is named", User | UserPage)},
@@ -386,8 +396,8 @@ def _responses(given: Operation, schemas: _Schemas) -> _Schema:
     problem = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
     for status in sorted({*given.errors, 401, 403}):
         told[str(status)] = {"description": _DETAILS[status], "content": problem}
-        if status in (429, 503):
-            told[str(status)]["headers"] = _RETRY_AFTER
+        if status in _RETRY_AFTER:
+            told[str(status)]["headers"] = _RETRY_AFTER[status]
     return told
 
 

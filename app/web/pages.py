@@ -41,6 +41,9 @@ _BANNERS: Mapping[Outcome, str] = {
         "This email address belongs to another user, so your request was rejected."
     ),
     Outcome.UNKNOWN_ID: "There was nobody to change under this id.",
+    Outcome.TOO_MANY_PENDING: (
+        "Too many changes of this user were waiting, so your request was rejected. Send it again."
+    ),
 }
 
 

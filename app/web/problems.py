@@ -19,11 +19,13 @@ from app.errors import (
     NotReplayedError,
     NotSettledError,
     NotWrittenError,
+    OutcomeOpenError,
     OutcomeUnknownError,
     OverloadedError,
     RecordTooLargeError,
     RefusedError,
     RegistryError,
+    StaleRequestError,
     TooManyRequestsError,
     UnknownLetterError,
 )
@@ -35,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: What is tried again after a 503 should wait at least this long.
+#: What is tried again after a 503, or a rejection that passes, should wait at least this long.
 RETRY_AFTER_SECONDS = 1
 
 _TYPE_PREFIX: Final = "urn:user-registry:problem:"
@@ -76,22 +78,31 @@ def pointers(errors: Sequence[FieldError]) -> list[dict[str, str]]:
     return [{"pointer": error.pointer, "detail": error.detail} for error in errors]
 
 
-_RETRY = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+#: How a client is told to wait that long.
+RETRY: Final[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 _KNOWN: Mapping[type[RegistryError], tuple[int, str, Mapping[str, str]]] = {
-    BrokerUnavailableError: (503, "broker-unavailable", _RETRY),
+    BrokerUnavailableError: (503, "broker-unavailable", RETRY),
     OverloadedError: (503, "overloaded", {}),
+    StaleRequestError: (503, "stale-request", {}),
     TooManyRequestsError: (429, "too-many-requests", {}),
-    OutcomeUnknownError: (503, "outcome-unknown", _RETRY),
-    NotSettledError: (503, "not-settled", _RETRY),
-    NotReadyError: (503, "not-ready", _RETRY),
+    OutcomeUnknownError: (503, "outcome-unknown", RETRY),
+    OutcomeOpenError: (503, "outcome-open", RETRY),
+    NotSettledError: (503, "not-settled", RETRY),
+    NotReadyError: (503, "not-ready", RETRY),
     RecordTooLargeError: (413, "too-large", {}),
     InvalidPositionError: (400, "invalid-position", {}),
     InvalidCursorError: (400, "invalid-cursor", {}),
     UnknownLetterError: (404, "unknown-letter", {}),
     NotReplayedError: (409, "not-replayed", {}),
-    FencedError: (503, "not-ready", _RETRY),
-    NotWrittenError: (503, "not-ready", _RETRY),
+    FencedError: (503, "not-ready", RETRY),
+    NotWrittenError: (503, "not-ready", RETRY),
+}
+
+#: What a client should know before it tries again.
+_HINTS: Mapping[type[RegistryError], str] = {
+    OutcomeUnknownError: " A retry of the same request is safe.",
+    OutcomeOpenError: " The write may still be stored, even later: look before you retry.",
 }
 
 _NAMES = {
@@ -126,7 +137,7 @@ def _from_http(error: web.HTTPException) -> ProblemError:
 
 def _sentence(error: RegistryError) -> str:
     text = str(error)
-    hint = " A retry of the same request is safe." if isinstance(error, OutcomeUnknownError) else ""
+    hint = _HINTS.get(type(error), "")
     return f"{text[:1].upper()}{text[1:]}.{hint}"
 
 

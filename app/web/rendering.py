@@ -111,6 +111,7 @@ _NEXT_STEPS: Final[Mapping[int, str]] = {
 }
 _NEXT_STEPS_BY_NAME: Final[Mapping[str, str]] = {
     "forbidden": "Log out, and log in with a key that may do this.",
+    "too-many-pending": "Wait a moment, then go back and try again.",
 }
 _NEXT_STEP: Final = "Go back and try again, or start from the home page."
 

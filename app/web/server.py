@@ -16,7 +16,16 @@ from app.dead_letters.recent import RecentDeadLetters
 from app.dead_letters.replaying import LetterReplays
 from app.limits import Limits
 from app.lookups import Lookups, Tables
-from app.main import access, lags, producer, registry_topics, restart, shutdown, spool
+from app.main import (
+    access,
+    lags,
+    producer,
+    registry_topics,
+    restart,
+    shutdown,
+    spool,
+    standstills,
+)
 from app.overview.collecting import Collecting
 from app.overview.here import state
 from app.readiness import Readiness
@@ -97,5 +106,6 @@ class RegistryWeb(faust_aiohttp.Web):
             replays=LetterReplays(wanted),
             overview=Collecting(by_id, lookups, partial(state, registry, USERS, lags)),
             why_not_ready=ready.why_not,
+            standstills=standstills,
         )
         install(self.web_app, given)

@@ -13,7 +13,7 @@ from aiohttp import web
 from app.dead_letters.recent import ReadsDeadLetters
 from app.dead_letters.replaying import ReplaysLetters
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.errors import NotReadyError, RefusedError, RegistryError
+from app.errors import NotReadyError, RefusedError, RegistryError, StaleRequestError
 from app.gathering import Offsets
 from app.keys import encode_key, partition_of, partitions_of
 from app.limits import Limits
@@ -25,6 +25,7 @@ from app.positions import Position
 from app.producer import SendsRecords
 from app.records import Wish, encode
 from app.settings import Settings
+from app.standstills import Standstills
 from app.topics import TopicSpec
 from app.web.clients import client_of
 
@@ -48,12 +49,19 @@ class Services:
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
     client: str = ""
+    #: Which requests may have waited for too long, and when the one that this is for was read.
+    standstills: Standstills = field(default_factory=Standstills)
+    read_at: float | None = None
     #: Why the worker may not be sent requests now; nothing if it may.
     why_not_ready: Callable[[], Sequence[str]] = tuple
 
     def for_client(self, client: str) -> "Services":
         """Return these services for one client, if clients are told apart."""
         return replace(self, client=client) if self.limits.tell_clients_apart else self
+
+    def read(self, at: float | None) -> "Services":
+        """Return these services for a request whose first bytes were read at a time."""
+        return replace(self, read_at=at)
 
     async def write(self, user_id: str, wish: Wish) -> Position:
         """Send a registration, an update or (None) an erasure of a user.
@@ -63,12 +71,12 @@ class Services:
         partition, offsets = self.begin(user_id, wish)
         return Position(partition, (await offsets)[0])
 
-    def begin(self, user_id: str, wish: Wish) -> tuple[int, Offsets]:
+    def begin(self, user_id: str, wish: Wish, read_at: float | None = None) -> tuple[int, Offsets]:
         """Begin to `write`; return the partition, and what will hold the offset.
 
-        Raises `RefusedError` if more comes than may.
+        Raises `RefusedError` if more comes than may, or the request may be too old.
         """
-        self._admit(1)
+        self._admit(1, self.read_at if read_at is None else read_at)
         key = encode_key(user_id)
         partition = partition_of(key, self.registrations.partitions)
         return partition, self.producer.send({partition: [_record(key, wish)]})[partition]
@@ -76,9 +84,10 @@ class Services:
     async def write_all(self, wishes: Sequence[tuple[str, Wish]]) -> list[Position | RegistryError]:
         """Send many at once; return each one's position, or why it has none, in their order.
 
-        Raises `RefusedError` if more comes than may; none is sent then.
+        Raises `RefusedError` if more comes than may, or the request may be too old; none is sent
+        then.
         """
-        self._admit(len(wishes))
+        self._admit(len(wishes), self.read_at)
         keys = [encode_key(user_id) for user_id, _ in wishes]
         partitions = partitions_of(keys, self.registrations.partitions)
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)
@@ -88,8 +97,11 @@ class Services:
         told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
         return [next(told[partition]) for partition in partitions]
 
-    def _admit(self, records: int) -> None:
+    def _admit(self, records: int, read_at: float | None) -> None:
+        """Let records of a request be written, or raise: whatever writes comes through here."""
         try:
+            if read_at is not None and self.standstills.is_stale(read_at):
+                raise StaleRequestError("the request waited for too long, nothing was written")
             self.limits.admit(records, self.client)
         except RefusedError:
             WRITES_REFUSED.inc(records)
@@ -124,8 +136,12 @@ async def _told(partition: int, offsets: Offsets) -> Iterator[Position | Registr
 
 
 SERVICES = web.AppKey("services", Services)
+#: When the first bytes of a request were read.
+READ_AT = web.RequestKey("read_at", float)
 
 
 def services(request: web.Request) -> Services:
-    """Return the services of the application that a request came to, for its client."""
-    return request.app[SERVICES].for_client(client_of(request))
+    """Return the services of the application that a request came to, for it and its client."""
+    given = request.app[SERVICES].for_client(client_of(request))
+    read_at = request.get(READ_AT)
+    return given if read_at is None else given.read(read_at)

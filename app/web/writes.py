@@ -14,7 +14,7 @@ from app.records import Wish, field_errors, is_user_id, read_registration, read_
 from app.web.bodies import body_of
 from app.web.negotiation import json
 from app.web.preferences import wait_seconds
-from app.web.problems import ProblemError
+from app.web.problems import RETRY, ProblemError
 from app.web.services import services
 from app.web.tracing import note_acknowledged
 from app.web.urls import registration_url, rest_of_path, user_url
@@ -126,13 +126,22 @@ _REJECTIONS = {
     Outcome.ID_TAKEN: (409, "This id is registered with other data."),
     Outcome.EMAIL_TAKEN: (409, "This email address belongs to another user."),
     Outcome.UNKNOWN_ID: (404, "No user is registered under this id."),
+    Outcome.TOO_MANY_PENDING: (
+        409,
+        "Too many changes of this user wait already, so this one was not made. Send it again in a "
+        "moment.",
+    ),
 }
+
+#: Of rejections that end by themselves: they tell when to try again.
+_PASSING = {Outcome.TOO_MANY_PENDING}
 
 
 def rejected(outcome: Outcome) -> ProblemError:
     """Return the problem that tells why a write was rejected."""
     status, detail = _REJECTIONS[outcome]
-    return ProblemError(status, str(outcome.reason), detail)
+    headers = RETRY if outcome in _PASSING else {}
+    return ProblemError(status, str(outcome.reason), detail, headers=headers)
 
 
 def require_json(request: web.Request, *types: str) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from app.engine.lean import ToWrite
 from app.errors import (
     BrokerUnavailableError,
+    OutcomeOpenError,
     OutcomeUnknownError,
     OverloadedError,
     RecordTooLargeError,
@@ -109,14 +110,17 @@ async def test_no_more_waits_than_there_is_room_for(room: tuple[int, int], fits:
         assert not given.is_used
 
 
-async def test_what_waits_for_too_long_is_told_so() -> None:
+UNKNOWN = OutcomeUnknownError("no acknowledgement")
+
+
+async def test_what_waits_for_too_long_is_told_so_unless_it_is_under_way() -> None:
     waiting = Waiting()
     sent, late, fresh = group(1, since=1), group(1, since=2), group(1, since=3)
     waiting.add(sent, late, fresh)
     waiting.lane.hand_over(1, 1)
-    waiting.lane.tell_late(3)
-    assert error_of(sent) is OutcomeUnknownError
+    waiting.lane.drop_late(3)
     assert error_of(late) is BrokerUnavailableError
+    assert not sent.offsets.done()
     assert not fresh.offsets.done()
 
 
@@ -124,11 +128,93 @@ async def test_what_is_under_way_keeps_its_room_until_it_ends() -> None:
     waiting = Waiting(max_records=1)
     waiting.add(group(1))
     waiting.lane.hand_over(1, 0)
-    waiting.lane.tell_late(1)
+    waiting.lane.drop_late(1)
     with pytest.raises(OverloadedError):
         waiting.add(group(1))
     waiting.lane.acknowledge(5, 0.0)
     waiting.add(group(1))
+
+
+async def test_a_batch_is_late_when_its_oldest_write_is_and_it_had_half_of_the_time() -> None:
+    waiting = Waiting()
+    assert not waiting.lane.is_late(100, 1)
+    waiting.add(group(1, since=100))
+    waiting.lane.hand_over(1, 100.9)
+    assert not waiting.lane.is_late(101.3, 1)
+    assert waiting.lane.is_late(101.5, 1)
+
+
+async def test_what_is_given_up_is_told_nothing_before_the_fence() -> None:
+    waiting, some = Waiting(max_records=2), group(2)
+    waiting.add(some)
+    waiting.lane.hand_over(2, 0)
+    waiting.lane.close()
+    assert not waiting.lane.is_under_way
+    assert not some.offsets.done()
+    assert waiting.room.is_used
+    assert list(waiting.lane.offsets()) == [some.offsets]
+    waiting.lane.open(UNKNOWN)
+    assert error_of(some) is OutcomeUnknownError
+    assert not waiting.room.is_used
+
+
+async def test_a_closed_lane_sends_nothing() -> None:
+    waiting, behind = Waiting(), group(1)
+    waiting.lane.close()
+    waiting.add(behind)
+    assert not waiting.lane.waits
+    waiting.lane.open(UNKNOWN)
+    assert waiting.lane.waits
+    assert not behind.offsets.done()
+
+
+async def test_who_waits_for_a_fence_for_too_long_is_told_that_it_is_open() -> None:
+    waiting, first, second = Waiting(), group(1, since=1), group(1, since=2)
+    waiting.add(first, second)
+    waiting.lane.hand_over(2, 2)
+    waiting.lane.close()
+    waiting.lane.tell_open(2, "no fence")
+    assert error_of(first) is OutcomeOpenError
+    assert not second.offsets.done()
+    # It is not sent before the fence all the same.
+    assert waiting.lane.is_closed
+    waiting.lane.open(UNKNOWN)
+    assert error_of(second) is OutcomeUnknownError
+    assert not waiting.room.is_used
+
+
+async def test_the_rest_of_a_group_goes_with_a_batch_that_is_given_up() -> None:
+    waiting, some, behind = Waiting(), group(3), group(1)
+    waiting.add(some, behind)
+    waiting.lane.hand_over(2, 0)
+    waiting.lane.close()
+    assert [key for _, key, _, _ in waiting.lane.records()] == [b"0"]
+    waiting.lane.open(UNKNOWN)
+    assert error_of(some) is OutcomeUnknownError
+    assert not behind.offsets.done()
+
+
+@pytest.mark.parametrize("acknowledged", [0, 2])
+async def test_what_was_not_written_is_told_so_unless_a_part_of_it_was(acknowledged: int) -> None:
+    waiting, some = Waiting(), group(3)
+    waiting.add(some)
+    if acknowledged:
+        waiting.lane.hand_over(acknowledged, 0)
+        waiting.lane.acknowledge(7, 0)
+    waiting.lane.hand_over(1, 0)
+    waiting.lane.fail_unwritten("no broker takes records")
+    assert error_of(some) is (OutcomeUnknownError if acknowledged else BrokerUnavailableError)
+    assert not waiting.room.is_used
+
+
+async def test_a_group_that_is_late_between_two_of_its_batches_is_of_unknown_outcome() -> None:
+    waiting, some = Waiting(), group(3, since=1)
+    waiting.add(some)
+    waiting.lane.hand_over(2, 1)
+    waiting.lane.acknowledge(7, 1)
+    waiting.lane.drop_late(2)
+    assert error_of(some) is OutcomeUnknownError
+    assert not waiting.room.is_used
 
 
 async def test_a_group_that_is_sent_in_part_is_of_unknown_outcome() -> None:

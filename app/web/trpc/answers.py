@@ -37,6 +37,9 @@ def envelope(told: object, path: str | None) -> Mapping[str, object]:
     data: dict[str, object] = {"code": code, "httpStatus": told.status}
     if path is not None:
         data["path"] = path
+    if told.status == 503:
+        # Whether a retry is safe depends on it.
+        data["reason"] = told.name
     return {"error": {"message": told.detail, "code": number, "data": data}}
 
 

@@ -1,0 +1,304 @@
+"""The producer and a broker that does what a test wants: what it sends, gives up, and tells."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, InitProducerIdRequest
+
+from app import producer as producing
+from app import standstills
+from app.engine.lean import NO_HEADERS, ToWrite
+from app.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError
+from app.gathering import Offsets
+from app.producer import Producer
+from app.settings import Settings
+from app.topics import TopicSpec
+
+TIMEOUT = 0.4
+NOT_LEADER, DUPLICATE, NOT_IN_STEP = 6, 46, 45
+INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING = 47, 49
+
+
+@dataclass
+class Broker:
+    """One broker: an identity, and how it answers a batch; None leaves it without an answer."""
+
+    id: int = 5
+    epoch: int = 0
+    answer: Callable[[int, bytes], Any] = lambda number, data: (0, 7)
+    sent: list[tuple[int, bytes]] = field(default_factory=list)
+    #: Partitions of each transaction without records.
+    fences: list[list[int]] = field(default_factory=list)
+    #: Whether connections are taken.
+    is_there: bool = True
+
+
+class Client:
+    """Stands in for aiokafka's client."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.cluster = SimpleNamespace(leader_for_partition=lambda _: 1)
+
+    async def bootstrap(self) -> None:
+        if not self._broker.is_there:
+            raise KafkaConnectionError
+
+    async def add_topic(self, _: str) -> bool:
+        return True
+
+    async def ready(self, _: int) -> bool:
+        return self._broker.is_there
+
+    async def close(self) -> None:
+        pass
+
+    def force_metadata_update(self) -> None:
+        pass
+
+    async def coordinator_lookup(self, *_: object) -> int:
+        return 1
+
+    async def send(self, _node: int, request: Any, **_: object) -> Any:
+        broker = self._broker
+        if not broker.is_there:
+            raise KafkaConnectionError
+        if isinstance(request, InitProducerIdRequest):
+            broker.epoch += 1
+            return SimpleNamespace(error_code=0, producer_id=broker.id, producer_epoch=broker.epoch)
+        if isinstance(request, AddPartitionsToTxnRequest):
+            ((_, numbers),) = request._topics
+            broker.fences.append(list(numbers))
+            code = 0
+            if request._producer_id != broker.id:
+                code = INVALID_PRODUCER_ID_MAPPING
+            elif request._producer_epoch != broker.epoch:
+                code = INVALID_PRODUCER_EPOCH
+            return SimpleNamespace(errors=[("topic", [(number, code) for number in numbers])])
+        assert isinstance(request, ProduceRequest)
+        return await self._produce(request)
+
+    async def _produce(self, request: ProduceRequest) -> Any:
+        ((topic, batches),) = request._topics
+        answers = []
+        for number, data in batches:
+            self._broker.sent.append((number, data))
+            answer = self._broker.answer(number, data)
+            if answer is None:
+                await asyncio.sleep(producing.LEAST_TIMEOUT_SECONDS)
+                raise RequestTimedOutError
+            if isinstance(answer, Exception):
+                raise answer
+            answers.append((number, *answer))
+        return SimpleNamespace(topics=[(topic, answers)])
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    made = Broker()
+    monkeypatch.setattr(producing, "AIOKafkaClient", lambda **_: Client(made))
+    monkeypatch.setattr(producing, "RESEND_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(producing, "FENCE_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(producing, "WATCH_SECONDS", 0.01)
+    return made
+
+
+@asynccontextmanager
+async def producer() -> AsyncIterator[Producer]:
+    made = Producer(Settings(ack_timeout_seconds=TIMEOUT), TopicSpec("topic", 2, 1), "a-writes-b")
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+def record(name: str = "a") -> ToWrite:
+    return None, name.encode(), b"{}", NO_HEADERS
+
+
+def send(given: Producer, number: int = 0, name: str = "a") -> Offsets:
+    return given.send({number: [record(name)]})[number]
+
+
+async def told(offsets: Offsets) -> tuple[type[BaseException] | None, float]:
+    """Return the error that a write ends with, and after how many seconds."""
+    began = asyncio.get_running_loop().time()
+    await asyncio.wait([offsets])
+    error = offsets.exception()
+    return None if error is None else type(error), asyncio.get_running_loop().time() - began
+
+
+def epoch_and_sequence(data: bytes) -> tuple[int, int]:
+    return int.from_bytes(data[51:53]), int.from_bytes(data[53:57])
+
+
+async def test_batches_of_a_partition_follow_each_other(broker: Broker) -> None:
+    async with producer() as given:
+        assert list(await send(given)) == [7]
+        assert list(await send(given)) == [7]
+    assert [epoch_and_sequence(data)[1] for _, data in broker.sent] == [0, 1]
+
+
+async def test_a_start_fences_what_a_worker_before_may_have_left(broker: Broker) -> None:
+    async with producer() as given:
+        assert broker.fences == [[0, 1]]
+        await send(given)
+    assert epoch_and_sequence(broker.sent[0][1])[0] == broker.epoch
+
+
+@pytest.mark.parametrize("failure", [KafkaConnectionError(), (NOT_LEADER, -1)])
+async def test_a_batch_is_sent_again_as_the_same_bytes(broker: Broker, failure: Any) -> None:
+    answers = [failure, failure, (0, 9)]
+    broker.answer = lambda number, data: answers.pop(0)
+    async with producer() as given:
+        assert list(await send(given)) == [9]
+    assert len({data for _, data in broker.sent}) == 1
+    assert broker.fences == [[0, 1]]
+
+
+async def test_who_is_told_that_nobody_knows_is_told_behind_the_fence(broker: Broker) -> None:
+    async with producer() as given:
+        await send(given)
+        broker.answer = lambda number, data: None
+        fences: list[list[list[int]]] = []
+        offsets = send(given)
+        offsets.add_done_callback(lambda _: fences.append(list(broker.fences)))
+        error, seconds = await told(offsets)
+        assert error is OutcomeUnknownError
+        assert TIMEOUT <= seconds < 2 * TIMEOUT
+        assert fences == [[[0, 1], [0]]]
+        broker.answer = lambda number, data: (0, 8)
+        assert list(await send(given)) == [8]
+        assert epoch_and_sequence(broker.sent[-1][1]) == (broker.epoch, 0)
+
+
+async def test_without_a_fence_it_is_told_that_the_outcome_is_open(broker: Broker) -> None:
+    async with producer() as given:
+        broker.answer = lambda number, data: None
+        offsets = send(given)
+        await asyncio.sleep(TIMEOUT / 2)
+        broker.is_there = False
+        assert (await told(offsets))[0] is OutcomeOpenError
+        # Whatever comes now certainly is not written.
+        assert (await told(send(given)))[0] is BrokerUnavailableError
+        sent = len(broker.sent)
+        broker.is_there, broker.answer = True, lambda number, data: (0, 8)
+        async with asyncio.timeout(5):
+            while (await told(send(given)))[0]:
+                await asyncio.sleep(0.01)
+        assert broker.fences[-1] == [0]
+        assert epoch_and_sequence(broker.sent[sent][1])[0] == broker.epoch
+
+
+async def test_where_the_broker_has_forgotten_the_identity_the_outcome_is_open(
+    broker: Broker,
+) -> None:
+    async with producer() as given:
+        await send(given)
+        broker.id += 1
+        broker.answer = lambda number, data: None
+        assert (await told(send(given)))[0] is OutcomeOpenError
+        broker.answer = lambda number, data: (0, 8)
+        await send(given)
+
+
+async def test_another_identity_of_the_same_id_is_fenced_as_well(broker: Broker) -> None:
+    async with producer() as given:
+        await send(given)
+        broker.epoch += 1
+        broker.answer = lambda number, data: None
+        assert (await told(send(given)))[0] is OutcomeUnknownError
+    # Once in vain.
+    assert broker.fences == [[0, 1], [0], [0]]
+
+
+async def test_what_never_reached_a_broker_is_told_to_be_unwritten(broker: Broker) -> None:
+    async with producer() as given:
+        broker.answer = lambda number, data: (NOT_LEADER, -1)
+        client = given._client
+        error, seconds = await told(send(given))
+        assert error is BrokerUnavailableError
+        assert seconds < 2 * TIMEOUT
+        # A broker that answers keeps its connection.
+        assert given._client is client
+    assert [0] not in broker.fences
+
+
+async def test_a_batch_that_the_broker_has_without_a_position_is_of_unknown_outcome(
+    broker: Broker,
+) -> None:
+    async with producer() as given:
+        broker.answer = lambda number, data: (DUPLICATE, -1)
+        assert (await told(send(given)))[0] is OutcomeUnknownError
+        broker.answer = lambda number, data: (0, 8)
+        await send(given)
+    assert [epoch_and_sequence(data)[1] for _, data in broker.sent] == [0, 1]
+
+
+async def test_out_of_step_with_the_broker_it_begins_anew(broker: Broker) -> None:
+    async with producer() as given:
+        await send(given)
+        broker.answer = lambda number, data: (NOT_IN_STEP, -1)
+        assert (await told(send(given)))[0] is OutcomeUnknownError
+        broker.answer = lambda number, data: (0, 8)
+        await send(given)
+    assert broker.fences == [[0, 1], [0]]
+    assert epoch_and_sequence(broker.sent[-1][1]) == (broker.epoch, 0)
+
+
+async def test_other_partitions_go_on_during_a_fence(broker: Broker) -> None:
+    async with producer() as given:
+        broker.answer = lambda number, data: None if number == 0 else (0, 8)
+        lost = send(given, 0)
+        await asyncio.sleep(TIMEOUT / 2)
+        assert (await told(lost))[0] is OutcomeUnknownError
+        assert list(await send(given, 1)) == [8]
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+async def test_nothing_is_sent_after_a_standstill_that_waited_through_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, is_sent: bool
+) -> None:
+    """Whichever task runs first after it."""
+    monkeypatch.setattr(producing, "WATCH_SECONDS", 3600.0)
+    async with producer() as given:
+        if is_sent:
+            broker.answer = lambda number, data: (NOT_LEADER, -1)
+        offsets = send(given)
+        if is_sent:
+            while not broker.sent:
+                await asyncio.sleep(0)
+        sent = len(broker.sent)
+        monkeypatch.setattr(producing, "now", lambda: standstills.now() + 3600)
+        broker.answer = lambda number, data: (0, 8)
+        assert (await told(offsets))[0] is BrokerUnavailableError
+        assert len(broker.sent) == sent
+
+
+async def test_a_way_that_is_too_narrow_carries_smaller_requests(broker: Broker) -> None:
+    async with producer() as given:
+        broker.answer = lambda number, data: None
+        large = (None, b"a", b"x" * 200_000, NO_HEADERS)
+        sent = given.send({number: [large] for number in (0, 1)})
+        assert (await told(sent[0]))[0] is OutcomeUnknownError
+        assert (await told(sent[1]))[0] is OutcomeUnknownError
+        half = given._request_bytes
+        # Both were in one request.
+        assert 200_000 < half < 201_000
+        broker.answer = lambda number, data: (0, 8)
+        await send(given)
+        assert given._request_bytes == half + producing.REQUEST_STEP_BYTES
+
+
+async def test_a_stop_waits_for_what_is_under_way(broker: Broker) -> None:
+    async with producer() as given:
+        offsets = send(given)
+    assert list(offsets.result()) == [7]
