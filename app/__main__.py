@@ -17,7 +17,7 @@ from app.doctor.commands import doctor
 from app.errors import RegistryError
 from app.load.commands import load
 from app.partitioning import standing
-from app.preflight import checked
+from app.preflight import checked, others_leave
 from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
 from app.settings import EXIT_USAGE, Settings, adopt, settings
@@ -75,6 +75,7 @@ async def _prepared(wanted: Settings) -> Settings:
     wanted = await standing(wanted)
     await rights.require(wanted)
     await rights.require_transactions(wanted)
+    await others_leave(wanted)
     return wanted
 
 

@@ -1,8 +1,8 @@
 """The loops: records in; rows, claims, verdicts, outcomes, dead letters and moved records out.
 
-Each batch of a partition is decided here and written by the engine in one transaction. A
-registration goes round: `apply_registrations` claims its address, `settle_email_claims` says who
-has it, `apply_email_decisions` completes the user.
+The records of a cycle are decided here, and the engine writes what comes of them at once. A
+registration takes three steps: `apply_registrations` claims its address, `settle_email_claims` says
+who has it, `apply_email_decisions` completes the user.
 """
 
 from collections import Counter
@@ -14,7 +14,8 @@ import structlog
 from faust.types import StreamT, TopicT
 from pydantic import ValidationError
 
-from app.arrivals import MOVED_FROM_HEADER, Arrival, Move, id_of, sort
+from app.arrivals import MOVED_FROM_HEADER, Move, id_of, sort
+from app.consumed import ConsumedRecord, UnreadableRecord, as_they_were, require_readable
 from app.dead_letters import DeadLetters
 from app.email_claims import (
     Holder,
@@ -25,10 +26,10 @@ from app.email_claims import (
     read_verdict,
     settle,
 )
-from app.engine.folding import Fold, FoldSchema
+from app.engine.assignment import TableManager
+from app.engine.batches import Batch, BatchSchema
 from app.engine.lean import NO_HEADERS
 from app.engine.partitions import Changes
-from app.engine.takeover import TableManager
 from app.errors import UnreadableRecordError
 from app.keys import partitions_of
 from app.main import app, registry_topics
@@ -55,41 +56,47 @@ T = TypeVar("T")
 
 
 def _source(topic: TopicSpec) -> TopicT:
-    return app.topic(topic.name, schema=FoldSchema(), partitions=topic.partitions, acks=False)
+    return app.topic(topic.name, schema=BatchSchema(), partitions=topic.partitions, acks=False)
 
 
 @app.agent(_source(_topics.user_registrations), name="apply_registrations")
-async def apply_registrations(folds: StreamT[Fold]) -> None:
-    """Apply the records of ``user-registrations``, each partition by itself and in order."""
-    async for fold in folds:
-        _partitions.submit(fold, decide_registrations)
+async def apply_registrations(batches: StreamT[Batch]) -> None:
+    """Apply the records of ``user-registrations``, each partition in its order."""
+    async for batch in batches:
+        async with batch:
+            async for partition, records, changes in batch.slices():
+                decide_registrations(partition, records, changes)
 
 
 @app.agent(_source(_topics.email_claims), name="settle_email_claims")
-async def settle_email_claims(folds: StreamT[Fold]) -> None:
+async def settle_email_claims(batches: StreamT[Batch]) -> None:
     """Say of each claim in ``email-claims`` whether the address is granted."""
-    async for fold in folds:
-        _partitions.submit(fold, decide_claims)
+    async for batch in batches:
+        async with batch:
+            async for partition, records, changes in batch.slices():
+                decide_claims(partition, records, changes)
 
 
 @app.agent(_source(_topics.email_decisions), name="apply_email_decisions")
-async def apply_email_decisions(folds: StreamT[Fold]) -> None:
+async def apply_email_decisions(batches: StreamT[Batch]) -> None:
     """Complete, or reject, what waits for the verdicts in ``email-decisions``."""
-    async for fold in folds:
-        _partitions.submit(fold, decide_verdicts)
+    async for batch in batches:
+        async with batch:
+            async for partition, records, changes in batch.slices():
+                decide_verdicts(partition, records, changes)
 
 
 # -- user-registrations
 
 
-def decide_registrations(partition: int, arrivals: Sequence[Arrival], changes: Changes) -> None:
+def decide_registrations(
+    partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes
+) -> None:
     """Add what comes of records of a partition, by the rows that there are and that came before."""
     batch = sort(partition, arrivals, _topics.user_registrations.partitions)
     decisions = Decisions(partition, _email_key)
     rows = users.rows(partition, batch.keys, changes.rows)
-    changed, changes.halted_at = decisions.ask_all(batch, rows)
-    if changes.halted_at is not None:
-        batch = batch.below(changes.halted_at)
+    changed = decisions.ask_all(batch, rows)
     # Before the erasures among the decisions: they reach the letters of this batch, too.
     for arrival, error in batch.unreadable:
         _add_letter(changes, partition, arrival, error)
@@ -103,7 +110,7 @@ def decide_registrations(partition: int, arrivals: Sequence[Arrival], changes: C
 
 
 def _add_letter(
-    changes: Changes, partition: int, arrival: Arrival, error: UnreadableRecordError
+    changes: Changes, partition: int, arrival: ConsumedRecord, error: UnreadableRecordError
 ) -> None:
     position = token(partition, arrival.offset)
     log.warning("dead letter", cause=error.cause, position=position)
@@ -139,7 +146,7 @@ def _note_move(changes: Changes, partition: int, move: Move, offset: int) -> Non
 # -- email-claims
 
 
-def decide_claims(partition: int, arrivals: Sequence[Arrival], changes: Changes) -> None:
+def decide_claims(partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes) -> None:
     """Add the verdicts on claims of a partition, and who holds the addresses then."""
     topic = _topics.email_claims
     claims = _readable(topic, partition, arrivals, read_claim, changes)
@@ -166,7 +173,7 @@ def decide_claims(partition: int, arrivals: Sequence[Arrival], changes: Changes)
 # -- email-decisions
 
 
-def decide_verdicts(partition: int, arrivals: Sequence[Arrival], changes: Changes) -> None:
+def decide_verdicts(partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes) -> None:
     """Add what verdicts make of the users that wait for them."""
     topic = _topics.email_decisions
     verdicts = _readable(topic, partition, arrivals, read_verdict, changes)
@@ -266,24 +273,29 @@ def _letters_of(topic: TopicSpec) -> DeadLetters:
 def _readable(
     topic: TopicSpec,
     partition: int,
-    arrivals: Sequence[Arrival],
+    arrivals: Sequence[ConsumedRecord],
     read: Callable[[bytes], T],
     changes: Changes,
-) -> list[tuple[Arrival, T]]:
+) -> list[tuple[ConsumedRecord, T]]:
     """Return the records of a topic of our own that can be read; the others are dead letters."""
+    arrivals = as_they_were(arrivals)
     try:
+        require_readable(arrivals)
         # Nearly always: all of them, and all keys are text.
         b"\n".join([arrival.key for arrival in arrivals]).decode()  # type: ignore[misc]
         return [(arrival, read(arrival.value)) for arrival in arrivals]  # type: ignore[arg-type]
-    except (ValidationError, UnicodeDecodeError, TypeError):
+    except (ValidationError, UnicodeDecodeError, TypeError, UnreadableRecordError):
         pass
     readable = []
     for arrival in arrivals:
+        error = arrival.error if isinstance(arrival, UnreadableRecord) else None
         try:
-            arrival.key.decode()  # type: ignore[union-attr]
-            readable.append((arrival, read(arrival.value or b"")))
+            if error is None:
+                arrival.key.decode()  # type: ignore[union-attr]
+                readable.append((arrival, read(arrival.value or b"")))
         except (ValidationError, UnicodeDecodeError, AttributeError):
             error = UnreadableRecordError("invalid-record", f"The record is none of {topic.name}")
+        if error is not None:
             position = token(partition, arrival.offset)
             log.warning("dead letter", topic=topic.name, cause=error.cause, position=position)
             changes.on_commit.append(DEAD_LETTERS.labels(error.cause).inc)

@@ -5,11 +5,18 @@ The topic is open to any producer: with or without a key, with any partitioner, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from app.consumed import (
+    ConsumedRecord,
+    as_they_were,
+    bytes_of,
+    require_readable,
+    writable,
+)
 from app.errors import UnreadableRecordError
 from app.keys import encode_key, partitions_of
 from app.records import (
@@ -29,39 +36,10 @@ MOVED_FROM_HEADER = "moved-from"
 MAX_MOVED_BYTES = 512 * 1024
 
 
-class Arrival(Protocol):
-    """A record of a partition as it came: what aiokafka's parser gives."""
-
-    @property
-    def offset(self) -> int:
-        """Where it stands in its partition."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Its time, in ms since 1970."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Its key."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Its value; None in a tombstone."""
-        ...
-
-    @property
-    def headers(self) -> Headers:
-        """Its headers."""
-        ...
-
-
 class Move(NamedTuple):
     """A record of another partition, and as what it is sent there."""
 
-    arrival: Arrival
+    arrival: ConsumedRecord
     partition: int
     id: str
     key: bytes | None
@@ -73,31 +51,27 @@ class Move(NamedTuple):
 class Sorted:
     """A batch by what must be done with each record, each list in the order of arrival."""
 
-    here: list[tuple[Arrival, Wish]] = field(default_factory=list)
+    here: list[tuple[ConsumedRecord, Wish]] = field(default_factory=list)
     #: The ids' record keys of ``here``, in its order.
     keys: list[bytes] = field(default_factory=list)
     elsewhere: list[Move] = field(default_factory=list)
-    unreadable: list[tuple[Arrival, UnreadableRecordError]] = field(default_factory=list)
-
-    def below(self, offset: int) -> "Sorted":
-        """Return what of the batch stands below an offset."""
-        count = sum(arrival.offset < offset for arrival, _ in self.here)
-        return Sorted(
-            self.here[:count],
-            self.keys[:count],
-            [move for move in self.elsewhere if move.arrival.offset < offset],
-            [found for found in self.unreadable if found[0].offset < offset],
-        )
+    unreadable: list[tuple[ConsumedRecord, UnreadableRecordError]] = field(default_factory=list)
 
 
-def sort(partition: int, arrivals: Sequence[Arrival], partitions: int) -> Sorted:
+def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) -> Sorted:
     """Return a batch of one partition, sorted by what must be done with each record."""
     wishes: list[Any]
+    arrivals = as_they_were(arrivals)
     try:
+        require_readable(arrivals)
         # Nearly always: all of them are registrations. (A missing value is a TypeError.)
         wishes = [read_registration(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
         keys = [wish["id"].encode() for wish in wishes]
-    except (ValidationError, TypeError):
+    except (ValidationError, TypeError, UnreadableRecordError):
+        wishes = keys = []
+    if len(wishes) < len(arrivals):
+        # Not where an error is handled: it would be the context of others, and keep all records
+        # until garbage is collected.
         read_each = [_read(arrival) for arrival in arrivals]
         wishes = [wish for wish, _ in read_each]
         keys = [key for _, key in read_each]
@@ -130,28 +104,32 @@ class _Unreadable:
         return any(type(wish) is cls for wish in wishes)
 
 
-def _read(arrival: Arrival) -> tuple[Any, bytes]:
+def _read(arrival: ConsumedRecord) -> tuple[Any, bytes]:
     """Return what a record asks for and its id's key, which is empty where it names none."""
     try:
         return read(arrival)
     except UnreadableRecordError as error:
-        return _Unreadable(error), encode_key(id_of(arrival) or "")
+        error.__context__ = None
+        return _Unreadable(error.with_traceback(None)), encode_key(id_of(arrival) or "")
 
 
-def _travels(wish: Any, arrival: Arrival) -> bool:
+def _travels(wish: Any, arrival: ConsumedRecord) -> bool:
     # What came compressed may be too large to be sent as it is.
-    return not isinstance(wish, _Unreadable) or len(arrival.value or b"") <= MAX_MOVED_BYTES
+    size = len(arrival.value or b"") + bytes_of(arrival.headers)
+    return not isinstance(wish, _Unreadable) or size <= MAX_MOVED_BYTES
 
 
-def _move(arrival: Arrival, wish: Any, key: bytes, home: int) -> Move:
+def _move(arrival: ConsumedRecord, wish: Any, key: bytes, home: int) -> Move:
     user_id = key.decode()
     if isinstance(wish, _Unreadable):
-        return Move(arrival, home, user_id, arrival.key, arrival.value, arrival.headers)
+        headers = writable(arrival.headers)
+        return Move(arrival, home, user_id, arrival.key, arrival.value, headers)
     return Move(arrival, home, user_id, key, wish and encode(wish), ())
 
 
-def read(arrival: Arrival) -> tuple[Wish, bytes]:
+def read(arrival: ConsumedRecord) -> tuple[Wish, bytes]:
     """Return what a record asks for, and its id's key, or raise `UnreadableRecordError`."""
+    require_readable((arrival,))
     if arrival.value is None:
         user_id = _id_in_key(arrival)
         if user_id is None:
@@ -202,7 +180,7 @@ def _parsed(value: bytes | None) -> Any:
         return None
 
 
-def id_of(arrival: Arrival) -> str | None:
+def id_of(arrival: ConsumedRecord) -> str | None:
     """Return the id that a record names, readable or not, or None."""
     parsed = _parsed(arrival.value)
     named = parsed.get("id") if isinstance(parsed, dict) else None
@@ -211,7 +189,7 @@ def id_of(arrival: Arrival) -> str | None:
     return _id_in_key(arrival)
 
 
-def _id_in_key(arrival: Arrival) -> str | None:
+def _id_in_key(arrival: ConsumedRecord) -> str | None:
     try:
         user_id = (arrival.key or b"").decode()
     except UnicodeDecodeError:
@@ -219,7 +197,7 @@ def _id_in_key(arrival: Arrival) -> str | None:
     return user_id if is_user_id(user_id) else None
 
 
-def was_moved(arrival: Arrival) -> bool:
+def was_moved(arrival: ConsumedRecord) -> bool:
     """Return whether the record was re-sent from a wrong partition."""
     return any(name == MOVED_FROM_HEADER for name, _ in arrival.headers)
 

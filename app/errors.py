@@ -37,8 +37,19 @@ class TooManyRequestsError(RefusedError):
     """More comes from one client than it may send."""
 
 
+class StaleRequestError(RefusedError):
+    """A request may have waited for longer than its client; nothing was written."""
+
+
 class OutcomeUnknownError(RegistryError):
-    """A record was sent, but no acknowledgement came in time: it may or may not be written."""
+    """A record was sent, but no acknowledgement came in time: it may or may not be written.
+
+    If it is not written yet, it never will be: a retry comes after it.
+    """
+
+
+class OutcomeOpenError(RegistryError):
+    """A record was sent, may or may not be written, and may even be written later."""
 
 
 class RecordTooLargeError(RegistryError):
@@ -73,6 +84,10 @@ class ApplyError(RegistryError):
     """Records cannot be applied, for a reason that is not theirs; the worker ends."""
 
 
+class LostRecordsError(ApplyError):
+    """A log does not have what is to be applied next: it is never stepped over; the worker ends."""
+
+
 class StuckError(RegistryError):
     """Something makes no progress though nothing outside prevents it; the worker ends."""
 
@@ -81,8 +96,20 @@ class NotWrittenError(RegistryError):
     """A transaction may not have been committed; what it was to write must be tried again."""
 
 
+class TooLargeError(NotWrittenError):
+    """The broker refuses a batch as too large; nothing of the transaction was written."""
+
+
 class FencedError(RegistryError):
-    """Another worker owns the partition now; nothing of this one's batch was written."""
+    """Somebody else may own what was to be written; nothing of the transaction was written."""
+
+
+class ReplacedError(FencedError):
+    """Another worker has joined the group under this one's name; this one ends."""
+
+
+class CorruptBatchError(ApplyError):
+    """A batch of records is damaged, or of a kind that cannot be read; the worker ends."""
 
 
 class StoreError(RegistryError):

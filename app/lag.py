@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode import Service
 
-from app.engine.takeover import TableManager
+from app.engine.assignment import TableManager
 
 ASK_SECONDS = 1.0
 ASK_TIMEOUT_SECONDS = 5.0

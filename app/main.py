@@ -6,24 +6,25 @@ from typing import cast
 
 import faust
 from faust.app.base import BootStrategy
+from faust.assignor import PartitionAssignor
 from faust.types import TP
 from mode.types import ServiceT
 
 from app import topics
-from app.engine.consumer import Consumer
-from app.engine.folding import MAX_FOLD_RECORDS
-from app.engine.takeover import TableManager
+from app.engine.assignment import EngineSettings, TableManager
+from app.engine.consumer import GROUP_PROTOCOL, Consumer
 from app.gauges import WorkerGauges
 from app.lag import Lags
 from app.logs import logging_config
 from app.metrics import REGISTRY
-from app.producer import Producer
+from app.producer import ANSWERED_WITHIN, Producer
 from app.repartition.watching import Watching
 from app.restart import Restart
 from app.rights import AccessWatch
 from app.settings import Settings, settings
 from app.shutdown import Shutdown
 from app.spool import Spool
+from app.standstills import Standstills
 from app.tls import server_tls
 
 REBALANCE_TIMEOUT_SECONDS = 30.0
@@ -36,11 +37,20 @@ class _Boot(BootStrategy):
 
     def kafka_producer(self) -> list[ServiceT]:
         """Return the producers, which stop after everything that may still send."""
-        return [*super().kafka_producer(), producer, spool]
+        return [*super().kafka_producer(), standstills, producer, spool]
 
     def tables(self) -> Iterable[ServiceT]:
         """Return the tables, and what looks how far they are behind, refused, or split."""
         return [*super().tables(), lags, access, watching]
+
+
+class Assignor(PartitionAssignor):
+    """Faust's assignor under a name of ours: workers of 0.8 fence otherwise, and cannot join."""
+
+    @property
+    def name(self) -> str:
+        """The name of the group's protocol."""
+        return GROUP_PROTOCOL
 
 
 class Registry(faust.App):
@@ -61,10 +71,15 @@ def _member_name(settings: Settings) -> str:
 
     The broker gives it the assignment of that one at once, and Faust refuses one for another URL.
     """
-    place = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.url.split("//")[1])
     # To one of the same name the broker gives an assignment of topics that are gone.
     generation = f"-g{settings.generation}" if settings.generation else ""
-    return f"{settings.worker_id or settings.app_id}-{place}{generation}"
+    return f"{_worker_name(settings)}{generation}"
+
+
+def _worker_name(settings: Settings) -> str:
+    """Return the name that a worker shares with the one before it at the same place."""
+    place = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.url.split("//")[1])
+    return f"{settings.worker_id or settings.app_id}-{place}"
 
 
 class _Following:
@@ -87,11 +102,17 @@ class _Following:
 
 
 registry_topics = topics.declare(_settings)
-producer = Producer(_settings, registry_topics.user_registrations.name)
+standstills = Standstills(_settings.ack_timeout_seconds)
+producer = Producer(
+    _settings,
+    registry_topics.user_registrations,
+    # Of the worker's writes: one that starts at the same place fences what this one has left.
+    transactional_id=f"{_settings.app_id}-writes-{_worker_name(_settings)}",
+)
 spool = Spool(producer, _settings.data_dir / "spool", _settings.spool_mib * 1024 * 1024)
 shutdown = Shutdown(
     _settings.stop_grace_seconds,
-    _settings.ack_timeout_seconds,
+    _settings.ack_timeout_seconds * ANSWERED_WITHIN,
     refuse_writes=spool.refuse,
     is_busy=lambda: producer.is_busy,
 )
@@ -114,7 +135,7 @@ app = Registry(
     topic_partitions=_settings.partitions,
     table_standby_replicas=_settings.standby_replicas,
     TableManager=TableManager,
-    broker_max_poll_records=MAX_FOLD_RECORDS,
+    PartitionAssignor=Assignor,
     consumer_group_instance_id=_member_name(_settings),
     consumer_auto_offset_reset="earliest",
     # A dead worker's partitions move after this long; a restarted one takes its own at once, as
@@ -128,10 +149,17 @@ app = Registry(
 )
 lags = Lags(app)
 access = AccessWatch(_settings)
-_partitions = cast(TableManager, app.tables).partitions
+_tables = cast(TableManager, app.tables)
+_tables.engine = EngineSettings(
+    _settings.kafka,
+    _settings.app_id,
+    _member_name(_settings),
+    _settings.session_timeout_seconds,
+    _settings.tidy_seconds,
+    _settings.compression,
+)
+_partitions = _tables.partitions
 watching = Watching(_settings, registry_topics.user_registrations.name, _Following())
 _partitions.require_standing = watching.require_standing
 REGISTRY.register(WorkerGauges(_partitions, lags))
 _partitions.lease.session_seconds = _settings.session_timeout_seconds
-# What is acknowledged is durable, and can be applied later: clients that wait come first.
-_partitions.pace.give_way(lambda: producer.is_busy)

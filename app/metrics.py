@@ -50,7 +50,7 @@ RESPONSES = Counter(
 WRITES = Counter(
     "registry_writes_total",
     "Records that clients wrote, by what they were told: acknowledged, spooled, refused, "
-    "unavailable (certainly not written), too-large, or unknown.",
+    "unavailable (certainly not written), too-large, unknown, or open (may be written later).",
     ["answer"],
     registry=REGISTRY,
 )

@@ -22,6 +22,8 @@ class Outcome(IntEnum):
     MOVED = 9
     #: It cannot be applied.
     DEAD_LETTER = 10
+    #: There was no place left in the queue of its id. It may be sent again.
+    TOO_MANY_PENDING = 11
 
     @property
     def word(self) -> str:
@@ -44,7 +46,12 @@ class Outcome(IntEnum):
         return self is not Outcome.PENDING
 
 
-_REJECTIONS = {Outcome.ID_TAKEN, Outcome.EMAIL_TAKEN, Outcome.UNKNOWN_ID}
+_REJECTIONS = {
+    Outcome.ID_TAKEN,
+    Outcome.EMAIL_TAKEN,
+    Outcome.UNKNOWN_ID,
+    Outcome.TOO_MANY_PENDING,
+}
 
 
 class Decided(NamedTuple):

@@ -194,7 +194,7 @@ class Register:
     async def write(self, partitioning: Partitioning) -> None:
         """Let this stand from now on; raise `FencedError` if somebody else has started since."""
         row = partitioning.model_dump_json(exclude_none=True).encode()
-        await self._producer.commit(topic_name(self._settings), 0, {_KEY: row}, {})
+        await self._producer.commit(topic_name(self._settings), 0, {_KEY: row})
 
     async def close(self) -> None:
         """Disconnect."""

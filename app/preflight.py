@@ -1,18 +1,33 @@
 """What is looked at before a worker starts, so that what is amiss is told in one line."""
 
+import asyncio
 import fcntl
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import IO
 
+import structlog
+from aiokafka.errors import KafkaError, for_code
+
 from app.access.files import read_keys
+from app.engine import protocol
+from app.engine.cluster import GROUP, Cluster
+from app.engine.consumer import GROUP_PROTOCOL
+from app.engine.protocol import Call
 from app.errors import SettingsError
+from app.refusals import unusable
 from app.restart import inherited
 from app.settings import Settings
 from app.telemetry import provider_for
 from app.tls import client_tls, server_tls
+
+log = structlog.get_logger(__name__)
+
+#: How long workers of another version may stay, beyond a session; how often it is looked.
+OTHERS_LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.5
 
 
 @contextmanager
@@ -27,6 +42,41 @@ def checked(settings: Settings) -> Iterator[None]:
         spans.shutdown()  # it is possible
     with locked(settings.data_dir):
         yield
+
+
+async def others_leave(settings: Settings) -> None:
+    """Wait until no worker of another version is in the group; raise `SettingsError` if one stays.
+
+    Those that were stopped stay for a session: they would come back under the same names.
+    """
+    deadline = monotonic() + settings.session_timeout_seconds + OTHERS_LEAVE_SECONDS
+    cluster = Cluster(settings.kafka)
+    try:
+        await cluster.start()
+        while (found := await _protocol_of(cluster, settings.app_id)) != GROUP_PROTOCOL:
+            if found == "":
+                return
+            if monotonic() > deadline:
+                raise SettingsError(
+                    f"APP_ID: workers of another version are in the group {settings.app_id}: "
+                    "stop them all, then start"
+                )
+            log.info("waiting for workers of another version to leave the group")
+            await asyncio.sleep(LOOK_SECONDS)
+    except (KafkaError, TimeoutError) as error:
+        raise unusable(settings.kafka, error) from None
+    finally:
+        await cluster.close()
+
+
+async def _protocol_of(cluster: Cluster, group: str) -> str:
+    call = Call(protocol.DescribeGroups, ([group], False))
+    ((error_code, _, _, _, name, _, _),) = (await cluster.coordinate(GROUP, group, call)).groups
+    if error_code:
+        cluster.forget_coordinator(GROUP, group)
+        if error_code not in (protocol.COORDINATOR_LOAD_IN_PROGRESS, protocol.NOT_COORDINATOR):
+            raise for_code(error_code)(group)
+    return str(name or "")
 
 
 def require_port(host: str, port: int) -> None:

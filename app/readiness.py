@@ -4,8 +4,8 @@ from typing import cast
 
 import faust
 
+from app.engine.assignment import TableManager
 from app.engine.partitions import Partitions
-from app.engine.takeover import TableManager
 from app.lag import Lags
 from app.producer import Producer
 from app.rights import AccessWatch

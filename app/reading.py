@@ -1,36 +1,42 @@
-"""Reading partitions from one offset to another, in no group."""
+"""Reading partitions from one offset to another, in no group.
+
+It reads as workers do: within bounded memory, and past records that no client can read.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError
+from faust.types import TP
 
-from app.arrivals import Arrival
 from app.connection import Connection
-from app.engine.lean import make_lean
-from app.errors import BrokerUnavailableError, TopicsError
-from app.refusals import require_access, unusable
+from app.consumed import ConsumedRecord
+from app.engine.cluster import Cluster
+from app.engine.fetching import scan
+from app.engine.protocol import READ_COMMITTED, READ_UNCOMMITTED
+from app.errors import BrokerUnavailableError, LostRecordsError, TopicsError
+from app.refusals import refusal, require_access, unusable
 from app.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
 
-#: What is handed on at once, and what a fetch brings.
+#: What is handed on at once, about.
 MAX_RECORDS = 5_000
-MAX_FETCH_BYTES = 4 * 1024 * 1024
-POLL_MS = 500
-#: The broker answers one request after the other: where nothing is left, a fetch must not wait.
-FETCH_WAIT_MS = 10
+MAX_BYTES = 4 * 1024 * 1024
 #: An open transaction holds readers up; the broker ends one whose owner died after 20 seconds.
 STALLED_AFTER_SECONDS = 45
+#: The pause after an error that may pass.
+RETRY_SECONDS = 0.2
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 #: Is told what is read, and how many offsets further that is.
 Advance = Callable[[str, int], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,10 @@ class Extent:
 class Reader:
     """Reads partitions, one at a time."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        self._consumer = consumer
+    def __init__(self, connection: Connection, cluster: Cluster, isolation: Isolation) -> None:
+        self._connection = connection
+        self._cluster = cluster
+        self._is_committed = isolation == "read_committed"
         #: Is told how reading goes on.
         self.advance: Advance = lambda description, further: None
 
@@ -59,42 +67,118 @@ class Reader:
 
         For who reads what is committed, each ends where a transaction is open.
         """
-        asked = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        asked = [TP(topic.name, number) for number in range(topic.partitions)]
+        cluster = self._cluster
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            starts: Mapping[Any, int] = await self._consumer.beginning_offsets(asked)
-            ends: Mapping[Any, int] = await self._consumer.end_offsets(asked)
+            starts = await self._again(asked, lambda: cluster.starts(asked))
+            ends = await self._again(
+                asked,
+                lambda: cluster.stable_ends(asked) if self._is_committed else cluster.ends(asked),
+            )
         return [Extent(tp.topic, tp.partition, starts[tp], ends[tp]) for tp in asked]
 
-    async def read(self, extent: Extent) -> AsyncIterator[Sequence[Arrival]]:
+    async def _again(self, partitions: Sequence[TP], ask: Callable[[], Awaitable[T]]) -> T:
+        """Return an answer; ask again as long as the error may pass."""
+        while True:
+            try:
+                await self._cluster.require_leaders(partitions)
+                return await ask()
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self._recover(error)
+
+    async def _recover(self, error: Exception) -> None:
+        """Raise an error that does not pass; else pause, and learn who leads now."""
+        if refusal(self._connection, error) is not None:
+            raise error
+        await asyncio.sleep(RETRY_SECONDS)
+        try:
+            await self._cluster.refresh()
+        except (KafkaError, OSError, TimeoutError):
+            return  # what is asked next fails again
+
+    async def read(self, extent: Extent) -> AsyncIterator[Sequence[ConsumedRecord]]:
         """Yield the records of a partition in batches.
 
         Not every offset has a record: what compaction and aborted transactions leave are gaps,
-        and a partition that was written by transactions ends with a control record.
+        and a partition that was written by transactions ends with a control record. Raises
+        `CorruptBatchError` where a batch is damaged.
         """
-        tp = TopicPartition(extent.topic, extent.partition)
-        self._consumer.assign([tp])
-        self._consumer.seek(tp, extent.start)
         position, moved_at = extent.start, time.monotonic()
         while position < extent.end:
-            fetched = await self._consumer.getmany(tp, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-            before, position = position, await self._consumer.position(tp)
-            if position > before:
-                moved_at = time.monotonic()
-                self.advance(f"{tp.topic} {tp.partition}", min(position, extent.end) - before)
-                yield _below(fetched.get(tp, []), extent.end)
-            elif time.monotonic() - moved_at > STALLED_AFTER_SECONDS:
-                raise BrokerUnavailableError(
-                    f"topic {extent.topic}, partition {extent.partition}: nothing came from "
-                    f"offset {position} for {STALLED_AFTER_SECONDS} seconds"
-                )
-            # What is buffered is returned at once: without this, nothing more would be fetched.
-            await asyncio.sleep(0)
+            try:
+                async for following, records in self._scan(replace(extent, start=position)):
+                    if following > position:
+                        further = min(following, extent.end) - position
+                        position, moved_at = following, time.monotonic()
+                        self.advance(f"{extent.topic} {extent.partition}", further)
+                        yield _below(records, extent.end)
+                        # What waits was read already: whoever has other work to do comes first.
+                        await asyncio.sleep(0)
+                    elif time.monotonic() - moved_at > STALLED_AFTER_SECONDS:
+                        raise _stalled(extent, position)
+            except LostRecordsError:
+                raise TopicsError(
+                    "the beginning of a topic was removed while it was read"
+                ) from None
+            except (KafkaError, OSError, TimeoutError) as error:
+                if time.monotonic() - moved_at > STALLED_AFTER_SECONDS:
+                    raise _stalled(extent, position) from None
+                await self._recover(error)
+
+    async def _scan(self, extent: Extent) -> AsyncIterator[tuple[int, Sequence[ConsumedRecord]]]:
+        tp = TP(extent.topic, extent.partition)
+        await self._cluster.require_leaders([tp])
+        isolation_level = READ_COMMITTED if self._is_committed else READ_UNCOMMITTED
+        async for taken in scan(
+            self._cluster, tp, extent.start, extent.end, MAX_RECORDS, MAX_BYTES, isolation_level
+        ):
+            yield taken.next, taken.records
 
 
-def _below(records: Sequence[Any], end: int) -> Sequence[Arrival]:
+def _stalled(extent: Extent, position: int) -> BrokerUnavailableError:
+    return BrokerUnavailableError(
+        f"topic {extent.topic}, partition {extent.partition}: nothing came from "
+        f"offset {position} for {STALLED_AFTER_SECONDS} seconds"
+    )
+
+
+def _below(records: Sequence[ConsumedRecord], end: int) -> Sequence[ConsumedRecord]:
     if records and records[-1].offset >= end:
-        records = [record for record in records if record.offset < end]
-    return cast("Sequence[Arrival]", records)
+        return [record for record in records if record.offset < end]
+    return records
+
+
+class TopicFollower:
+    """Reads topics from their beginning, and then what comes."""
+
+    def __init__(self, reading: Reader, topics: Sequence[TopicSpec]) -> None:
+        self._reading = reading
+        self._topics = topics
+        self._read: dict[tuple[str, int], int] = {}
+
+    async def rest(self) -> Sequence[Extent]:
+        """Return what is committed and was not read yet."""
+        extents = await self.extents()
+        return [replace(each, start=max(each.start, self.next(each))) for each in extents]
+
+    async def extents(self) -> Sequence[Extent]:
+        """Return the partitions, as they are now."""
+        return [each for spec in self._topics for each in await self._reading.extents(spec)]
+
+    async def left(self) -> int:
+        """Return how many offsets are committed and were not read yet."""
+        return sum(map(len, await self.rest()))
+
+    def next(self, extent: Extent) -> int:
+        """Return the next offset to read of a partition."""
+        return self._read.get((extent.topic, extent.partition), 0)
+
+    async def read(self) -> AsyncIterator[tuple[Extent, Sequence[ConsumedRecord]]]:
+        """Yield the records up to what is committed now, partition by partition."""
+        for extent in await self.rest():
+            async for records in self._reading.read(extent):
+                yield extent, records
+            self._read[extent.topic, extent.partition] = max(extent.start, extent.end)
 
 
 @asynccontextmanager
@@ -107,15 +191,17 @@ async def reader(
     this client, and `TopicsError` if a topic is missing,
     has another number of partitions, or loses its beginning meanwhile.
     """
+    wanted = list(topics)
+    cluster = Cluster(connection, [topic.name for topic in wanted])
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            await _check(connection, list(topics))
-        async with _consumer(connection, isolation) as consumer:
-            yield Reader(consumer)
-    except OffsetOutOfRangeError:
-        raise TopicsError("the beginning of a topic was removed while it was read") from None
+            await _check(connection, wanted)
+            await cluster.start()
+        yield Reader(connection, cluster, isolation)
     except (TimeoutError, KafkaError) as error:
         raise unusable(connection, error) from None
+    finally:
+        await cluster.close()
 
 
 async def _check(connection: Connection, topics: Sequence[TopicSpec]) -> None:
@@ -137,24 +223,3 @@ async def _check(connection: Connection, topics: Sequence[TopicSpec]) -> None:
                 f"PARTITIONS: topic {topic.name} has {actual[topic.name]} partitions and the "
                 f"setting is {topic.partitions}"
             )
-
-
-@asynccontextmanager
-async def _consumer(
-    connection: Connection, isolation: Isolation
-) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        **connection.client(),
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level=isolation,
-        max_partition_fetch_bytes=MAX_FETCH_BYTES,
-        fetch_max_wait_ms=FETCH_WAIT_MS,
-    )
-    try:
-        async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
-            await consumer.start()
-        make_lean(consumer)
-        yield consumer
-    finally:
-        await consumer.stop()

@@ -16,7 +16,7 @@ from app.outcomes import Decided, Outcome
 from app.positions import offset_of, token
 from app.records import Open, Queued, Registration, Update, UserRow, Wish, encode, moment
 
-#: Records of one id that may wait for the verdict on another; what follows waits in the topic.
+#: Records of one id that may wait for the verdict on another; what follows is rejected.
 MAX_QUEUE = 16
 
 _DIGEST_BYTES = 16
@@ -48,25 +48,32 @@ class Decisions:
 
     # -- U1: a record
 
-    def ask_all(self, batch: Sorted, rows: Rows) -> tuple[Rows, int | None]:
+    def ask_all(self, batch: Sorted, rows: Rows) -> Rows:
         """Decide the records of a batch by the rows that their keys have before.
 
-        Return the rows that change, and the offset of the first record that cannot be decided yet,
-        because too many of its id wait already; None if all were.
+        Return the rows that change.
         """
         changed: dict[bytes, UserRow | None] = {}
         for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
             row = changed[key] if key in changed else rows.get(key)
-            offset = arrival.offset
-            if row is not None and is_open(row) and len(row.get("queue", ())) >= MAX_QUEUE:
-                return changed, offset
-            new = self.ask(row, key, Queued(offset, arrival.timestamp, wish))
+            new = self.ask(row, key, Queued(arrival.offset, arrival.timestamp, wish))
             if new is not row:
                 changed[key] = new
-        return changed, None
+        return changed
 
     def ask(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        """Decide a record, or let it wait in the row if an attempt is open."""
+        """Decide a record. If an attempt is open, let it wait in the row, or reject it."""
+        if row is not None and is_open(row) and waiting_in(row) >= places_for(asked.wish):
+            self.reject(key, asked)
+            return row
+        return self.accept(row, key, asked)
+
+    def reject(self, key: bytes, asked: Queued) -> None:
+        """Reject a record because too many of its id wait already."""
+        self._decided(asked.offset, key.decode(), Outcome.TOO_MANY_PENDING)
+
+    def accept(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        """Decide a record, or let it wait in the row if an attempt is open, however many wait."""
         if row is None or not is_open(row):
             return self._decide(row, key, asked)
         self._decided(asked.offset, row["id"], Outcome.PENDING)
@@ -178,6 +185,19 @@ class Decisions:
 def is_open(row: UserRow) -> bool:
     """Return whether a row waits for a verdict."""
     return row["status"] == "pending" or "open" in row
+
+
+def waiting_in(row: UserRow) -> int:
+    """Return how many records wait in a row for the verdict on another."""
+    return len(row.get("queue", ()))
+
+
+def places_for(wish: Wish) -> int:
+    """Return how many places the queue has for a record like this: one more for an erasure.
+
+    So a user can be erased, however fast others write to the same id.
+    """
+    return MAX_QUEUE + (wish is None)
 
 
 def _open_attempt(row: UserRow) -> str | None:

@@ -12,8 +12,8 @@ import structlog
 from yarl import URL
 
 from app.access.proofs import Proofs
+from app.engine.assignment import TableManager
 from app.engine.partitions import OwnedPartition, Partitions
-from app.engine.takeover import TableManager
 from app.errors import NotReadyError
 from app.metrics import FORWARD_SECONDS, FORWARDED
 from app.settings import Settings

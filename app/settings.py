@@ -25,6 +25,9 @@ from app.keys import EmailKeys
 #: Exit status of a command whose settings or arguments are wrong.
 EXIT_USAGE = 2
 
+#: How often files are looked after within the time in which erased users must be gone from them.
+TIDY_TIMES = 6
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: Names that end up in Kafka: Kafka's own alphabet for topics.
 KafkaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
@@ -146,6 +149,9 @@ class Settings(BaseSettings):
     write_buffer_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB write buffers of the whole worker, in MiB."
     )
+    compression: Literal["none", "lz4", "zstd"] = Field(
+        "none", description="How what the registry writes to its own topics is compressed."
+    )
     session_timeout_seconds: float = Field(
         10, ge=6, le=300, description="A worker that is silent for so long loses its partitions."
     )
@@ -184,7 +190,11 @@ class Settings(BaseSettings):
         None, description="The worker's name in its group, beside its address; unset: APP_ID."
     )
     ack_timeout_seconds: float = Field(
-        1.8, gt=0, le=120, description="How long a write waits for the broker's acknowledgement."
+        1.8,
+        gt=0,
+        le=120,
+        description="How long a write waits for the broker's acknowledgement; it is answered "
+        "within twice as long.",
     )
     max_waiting_records: int = Field(
         100_000,
@@ -278,6 +288,11 @@ class Settings(BaseSettings):
     def generation(self) -> int:
         """How often the registry was repartitioned, as far as these settings know."""
         return self._generation
+
+    @property
+    def tidy_seconds(self) -> float:
+        """How often what was erased is looked for: several times before it must be gone."""
+        return self.erase_within_hours * 3600 / TIDY_TIMES
 
     def partitioned(self, partitions: int, generation: int) -> Self:
         """Return the settings with the partitions that a registry has; see app/partitioning.py."""

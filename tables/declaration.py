@@ -4,13 +4,13 @@ from typing import cast
 
 import faust
 
+from app.engine.assignment import TableManager
 from app.engine.changelog import Changelog
 from app.engine.marker import rules
-from app.engine.partitions import FoldedTable
-from app.engine.takeover import TableManager
+from app.engine.partitions import AppliedTable
 from app.settings import settings
 from app.topics import TopicSpec
-from tables.store import TIDY_TIMES, PartitionedStore
+from tables.store import PartitionedStore
 
 
 def declare(
@@ -40,17 +40,13 @@ def declare(
         ),
     )
     store = cast(PartitionedStore, table.data)
-    wanted = settings()
-    partitions = cast(TableManager, app.tables).partitions
-    partitions.tidy_every_seconds = wanted.erase_within_hours * 3600 / TIDY_TIMES
-    partitions.add(
-        FoldedTable(
+    cast(TableManager, app.tables).partitions.add(
+        AppliedTable(
             name,
-            wanted.kafka,
             tuple(source.name for source in sources),
-            Changelog(wanted.kafka, changelog.name, store),
+            Changelog(changelog.name, store),
             store,
-            rules(wanted.email_keys),
+            rules(settings().email_keys),
         )
     )
     return store

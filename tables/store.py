@@ -44,9 +44,6 @@ _OFFSET_KEY = RESERVED_PREFIX + b"offset"
 #: A store that was kept by nobody for longer is rebuilt: half of what Kafka keeps deletions for.
 MAX_IDLE_SECONDS = CHANGELOG_DELETE_RETENTION_HOURS * 3600 / 2
 
-#: How often files are looked after within the time in which erased users must be gone from them.
-TIDY_TIMES = 6
-
 _MIB = 1024 * 1024
 #: Files kept open per partition; more would only save re-reading their index blocks.
 _MAX_OPEN_FILES = 64
@@ -196,7 +193,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._databases[partition] = database = Rdict(str(path), options=_options())
             # Each file is rewritten in this time, without what was deleted or written anew since.
-            seconds = settings().erase_within_hours * 3600 // TIDY_TIMES
+            seconds = int(settings().tidy_seconds)
             database.set_options({"periodic_compaction_seconds": str(seconds)})
 
     def close(self, partitions: Iterable[int]) -> None:
@@ -269,7 +266,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
     def _path(self, partition: int) -> Path:
         return Path(self.app.conf.tabledir) / f"{self.table_name}-{partition}"
 
-    # -- what Faust asks of a store; recovery and rebalance are `app.engine.takeover`'s
+    # -- what Faust asks of a store; recovery and rebalance are the engine's
 
     async def on_stop(self) -> None:
         """Close everything."""

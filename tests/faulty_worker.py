@@ -1,7 +1,8 @@
 """A worker that dies, by its own hand and with no warning, at one step of applying a batch.
 
 ``python -m tests.faulty_worker STEP NUMBER``: at the NUMBERth time that it comes to the step. Or
-its disk is full after so many bytes: ``python -m tests.faulty_worker full-disk BYTES``.
+its disk is full after so many bytes: ``python -m tests.faulty_worker full-disk BYTES``. Or one
+write to a store fails: ``python -m tests.faulty_worker store-fails NUMBER``.
 """
 
 import os
@@ -11,9 +12,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-
-from app.engine import changelog, consumer, partitions
+from app.engine import changelog, cycles, protocol, transactions
+from app.errors import StoreError
 from tables.store import PartitionedStore
 
 #: For the full disk: how soon the worker gives up.
@@ -55,14 +55,25 @@ def after(owner: Any, name: str, die: Countdown) -> None:
     setattr(owner, name, dying)
 
 
+def fail_once(number: int) -> None:
+    """Let the NUMBERth write to a store fail: what it was to hold is committed."""
+    left = [number]
+    apply = PartitionedStore.apply
+
+    def failing(self: PartitionedStore, *args: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise StoreError("a disk that fails once")
+        apply(self, *args)
+
+    PartitionedStore.apply = failing  # type: ignore[method-assign, assignment]
+
+
 STEPS: dict[str, Callable[[Countdown], None]] = {
     # Rows and records are at the broker, acknowledged, and nothing says that they count.
-    "before commit": lambda die: before(AIOKafkaProducer, "commit_transaction", die),
-    "after commit": lambda die: after(AIOKafkaProducer, "commit_transaction", die),
+    "before commit": lambda die: before(protocol, "end_transaction", die),
+    "after commit": lambda die: after(transactions.TransactionalProducer, "commit", die),
     "between commit and store": lambda die: before(PartitionedStore, "apply", die),
-    "between store and group offset": lambda die: before(
-        consumer.ConsumerThread, "commit_applied", die
-    ),
     "while taking over": lambda die: before(changelog.Changelog, "_begin", die),
 }
 
@@ -74,7 +85,9 @@ def main() -> None:
         # A write beyond it fails as on a full disk; unlike that, it needs no disk of its own.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
-        partitions.GIVE_UP_AFTER_SECONDS = PATIENCE_SECONDS
+        cycles.GIVE_UP_AFTER_SECONDS = PATIENCE_SECONDS
+    elif step == "store-fails":
+        fail_once(number)
     else:
         STEPS[step](Countdown(number))
     from app.__main__ import main as run  # noqa: PLC0415 - its settings are read when it is imported

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from app.agents import decide_claims, decide_registrations, decide_verdicts, tidy_users
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord
 from app.engine.lean import ToWrite
 from app.engine.marker import MARKER_KEY, Marker, rules
-from app.engine.partitions import Changes, Decide
+from app.engine.partitions import Changes
 from app.engine.transactions import Rows
 from app.main import registry_topics as topics
 from app.reading import Advance, Extent
@@ -23,6 +23,9 @@ from tables.emails import emails
 from tables.users import users
 
 PARTITIONS = topics.user_registrations.partitions
+
+#: Decides records of a partition, and adds what comes of them to changes.
+Decide = Callable[[int, Sequence[ConsumedRecord], Changes], None]
 
 #: Of each source: the table that its records are applied to, and how they are decided.
 SOURCES: dict[str, tuple[str, Decide]] = {
@@ -143,9 +146,9 @@ class Simulation:
         done = 0
         while steps is None or done < steps:
             candidates = [*self._unapplied()]
-            self.random.shuffle(candidates)
-            if not any(self._step(source, number) for source, number in candidates):
+            if not candidates:
                 return
+            self._step(*self.random.choice(candidates))
             done += 1
 
     def _unapplied(self) -> Iterable[tuple[str, int]]:
@@ -155,18 +158,15 @@ class Simulation:
                 if records and records[-1].offset >= self.markers[table, number].next[source]:
                     yield source, number
 
-    def _step(self, source: str, number: int) -> bool:
-        """Apply a batch; return whether it could be."""
+    def _step(self, source: str, number: int) -> None:
+        """Apply a batch."""
         table, decide = SOURCES[source]
         marker = self.markers[table, number]
         waiting = [r for r in self.logs[source, number].records if r.offset >= marker.next[source]]
         batch = waiting[: self.random.randint(1, 20)]
         changes = Changes()
         decide(number, batch, changes)
-        following = batch[-1].offset + 1 if changes.halted_at is None else changes.halted_at
-        if following > batch[0].offset:
-            self.commit(table, number, changes, marker.after(source, following))
-        return following > batch[0].offset
+        self.commit(table, number, changes, marker.after(source, batch[-1].offset + 1))
 
     def tidy(self) -> None:
         """Remove what is of no use any more from ``users``."""
@@ -218,7 +218,7 @@ class SimulatedReader:
         logs = [self.simulation.log(topic, number) for number in range(PARTITIONS)]
         return [Extent(topic.name, n, log.start, log.end) for n, log in enumerate(logs)]
 
-    async def read(self, extent: Extent) -> AsyncIterator[Sequence[Arrival]]:
+    async def read(self, extent: Extent) -> AsyncIterator[Sequence[ConsumedRecord]]:
         """Yield the records of a partition in batches."""
         log = self.simulation.logs[extent.topic, extent.partition]
         records = [r for r in log.records if extent.start <= r.offset < extent.end]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord, writable
 from app.engine.lean import ToWrite
 from app.errors import SettingsError
 from app.partitioning import Partitioning
@@ -103,7 +103,7 @@ class Writing:
         self._topic, self._partition = topic, partition
         self._records = 0
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Add records, which follow those before."""
         self._file.write(b"".join(map(_encoded, records)))
         self._records += len(records)
@@ -126,8 +126,8 @@ class Writing:
         self._file.close()
 
 
-def _encoded(record: Arrival) -> bytes:
-    headers = [(name, _text(value)) for name, value in record.headers]
+def _encoded(record: ConsumedRecord) -> bytes:
+    headers = [(name, _text(value)) for name, value in writable(record.headers)]
     return orjson.dumps(
         (record.offset, record.timestamp, _text(record.key), _text(record.value), headers),
         option=orjson.OPT_APPEND_NEWLINE,

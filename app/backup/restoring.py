@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -13,7 +12,7 @@ from aiokafka.errors import KafkaError
 from app.backup.exact import ExactWriter, runs, write_plainly
 from app.backup.files import Kept, Manifest, Saved, read_records, require_sound
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.marker import MARKER_KEY, Marker, rules
+from app.engine.marker import MARKER_KEY, Marker, rules, why_refused
 from app.engine.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
 from app.errors import FencedError, SettingsError, TopicsError
 from app.partitioning import Change, Register, Step, read
@@ -71,7 +70,7 @@ def _sound(settings: Settings, folder: Path) -> Manifest:
     ):
         if mine != theirs:
             raise SettingsError(f"{name}: the backup is of {theirs!r}, and the setting is {mine!r}")
-    if manifest.rules != rules(settings.email_keys):
+    if why_refused(manifest.rules, rules(settings.email_keys)) is not None:
         raise SettingsError(
             "EMAIL_SECRET: the backup was made under another one, or by a version that decides "
             "otherwise"
@@ -169,7 +168,7 @@ def _as_anew(rows: Iterator[Kept]) -> Iterator[ToWrite]:
         else:
             yield row.to_write()
     if marker is not None and marker.value is not None:
-        anew = Marker.decode(marker.value).model_copy(update={"log": uuid4().hex})
+        anew = Marker.decode(marker.value).anew()
         yield marker.timestamp, MARKER_KEY, anew.encode(), NO_HEADERS
 
 

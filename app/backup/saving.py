@@ -1,29 +1,20 @@
 """Saving a registry: what is compacted is followed, as nobody could read it later as it was."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
 from app.backup.files import Manifest, Saved, Writing
-from app.connection import Connection
-from app.engine.lean import make_lean
 from app.engine.marker import MARKER_KEY, Marker, rules
 from app.errors import FencedError, SettingsError, TopicsError
 from app.partitioning import Partitioning, Register, read
 from app.progress import bar
-from app.reading import Advance, Extent, reader
+from app.reading import Extent, Reader, TopicFollower, reader
 from app.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
 from app.settings import Settings
 from app.topics import TopicSpec, declare
-
-MAX_RECORDS = 20_000
-MAX_FETCH_BYTES = 8 * 1024 * 1024
-POLL_MS = 50
-
 
 # -- what is compacted
 
@@ -32,72 +23,45 @@ POLL_MS = 50
 class Followed:
     """Reads topics from the beginning, and then what comes, into their files."""
 
-    consumer: AIOKafkaConsumer
+    following: TopicFollower
     files: Mapping[Place, Writing]
-    advance: Advance
 
     #: The newest marker of each changelog partition.
     markers: dict[Place, Marker] = field(default_factory=dict)
 
-    def _all(self) -> list[TopicPartition]:
-        return [TopicPartition(*place) for place in self.files]
-
     async def left(self) -> int:
         """Return how many offsets are committed and not read yet."""
-        ends = await self.consumer.end_offsets(self._all())
-        return sum([max(ends[tp] - await self.consumer.position(tp), 0) for tp in self._all()])
+        return await self.following.left()
 
     async def catch_up(self) -> None:
         """Read up to what is committed now."""
-        ends = await self.consumer.end_offsets(self._all())
-        while any([await self.consumer.position(tp) < ends[tp] for tp in self._all()]):
-            await self.read_some()
-
-    async def read_some(self) -> None:
-        """Read what has come."""
-        before = {tp: await self.consumer.position(tp) for tp in self._all()}
-        fetched = await self.consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-        for tp, records in fetched.items():
-            self.files[tp.topic, tp.partition].add(records)
+        async for extent, records in self.following.read():
+            place = extent.topic, extent.partition
+            self.files[place].add(records)
             markers = [record.value for record in records if record.key == MARKER_KEY]
             if markers:
-                self.markers[tp.topic, tp.partition] = Marker.decode(markers[-1])
-            further = await self.consumer.position(tp) - before[tp]
-            self.advance(f"{tp.topic} {tp.partition}", further)
+                self.markers[place] = Marker.decode(markers[-1] or b"")
 
     async def saved(self) -> list[Saved]:
         """Return what was saved; nothing more is."""
-        starts = await self.consumer.beginning_offsets(self._all())
         return [
-            self.files[tp.topic, tp.partition].end(starts[tp], await self.consumer.position(tp))
-            for tp in self._all()
+            self.files[each.topic, each.partition].end(each.start, self.following.next(each))
+            for each in await self.following.extents()
         ]
 
 
-@asynccontextmanager
-async def _following(
-    connection: Connection, topics: Sequence[TopicSpec], folder: Path, advance: Advance
-) -> AsyncIterator[Followed]:
+@contextmanager
+def _followed(reading: Reader, topics: Sequence[TopicSpec], folder: Path) -> Iterator[Followed]:
     """Follow topics; their files are closed in the end."""
-    consumer = AIOKafkaConsumer(
-        **connection.client(),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=MAX_FETCH_BYTES,
-    )
     files: dict[Place, Writing] = {}
-    async with consumer:
-        make_lean(consumer)
-        try:
-            for spec in topics:
-                for number in range(spec.partitions):
-                    files[spec.name, number] = Writing(folder, spec.name, number)
-            consumer.assign([TopicPartition(*place) for place in files])
-            yield Followed(consumer, files, advance)
-        finally:
-            for file in files.values():
-                file.close()
+    try:
+        for spec in topics:
+            for number in range(spec.partitions):
+                files[spec.name, number] = Writing(folder, spec.name, number)
+        yield Followed(TopicFollower(reading, topics), files)
+    finally:
+        for file in files.values():
+            file.close()
 
 
 # -- the whole
@@ -158,7 +122,7 @@ def _make(folder: Path) -> None:
 async def _save(
     settings: Settings, sources: Sources, folder: Path, tell: Tell
 ) -> tuple[list[Saved], float]:
-    topics, kafka = sources.topics, settings.kafka
+    topics = sources.topics
     compacted = (topics.users_changelog, topics.emails_changelog, topics.dead_letter)
     appended = (
         topics.user_registrations,
@@ -170,13 +134,13 @@ async def _save(
     size = sum(map(len, begun))
     tell(f"{size:,} records are saved; workers go on")
     with bar(size) as advance:
-        async with _following(kafka, compacted, folder, advance) as followed:
+        sources.committed.advance = advance
+        with _followed(sources.committed, compacted, folder) as followed:
             while await followed.left() > NEARLY:
-                await followed.read_some()
+                await followed.catch_up()
             await followed.catch_up()
             extents, held_seconds = await _moment(settings, sources, followed, appended, tell)
             saved = await followed.saved()
-        sources.committed.advance = advance
         return [*saved, *[await _appended(sources, folder, each) for each in extents]], held_seconds
 
 

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from app.arrivals import Arrival, id_of
+from app.arrivals import id_of
+from app.consumed import ConsumedRecord
 from app.dead_letters.letters import Letter
 from app.errors import InvalidPositionError
 from app.keys import encode_key, partition_of
@@ -40,7 +41,7 @@ class Traces:
         self._letters = letters
         self._of_id: defaultdict[str, list[_Trace]] = defaultdict(list)
 
-    def note(self, partition: int, records: Iterable[Arrival]) -> None:
+    def note(self, partition: int, records: Iterable[ConsumedRecord]) -> None:
         """Note those records of a partition that are of the ids."""
         ids = self._ids.get(partition, ())
         for record in records:
@@ -63,7 +64,7 @@ class Traces:
         return None
 
 
-def _origin(partition: int, record: Arrival) -> Position:
+def _origin(partition: int, record: ConsumedRecord) -> Position:
     named = [value for name, value in record.headers if name == REPLAY_OF_HEADER]
     try:
         return Position.parse(named[-1].decode())

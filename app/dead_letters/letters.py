@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from sys import intern
 from typing import Self
 
-from app.arrivals import Arrival, id_of
+from app.arrivals import id_of
+from app.consumed import (
+    TOO_LARGE,
+    ConsumedRecord,
+    UnreadableRecord,
+    are_text,
+    bytes_of,
+    pack,
+    unpack,
+)
 from app.errors import InvalidPositionError, UnreadableRecordError
 from app.positions import Position
 from app.records import Headers, Outgoing
@@ -26,6 +35,10 @@ NO_VALUE_HEADER = "original-value-is-null"
 #: original stands at the position that the headers name.
 TRUNCATED_HEADER = "too-large-bytes"
 
+#: Of an original with a header name that is not UTF-8, all headers are here, as `pack` has them:
+#: what stands in the letter can be read by everybody.
+HEADERS_HEADER = "original-headers"
+
 #: What of a letter is left once its user was erased, or it was replayed: this header, no bytes.
 MARK_HEADER = "mark"
 ERASED = "erased"
@@ -45,7 +58,9 @@ class DeadLetters:
     source: str
     topic: str
 
-    def letter(self, partition: int, arrival: Arrival, error: UnreadableRecordError) -> Outgoing:
+    def letter(
+        self, partition: int, arrival: ConsumedRecord, error: UnreadableRecordError
+    ) -> Outgoing:
         """Return the dead letter for a record that could not be applied, its bytes unchanged."""
         position = Position(partition, arrival.offset)
         reasons = [
@@ -58,7 +73,11 @@ class DeadLetters:
                 }
             ),
         ]
-        size = len(arrival.key or b"") + len(arrival.value or b"") + _bytes_of(arrival.headers)
+        packed = None if are_text(arrival.headers) else pack(arrival.headers)
+        size = len(arrival.key or b"") + len(arrival.value or b"")
+        size += bytes_of(arrival.headers) if packed is None else len(packed)
+        if isinstance(arrival, UnreadableRecord) and arrival.cause == TOO_LARGE:
+            size = arrival.size
         if size > MAX_DEAD_LETTER_BYTES - _ROOM_FOR_FRAMING_BYTES:
             reasons.append((TRUNCATED_HEADER, str(size).encode()))
             return self._outgoing(position, b"", reasons)
@@ -66,6 +85,9 @@ class DeadLetters:
             reasons.append((KEY_HEADER, arrival.key))
         if arrival.value is None:
             reasons.append((NO_VALUE_HEADER, b"1"))
+        if packed is not None:
+            reasons.append((HEADERS_HEADER, packed))
+            return self._outgoing(position, arrival.value or b"", reasons)
         return self._outgoing(position, arrival.value or b"", [*arrival.headers, *reasons])
 
     def mark(self, position: Position, mark: str, more: Headers = ()) -> Outgoing:
@@ -92,10 +114,6 @@ def _headers(values: Mapping[str, object]) -> list[tuple[str, bytes]]:
     return [(name, str(value).encode()) for name, value in values.items()]
 
 
-def _bytes_of(headers: Headers) -> int:
-    return sum(len(name) + len(value or b"") for name, value in headers)
-
-
 @dataclass(frozen=True, slots=True)
 class Original:
     """A record as it came, before it was a dead letter."""
@@ -105,11 +123,16 @@ class Original:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    #: Whether it is too large to be read: its key and value are not here.
+    is_cut: bool = False
 
     @classmethod
-    def of(cls, record: Arrival) -> Self:
+    def of(cls, record: ConsumedRecord) -> Self:
         """Return a record that was read where it came in."""
-        return cls(record.offset, record.timestamp, record.key, record.value, record.headers)
+        is_cut = isinstance(record, UnreadableRecord) and record.cause == TOO_LARGE
+        return cls(
+            record.offset, record.timestamp, record.key, record.value, record.headers, is_cut
+        )
 
 
 #: What names a letter: the topic and position of its original.
@@ -140,7 +163,7 @@ class Letter:
     original: Original | None
 
     @classmethod
-    def read(cls, record: Arrival) -> Self | None:
+    def read(cls, record: ConsumedRecord) -> Self | None:
         """Return the letter in a record of the dead-letter topic; None if it is none of ours."""
         named = _named(record.key)
         headers = list(record.headers)
@@ -161,7 +184,7 @@ class Letter:
                 _number(told.get(TIMESTAMP_HEADER)),
                 told.get(KEY_HEADER),
                 None if NO_VALUE_HEADER in told else record.value,
-                headers[:ours],
+                _headers_before(headers[:ours], told),
             )
         return cls(
             # Few are different, and many letters are held at a time.
@@ -192,6 +215,11 @@ class Letter:
     def without_bytes(self) -> Self:
         """Return it as it is kept while many are read."""
         return replace(self, original=None)
+
+
+def _headers_before(before: Headers, told: Mapping[str, bytes]) -> Headers:
+    packed = told.get(HEADERS_HEADER)
+    return before if packed is None else unpack(packed)
 
 
 def _named(key: bytes | None) -> Name | None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.consumed import is_text
 from app.dead_letters.letters import Letter, Original
 from app.dead_letters.listing import Cause
 from app.dead_letters.replay import Told
@@ -109,9 +110,15 @@ def sheet(letter: Letter, original: Original | None) -> Iterable[str]:
     yield f"record time: {moment(original.timestamp)}"
     yield f"key: {'null' if original.key is None else escaped_bytes(original.key)}"
     for name, header in original.headers:
-        yield f"header {escaped(name)}: {escaped_bytes(header or b'')}"
+        yield f"header {_shown(name)}: {escaped_bytes(header or b'')}"
     yield "value:"
     yield body(original.value)
+
+
+def _shown(name: str) -> str:
+    if is_text(name):
+        return escaped(name)
+    return escaped_bytes(name.encode(errors="surrogateescape"))
 
 
 def _why_missing(letter: Letter) -> str:

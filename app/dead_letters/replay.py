@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from app.arrivals import MOVED_FROM_HEADER, id_of, read
+from app.consumed import UNREADABLE_HEADER, are_text, is_text
 from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, home_of
 from app.dead_letters.letters import (
     REPLAYED,
@@ -128,6 +129,8 @@ class Replay:
             original = originals.get(letter.name)
             if original is None:
                 yield Told(letter, "its original is gone")
+            elif original.is_cut:
+                yield Told(letter, "its original is too large to be read")
             elif not self._force and (cause := _unreadable(original)):
                 yield Told(letter, f"it still cannot be read: {cause}")
             else:
@@ -136,7 +139,12 @@ class Replay:
             yield told
 
     def _record(self, letter: Letter, original: Original) -> Outgoing:
-        kept = [header for header in original.headers if header[0] not in _NOT_KEPT]
+        # A header whose name is not UTF-8 made it a letter, and would again.
+        kept = [
+            header
+            for header in original.headers
+            if header[0] not in _NOT_KEPT and is_text(header[0])
+        ]
         headers = [*kept, (REPLAY_OF_HEADER, letter.position.token().encode())]
         home = home_of(letter, self._source.partitions)
         return Outgoing(self._source.name, home, original.key, original.value, None, headers)
@@ -212,6 +220,8 @@ class Replay:
 
 def _unreadable(original: Original) -> str | None:
     """Return why a record cannot be read, or None if it can."""
+    if not are_text(original.headers):
+        return UNREADABLE_HEADER
     try:
         read(original)
     except UnreadableRecordError as error:

@@ -19,7 +19,7 @@ SLOW_SECONDS = 1.0
 #: Kafka does not tell its version, but which requests it takes: the newest version of Fetch,
 #: and the release that brought it. Before the oldest, what the worker needs is not there.
 _FETCH = 1
-_RELEASES = {11: "2.3", 12: "2.7", 13: "3.1", 15: "3.5", 16: "3.7", 17: "3.9", 18: "4.1"}
+_RELEASES = {13: "3.1", 15: "3.5", 16: "3.7", 17: "3.9", 18: "4.1"}
 
 
 async def check(settings: Settings) -> Sequence[Finding]:

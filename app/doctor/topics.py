@@ -6,6 +6,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app.doctor.findings import Finding, ok, problem, warning
+from app.errors import RegistryError
 from app.settings import Settings
 from app.topics import MAX_RECORD_BYTES, TopicSpec, declare, topic_config
 
@@ -14,6 +15,9 @@ _SET = "python -m app topics apply sets it; so does a worker when it starts"
 _BROKERS = "start the brokers that are away, and see their logs"
 
 _MS_PER_HOUR = 3_600_000
+
+#: Kafka's own: committed offsets, and transactions.
+FENCE_TOPICS = ("__consumer_offsets", "__transaction_state")
 
 #: A partition as Kafka's metadata tell of it.
 Partition = Mapping[str, Any]
@@ -25,7 +29,7 @@ async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Find
     there = await partitions_by_topic(admin)
     if not any(spec.name in there for spec in specs):
         return [warning("none of the registry's topics is there yet", _MAKE)]
-    findings: list[Finding] = []
+    findings = await _check_fence(admin, there)
     for spec in specs:
         if spec.name not in there:
             findings.append(problem(f"{spec.name} is not there", _MAKE))
@@ -33,6 +37,32 @@ async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Find
         config = await topic_config(admin, spec.name, inherited=True)
         findings += judge_topic(spec, there[spec.name], config)
     return findings
+
+
+async def _check_fence(
+    admin: AIOKafkaAdminClient, there: Mapping[str, Sequence[Partition]]
+) -> list[Finding]:
+    """Look at the topics in which Kafka keeps what fences workers from each other."""
+    findings: list[Finding] = []
+    for name in FENCE_TOPICS:
+        if name in there:
+            try:
+                config = await topic_config(admin, name, inherited=True)
+            except RegistryError:
+                continue  # a hosted Kafka shows them to nobody, and looks after them itself
+            copies = min(len(each["replicas"]) for each in there[name])
+            findings += judge_fence(name, copies, int(config["min.insync.replicas"]))
+    return findings
+
+
+def judge_fence(name: str, copies: int, needed: int) -> Iterator[Finding]:
+    """Tell whether a broker that is lost may take a pending commit with it."""
+    if copies > 1 and needed == 1:
+        yield problem(
+            f"{name}: min.insync.replicas is 1: a broker that is lost may take with it what keeps "
+            "two workers from applying the same partition",
+            "kafka-configs sets it to 2 for this topic",
+        )
 
 
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, Sequence[Partition]]:

@@ -1,7 +1,7 @@
-"""What makes Faust fast and safe below our agents, by its own extension points.
+"""The engine: what is safe and fast below our agents, by Faust's extension points.
 
-In the order of the flow: `consumer` folds what one fetch returned for one partition into one event;
-`partitions` hands it to the partition's owner; `transactions` writes what came of it, fenced;
-`changelog` brings a store up to date; `takeover` does so after each rebalance. `lean` and `marker`
-are what they stand on.
+In the order of the flow: `consumer` is a member of the group; `assignment` opens what it is given
+(`barrier`, `changelog`, `partitions`); `fetching` reads the sources (`record_batches`); `cycles`
+hands `batches` to the agents, and commits what they decide (`transactions`). `cluster` and
+`protocol` speak to the brokers. `marker` says what is applied, and `lease` how long it is ours.
 """

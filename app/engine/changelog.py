@@ -1,33 +1,33 @@
 """A changelog and a store: whether they belong together, and how the store is brought up to date.
 
-Owners do this once, after they have fenced the owner before; standbys follow without end. Both read
-with a consumer of their own, which belongs to no group: only owners and standbys know what to read.
+Owners do this once, behind the barrier that keeps earlier owners out; standbys follow without end.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic, time
-from typing import Any, Protocol
+from time import monotonic
+from typing import Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.types import TP
 
 from app.connection import Connection
-from app.engine.lean import make_lean
+from app.engine.barrier import Barrier
+from app.engine.cluster import Cluster
+from app.engine.fetching import Fetcher, Taken, scan
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import Rows
 from app.metrics import RECOVERED_ROWS
 
 log = structlog.get_logger(__name__)
 
-#: What is read and written at once: some milliseconds of work, so that the worker stays answering.
+#: What is written at once: some milliseconds of work, so that the worker stays answering.
 MAX_RECORDS = 2_000
-MAX_FETCH_BYTES = 4 * 1024 * 1024
-POLL_MS = 100
+MAX_BYTES = 4 * 1024 * 1024
 #: A standby has nothing to hurry for.
-FOLLOW_POLL_MS = 1_000
+FOLLOW_WAIT_MS = 500
 
 
 #: Is told how many rows were just written to a store, and how many records are left to read.
@@ -86,14 +86,6 @@ class StoreState:
     too_old: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """A store that is up to date: its marker if it has one, where the log of each source begins."""
-
-    marker: Marker | None
-    log_starts: Mapping[str, int]
-
-
 def why_rebuild(store: StoreState, changelog: LogState) -> str | None:
     """Return why a store cannot go on from where it is, or None if it can."""
     if store.offset is None:
@@ -102,18 +94,25 @@ def why_rebuild(store: StoreState, changelog: LogState) -> str | None:
     reasons = {
         "it is ahead of its changelog": store.offset >= changelog.end,
         "its changelog begins after it": store.offset + 1 < changelog.begin,
-        "its changelog is another one": not (mine and theirs and mine.log == theirs.log),
+        "its changelog is another one": (mine and mine.log) != (theirs and theirs.log),
         "it was idle for so long that it may have missed deletions": store.too_old,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How changelogs are read: by connections of their own, behind the barrier."""
+
+    cluster: Cluster
+    barrier: Barrier
+
+
 class Changelog:
     """The changelog of one table."""
 
-    def __init__(self, connection: Connection, topic: str, store: StoresRows) -> None:
+    def __init__(self, topic: str, store: StoresRows) -> None:
         self.topic = topic
-        self._connection = connection
         self._store = store
         #: When the store of a partition surely held all that was committed, in monotonic seconds.
         self.complete_at: dict[int, float] = {}
@@ -122,115 +121,94 @@ class Changelog:
         """Note that the store of a partition held all that was committed at a moment."""
         self.complete_at[partition] = max(at, self.complete_at.get(partition, at))
 
+    # -- an owner's
+
     async def recover(
-        self, partition: int, sources: Iterable[str], advanced: Advanced
-    ) -> Recovered:
-        """Bring the store of a partition up to the end of the log."""
-        async with self._consumer([partition]) as consumer:
-            began = monotonic()
-            end = await self._begin(consumer, partition)
-            tp = TopicPartition(self.topic, partition)
-            while (position := await consumer.position(tp)) < end:
-                rows = await self._write_some(consumer, POLL_MS)
-                advanced(rows, max(end - position - rows, 0))
-                RECOVERED_ROWS.labels(self.topic).inc(rows)
-                await asyncio.sleep(0)
-            self.note_complete(partition, began)
-            starts = await _log_starts(consumer, partition, sources)
+        self, reading: Reading, partition: int, sources: Iterable[str], advanced: Advanced
+    ) -> Marker | None:
+        """Bring the store of a partition up to the end of the log; return its marker.
+
+        An earlier owner can commit nothing more then.
+        """
+        tp = TP(self.topic, partition)
+        end = await reading.barrier.end_of(tp, [TP(source, partition) for source in sources])
+        began = monotonic()
+        start = await self._begin(reading.cluster, partition, end)
+        async for taken in scan(reading.cluster, tp, start, end, MAX_RECORDS, MAX_BYTES):
+            self._apply(partition, taken)
+            RECOVERED_ROWS.labels(self.topic).inc(len(taken.records))
+            advanced(len(taken.records), max(end - taken.next, 0))
+            await asyncio.sleep(0)
+        self.note_complete(partition, began)
+        return self.marker(partition)
+
+    def marker(self, partition: int) -> Marker | None:
+        """Return the marker in the store of a partition."""
         stored = self._store.read(partition, MARKER_KEY)
-        return Recovered(None if stored is None else Marker.decode(stored), starts)
+        return None if stored is None else Marker.decode(stored)
 
-    async def log_starts(self, partition: int, sources: Iterable[str]) -> Mapping[str, int]:
-        """Return where the log of each source topic begins."""
-        async with self._consumer([partition]) as consumer:
-            return await _log_starts(consumer, partition, sources)
+    # -- a standby's
 
-    async def follow(self, partitions: Iterable[int]) -> None:
+    async def follow(self, connection: Connection, partitions: Iterable[int]) -> None:
         """Keep the stores of partitions up to date, until cancelled."""
-        async with self._consumer(list(partitions)) as consumer:
-            for tp in consumer.assignment():
-                await self._begin(consumer, tp.partition)
-            while True:
-                await self._write_some(consumer, FOLLOW_POLL_MS)
-                for tp in consumer.assignment():
-                    await self._note_if_complete(consumer, tp)
-
-    async def _note_if_complete(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
-        # What a fetch told of the log's end, and when; None before the first one.
-        end, told_ms = consumer.last_stable_offset(tp), consumer.last_poll_timestamp(tp)
-        if end is not None and told_ms is not None and await consumer.position(tp) >= end:
-            self.note_complete(tp.partition, monotonic() - max(time() - told_ms / 1000, 0))
-
-    @asynccontextmanager
-    async def _consumer(self, partitions: list[int]) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(
-            **self._connection.client(),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=MAX_FETCH_BYTES,
-        )
+        cluster = Cluster(connection, [self.topic])
+        failures: list[Exception] = []
+        fetcher = Fetcher(cluster, failures.append, FOLLOW_WAIT_MS)
         try:
-            await consumer.start()
-            make_lean(consumer)
-            consumer.assign([TopicPartition(self.topic, number) for number in partitions])
-            yield consumer
+            await cluster.start()
+            followed = [TP(self.topic, number) for number in partitions]
+            for tp in followed:
+                end = (await cluster.stable_ends([tp]))[tp]
+                fetcher.assign(tp, await self._begin(cluster, tp.partition, end))
+            fetcher.start()
+            while not failures:
+                await self._follow_some(fetcher, followed)
+            raise failures[0]
         finally:
-            await consumer.stop()
+            await fetcher.stop()
+            await cluster.close()
 
-    async def _begin(self, consumer: AIOKafkaConsumer, partition: int) -> int:
-        """Open the store and seek to what it lacks; return where the log ends now."""
-        changelog = await self._state(consumer, partition)
+    async def _follow_some(self, fetcher: Fetcher, followed: Iterable[TP]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOW_WAIT_MS / 1000):
+                await fetcher.has_records.wait()
+        fetcher.has_records.clear()
+        while ready := fetcher.ready():
+            for tp in ready:
+                self._apply(tp.partition, fetcher.take(tp, MAX_RECORDS, MAX_BYTES))
+                await asyncio.sleep(0)
+        for tp in followed:
+            if (complete_at := fetcher.complete_at(tp)) is not None:
+                self.note_complete(tp.partition, complete_at)
+
+    # -- both
+
+    async def _begin(self, cluster: Cluster, partition: int, end: int) -> int:
+        """Open the store; return from where on it must be brought up to the end."""
+        tp = TP(self.topic, partition)
+        begin = (await cluster.starts([tp]))[tp]
         too_old = self._store.is_too_old(partition)
         self._store.open(partition)
-        why = why_rebuild(self._stored(partition, too_old), changelog)
-        if why is not None:
-            log.warning("a store is rebuilt from its changelog", partition=partition, because=why)
-            self.complete_at.pop(partition, None)
-            self._store.destroy(partition)
-            self._store.open(partition)
         offset = self._store.offset(partition)
-        start = changelog.begin if offset is None else offset + 1
-        consumer.seek(TopicPartition(self.topic, partition), start)
-        return changelog.end
+        if offset is None:
+            return begin
+        store = StoreState(offset, self.marker(partition), too_old)
+        changelog = LogState(begin, end, await _newest_marker(cluster, tp, begin, end))
+        if (why := why_rebuild(store, changelog)) is None:
+            return offset + 1
+        log.warning("a store is rebuilt from its changelog", partition=partition, because=why)
+        self.complete_at.pop(partition, None)
+        self._store.destroy(partition)
+        self._store.open(partition)
+        return begin
 
-    def _stored(self, partition: int, too_old: bool) -> StoreState:
-        marker = self._store.read(partition, MARKER_KEY)
-        return StoreState(
-            self._store.offset(partition),
-            None if marker is None else Marker.decode(marker),
-            too_old,
-        )
-
-    async def _state(self, consumer: AIOKafkaConsumer, partition: int) -> LogState:
-        tp = TopicPartition(self.topic, partition)
-        begin = (await consumer.beginning_offsets([tp]))[tp]
-        # Of a consumer that reads what is committed, this is the last stable offset.
-        end = (await consumer.end_offsets([tp]))[tp]
-        return LogState(begin, end, await _newest_marker(consumer, tp, begin, end))
-
-    async def _write_some(self, consumer: AIOKafkaConsumer, timeout_ms: int) -> int:
-        """Write what there is to read now; return how many records that were."""
-        fetched = await consumer.getmany(timeout_ms=timeout_ms, max_records=MAX_RECORDS)
-        for tp, records in fetched.items():
-            rows = {record.key: record.value for record in records}
-            # Behind the last record there may be control records: they are read as well.
-            position = await consumer.position(tp)
-            self._store.apply(tp.partition, rows, position - 1)
-        return sum(map(len, fetched.values()))
+    def _apply(self, partition: int, taken: Taken) -> None:
+        rows = {record.key or b"": record.value for record in taken.records}
+        # Behind the last record there may be control records: they are read as well.
+        self._store.apply(partition, rows, taken.next - 1)
 
 
-async def _log_starts(
-    consumer: AIOKafkaConsumer, partition: int, sources: Iterable[str]
-) -> Mapping[str, int]:
-    asked = [TopicPartition(topic, partition) for topic in sources]
-    starts = await consumer.beginning_offsets(asked)
-    return {tp.topic: start for tp, start in starts.items()}
-
-
-async def _newest_marker(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
-) -> Marker | None:
+async def _newest_marker(cluster: Cluster, tp: TP, begin: int, end: int) -> Marker | None:
     """Return the newest marker of a changelog: of each transaction it is the last record.
 
     What follows it are control records, as many as there were transactions without records.
@@ -238,21 +216,13 @@ async def _newest_marker(
     back = 2
     while begin < end:
         start = max(end - back, begin)
-        found = await _read(consumer, tp, start, end)
-        if MARKER_KEY in found:
-            return Marker.decode(found[MARKER_KEY])
+        newest = None
+        async for taken in scan(cluster, tp, start, end, MAX_RECORDS, MAX_BYTES):
+            rows = {record.key: record.value for record in taken.records}
+            newest = rows.get(MARKER_KEY, newest)
+        if newest is not None:
+            return Marker.decode(newest)
         if start == begin:
             break
         back *= 8
     return None
-
-
-async def _read(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, end: int
-) -> Mapping[bytes, Any]:
-    consumer.seek(tp, start)
-    rows: dict[bytes, Any] = {}
-    while await consumer.position(tp) < end:
-        for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
-            rows.update((record.key, record.value) for record in records)
-    return rows

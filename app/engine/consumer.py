@@ -1,48 +1,46 @@
-"""Consumption: what one fetch returns for one partition is one event, and nothing is skipped.
+"""Membership: what Faust's consumer is kept for. It joins the group, and hears what is assigned.
 
-Faust makes two tasks and a lock of every record, and keeps track of acknowledged offsets one by
-one. Here the records of a folded topic travel as a `Fold`; what is applied of it is known to the
-partition's owner, and that is committed for the group, for lag displays. Other topics keep Faust's
-path.
+It reads nothing: records come by the engine's own fetcher, which never resets a position. What a
+cycle is to decide is handed to Faust's agents in place of what a consumer would have fetched. Plain
+offset commits are off: cycles commit offsets within their transactions.
 
 Faust finds the transport by the URL scheme ``registry://`` (entry point ``faust.transports``).
 """
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
-import aiokafka
 import structlog
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
-from faust.transport.consumer import ensure_TP
+from aiokafka.errors import InconsistentGroupProtocolError, KafkaError, for_code
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from app.engine.folding import Fold
-from app.engine.lean import make_lean
+from app.engine import protocol
+from app.engine.batches import Batch
 from app.engine.partitions import Partitions
 from app.engine.probe import brokers_answer
-from app.errors import KafkaAccessError, StuckError
+from app.engine.protocol import Call
+from app.engine.transactions import Member
+from app.errors import KafkaAccessError, ReplacedError, StuckError
 from app.refusals import missing_to
 
 log = structlog.get_logger(__name__)
 
-#: How long a fetch waits while some partition has no room: then it is asked for again.
-BUSY_POLL_SECONDS = 0.01
+#: The name of the group's protocol: workers of 0.8, which fence otherwise, have another one.
+GROUP_PROTOCOL = "registry-cycles"
 
+#: How long the broker may take to answer whether it knows this member.
+ASK_TIMEOUT_SECONDS = 10.0
 
-#: How long the broker may hold a fetch that finds nothing; Faust's own would be 1,500 ms.
-FETCH_MAX_WAIT_MS = 100
-
-#: Without a broker, aiokafka would try to commit without end.
-COMMIT_TIMEOUT_SECONDS = 10.0
+#: How long a worker may take to notice that it has joined anew itself.
+REPLACED_SECONDS = 2.0
 
 #: How often a session the broker is asked whether it knows this member, at least every so many
-#: seconds. With two commits that stay without any answer: together less than 30 s.
+#: seconds. With two questions that stay without any answer: together less than 30 s.
 ASKS_A_SESSION = 4
 MAX_ASK_SECONDS = 5.0
 
@@ -54,12 +52,14 @@ LEAVE_TIMEOUT_SECONDS = 5.0
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread of the consumer: it folds, and reads what is committed only."""
+    """Faust's thread of the consumer, which is in the group and reads nothing."""
 
-    #: Commits since the last one that had an answer, be it a refusal.
+    #: Questions since the last one that had an answer, be it a refusal.
     unanswered = 0
     #: When this worker let go of its partitions to join its group anew; None if it is in it.
     joins_since: float | None = None
+    #: As what this worker is in the group, as told with its assignment.
+    member: Member | None = None
 
     @property
     def is_suspect(self) -> bool:
@@ -75,18 +75,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if self.joins_since is not None:
             self.joins_since = time.monotonic()
 
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"
-        # A partition that is opened, or was busy, joins the fetches only when one has returned.
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        return consumer
-
-    async def on_start(self) -> None:
-        """Start the consumer."""
-        await super().on_start()
-        make_lean(self._ensure_consumer())
-
     async def on_thread_stop(self) -> None:
         """Stop the consumer, even if its broker is away or it is stuck."""
         try:
@@ -95,8 +83,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         except TimeoutError:
             log.warning("left without telling the group", seconds=LEAVE_TIMEOUT_SECONDS)
         except asyncio.CancelledError:
-            # A fetch that waits to be tried again tells aiokafka so that it was cancelled; the
-            # thread would die of it, and the worker wait for it without end.
+            # What waits to be tried again tells aiokafka so that it was cancelled; the thread would
+            # die of it, and the worker wait for it without end.
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
 
@@ -111,71 +99,93 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self.joins_since = time.monotonic()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Leave changelogs alone: their stores are brought up to date by consumers of their own."""
+        """Take note of the generation, and read nothing of what is assigned."""
         self.joins_since = None
-        changelogs = [tp for tp in assigned if self.consumer._is_changelog_tp(tp)]
-        self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in changelogs))
+        consumer = self._ensure_consumer()
+        coordinator = consumer._coordinator
+        self.member = Member(
+            coordinator.group_id,
+            coordinator.generation,
+            coordinator.member_id,
+            coordinator._group_instance_id,
+        )
+        consumer.pause(*(driver.ensure_aiokafka_TP(tp) for tp in assigned))
         await super().on_partitions_assigned(assigned, generation_id)
 
-    async def _fetch_records(
-        self,
-        consumer: aiokafka.AIOKafkaConsumer,
-        active_partitions: set[TP],
-        timeout: float | None = None,
-        max_records: int | None = None,
-    ) -> Mapping[TP, list[Any]]:
-        before = self._positions(consumer, active_partitions)
-        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
-        records = {ensure_TP(tp): found for tp, found in fetched.items()}
-        after = self._positions(consumer, before)
-        for tp, start in before.items():
-            following = after.get(tp, start)
-            # Control records move the position, too, and leave nothing to apply.
-            if following > start:
-                records[tp] = [Fold(tp, start, following, records.get(tp, []))]
-        return records
+    async def why_shut_out(self) -> str | None:
+        """Return why the group does not take this worker, for good; None if it does, or may yet."""
+        if self.thread_loop.is_closed() or self._consumer is None:
+            return None
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+                await self.call_thread(self._require_coordination)
+        except InconsistentGroupProtocolError:
+            return "workers of another version are in the group: stop them, then start this one"
+        except TimeoutError:
+            return None
+        except KafkaError as error:
+            return missing_to(error) or f"the group does not take it ({type(error).__name__})"
+        return None
 
-    def _positions(
-        self, consumer: aiokafka.AIOKafkaConsumer, partitions: Iterable[TP]
-    ) -> dict[TP, int]:
-        """Return where the consumer stands in those of the partitions that are folded."""
-        folded = cast(Consumer, self.consumer).partitions.is_folded
-        assigned = consumer._subscription.subscription
-        assignment = assigned and assigned.assignment
-        positions: dict[TP, int] = {}
-        for tp in partitions if assignment else ():
-            state = folded(tp.topic) and assignment.state_value(driver.ensure_aiokafka_TP(tp))
-            if state and state.has_valid_position:
-                positions[tp] = state.position
-        return positions
+    async def _require_coordination(self) -> None:
+        self._ensure_consumer()._coordinator.check_errors()
 
-    async def commit_applied(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit offsets; return whether the broker took them, and so knows this member."""
+    async def is_known(self) -> bool:
+        """Return whether the broker knows this member, and its generation.
+
+        Raises `ReplacedError` if another worker has taken its name.
+        """
         if self.thread_loop.is_closed():
             return False  # the worker has crashed, and this thread has ended first
-        if self.joins_since is not None:
-            # The broker would answer after the request to join: refused, as one of the generation
-            # before, upon which aiokafka would forget the new one and join again.
+        member = self.member
+        if self.joins_since is not None or member is None:
             return False
-        wanted = {
-            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
-            for tp, offset in offsets.items()
-        }
         try:
             # The second limit is for a thread that does not even notice the first.
-            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS + 1):
-                await self.call_thread(self._commit_in_time, wanted)
+            async with asyncio.timeout(ASK_TIMEOUT_SECONDS + 1):
+                error_code = await self.call_thread(self._ask_in_time, member)
         except (TimeoutError, KafkaError) as error:
-            log.info("group offsets are not committed", cause=type(error).__name__)
+            log.info("the broker does not confirm this member", cause=type(error).__name__)
             self.unanswered = self.unanswered + 1 if isinstance(error, TimeoutError) else 0
             return False
         self.unanswered = 0
-        return True
+        if error_code == protocol.FENCED_INSTANCE_ID:
+            if await self._is_replaced(member):
+                raise ReplacedError("another worker runs under the same WORKER_ID and address")
+            return False
+        if error_code and (told := missing_to(for_code(error_code)())) is not None:
+            raise KafkaAccessError(told)
+        # While others join, this member is still one of its generation.
+        return error_code in (0, protocol.REBALANCE_IN_PROGRESS)
 
-    async def _commit_in_time(self, offsets: Mapping[Any, OffsetAndMetadata]) -> None:
-        # Within the thread, which has few hands: what is given up must not keep one busy.
-        async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
-            await self._ensure_consumer().commit(offsets)
+    async def _is_replaced(self, member: Member) -> bool:
+        """Return whether another worker has the name, rather than this one as another member.
+
+        One that was out for a session joins under its name again, and is told so late.
+        """
+        await asyncio.sleep(REPLACED_SECONDS)
+        if self.joins_since is not None or self.member != member:
+            return False
+        with suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(ASK_TIMEOUT_SECONDS + 1):
+                answer = await self.call_thread(self._ask_in_time, member)
+                return bool(answer == protocol.FENCED_INSTANCE_ID)
+        return False
+
+    async def _ask_in_time(self, member: Member) -> int:
+        """Ask within the thread, which so shows that it is alive."""
+        async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
+            consumer = self._ensure_consumer()
+            # aiokafka takes a consumer that never reads for stuck. All is paused: nothing comes.
+            await consumer.getmany(timeout_ms=0)
+            if consumer._coordinator.member_id != member.member_id:
+                return protocol.UNKNOWN_MEMBER_ID  # it is about to join as another one
+            call = Call(
+                protocol.Heartbeat,
+                (member.group, member.generation, member.member_id, member.instance_id),
+            )
+            answer = await consumer._coordinator._send_req(call)
+            return int(answer.error_code)
 
     def leave_for_good(self) -> None:
         """Leave the group when this ends, though members of its kind are waited for."""
@@ -189,17 +199,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Faust's consumer, with folds."""
+    """Faust's consumer: a member of the group, whose records the engine brings."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._committed: dict[TP, int] = {}
-        self._is_refused = False
+    @property
+    def _tables(self) -> Any:
+        return self.app.tables
 
     @property
     def partitions(self) -> Partitions:
         """The partitions that this worker owns."""
-        return cast(Partitions, cast(Any, self.app.tables).partitions)
+        return cast(Partitions, self._tables.partitions)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -208,47 +217,31 @@ class Consumer(driver.Consumer):
     def _our_thread(self) -> ConsumerThread:
         return cast(ConsumerThread, self._thread)
 
-    # -- reading
+    # -- handing batches to agents
 
-    async def _getmany(
-        self, active_partitions: set[TP] | None, timeout: float
-    ) -> Mapping[TP, list[Any]]:
-        active = active_partitions or set()
-        wanted = {tp for tp in active if self.partitions.has_room(tp)}
-        if not wanted:
-            await asyncio.sleep(BUSY_POLL_SECONDS)
-            return {}
-        if len(wanted) < len(active):
-            timeout = BUSY_POLL_SECONDS
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Yield the next batch of the engine, as an event of its topic."""
         try:
-            return await super()._getmany(wanted, timeout)
-        except KafkaError as error:
-            if (told := missing_to(error)) is None:
-                raise
-        # Not in the handler above: Faust would log where its error came from.
-        await self._end_refused(told)
-        return {}
+            async with asyncio.timeout(timeout):
+                batch: Batch = await self._tables.batches.get()
+        except TimeoutError:
+            return
+        if self.flow_active and not batch.decided.done():
+            # Faust would drop an event that comes again.
+            self._read_offset[batch.tp] = None
+            yield batch.tp, self._to_event(batch)
 
-    async def _end_refused(self, told: str) -> None:
-        """End this worker: without the right, aiokafka's consumer never goes on."""
-        await asyncio.sleep(BUSY_POLL_SECONDS)
-        if not self._is_refused:
-            self._is_refused = True
-            log.critical("the brokers refuse this worker; it ends", reason=told)
-            await self.app.crash(KafkaAccessError(told))
-
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        if not isinstance(record, Fold):
-            return super()._to_message(tp, record)
+    def _to_event(self, batch: Batch) -> ConsumerMessage:
+        tp = batch.tp
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            record.next - 1,
+            batch.parts[0].records[0].offset,
             0.0,
             0,
             [],
             None,
-            cast(bytes, record),  # our schema lets it through as it is
+            cast(bytes, batch),  # our schema lets it through as it is
             None,
             0,
             0,
@@ -256,46 +249,36 @@ class Consumer(driver.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
-    async def read_from(self, tp: TP, offset: int) -> None:
-        """Read a partition from an offset on."""
-        await self.seek_wait({tp: offset})
-        self._read_offset[tp] = None
-        self.resume_partitions({tp})
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit nothing: cycles do."""
+        return False
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek to what is applied: Faust does so when it has dropped what it fetched."""
-        applied = self.partitions.applied()
-        await self.seek_wait(applied)
-        return applied
+        """Seek nowhere: nothing is read here."""
+        return {}
 
-    # -- committing
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Spare Faust's check of partitions that take another path than it thinks."""
 
-    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commit what is applied of folded topics; of others, what was acknowledged."""
-        await self._commit_applied()
-        return bool(await super().commit(topics, start_new_transaction))
+    # -- membership
 
-    async def _commit_applied(self) -> None:
-        applied = self._applied().items()
-        new = {tp: offset for tp, offset in applied if self._committed.get(tp) != offset}
-        if new and await self._confirmed(new):
-            self._committed.update(new)
+    def member(self) -> Member:
+        """Return as what this worker is in its group."""
+        member = self._our_thread.member
+        if member is None:
+            raise RuntimeError("nothing was assigned yet")
+        return member
 
-    async def _confirmed(self, applied: Mapping[TP, int]) -> bool:
-        """Commit offsets; if the broker takes them, this worker is a member, and its lease new."""
-        asked_at = time.monotonic()
-        if not await self._our_thread.commit_applied(applied):
+    async def is_member(self) -> bool:
+        """Return whether the broker takes this worker for a member of its group.
+
+        If it does, what the worker owns is its own for another lease.
+        """
+        asked_at = self.partitions.lease.now()
+        if not await self._our_thread.is_known():
             return False
         self.partitions.lease.renew(asked_at)
         return True
-
-    def _applied(self) -> dict[TP, int]:
-        assigned = self.assignment()
-        return {tp: offset for tp, offset in self.partitions.applied().items() if tp in assigned}
-
-    async def is_member(self) -> bool:
-        """Return whether the broker takes this worker for a member of its group."""
-        return await self._confirmed(self.partitions.applied())
 
     @Service.task
     async def _notice_if_stuck(self) -> None:
@@ -304,23 +287,25 @@ class Consumer(driver.Consumer):
         thread = self._our_thread
         while not self.should_stop:
             await self.sleep(between)
-            await self._ask()
+            try:
+                if (told := await thread.why_shut_out()) is not None:
+                    raise KafkaAccessError(told)
+                await self.is_member()
+            except (ReplacedError, KafkaAccessError) as error:
+                log.critical("the brokers refuse this worker; it ends", reason=str(error))
+                await self.app.crash(error)
+                return
             if not thread.is_suspect:
                 continue
             if not await brokers_answer(self._client()):
                 thread.begin_anew()
                 continue
             # What was asked while brokers were away tells nothing: once more, as all answer now.
-            await self._ask()
+            await self.is_member()
             if thread.is_suspect and await brokers_answer(self._client()):
                 log.critical("the consumer is stuck; the worker ends")
                 await self.app.crash(StuckError("the consumer is stuck, though all brokers answer"))
                 return
-
-    async def _ask(self) -> None:
-        """Ask the broker whether it knows this member, by a commit of what is applied."""
-        if applied := self._applied():
-            await self._confirmed(applied)
 
     def _client(self) -> Mapping[str, Any]:
         """Return by what the consumer's clients connect."""
@@ -330,22 +315,11 @@ class Consumer(driver.Consumer):
             **driver.credentials_to_aiokafka_auth(self.app.conf.broker_credentials),
         }
 
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Spare Faust's check of partitions that take another path than it thinks."""
-        if not (self._is_changelog_tp(tp) or self.partitions.is_folded(tp.topic)):
-            super().verify_event_path(now, tp)
-
     # -- leaving
 
-    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what was committed: another may commit before we own it again."""
-        self._committed.clear()
-        await super().on_partitions_revoked(revoked)
-
     async def wait_empty(self) -> None:
-        """Finish the transactions that are under way, then commit what is applied."""
-        await self.partitions.settle()
-        await super().wait_empty()
+        """Finish the cycle that is under way."""
+        await self._tables.settle()
 
     def leave_for_good(self) -> None:
         """Leave the group when this ends: nobody comes back under the same name."""

@@ -1,20 +1,25 @@
 """The applied marker: the row of a changelog that says what is applied.
 
-It is written last in each transaction, so that rows and marker can never disagree; a new owner of
-the partition resumes where the marker says. Its key begins with a byte that no UTF-8 text has, as
-do the keys of all rows that are no user's.
+It is written last in each transaction, so that rows and marker can never disagree. A new owner of
+the partition resumes where the marker says. The offsets that the same transaction commits for the
+group say the same, but they are only the fence and the lag display: the broker forgets them a week
+after the last member left. The marker's key begins with a byte that no UTF-8 text has, as do the
+keys of all rows that are no user's.
 """
 
 from collections.abc import Mapping
 from typing import Self
 from uuid import uuid4
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
 from app.keys import EmailKeys
 
-#: Raised when the same records would come to other rows: older rows are refused, not mended.
-RULES_VERSION = 2
+#: Raised when the same records would come to other rows, or another engine writes them.
+RULES_VERSION = 3
+#: The rules of version 0.8: its rows are taken over, and it refuses ours.
+RULES_OF_0_8 = 2
 
 #: Row keys of users are UTF-8 and therefore never begin with this byte.
 RESERVED_PREFIX = b"\xff"
@@ -43,7 +48,7 @@ def why_refused(theirs: str, ours: str) -> str | None:
 
     What is newer is told apart: then it is this version that is the wrong one.
     """
-    if theirs == ours:
+    if theirs == ours or is_of_0_8(theirs, ours):
         return None
     version = theirs.partition(":")[0]
     if version.isdecimal() and int(version) > RULES_VERSION:
@@ -52,6 +57,12 @@ def why_refused(theirs: str, ours: str) -> str | None:
             "use that version"
         )
     return "was written under another EMAIL_SECRET, or by a version that decides otherwise"
+
+
+def is_of_0_8(theirs: str, ours: str) -> bool:
+    """Return whether rows were decided by version 0.8 under the same secret."""
+    version, _, secret = theirs.partition(":")
+    return version == str(RULES_OF_0_8) and secret == ours.partition(":")[2]
 
 
 class Marker(BaseModel):
@@ -66,6 +77,10 @@ class Marker(BaseModel):
     rules: str = ""
     #: Set once the rows were copied to another changelog, which goes on from here.
     is_sealed: bool = False
+    #: Of each source topic, the id that Kafka gave it, and the leader epoch of what was applied
+    #: last: by them a topic that was made anew, or has lost its end, is told from the one before.
+    ids: Mapping[str, str] = {}
+    epochs: Mapping[str, int] = {}
 
     @classmethod
     def first(cls, rules: str = "") -> Self:
@@ -84,12 +99,28 @@ class Marker(BaseModel):
 
     def encode(self) -> bytes:
         """Return the marker as a row."""
-        return self.model_dump_json(exclude=None if self.is_sealed else {"is_sealed"}).encode()
+        members = {name: value for name, value in self.__dict__.items() if value or name in _ALWAYS}
+        return orjson.dumps(members)
 
     def sealed(self, *, is_sealed: bool = True) -> "Marker":
         """Return the marker with the seal, or without."""
         return self.model_copy(update={"is_sealed": is_sealed})
 
-    def after(self, topic: str, offset: int) -> "Marker":
+    def after(self, topic: str, offset: int, epoch: int | None = None) -> "Marker":
         """Return the marker once everything of a topic below an offset is applied."""
-        return self.model_copy(update={"next": {**self.next, topic: offset}})
+        changed: dict[str, Mapping[str, int]] = {"next": {**self.next, topic: offset}}
+        if epoch is not None and epoch >= 0:
+            changed["epochs"] = {**self.epochs, topic: epoch}
+        return self.model_copy(update=changed)
+
+    def under(self, rules: str, ids: Mapping[str, str]) -> "Marker":
+        """Return the marker as one of these rules and topics."""
+        return self.model_copy(update={"rules": rules, "ids": ids})
+
+    def anew(self) -> "Marker":
+        """Return the marker for a copy of the log, beside copies of the sources."""
+        return self.model_copy(update={"log": uuid4().hex, "ids": {}, "epochs": {}})
+
+
+#: Members that are written even if they are empty.
+_ALWAYS = ("log", "next", "rules")

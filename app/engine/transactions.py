@@ -1,21 +1,32 @@
-"""A partition's producer: one transaction a batch, fenced.
+"""Transactions: what a worker writes appears whole or not at all, and never after another owner.
 
-Whoever starts a producer under a transactional id is from then on the only one that can commit
-under it; the one before gets `FencedError`, whatever it believes it owns.
+A worker has one transactional id. Who starts a producer under it ends what was left open there.
+The fence between workers is the generation of the consumer group (KIP-447): each transaction
+commits offsets of the sources in the name of a member, and the broker refuses members of
+generations that are over.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from itertools import chain
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from faust.types import TP
 
 from app.connection import Connection
-from app.engine.lean import NO_HEADERS, ToWrite, fill
-from app.errors import ApplyError, FencedError, NotWrittenError
+from app.engine import protocol
+from app.engine.cluster import DATA, GROUP, TRANSACTION, Cluster
+from app.engine.lean import NO_HEADERS, ToWrite
+from app.engine.protocol import Producer
+from app.errors import (
+    FencedError,
+    NotWrittenError,
+    ReplacedError,
+    TooLargeError,
+)
 from app.records import Outgoing
 from app.refusals import refusal
 
@@ -26,163 +37,374 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 #: How long a start, or a transaction, may take before it counts as failed.
 TIMEOUT_SECONDS = 15.0
-#: How long the transaction of a dead owner holds up readers if nobody takes over.
+#: How long a transaction may stay open that belongs to no group: the broker ends it then.
 BROKER_TIMEOUT_MS = 20_000
-#: How long the sender of a producer without connections may take to notice.
-CLOSE_TIMEOUT_SECONDS = 0.2
+#: How long a new leader is waited for before a batch is sent again.
+LEADER_SECONDS = 0.05
+#: The first and the longest pause while the broker is still ending the transaction before.
+CONCURRENT_SECONDS, MAX_CONCURRENT_SECONDS = 0.001, 0.05
 
 Rows = Mapping[bytes, bytes | None]
 
 #: Records by the topic and partition that they are for.
 Sendings = Mapping[tuple[str, int], Sequence[ToWrite]]
 
+#: A batch as it is sent, and the number of its records.
+Encoded = tuple[bytearray, int]
 
-class FencedProducer:
-    """Writes the rows and records of one partition's batches, each batch whole or not at all."""
+#: How batches are compressed, by the name that the setting has.
+COMPRESSIONS = {
+    "none": DefaultRecordBatch.CODEC_NONE,
+    "lz4": DefaultRecordBatch.CODEC_LZ4,
+    "zstd": DefaultRecordBatch.CODEC_ZSTD,
+}
 
-    def __init__(self, connection: Connection, transactional_id: str) -> None:
-        self._transactional_id = transactional_id
+_FENCED = (protocol.ILLEGAL_GENERATION, protocol.UNKNOWN_MEMBER_ID)
+_PRODUCER_FENCED = (protocol.INVALID_PRODUCER_EPOCH, protocol.PRODUCER_FENCED)
+_LEADER_MOVES = (
+    protocol.UNKNOWN_TOPIC_OR_PARTITION,
+    protocol.LEADER_NOT_AVAILABLE,
+    protocol.NOT_LEADER,
+)
+_TOO_LARGE = (protocol.MESSAGE_TOO_LARGE, protocol.RECORD_LIST_TOO_LARGE)
+_COORDINATOR_MOVES = (
+    protocol.COORDINATOR_LOAD_IN_PROGRESS,
+    protocol.COORDINATOR_NOT_AVAILABLE,
+    protocol.NOT_COORDINATOR,
+)
+_SEQUENCES = 2**31
+
+
+class ProducerFencedError(NotWrittenError):
+    """Another producer has started under the transactional id, or the broker gave ours up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """As what this worker is in its group, as told when partitions were assigned."""
+
+    group: str
+    generation: int
+    member_id: str
+    instance_id: str | None
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What one transaction writes."""
+
+    sendings: dict[TP, Sequence[ToWrite]] = field(default_factory=dict)
+    #: Sent first, because something else names their offsets; that is added by the callback.
+    noted: list[tuple[Outgoing, Callable[[int], None]]] = field(default_factory=list)
+    #: The next offset of each source.
+    offsets: Mapping[TP, int] = field(default_factory=dict)
+
+
+class TransactionalProducer:
+    """Writes transactions under one transactional id, one after the other."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        connection: Connection,
+        transactional_id: str,
+        timeout_ms: int,
+        compression: int = DefaultRecordBatch.CODEC_NONE,
+    ) -> None:
+        self.transactional_id = transactional_id
+        self._cluster = cluster
         self._connection = connection
-        self._kafka: AIOKafkaProducer | None = None
+        self._timeout_ms = timeout_ms
+        self._producer: Producer | None = None
+        #: The next sequence number of each partition.
+        self._sequences: dict[TP, int] = {}
+        self._compression = compression
 
     async def start(self) -> None:
-        """Fence any earlier owner; what it left uncommitted is aborted when this returns."""
-        await self.close()
-        self._kafka = AIOKafkaProducer(
-            **self._connection.client(),
-            transactional_id=self._transactional_id,
-            transaction_timeout_ms=BROKER_TIMEOUT_MS,
-            acks="all",
-            max_batch_size=MAX_BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-            request_timeout_ms=int(TIMEOUT_SECONDS * 1000),
-        )
-        try:
+        """End what was left open under the id; raise `NotWrittenError` if that cannot be."""
+        self._producer = None
+        self._sequences.clear()
+        with _told(self._connection, "no transaction can begin"):
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                await self._kafka.start()
-                # Nothing goes to the broker yet, but it waits until the broker has fenced others.
-                await self._kafka.begin_transaction()
-        except (TimeoutError, KafkaError) as error:
-            await self.close()
-            why = refusal(self._connection, error) or type(error).__name__
-            raise NotWrittenError(f"no transaction can begin ({why})") from None
+                # What has failed may have failed because a partition has another leader now.
+                await self._cluster.refresh()
+                answer = await self._when_ended(
+                    InitProducerIdRequest(self.transactional_id, self._timeout_ms)
+                )
+        self._producer = Producer(answer.producer_id, answer.producer_epoch)
 
-    async def send(self, records: Sequence[Outgoing]) -> list[int]:
-        """Send records within the transaction that is open; return their offsets.
+    @property
+    def is_started(self) -> bool:
+        """Whether a transaction may begin."""
+        return self._producer is not None
 
-        Raises as `commit` does.
+    async def commit(
+        self, member: Member | None, prepare: Callable[[], Transaction]
+    ) -> Mapping[TP, int]:
+        """Write a transaction; return the offset of the last record of each partition.
+
+        ``prepare`` is called once the offsets of noted records are known, and returns the rest.
+        Raises `FencedError` if the group's generation is over, `ReplacedError` if another worker
+        runs under this one's name, `TooLargeError` if the broker does not take a batch, and
+        `NotWrittenError` if the outcome may be unknown. After any of them the producer must be
+        started anew.
         """
-        async with self._transaction() as kafka:
-            sending = [await _send_one(kafka, record) for record in records]
-            return [sent.offset for sent in await asyncio.gather(*sending)]
-
-    async def commit(self, changelog: str, partition: int, rows: Rows, sendings: Sendings) -> int:
-        """Write rows to a changelog, and records to their topics; return the last row's offset.
-
-        Raises `FencedError` if another owner has started since, `NotWrittenError` if the outcome
-        may be unknown, and `ApplyError` if the broker will never take what is to be written.
-        """
-        async with self._transaction() as kafka:
-            last = await _send(kafka, changelog, partition, rows, sendings)
-            await kafka.commit_transaction()
-            await kafka.begin_transaction()
-            return last
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AIOKafkaProducer]:
-        kafka = self._kafka
-        if kafka is None:
+        if self._producer is None:
             raise NotWrittenError("the producer is not started")
-        try:
+        producer, self._producer = self._producer, None
+        with _told(self._connection, "a transaction may not be committed"):
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                yield kafka
-        # aiokafka tells so, or asserts it, if the transaction has failed before.
-        except (TimeoutError, KafkaError, IllegalOperation, AssertionError) as error:
+                written = await self._commit(producer, member, prepare)
+        self._producer = producer
+        return written
+
+    async def _commit(
+        self, producer: Producer, member: Member | None, prepare: Callable[[], Transaction]
+    ) -> Mapping[TP, int]:
+        transaction = prepare()
+        if transaction.noted:
+            await self._send_noted(producer, transaction.noted)
+            transaction = prepare()
+        await asyncio.gather(*self._joins(producer, member, transaction.sendings))
+        sends: list[Any] = [self._send(producer, transaction.sendings)]
+        if member is not None:
+            # To the same broker it goes on the same connection, and so not at the same time: a
+            # broker that is asked twice at once whether a transaction is open refuses one of them
+            # (AddPartitionsToTxnManager in Kafka's sources).
+            sends.append(self._commit_offsets(producer, member, transaction.offsets))
+        written, *_ = await asyncio.gather(*sends)
+        end = protocol.end_transaction(self.transactional_id, producer, is_commit=True)
+        self._require((await self._coordinate(end)).error_code)
+        return cast("Mapping[TP, int]", written)
+
+    def _joins(
+        self, producer: Producer, member: Member | None, partitions: Iterable[TP]
+    ) -> Iterator[Awaitable[Any]]:
+        """Yield the requests that begin a transaction: sent at once, answered in their order."""
+        yield self._when_ended(protocol.add_partitions(self.transactional_id, producer, partitions))
+        if member is not None:
+            yield self._when_ended(
+                protocol.add_offsets(self.transactional_id, producer, member.group)
+            )
+
+    async def _send_noted(
+        self, producer: Producer, noted: list[tuple[Outgoing, Callable[[int], None]]]
+    ) -> None:
+        by_place: dict[TP, list[tuple[Outgoing, Callable[[int], None]]]] = {}
+        for record, note in noted:
+            by_place.setdefault(TP(record.topic, record.partition), []).append((record, note))
+        sendings: dict[TP, Sequence[ToWrite]] = {
+            tp: [to_write(record) for record, _ in some] for tp, some in by_place.items()
+        }
+        await asyncio.gather(*self._joins(producer, None, sendings))
+        lasts = await self._send(producer, sendings)
+        for tp, some in by_place.items():
+            first = lasts[tp] - len(some) + 1
+            for offset, (_, note) in enumerate(some, start=first):
+                note(offset)
+
+    # -- the steps
+
+    async def _commit_offsets(
+        self, producer: Producer, member: Member, offsets: Mapping[TP, int]
+    ) -> None:
+        call = protocol.commit_offsets(
+            self.transactional_id,
+            producer,
+            member.group,
+            (member.generation, member.member_id, member.instance_id),
+            offsets,
+        )
+        answer = await self._cluster.coordinate(GROUP, member.group, call, DATA)
+        if answer.error_code in _COORDINATOR_MOVES:
+            self._cluster.forget_coordinator(GROUP, member.group)
+        self._require(answer.error_code)
+
+    async def _send(
+        self, producer: Producer, sendings: Mapping[TP, Sequence[ToWrite]]
+    ) -> dict[TP, int]:
+        """Send records; return the offset of the last one of each partition."""
+        rounds: list[dict[TP, Encoded]] = []
+        for tp, records in sendings.items():
+            for number, batch in enumerate(self._batches(producer, tp, records)):
+                if number == len(rounds):
+                    rounds.append({})
+                # A request takes one batch a partition.
+                rounds[number][tp] = batch
+        lasts: dict[TP, int] = {}
+        for batches in rounds:
+            left = batches
+            while left := await self._produce(left, lasts):
+                # Their leaders have changed: the same batches go to the new ones.
+                await asyncio.sleep(LEADER_SECONDS)
+                await self._cluster.refresh()
+        return lasts
+
+    async def _produce(
+        self, batches: Mapping[TP, "Encoded"], lasts: dict[TP, int]
+    ) -> dict[TP, Encoded]:
+        """Send batches to the leaders; return those for which a broker is the leader no more."""
+        await self._cluster.require_leaders(batches)
+        by_leader: dict[int, dict[TP, Encoded]] = {}
+        for tp, batch in batches.items():
+            by_leader.setdefault(self._cluster.leader(tp), {})[tp] = batch
+        calls = (
+            self._cluster.send(
+                leader,
+                protocol.produce(
+                    self.transactional_id,
+                    self._timeout_ms,
+                    ((tp, batch) for tp, (batch, _) in some.items()),
+                ),
+            )
+            for leader, some in by_leader.items()
+        )
+        left = {}
+        for answer in await asyncio.gather(*calls):
+            for tp, error_code, base_offset in answer.partitions:
+                if error_code in _LEADER_MOVES:
+                    left[tp] = batches[tp]
+                    continue
+                if error_code in _TOO_LARGE:
+                    raise TooLargeError(
+                        f"{tp.topic}, partition {tp.partition}: the broker refuses a batch as too "
+                        "large"
+                    )
+                self._require(error_code)
+                lasts[tp] = max(lasts.get(tp, -1), base_offset + batches[tp][1] - 1)
+        return left
+
+    def _batches(
+        self, producer: Producer, tp: TP, records: Sequence[ToWrite]
+    ) -> Iterator[tuple[bytearray, int]]:
+        sequence = self._sequences.get(tp, 0)
+        for batch, count in encode_batches(records, producer, sequence, self._compression):
+            sequence = (sequence + count) % _SEQUENCES
+            yield batch, count
+        self._sequences[tp] = sequence
+
+    # -- asking the coordinator
+
+    async def _coordinate(self, request: Any) -> Any:
+        return await self._cluster.coordinate(TRANSACTION, self.transactional_id, request)
+
+    async def _when_ended(self, request: Any) -> Any:
+        """Ask again while the transaction before is being ended, or the coordinator moves."""
+        pause = CONCURRENT_SECONDS
+        while True:
+            answer = await self._coordinate(request)
+            if answer.error_code in _COORDINATOR_MOVES:
+                self._cluster.forget_coordinator(TRANSACTION, self.transactional_id)
+            elif answer.error_code != protocol.CONCURRENT_TRANSACTIONS:
+                self._require(answer.error_code)
+                return answer
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_CONCURRENT_SECONDS)
+
+    def _require(self, error_code: int) -> None:
+        if not error_code:
+            return
+        if error_code in _FENCED:
+            raise FencedError("the generation of the group that this worker knows is over")
+        if error_code == protocol.FENCED_INSTANCE_ID:
+            raise ReplacedError("another worker runs under the same WORKER_ID and address")
+        if error_code in _PRODUCER_FENCED:
+            raise ProducerFencedError("another producer has started under the transactional id")
+        if error_code in _COORDINATOR_MOVES:
+            self._cluster.forget_coordinator(TRANSACTION, self.transactional_id)
+        raise for_code(error_code)()
+
+
+class _told:  # noqa: N801  # it reads as a function
+    """Lets what aiokafka raises be told as `NotWrittenError`."""
+
+    def __init__(self, connection: Connection, what: str) -> None:
+        self._connection = connection
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, TimeoutError | KafkaError | OSError):
             why = refusal(self._connection, error) or type(error).__name__
-            raise _meaning(kafka, error, why) from None
+            raise NotWrittenError(f"{self._what} ({why})") from None
+
+
+def to_write(record: Outgoing) -> ToWrite:
+    """Return a record as it is put into a batch."""
+    return record.timestamp_ms, record.key, record.value, list(record.headers)
+
+
+def encode_batches(
+    records: Iterable[ToWrite],
+    producer: Producer,
+    sequence: int,
+    compression: int = DefaultRecordBatch.CODEC_NONE,
+    *,
+    is_transactional: bool = True,
+) -> Iterator[tuple[bytearray, int]]:
+    """Yield batches of records below the size limit, each with the number of its records.
+
+    A batch takes one record of any size.
+    """
+    waiting = iter(records)
+    record = next(waiting, None)
+    while record is not None:
+        builder = DefaultRecordBatchBuilder(
+            2, compression, int(is_transactional), *producer, sequence, MAX_BATCH_BYTES
+        )
+        append, count = builder.append, 0
+        while record is not None and append(count, *record) is not None:
+            count += 1
+            record = next(waiting, None)
+        yield builder.build(), count
+        sequence = (sequence + count) % _SEQUENCES
+
+
+class FencedProducer:
+    """Writes records of a command, each transaction whole, until somebody else starts one."""
+
+    def __init__(self, connection: Connection, transactional_id: str) -> None:
+        self._connection = connection
+        self._id = transactional_id
+        self._cluster: Cluster | None = None
+        self._producer: TransactionalProducer | None = None
+
+    async def start(self) -> None:
+        """Fence whoever has started before; what it left uncommitted is aborted then."""
+        await self.close()
+        self._cluster = Cluster(self._connection)
+        self._producer = TransactionalProducer(
+            self._cluster, self._connection, self._id, BROKER_TIMEOUT_MS
+        )
+        with _told(self._connection, "no transaction can begin"):
+            await self._cluster.start()
+        await self._producer.start()
+
+    async def commit(self, topic: str, partition: int, rows: Rows) -> int:
+        """Write rows to a partition of a topic; return the offset of the last one.
+
+        Raises `FencedError` if somebody else has started since.
+        """
+        written = [(None, key, row, NO_HEADERS) for key, row in rows.items()]
+        return (await self.write({(topic, partition): written}))[TP(topic, partition)]
+
+    async def write(self, sendings: Sendings) -> Mapping[TP, int]:
+        """Write records; return the offset of the last one of each partition.
+
+        Raises `FencedError` if somebody else has started since.
+        """
+        if self._producer is None:
+            raise NotWrittenError("the producer is not started")
+        transaction = Transaction({TP(*place): records for place, records in sendings.items()})
+        try:
+            return await self._producer.commit(None, lambda: transaction)
+        except ProducerFencedError as error:
+            raise FencedError(str(error)) from None
 
     async def close(self) -> None:
-        """Disconnect at once; what is not committed never will be."""
-        kafka, self._kafka = self._kafka, None
-        if kafka is not None:
-            await disconnect(kafka)
-
-
-async def disconnect(kafka: AIOKafkaProducer) -> None:
-    """End a producer at once, with what is under way."""
-    # stop() would wait for a broker that may be gone; without its connections the sender ends.
-    kafka._closed = True
-    await kafka.client.close()
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await kafka._sender.close()
-    except (TimeoutError, KafkaError):
-        pass
-    await kafka.client.close()  # what was under way may have connected anew
-    _forget_failures(kafka)
-
-
-def _forget_failures(kafka: AIOKafkaProducer) -> None:
-    # aiokafka fails futures that only it waits for; asyncio would log a traceback for each.
-    batches = chain.from_iterable(kafka._message_accumulator._batches.values())
-    futures = [batch._drain_waiter for batch in batches]
-    if (transactions := kafka._txn_manager) is not None:
-        futures.append(transactions._transaction_waiter)
-    for future in futures:
-        if future is not None and future.done() and not future.cancelled():
-            future.exception()
-
-
-async def _send(
-    kafka: AIOKafkaProducer, changelog: str, partition: int, rows: Rows, sendings: Sendings
-) -> int:
-    changes: Iterator[ToWrite] = ((None, key, row, NO_HEADERS) for key, row in rows.items())
-    batches = list(_batches(kafka, changes))
-    logged = [await kafka.send_batch(batch, changelog, partition=partition) for batch in batches]
-    others: list[Awaitable[Any]] = [
-        await kafka.send_batch(batch, topic, partition=number)
-        for (topic, number), records in sendings.items()
-        for batch in _batches(kafka, iter(records))
-    ]
-    done = await asyncio.gather(*logged, *others)
-    begins_at: int = done[len(batches) - 1].offset
-    records: int = batches[-1].record_count()
-    return begins_at + records - 1
-
-
-def _batches(kafka: AIOKafkaProducer, records: Iterator[ToWrite]) -> Iterable[Any]:
-    """Yield batches of records, each below the size limit."""
-    record = next(records, None)
-    while record is not None:
-        batch = kafka.create_batch()
-        record = fill(batch, record, records)
-        yield batch
-
-
-async def _send_one(kafka: AIOKafkaProducer, record: Outgoing) -> Awaitable[Any]:
-    sent: Awaitable[Any] = await kafka.send(
-        record.topic,
-        record.value,
-        record.key,
-        record.partition,
-        record.timestamp_ms,
-        list(record.headers),
-    )
-    return sent
-
-
-def _meaning(kafka: AIOKafkaProducer, error: Exception, why: str) -> Exception:
-    """Return what a failed transaction means to the partition's owner."""
-    if isinstance(error, ProducerFenced) or _ended_fenced(kafka):
-        return FencedError("another worker owns the partition")
-    if isinstance(error, MessageSizeTooLargeError):
-        return ApplyError(f"a topic refuses a batch as too large: {error}")
-    return NotWrittenError(f"a transaction may not be committed ({why})")
-
-
-def _ended_fenced(kafka: AIOKafkaProducer) -> bool:
-    # The sender may have met the fence before this transaction began.
-    sender = kafka._sender.sender_task
-    if sender is None or not sender.done() or sender.cancelled():
-        return False
-    return isinstance(sender.exception(), ProducerFenced)
+        """Disconnect; what is not committed never will be."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.close()

@@ -5,7 +5,7 @@ from typing import cast
 import faust
 from prometheus_client import Counter, Histogram
 
-from app.engine.takeover import TableManager
+from app.engine.assignment import TableManager
 from app.lag import Lags
 from app.metrics import ACKNOWLEDGEMENT_SECONDS, OUTCOMES, WRITES
 from app.overview.numbers import Counts, PartitionLag, WorkerState

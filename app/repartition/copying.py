@@ -10,21 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from app.connection import Connection
-from app.engine.lean import NO_HEADERS, ToWrite, fill, make_lean
+from app.engine.lean import NO_HEADERS, ToWrite, fill
 from app.engine.marker import MARKER_KEY, RECENT_KEY, Marker
 from app.engine.transactions import MAX_BATCH_BYTES
 from app.errors import TopicsError
-from app.reading import Advance
+from app.reading import Reader, TopicFollower
 from app.repartition.homes import Row, children, recent_of, rows_by_home
 from app.repartition.quiet import Place
 from app.topics import Topics
-
-MAX_RECORDS = 20_000
-MAX_FETCH_BYTES = 8 * 1024 * 1024
-POLL_MS = 50
 
 
 def _targets(before: Topics, after: Topics) -> Mapping[str, str]:
@@ -42,7 +38,7 @@ def _tables(topics: Topics) -> Mapping[str, str]:
 class Copying:
     """The copying of all changelogs: what was read, and what is kept for the end."""
 
-    consumer: AIOKafkaConsumer
+    following: TopicFollower
     producer: AIOKafkaProducer
     #: By the changelog that it is read from: the one that rows are copied to.
     targets: Mapping[str, str]
@@ -50,7 +46,6 @@ class Copying:
     tables: Mapping[str, str]
     before: int
     after: int
-    advance: Advance
 
     #: The newest marker of each changelog partition.
     markers: dict[Place, Marker] = field(default_factory=dict)
@@ -63,26 +58,13 @@ class Copying:
 
     async def left(self) -> int:
         """Return how many offsets are committed and not copied yet."""
-        tps = [TopicPartition(*place) for place in self.places()]
-        ends = await self.consumer.end_offsets(tps)
-        return sum([max(ends[tp] - await self.consumer.position(tp), 0) for tp in tps])
+        return await self.following.left()
 
     async def catch_up(self) -> None:
         """Copy up to what is committed now."""
-        tps = [TopicPartition(*place) for place in self.places()]
-        ends = await self.consumer.end_offsets(tps)
-        while any([await self.consumer.position(tp) < ends[tp] for tp in tps]):
-            await self.copy_some()
-
-    async def copy_some(self) -> None:
-        """Copy what has come."""
-        positions = {tp: await self.consumer.position(tp) for tp in self.consumer.assignment()}
-        fetched = await self.consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS)
-        for tp, records in fetched.items():
-            rows = {record.key: record.value for record in records}
-            await self._copy((tp.topic, tp.partition), rows)
-            further = await self.consumer.position(tp) - positions[tp]
-            self.advance(f"{tp.topic} {tp.partition}", further)
+        async for extent, records in self.following.read():
+            rows = {record.key or b"": record.value for record in records}
+            await self._copy((extent.topic, extent.partition), rows)
 
     async def _copy(self, place: Place, rows: Mapping[bytes, bytes | None]) -> None:
         topic, partition = place
@@ -133,35 +115,25 @@ class Copying:
 
 @asynccontextmanager
 async def copying(
-    connection: Connection, before: Topics, after: Topics, advance: Advance
+    connection: Connection, reading: Reader, before: Topics, after: Topics
 ) -> AsyncIterator[Copying]:
     """Begin to copy from the changelogs before to those after, which are empty."""
-    consumer = AIOKafkaConsumer(
-        **connection.client(),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=MAX_FETCH_BYTES,
-    )
     producer = AIOKafkaProducer(
         **connection.client(),
         acks="all",
         enable_idempotence=True,
         max_batch_size=MAX_BATCH_BYTES,
     )
-    async with consumer, producer:
-        make_lean(consumer)
-        begun = Copying(
-            consumer,
+    changelogs = before.users_changelog, before.emails_changelog
+    async with producer:
+        yield Copying(
+            TopicFollower(reading, changelogs),
             producer,
             _targets(before, after),
             _tables(before),
             before.users_changelog.partitions,
             after.users_changelog.partitions,
-            advance,
         )
-        consumer.assign([TopicPartition(*place) for place in begun.places()])
-        yield begun
 
 
 def require_same(copied: Mapping[Place, Marker], now: Mapping[Place, Marker]) -> None:

@@ -18,7 +18,10 @@ from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
-from app.engine.marker import MARKER_KEY, Marker
+from app.engine.barrier import command_id, fence, worker_ids
+from app.engine.cluster import Cluster
+from app.engine.lean import NO_HEADERS
+from app.engine.marker import MARKER_KEY, Marker, rules
 from app.engine.transactions import FencedProducer
 from app.errors import (
     BrokerUnavailableError,
@@ -204,9 +207,10 @@ async def _change(work: _Work, after: Settings, tell: Tell) -> None:
         size = await _size(sources)
         tell(f"{size:,} records of changelogs are copied; workers go on")
         with bar(size) as advance:
-            async with copying(kafka, before, declare(after), advance) as copied:
+            committed.advance = advance
+            async with copying(kafka, committed, before, declare(after)) as copied:
                 while await copied.left() > NEARLY:
-                    await copied.copy_some()
+                    await copied.catch_up()
                 await copied.catch_up()
                 await _cut_over(work, sources, copied, tell)
 
@@ -221,43 +225,46 @@ async def _cut_over(work: _Work, sources: Sources, copied: Copying, tell: Tell) 
     held = time.monotonic()
     async with in_time() as limit:
         applied = await drained(sources, copied, work.register, work.now, copied.after, tell)
-        async with _fenced(work.settings, copied) as producers:
-            before = dict(copied.markers)
-            await copied.catch_up()
-            require_same(before, copied.markers)
-            await _seal(producers, copied)
-            await copied.finish(applied)
-            limit.reschedule(None)
-            await work.switch(work.now.split(copied.after, _ends(sources.topics, applied)))
+        before = dict(copied.markers)
+        await copied.catch_up()
+        require_same(before, copied.markers)
+        sealed = await _seal(work.settings, copied)
+        await _fence_workers(work.settings)
+        # Whoever has committed something behind a seal is found here; whoever commits later has
+        # read it.
+        await copied.catch_up()
+        require_same(sealed, copied.markers)
+        await copied.finish(applied)
+        limit.reschedule(None)
+        await work.switch(work.now.split(copied.after, _ends(sources.topics, applied)))
     work.report.rows, work.report.held_seconds = copied.rows, time.monotonic() - held
 
 
-@asynccontextmanager
-async def _fenced(
-    settings: Settings, copied: Copying
-) -> AsyncIterator[Mapping[Place, FencedProducer]]:
-    """Own all partitions: no worker can apply anything any more."""
-    producers = {
-        (topic, number): FencedProducer(
-            settings.kafka, f"{settings.app_id}-{copied.tables[topic]}-{number}"
-        )
-        for topic, number in copied.places()
-    }
-    try:
-        await asyncio.gather(*(producer.start() for producer in producers.values()))
-        yield producers
-    finally:
-        await asyncio.gather(*(producer.close() for producer in producers.values()))
-
-
-async def _seal(producers: Mapping[Place, FencedProducer], copied: Copying) -> None:
+async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
     """Let whoever opens a partition of the old changelogs see that it ends there."""
-    await asyncio.gather(
-        *(
-            producers[place].commit(*place, {MARKER_KEY: marker.sealed().encode()}, {})
-            for place, marker in copied.markers.items()
-        )
-    )
+    first = Marker.first(rules(settings.email_keys))
+    sealed = {place: copied.markers.get(place, first).sealed() for place in copied.places()}
+    written = {
+        place: [(None, MARKER_KEY, marker.encode(), NO_HEADERS)] for place, marker in sealed.items()
+    }
+    producer = FencedProducer(settings.kafka, command_id(settings.app_id))
+    try:
+        await producer.start()
+        await producer.write(written)
+    finally:
+        await producer.close()
+    return sealed
+
+
+async def _fence_workers(settings: Settings) -> None:
+    """Let every worker read its changelogs anew before it can commit anything."""
+    cluster = Cluster(settings.kafka)
+    try:
+        await cluster.start()
+        for transactional_id in await worker_ids(cluster, settings.app_id):
+            await fence(cluster, transactional_id)
+    finally:
+        await cluster.close()
 
 
 def _ends(topics: Topics, following: Following) -> dict[str, list[int]]:

@@ -9,8 +9,8 @@ from app.verify.emails import FoundClaims
 from app.verify.findings import Difference, Findings
 from app.verify.multisets import Multiset
 from app.verify.places import NOWHERE, Span, place
-from app.verify.tables import PAGE_RECORDS, TableFold, digest_of, offset_of
-from app.verify.users import UNJUDGED, UsersFold
+from app.verify.tables import PAGE_RECORDS, UNJUDGED, TableFold, digest_of, offset_of
+from app.verify.users import UsersFold
 from app.verify.verdicts import Verdicts
 
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord, as_they_were, require_readable
 from app.email_claims import Claim, decode_holder, encode_holder, read_claim, settle
+from app.errors import UnreadableRecordError
 from app.keys import partitions_of
 from app.verify.multisets import Multiset
 from app.verify.places import NOWHERE, Offsets, Span, named
@@ -71,7 +72,7 @@ class EmailsFold:
     def __post_init__(self) -> None:
         self.rows.update(self.handed.rows)
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold records, which follow those before."""
         self.records += len(records)
         self.not_applied += sum(record.offset >= self.span.until for record in records)
@@ -86,9 +87,11 @@ class EmailsFold:
     def _cut(self) -> None:
         self.cutting.cut(self.rows, set(), is_whole=self.is_whole)
 
-    def _add(self, records: Sequence[Arrival]) -> None:
+    def _add(self, records: Sequence[ConsumedRecord]) -> None:
         partitions = self.cutting.partitions
-        claims = [(record, claim) for record in records if (claim := self._read(record))]
+        claims = [
+            (record, claim) for record in as_they_were(records) if (claim := self._read(record))
+        ]
         homes = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
         places = partitions_of([record.key or b"" for record, _ in claims], partitions)
         for (record, claim), home, place in zip(claims, homes, places, strict=True):
@@ -96,15 +99,16 @@ class EmailsFold:
             if record.offset in self.span:
                 self._settle(record, claim, home)
 
-    def _read(self, record: Arrival) -> Claim | None:
+    def _read(self, record: ConsumedRecord) -> Claim | None:
         try:
+            require_readable((record,))
             return read_claim(record.value or b"")
-        except ValidationError:
+        except (ValidationError, UnreadableRecordError):
             if record.offset in self.span:
                 self.unreadable.add(record.offset)
             return None
 
-    def _note(self, record: Arrival, claim: Claim, home: int, astray: bool) -> None:
+    def _note(self, record: ConsumedRecord, claim: Claim, home: int, astray: bool) -> None:
         kind, attempt = claim["type"], named(claim["attempt"], len(self.found))
         said = claim_said(kind, record.key or b"", claim["id"], claim["attempt"])
         about = attempt.offset if attempt is not None and attempt.partition == home else NOWHERE
@@ -112,7 +116,7 @@ class EmailsFold:
         # What stands in a wrong partition is nothing that anybody has sent.
         found.add((*said, "astray") if astray else said, self.span.partition, record.offset, about)
 
-    def _settle(self, record: Arrival, claim: Claim, home: int) -> None:
+    def _settle(self, record: ConsumedRecord, claim: Claim, home: int) -> None:
         key, at = record.key or b"", (self.span.partition, record.offset)
         stored = self.rows.get(key)
         holder = None if stored is None else decode_holder(row_of(stored))

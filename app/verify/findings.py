@@ -17,6 +17,7 @@ class Difference(StrEnum):
     DIFFERENT_ROW = "rows of users that are not as their records make them"
     EXTRA_ROW = "rows of users that no record makes"
     OVERTAKEN = "records that were applied although too many of their id were waiting"
+    UNTRUE_REJECTION = "records that were rejected although fewer of their id were waiting"
     MISSING_HOLDER = "rows that emails lacks although a claim makes them"
     DIFFERENT_HOLDER = "rows of emails that are not as their claims make them"
     EXTRA_HOLDER = "rows of emails that no claim makes"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord
 from app.verify.findings import Difference, Findings
 from app.verify.places import Offsets, Span, named
 
@@ -23,7 +23,7 @@ class LetterFold:
     #: Records in the topic that are no letters.
     others: int = 0
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold records of the dead-letter topic."""
         for record in records:
             # The original's headers come first, and may have the same names.

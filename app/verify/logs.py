@@ -63,7 +63,9 @@ class Logs:
         """Return how many offsets there are to read; a changelog is read once more for a store."""
         again = filter(None, map(self.changelog_of, stores))
         twice = (
-            self.users[number] for number in range(self.partitions) if self.begins_late(number)
+            self.users[number]
+            for number in range(self.partitions)
+            if self.begins_late(number) or self.outcomes[number].start
         )
         return sum(map(len, [*self._all(), *again, *twice]))
 

@@ -7,7 +7,7 @@ from app.outcomes import Outcome
 from app.topics import Topics
 from app.verify.findings import Findings
 from app.verify.logs import EMAILS, USERS
-from app.verify.users import UNJUDGED
+from app.verify.tables import UNJUDGED
 
 
 @dataclass(slots=True)
@@ -62,6 +62,8 @@ class Lacking:
     claims: int = 0
     verdicts: int = 0
     outcomes: int = 0
+    #: Records that were rejected because too many waited, by the table's own word.
+    rejections: int = 0
     letters: int = 0
     copies: int = 0
 
@@ -79,3 +81,8 @@ class Lacking:
                 findings.unchecked.append(
                     f"{topic}: its beginning is gone, perhaps with the {what.format(count)}"
                 )
+        if self.rejections:
+            findings.unchecked.append(
+                f"{topics.registration_outcomes.name}: its beginning is gone; that "
+                f"{self.rejections:,} records were rejected as too-many-pending is what users says"
+            )

@@ -188,9 +188,10 @@ class Verification:
     async def _users(self, number: int) -> None:
         verdicts = await self._verdicts(number)
         self._compare_verdicts(number, verdicts)
-        fold = await self._records(number, verdicts)
+        outcomes = await self._outcomes(number, verdicts.asking)
+        fold = await self._records(number, verdicts, outcomes)
         self._compare_claims(number, fold)
-        await self._outcomes(number, fold)
+        self._compare_outcomes(fold, outcomes)
         await self._letters(number, fold)
         await self._users_table(number, fold)
         self._count(number, fold)
@@ -208,16 +209,20 @@ class Verification:
             verdicts.add(records)
         return verdicts
 
-    async def _records(self, number: int, verdicts: Verdicts) -> UsersFold:
+    async def _records(self, number: int, verdicts: Verdicts, outcomes: OutcomesFold) -> UsersFold:
         logs, log = self.logs, self.logs.registrations[number]
         handed = self.handed_users.pop(number, Handed())
         begins_late = logs.begins_late(number) or not handed.is_whole
+        lacks_something = begins_late or not outcomes.is_whole
+        kept = await self._kept_outcomes(number) if lacks_something else None
         fold = UsersFold(
             verdicts,
+            outcomes,
             logs.partitions,
             self.settings.email_keys.key,
             self._cutting(log),
-            await self._kept_outcomes(number) if begins_late else None,
+            kept if begins_late else None,
+            kept if not outcomes.is_whole else None,
             late(logs.registrations),
             late(logs.claims),
             handed,
@@ -245,17 +250,27 @@ class Verification:
             fold, found, self._claims_quiet, self.topics, self.findings
         )
 
-    async def _outcomes(self, number: int, fold: UsersFold) -> None:
+    async def _outcomes(self, number: int, asking: Span) -> OutcomesFold:
         extent = self.logs.outcomes[number]
-        outcomes = OutcomesFold(number, self.logs.partitions)
+        outcomes = OutcomesFold(number, self.logs.partitions, asking, not extent.start)
         async for records in self.reading.read(extent):
             outcomes.add(records)
-        self.lacking.outcomes += compare_outcomes(
-            fold, outcomes.found, not extent.start, self.topics, self.findings
-        )
         for origin, told in outcomes.moved.items():
             self.moves_told[origin].append(told)
         self.totals.counts[extent.topic] += outcomes.records
+        return outcomes
+
+    def _compare_outcomes(self, fold: UsersFold, outcomes: OutcomesFold) -> None:
+        self.lacking.outcomes += compare_outcomes(
+            fold, outcomes.found, outcomes.is_whole, self.topics, self.findings
+        )
+        self.lacking.rejections += fold.believed_rejections
+        for difference, offsets in (
+            (Difference.OVERTAKEN, fold.overtaking),
+            (Difference.UNTRUE_REJECTION, fold.queues.untrue),
+        ):
+            for offset in offsets.all:
+                self.findings.differs(difference, fold.span.place(offset))
 
     async def _letters(self, number: int, fold: UsersFold) -> None:
         extent, claims = self.logs.dead_letters[number], self.settled[number]
@@ -284,8 +299,6 @@ class Verification:
         unknown = compare_rows(
             USER_ROWS, fold.rows, fold.span, table, changelog.topic, self.findings, fold.knows
         )
-        for offset in fold.overtaking.all:
-            self.findings.differs(Difference.OVERTAKEN, fold.span.place(offset))
         compare_pages(fold, table, self.findings)
         if not fold.is_whole:
             self._tell_of_beginning(number, fold, unknown)

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord
 from app.keys import partitions_of
 from app.partitioning import Partitioning
 from app.verify.places import NOWHERE
@@ -73,8 +73,8 @@ class Cutting:
         return self._pieces[0].partitions
 
     def pieces_of(
-        self, records: Sequence[Arrival], cut: Callable[[], None]
-    ) -> Iterator[Sequence[Arrival]]:
+        self, records: Sequence[ConsumedRecord], cut: Callable[[], None]
+    ) -> Iterator[Sequence[ConsumedRecord]]:
         """Yield records, which follow those before, piece by piece; ``cut`` ends each before."""
         while records:
             count = bisect_left(records, self._pieces[0].until, key=lambda record: record.offset)

@@ -14,7 +14,7 @@ from typing import cast
 
 from rocksdict import AccessType, Options, Rdict
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord
 from app.engine.marker import MARKER_KEY, RESERVED_PREFIX
 from app.errors import SettingsError, StoreError
 from app.preflight import locked
@@ -83,7 +83,7 @@ class ChangelogAt:
     def _offset(self) -> int:
         return -1 if self.offset is None else self.offset
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold changelog records, which follow those before."""
         for record in records:
             if record.key is not None:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord
 from app.email_claims import decode_holder
 from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, RESERVED_PREFIX
 from app.records import decode_row
@@ -22,6 +22,9 @@ _HASH_BYTES = 8
 
 #: How many outcomes a row of ``users`` keeps (tables/outcomes.py).
 PAGE_RECORDS = 256
+
+#: Stands for the outcome of a record that follows others which are gone.
+UNJUDGED = 255
 
 #: Returns who holds which address by a row under a key; None: nobody.
 Holding = Callable[[bytes, bytes], Hashable | None]
@@ -71,7 +74,7 @@ class TableFold:
     pages: dict[int, bytes] = field(default_factory=dict)
     moves: dict[int, bytes] = field(default_factory=dict)
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold changelog records, which follow those before."""
         for record in records:
             key, row = record.key or b"", record.value
@@ -82,7 +85,7 @@ class TableFold:
             else:
                 self.rows[key] = kept(record.offset, digest(row) + self._held(key, row))
 
-    def add_bookkeeping(self, records: Sequence[Arrival]) -> None:
+    def add_bookkeeping(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold changelog records, without the rows of the table itself."""
         self.add([record for record in records if (record.key or b"").startswith(RESERVED_PREFIX)])
 

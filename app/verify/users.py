@@ -3,6 +3,10 @@
 While an attempt is open, later records of its id wait. So it does not matter when its verdict came
 among the records of other ids: here it is settled at once, if there is one, and else never.
 
+Only that a record was rejected because too many waited depends on when verdicts came. It is taken
+as `registration-outcomes` tells it; `queues` says what of it can be proved. Where the outcomes of a
+partition have lost their beginning, those that the table keeps are believed instead, and counted.
+
 An encoded row is kept for each user: half a gigabyte for a million.
 """
 
@@ -13,22 +17,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.arrivals import MOVED_FROM_HEADER, Arrival, id_of, sort
+from app.arrivals import MOVED_FROM_HEADER, id_of, sort
+from app.consumed import ConsumedRecord
 from app.email_claims import Verdict
 from app.keys import partitions_of
 from app.outcomes import Decided, Outcome
 from app.positions import token
 from app.records import Queued, UserRow, Wish, decode_row, encode_outcome, encode_row
-from app.registration import MAX_QUEUE, Claiming, Decisions, is_open
+from app.registration import Claiming, Decisions, is_open, places_for, waiting_in
 from app.verify.emails import claim_said
 from app.verify.multisets import Multiset
+from app.verify.outcomes import OutcomesFold
 from app.verify.places import Offsets, Span, named
+from app.verify.queues import Queues
 from app.verify.splits import Cutting, Handed
-from app.verify.tables import PAGE_RECORDS, TableFold, kept, row_of
+from app.verify.tables import PAGE_RECORDS, UNJUDGED, TableFold, kept, row_of
 from app.verify.verdicts import Verdicts
-
-#: Stands for the outcome of a record that follows others which are gone.
-UNJUDGED = 255
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class UsersFold:
     """One partition of ``user-registrations``, decided as far as it is applied."""
 
     verdicts: Verdicts
+    #: What is told of the records.
+    telling: OutcomesFold
     #: How many partitions there are now.
     partitions: int
     email_key: Callable[[str], bytes]
@@ -51,6 +57,9 @@ class UsersFold:
     #: The outcomes that the table keeps, where the beginning of the log or of the verdicts is gone:
     #: they tell from which record on an id can be judged.
     kept: TableFold | None = None
+    #: The same where the beginning of the outcomes is gone: they tell which records were rejected
+    #: because too many waited.
+    kept_rejections: TableFold | None = None
     #: Partitions of the log whose beginning is gone: what was moved there may be gone.
     begun_late: Collection[int] = ()
     #: The same of ``email-claims``.
@@ -76,9 +85,12 @@ class UsersFold:
     #: each says the outcome that tells so.
     copies: defaultdict[int, Multiset] = field(default_factory=lambda: defaultdict(Multiset))
     foreign_copies: int = 0
+    #: Records that were rejected because too many waited, as only the table tells.
+    believed_rejections: int = 0
     records: int = 0
     not_applied: int = 0
 
+    queues: Queues = field(init=False)
     _decisions: Decisions = field(init=False)
     _open: set[bytes] = field(default_factory=set)
     #: Where ``kept`` is needed: the keys whose row is known.
@@ -87,6 +99,7 @@ class UsersFold:
 
     def __post_init__(self) -> None:
         self.outcomes = bytearray(max(self.span.until - self.span.start, 0))
+        self.queues = Queues(self.telling, self.outcome)
         self._decisions = Decisions(self.span.partition, self.email_key)
         self.rows.update(self.handed.rows)
         self._known.update(self.handed.known)
@@ -143,7 +156,7 @@ class UsersFold:
 
     # -- folding
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold records, which follow those before."""
         for record in records:
             if record.headers:
@@ -166,7 +179,7 @@ class UsersFold:
             if self.outcome(offset) != UNJUDGED:
                 releases.add_hash(release, self.span.partition, offset)
 
-    def _note_copy(self, record: Arrival) -> None:
+    def _note_copy(self, record: ConsumedRecord) -> None:
         origins = [value for name, value in record.headers if name == MOVED_FROM_HEADER]
         if not origins:
             return
@@ -184,7 +197,7 @@ class UsersFold:
             origin.offset,
         )
 
-    def _decide(self, records: Sequence[Arrival]) -> None:
+    def _decide(self, records: Sequence[ConsumedRecord]) -> None:
         batch = sort(self.span.partition, records, self.cutting.partitions)
         for record, _ in batch.unreadable:
             self._note_outcome(record.offset, Outcome.DEAD_LETTER)
@@ -194,11 +207,39 @@ class UsersFold:
             gone = move.partition in self.begun_late
             (self.moved_perhaps if gone else self.moved).add(move.arrival.offset)
         for key, (record, wish) in zip(batch.keys, batch.here, strict=True):
+            asked = Queued(record.offset, record.timestamp, wish)
+            if self._is_rejected(key, asked):
+                self._decisions.reject(key, asked)
+                self._note_decisions(asked.offset)
+                continue
+            if self._finds_no_place(key, asked):
+                self.overtaking.add(asked.offset)
             if self.knows(key) or self._learns(key, record.offset, wish):
-                self._ask(key, Queued(record.offset, record.timestamp, wish))
+                self._ask(key, asked)
             else:
                 self._note_outcome(record.offset, UNJUDGED)
         self._note_claims()
+
+    def _is_rejected(self, key: bytes, asked: Queued) -> bool:
+        """Return whether a record is told as rejected because too many waited."""
+        if self.telling.rejects(key, asked.offset):
+            self.queues.rejected(key, asked)
+            return True
+        kept = self.kept_rejections
+        if kept is None or self.telling.place(asked.offset) is not None:
+            return False
+        believed = kept.outcome(asked.offset) == Outcome.TOO_MANY_PENDING
+        self.believed_rejections += believed
+        return believed
+
+    def _finds_no_place(self, key: bytes, asked: Queued) -> bool:
+        """Return whether a record that was not rejected should have been."""
+        if self.queues.accepted(key, asked):
+            return True
+        if key not in self._open:
+            return False
+        row = decode_row(row_of(self.rows[key]))
+        return waiting_in(row) >= places_for(asked.wish)
 
     def _learns(self, key: bytes, offset: int, wish: Wish) -> bool:
         """Return whether a record is the first of its id that can be judged.
@@ -227,9 +268,7 @@ class UsersFold:
         stored = self.rows.get(key)
         row = None if stored is None else decode_row(row_of(stored))
         waits = key in self._open
-        if waits and row is not None and len(row.get("queue", ())) >= MAX_QUEUE:
-            self.overtaking.add(asked.offset)
-        new = self._decisions.ask(row, key, asked)
+        new = self._decisions.accept(row, key, asked)
         if not waits and new is not None and is_open(new):
             new = self._settle(new, key, asked.offset)
         self._note_decisions(asked.offset)

@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
-from app.arrivals import Arrival
+from app.consumed import ConsumedRecord, as_they_were, require_readable
 from app.email_claims import Verdict, read_verdict
+from app.errors import UnreadableRecordError
 from app.verify.emails import claim_said, verdict_said
 from app.verify.multisets import Multiset
 from app.verify.places import Offsets, Span, named
@@ -64,14 +65,15 @@ class Verdicts:
         """Whether everything that was found is applied."""
         return self.not_applied == 0
 
-    def add(self, records: Sequence[Arrival]) -> None:
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Add records, which follow those before."""
-        for record in records:
+        for record in as_they_were(records):
             self.records += 1
             self.not_applied += record.offset >= self.span.until
             try:
+                require_readable((record,))
                 verdict = read_verdict(record.value or b"")
-            except ValidationError:
+            except (ValidationError, UnreadableRecordError):
                 if record.offset in self.span:
                     self.unreadable.add(record.offset)
                 continue
@@ -79,7 +81,7 @@ class Verdicts:
             if record.offset in self.span:
                 self._apply(record, verdict)
 
-    def _note(self, record: Arrival, verdict: Verdict) -> None:
+    def _note(self, record: ConsumedRecord, verdict: Verdict) -> None:
         at = named(verdict["at"], len(self._claims))
         word: str | None = verdict["verdict"]
         if at is not None:
@@ -104,7 +106,7 @@ class Verdicts:
             record.offset,
         )
 
-    def _apply(self, record: Arrival, verdict: Verdict) -> None:
+    def _apply(self, record: ConsumedRecord, verdict: Verdict) -> None:
         """Keep a verdict for who asks for it."""
         key, asking = record.key or b"", self.asking
         attempt = named(verdict["attempt"], len(self._claims))

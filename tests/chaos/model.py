@@ -1,16 +1,21 @@
 """The model: what records and their outcomes make of the users, told in the simplest way.
 
-It knows nothing of claims, queues and partitions. A record's outcome must be one that the users
-before it allow, and the users after the last record must be the rows of the tables.
+It knows nothing of claims and partitions, and of queues only how many records must have come
+before one is rejected. A record's outcome must be one that the users before it allow, and the users
+after the last record must be the rows of the tables.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
+from app.registration import MAX_QUEUE
 from tests.chaos.writes import Wish
 
 MOST_WRONG_KEPT = 5
+
+#: With fewer records of an id before it, none can find one open and all places of the queue taken.
+FEWEST_BEFORE_A_REJECTION = 1 + MAX_QUEUE
 
 
 def normalised(email: str) -> str:
@@ -54,6 +59,8 @@ class Model:
     impossible: list[str] = field(default_factory=list)
     #: Addresses that more than one id claimed.
     contended: set[str] = field(default_factory=set)
+    #: By id: records that were not rejected because too many waited.
+    _before: Counter[str] = field(default_factory=Counter)
     #: By address: the first id that claimed it.
     _claimed_by: dict[str, str] = field(default_factory=dict)
     #: Addresses that anybody ever had, and those that anybody was refused.
@@ -64,10 +71,12 @@ class Model:
         """Take in a record, after all others of the same id that stand before it."""
         user = self.users.get(record.id)
         self.counts[outcome] += 1
-        if outcome not in _possible(user, record.wish):
+        if outcome not in self._possible(user, record):
             if len(self.impossible) < MOST_WRONG_KEPT:
                 self.impossible.append(f"{record} is {outcome}, and the user was {user}")
             return
+        if outcome != "too-many-pending":
+            self._before[record.id] += 1
         if outcome in ("registered", "updated"):
             self.users[record.id] = user = _made(user, record)
             self._granted.add(user.address)
@@ -78,6 +87,12 @@ class Model:
             self._note_claim(record.id, address)
         elif outcome == "erased":
             self.users.pop(record.id, None)
+
+    def _possible(self, user: User | None, record: Record) -> Set[str]:
+        """Return the outcomes that a record may have; that too many wait depends on timing."""
+        fewest = FEWEST_BEFORE_A_REJECTION + (record.wish is None)
+        many = {"too-many-pending"} if self._before[record.id] >= fewest else set()
+        return _decided(user, record.wish) | many
 
     def _note_claim(self, user_id: str, address: str) -> None:
         if self._claimed_by.setdefault(address, user_id) != user_id:
@@ -99,8 +114,8 @@ class Model:
         return {user.address: user_id for user_id, user in self.users.items()}
 
 
-def _possible(user: User | None, wish: Wish) -> Set[str]:
-    """Return the outcomes that a record may have."""
+def _decided(user: User | None, wish: Wish) -> Set[str]:
+    """Return the outcomes that a record may have once it is decided."""
     if wish is None:
         return {"erased"}
     if wish.get("type") == "update":

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
+from app.outcomes import Outcome
 from tests.chaos.cluster import Ending
 from tests.chaos.writes import UPDATES, Kind
 
 #: Why a record is rejected.
-REASONS = ("email-taken", "id-taken", "unknown-id")
+REASONS = [outcome.reason for outcome in Outcome if outcome.reason]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,20 @@
 """Many registrations in one request: a JSON array or NDJSON."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import orjson
 import pytest
 
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
+from app.engine.lean import ToWrite
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StaleRequestError,
+)
+from app.gathering import Offsets
 from app.keys import partition_of
 from app.web import batches
 from tests.functional.conftest import Client
@@ -145,6 +153,8 @@ async def test_what_is_no_batch_is_refused(
     [
         (BrokerUnavailableError("no broker"), "broker-unavailable"),
         (OutcomeUnknownError("no acknowledgement"), "outcome-unknown"),
+        (OutcomeOpenError("no fence"), "outcome-open"),
+        (StaleRequestError("too old"), "stale-request"),
         (OverloadedError("too much waits"), "overloaded"),
     ],
 )
@@ -161,3 +171,25 @@ async def test_a_failure_tells_how_far_it_came(
     told = await answer.json()
     assert (answer.status, told["type"].rpartition(":")[2]) == (503, kind)
     assert (told["accepted"], told["settled_rows"], answer.headers["Retry-After"]) == (4, 4, "1")
+
+
+@pytest.mark.parametrize("others", [BrokerUnavailableError("away"), OutcomeUnknownError("late")])
+async def test_what_may_still_land_is_told_whatever_else_has_failed(
+    client: Client,
+    producer: FakeProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    others: Exception,
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 2)
+    failures = [others, OutcomeOpenError("no fence"), others]
+    send = producer.send
+
+    def fail(records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
+        producer.failure = failures.pop(0)
+        return send(records)
+
+    monkeypatch.setattr(producer, "send", fail)
+    answer = await client.post("/users/batch", json=[user(n) for n in range(6)])
+    told = await answer.json()
+    assert told["type"].rpartition(":")[2] == "outcome-open"
+    assert "look before you retry" in told["detail"]

@@ -6,13 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from app import topics
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StaleRequestError,
+)
 from app.settings import Settings
+from app.standstills import Standstills
 from app.web.fast_lane import FastLane, Runner
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
@@ -55,7 +63,10 @@ class Place:
 
 @asynccontextmanager
 async def serving(
-    runner_class: type[web.AppRunner], monkeypatch: pytest.MonkeyPatch, **asked: object
+    runner_class: type[web.AppRunner],
+    monkeypatch: pytest.MonkeyPatch,
+    standstills: Standstills | None = None,
+    **asked: Any,
 ) -> AsyncIterator[Place]:
     settings = Settings.model_validate(asked)
     app = web.Application(**application_options(settings))
@@ -64,7 +75,8 @@ async def serving(
     lookups.add("elsewhere")
     lookups.users["copied"] = lookups.add("copied").stale(1.5)
     written = topics.declare(settings).user_registrations
-    install(app, Services(settings, written, producer, lookups))
+    given = standstills or Standstills()
+    install(app, Services(settings, written, producer, lookups, standstills=given))
     lanes: list[FastLane] = []
     made = FastLane.connection_made
 
@@ -267,7 +279,7 @@ async def test_who_may_not_read_is_told_so_by_aiohttp(
 ) -> None:
     keys_file = tmp_path / "keys.json"
     key = add_key(keys_file, scope) if scope else "unknown"
-    asked = {"keys_file": keys_file, "email_secret": SECRET}
+    asked: dict[str, Any] = {"keys_file": keys_file, "email_secret": SECRET}
     async with (
         serving(Runner, monkeypatch, **asked) as fast,
         serving(web.AppRunner, monkeypatch, **asked) as slow,
@@ -302,6 +314,8 @@ async def test_what_is_no_request_is_a_problem_and_not_repeated(
     [
         BrokerUnavailableError("no broker takes records"),
         OutcomeUnknownError("no acknowledgement from the broker"),
+        OutcomeOpenError("no fence"),
+        StaleRequestError("too old"),
         OverloadedError("too much waits"),
     ],
     ids=lambda failure: type(failure).__name__,
@@ -320,7 +334,7 @@ async def test_where_keys_are_asked_for_it_lets_in_whom_aiohttp_lets_in(
 ) -> None:
     keys_file = tmp_path / "keys.json"
     key = add_key(keys_file, scope) if scope else "unknown"
-    asked = {"keys_file": keys_file, "email_secret": SECRET}
+    asked: dict[str, Any] = {"keys_file": keys_file, "email_secret": SECRET}
     async with (
         serving(Runner, monkeypatch, **asked) as fast,
         serving(web.AppRunner, monkeypatch, **asked) as slow,
@@ -336,7 +350,7 @@ async def test_a_key_is_asked_for_with_each_request(
 ) -> None:
     keys_file = tmp_path / "keys.json"
     key = add_key(keys_file, "write")
-    asked = {"keys_file": keys_file, "email_secret": SECRET}
+    asked: dict[str, Any] = {"keys_file": keys_file, "email_secret": SECRET}
     async with (
         serving(Runner, monkeypatch, **asked) as fast,
         connected(fast) as (reader, writer),

@@ -54,6 +54,7 @@ async def test_a_malformed_position_is_refused(client: Client) -> None:
         (Outcome.REGISTERED, {"outcome": "registered"}),
         (Outcome.EMAIL_TAKEN, {"outcome": "rejected", "reason": "email-taken"}),
         (Outcome.UNKNOWN_ID, {"outcome": "rejected", "reason": "unknown-id"}),
+        (Outcome.TOO_MANY_PENDING, {"outcome": "rejected", "reason": "too-many-pending"}),
         (Outcome.DEAD_LETTER, {"outcome": "dead-letter"}),
     ],
 )

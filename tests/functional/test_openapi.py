@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
+from app.outcomes import Outcome
 from app.web import openapi
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
@@ -92,3 +93,14 @@ def test_what_others_made_is_unchanged_and_has_its_licence(folder: str) -> None:
     for name, digest in sums.items():
         assert hashlib.sha256((files / name).read_bytes()).hexdigest() == digest
     assert "LICENSE" in sums
+
+
+async def test_every_reason_of_a_rejection_is_described(client: Client) -> None:
+    told = await (await client.get("/openapi.json")).json()
+    answer = told["paths"]["/registrations/{position}"]["get"]["responses"]["200"]
+    described = answer["content"]["application/json"]["schema"]["properties"]
+    assert described["reason"]["enum"] == [outcome.reason for outcome in Outcome if outcome.reason]
+    for method in ("post", "patch", "delete"):
+        path = "/users" if method == "post" else "/users/{id}"
+        conflict = told["paths"][path][method]["responses"]["409"]
+        assert conflict["headers"]["Retry-After"]["required"] is False

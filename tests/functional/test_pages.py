@@ -94,6 +94,26 @@ async def test_who_wants_a_taken_address_is_told(client: Client, lookups: FakeLo
     assert "Nobody is registered under" in rejected
 
 
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.reason])
+async def test_every_rejection_is_told(
+    client: Client, lookups: FakeLookups, outcome: Outcome
+) -> None:
+    address = f"/users/ada?after={Position(7, 7).token()}"
+    lookups.outcome_of_all = Outcome.REGISTERED
+    nothing_special = await page(client, address, status=404)
+    lookups.outcome_of_all = outcome
+    assert await page(client, address, status=409) != nothing_special
+
+
+async def test_who_meets_a_full_queue_is_told_to_try_again(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.add("ada")
+    lookups.outcome_of_all = Outcome.TOO_MANY_PENDING
+    told = await page(client, f"/users/ada?after={Position(7, 7).token()}")
+    assert "your request was rejected. Send it again." in told
+
+
 async def test_people_find_a_user_by_email_in_the_same_box(
     client: Client, lookups: FakeLookups
 ) -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from app.engine.lean import ToWrite
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, RecordTooLargeError
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    RecordTooLargeError,
+)
 from app.positions import SPOOLED
 from app.spool import Spool, SpoolFiles, encode
 from tests.functional.fakes import FakeProducer
@@ -55,7 +60,9 @@ async def test_while_the_broker_is_there_nothing_is_kept(tmp_path: Path) -> None
     assert not (tmp_path / "spool").exists()
 
 
-@pytest.mark.parametrize("failure", [AWAY, OutcomeUnknownError("no acknowledgement")])
+@pytest.mark.parametrize(
+    "failure", [AWAY, OutcomeUnknownError("no acknowledgement"), OutcomeOpenError("no fence")]
+)
 async def test_what_the_broker_does_not_take_is_kept_and_sent_in_order(
     tmp_path: Path, failure: Exception
 ) -> None:

@@ -40,6 +40,17 @@ async def test_register_user_can_wait_for_its_outcome(client: Client, lookups: F
     assert answer == (409, error("CONFLICT", -32009, 409, told, "registerUser"))
 
 
+async def test_a_full_queue_is_a_conflict_that_says_when_to_try_again(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.outcome_of_all = Outcome.TOO_MANY_PENDING
+    answer = await client.post("/trpc/registerUser", json=ADA, headers={"Prefer": "wait=2"})
+    told = (await answer.json())["error"]
+    assert (answer.status, answer.headers["Retry-After"]) == (409, "1")
+    assert told["data"] == {"code": "CONFLICT", "httpStatus": 409, "path": "registerUser"}
+    assert told["message"].endswith("Send it again in a moment.")
+
+
 @pytest.mark.parametrize(
     "query", ['userById?input={"id":"ada"}', 'userByEmail?input={"email":"ada@example.com"}']
 )
@@ -107,8 +118,11 @@ async def test_what_the_broker_did_not_take_costs_only_its_own_calls(
     assert (answer.status, len(producer.sent)) == (207, 1)
     calls = {"0": BAD, "1": ADA}
     answer = await client.post("/trpc/registerUser,registerUser?batch=1", json=calls)
-    told = [one["error"]["data"]["httpStatus"] for one in await answer.json()]
-    assert (answer.status, told, answer.headers["Retry-After"]) == (207, [400, 503], "1")
+    told = [one["error"]["data"] for one in await answer.json()]
+    assert [data["httpStatus"] for data in told] == [400, 503]
+    # Whether a retry is safe.
+    assert [data.get("reason") for data in told] == [None, "outcome-unknown"]
+    assert (answer.status, answer.headers["Retry-After"]) == (207, "1")
 
 
 async def test_a_batch_beyond_what_may_wait_is_refused_but_for_what_is_wrong_anyway(

@@ -5,7 +5,13 @@ from typing import Any
 import orjson
 import pytest
 
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, RecordTooLargeError
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    RecordTooLargeError,
+    StaleRequestError,
+)
 from app.keys import partition_of
 from app.outcomes import Outcome
 from tests.functional.conftest import Client
@@ -78,6 +84,8 @@ async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
     [
         (BrokerUnavailableError("no broker"), 503, "broker-unavailable", "1"),
         (OutcomeUnknownError("no acknowledgement"), 503, "outcome-unknown", "1"),
+        (OutcomeOpenError("no fence"), 503, "outcome-open", "1"),
+        (StaleRequestError("too old"), 503, "stale-request", "1"),
         (RecordTooLargeError("too large"), 413, "too-large", None),
         (RuntimeError("a bug with ada@example.com in it"), 500, "internal", None),
     ],
@@ -180,6 +188,7 @@ WAIT = {"Prefer": "respond-async, wait=3"}
         (Outcome.ID_TAKEN, 409),
         (Outcome.EMAIL_TAKEN, 409),
         (Outcome.UNKNOWN_ID, 404),
+        (Outcome.TOO_MANY_PENDING, 409),
     ],
 )
 async def test_who_prefers_to_wait_is_told_the_outcome(
@@ -196,6 +205,24 @@ async def test_who_prefers_to_wait_is_told_the_outcome(
     else:
         assert body["id"] == "ada"
         assert answer.headers["Preference-Applied"] == "wait=3"
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.reason])
+async def test_every_rejection_is_a_problem_and_one_that_passes_says_when_to_try_again(
+    client: Client, lookups: FakeLookups, outcome: Outcome
+) -> None:
+    lookups.outcome_of_all = outcome
+    for answer in (
+        await client.post("/users", json=ADA, headers=WAIT),
+        await client.patch("/users/ada", json={"name": "Ada K."}, headers=WAIT),
+        await client.delete("/users/ada", headers=WAIT),
+    ):
+        assert (answer.content_type, answer.status // 100) == ("application/problem+json", 4)
+        told = await answer.json()
+        assert told["type"] == f"urn:user-registry:problem:{outcome.reason}"
+        assert told["detail"].endswith(".")
+        passes = outcome is Outcome.TOO_MANY_PENDING
+        assert answer.headers.get("Retry-After") == ("1" if passes else None)
 
 
 @pytest.mark.parametrize("preference", ["wait=0", "handling=lenient", "wait=soon", "waiting=3"])

@@ -51,12 +51,13 @@ def test_writes_at_a_wrong_time_are_refused_clearly_until_the_clock_is_right(
     assert worker.is_ready()
 
 
-def test_batches_at_a_wrong_time_are_tried_again_and_said_to_be(
-    shared_registry: Registry, worker: Worker
-) -> None:
-    with refused_by(shared_registry, shared_registry.users_changelog):
-        wait_until(
-            lambda: register(worker, "later") == 202 and says_why(worker), 10, "readiness says why"
-        )
-    assert worker.wait_for_user("later", within_seconds=20)["name"] == "Ada"
-    wait_until(worker.is_ready, 10, "the worker is ready again")
+def test_batches_at_a_wrong_time_are_tried_again_and_said_to_be(registry: Registry) -> None:
+    with registry.worker() as worker:
+        with refused_by(registry, registry.users_changelog):
+            wait_until(
+                lambda: register(worker, "later") == 202 and says_why(worker),
+                10,
+                "readiness says why",
+            )
+        assert worker.wait_for_user("later", within_seconds=20)["name"] == "Ada"
+        wait_until(worker.is_ready, 10, "the worker is ready again")

@@ -16,10 +16,8 @@ from tests.worker import Registry, Worker, wait_until
 
 #: A worker that looks after its files all the time, not a few times a day.
 TIDY_WORKER = """
-import tables.store
-tables.store.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
-from app.agents import _partitions
-_partitions.tidy_every_seconds = 0.5
+import app.settings
+app.settings.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
 from app.__main__ import main
 main(["worker"])
 """

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +13,8 @@ import psutil
 import pytest
 import requests
 
-from local.broker import Broker
-from local.broker.options import Membership, new_cluster_id
-from local.machine import HOST, free_port
 from tests.clients import Clients, assert_all_found
-from tests.proxy import Proxy
+from tests.net import Net, bad_network
 from tests.worker import Registry, Worker, email_of, wait_until
 
 SESSION_SECONDS = 6
@@ -29,33 +26,11 @@ NARROW_SECONDS, MOST_MIB = 20, 500
 SETTINGS = {"SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS), "ACK_TIMEOUT_SECONDS": "1.8"}
 
 
-@dataclass
-class Net:
-    """A broker, and a bad way to it."""
-
-    broker: Broker
-    proxy: Proxy
-
-    @property
-    def far(self) -> str:
-        """The broker's address for those who are far away."""
-        return f"{HOST}:{self.proxy.port}"
-
-
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    """Run a broker with a listener that is reached through a proxy."""
-    near, far, way, controller = (free_port() for _ in range(4))
-    near_and_far = f"PLAINTEXT://{HOST}:{near},FAR://{HOST}"
-    properties = {
-        "listeners": f"{near_and_far}:{far},CONTROLLER://{HOST}:{controller}",
-        "advertised.listeners": f"{near_and_far}:{way}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    }
-    member = Membership(1, {1: controller}, new_cluster_id())
-    folder = tmp_path_factory.mktemp("far")
-    with Broker(folder, near, properties, member=member) as broker, Proxy(way, far) as proxy:
-        yield Net(broker, proxy)
+    """Run a broker that is reached through a proxy."""
+    with bad_network(tmp_path_factory.mktemp("far")) as running:
+        yield running
 
 
 def test_a_worker_that_is_cut_off_writes_nothing_and_denies_nobody(

@@ -11,9 +11,13 @@ from local.machine import free_port
 from tests.clients import Clients, assert_all_found
 from tests.worker import Registry, Worker, wait_until
 
-TYPES = {f"urn:user-registry:problem:{name}" for name in ("broker-unavailable", "outcome-unknown")}
-#: What the product promises is 2 s; a machine that runs tests may be late itself.
+ACK_SECONDS = 1.8
+#: What is asked while the broker is known to be away certainly is not written.
+TYPE = "urn:user-registry:problem:broker-unavailable"
+#: A partition stalls after half of the time. A machine that runs tests may be late itself.
 REFUSED_WITHIN_SECONDS = 3.0
+#: What was under way when the broker died waits for a fence.
+ANSWERED_WITHIN_SECONDS = 2 * ACK_SECONDS + 1
 BACK_WITHIN_SECONDS = 5.0
 
 
@@ -24,7 +28,7 @@ def test_an_outage_under_load_refuses_writes_in_time_and_loses_nothing(
     tmp_path: Path, seconds: float
 ) -> None:
     broker = Broker(tmp_path / "broker", port=free_port())
-    settings = {"ACK_TIMEOUT_SECONDS": "1.8"}
+    settings = {"ACK_TIMEOUT_SECONDS": str(ACK_SECONDS)}
     with broker, Registry(broker.address, tmp_path, settings=settings).worker() as worker:
         before, clients = worker.pid, Clients(worker)
         with clients.writing():
@@ -44,8 +48,8 @@ def test_an_outage_under_load_refuses_writes_in_time_and_loses_nothing(
         away = [a for a in clients.since(killed + REFUSED_WITHIN_SECONDS) if a.at < restarted]
         assert away
         for answer in away:
-            assert (answer.status, answer.retry_after, answer.kind in TYPES) == (503, "1", True)
-        assert max(answer.seconds for answer in clients.since(killed)) < REFUSED_WITHIN_SECONDS
+            assert (answer.status, answer.retry_after, answer.kind) == (503, "1", TYPE)
+        assert max(answer.seconds for answer in clients.answers) < ANSWERED_WITHIN_SECONDS
         assert came_back < BACK_WITHIN_SECONDS
         assert worker.pid == before
         assert_all_found(worker, [a.user_id for a in clients.answers if a.status == 202])

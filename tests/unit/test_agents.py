@@ -3,11 +3,15 @@
 import orjson
 import pytest
 
+from app.agents import decide_registrations
 from app.email_claims import encode_claim, encode_verdict
+from app.engine.marker import MARKER_KEY
+from app.engine.partitions import Changes
 from app.keys import partition_of
 from app.main import registry_topics as topics
 from app.positions import token
 from app.records import decode_row
+from app.registration import MAX_QUEUE
 from tests.simulation import PARTITIONS, Record, Simulation
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
@@ -95,14 +99,24 @@ def test_an_erasure_overwrites_the_letters_of_its_id(registry: Simulation) -> No
     assert b"ada" not in b"".join(registry.tables["users"][HOME].keys())
 
 
-def test_a_queue_that_is_full_halts_its_partition_until_the_verdict(
+def test_a_queue_that_is_full_rejects_what_follows_and_its_partition_goes_on(
     registry: Simulation,
 ) -> None:
     registry.arrive(HOME, None, orjson.dumps(ADA))
     for number in range(50):
         update = {"type": "update", "id": "ada", "email": f"ada{number}@example.com"}
         registry.arrive(HOME, None, orjson.dumps(update))
+    changes = Changes()
+    log = registry.log(topics.user_registrations, HOME)
+    decide_registrations(HOME, log.records, changes)
+    marker = registry.markers["users", HOME].after(topics.user_registrations.name, log.end)
+    registry.commit("users", HOME, changes, marker)
     registry.run()
     row = decode_row(registry.tables["users"][HOME][b"ada"])
-    assert (row["email"], row["version"]) == ("ada49@example.com", 51)
-    assert sum(len(rows) for rows in registry.tables["emails"]) == 1 + PARTITIONS  # and markers
+    assert (row["email"], row["version"]) == ("ada15@example.com", 1 + MAX_QUEUE)
+    told = [orjson.loads(r.value or b"") for _, r in registry.all(topics.registration_outcomes)]
+    rejected = [each["position"] for each in told if each.get("reason") == "too-many-pending"]
+    assert rejected == [token(HOME, offset) for offset in range(1 + MAX_QUEUE, 51)]
+    assert len(told) == 51
+    held = [key for rows in registry.tables["emails"] for key in rows if key != MARKER_KEY]
+    assert len(held) == 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 
 from app.engine.changelog import LogState, StoreState, why_rebuild
-from app.engine.marker import MARKER_KEY, RESERVED_PREFIX, Marker
+from app.engine.marker import MARKER_KEY, RESERVED_PREFIX, Marker, is_of_0_8
 from tests.strategies import user_ids
 
 MINE = Marker(log="a", next={"source": 7})
@@ -40,6 +40,37 @@ def test_a_marker_survives_its_encoding_and_remembers_all_topics() -> None:
     assert Marker.decode(marker.encode()) == marker
     assert marker.next == {"source": 9, "other": 3}
     assert marker.log == MINE.log
+
+
+def test_a_marker_knows_the_epoch_of_what_was_applied_last_if_there_was_any() -> None:
+    marker = MINE.after("source", 8, 3).after("other", 1, 0).after("source", 9, -1)
+    assert marker.epochs == {"source": 3, "other": 0}
+    assert marker.after("source", 10).epochs == marker.epochs
+    assert Marker.decode(marker.encode()) == marker
+
+
+def test_a_marker_of_other_rules_keeps_what_is_applied() -> None:
+    marker = MINE.after("source", 8, 3).under("3:rules", {"source": "id"})
+    assert (marker.rules, marker.ids, marker.log) == ("3:rules", {"source": "id"}, MINE.log)
+    assert (marker.next, marker.epochs) == ({"source": 8}, {"source": 3})
+
+
+def test_a_copy_of_a_log_has_another_name_and_sources_of_its_own() -> None:
+    """Ids and epochs are those of the topics before."""
+    marker = MINE.after("source", 8, 3).under("3:rules", {"source": "id"})
+    copy = marker.anew()
+    assert copy.log != marker.log
+    assert (copy.next, copy.rules) == (marker.next, marker.rules)
+    assert (copy.ids, copy.epochs) == ({}, {})
+
+
+def test_a_marker_of_0_8_is_read() -> None:
+    marker = Marker.decode(b'{"log":"a","next":{"source":7},"rules":"2:abc"}')
+    assert (marker.ids, marker.epochs, marker.is_sealed) == ({}, {}, False)
+    assert is_of_0_8(marker.rules, "3:abc")
+    assert not is_of_0_8(marker.rules, "3:xyz")
+    assert not is_of_0_8("3:abc", "3:abc")
+    assert not is_of_0_8("", "3:abc")
 
 
 def test_each_log_gets_a_name_of_its_own() -> None:

@@ -19,7 +19,7 @@ from app.doctor.group import Group, judge_group, judge_lag
 from app.doctor.machine import GIB, existing, judge_clock, judge_disk, judge_versions, pinned
 from app.doctor.printing import as_json, print_findings
 from app.doctor.run import examine
-from app.doctor.topics import judge_topic
+from app.doctor.topics import judge_fence, judge_topic
 from app.doctor.worker import Answer, judge_worker
 from app.errors import SettingsError
 from app.settings import Settings
@@ -147,7 +147,7 @@ async def test_certificates_of_this_worker_and_of_others_are_looked_at(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("fetch", "release"), [(10, None), (11, "2.3"), (14, "3.1"), (17, "3.9"), (99, "4.1")]
+    ("fetch", "release"), [(10, None), (12, None), (14, "3.1"), (17, "3.9"), (99, "4.1")]
 )
 def test_a_broker_is_as_old_as_the_requests_it_takes(fetch: int, release: str | None) -> None:
     assert release_of(fetch) == release
@@ -170,6 +170,16 @@ async def test_a_broker_that_accepts_and_says_nothing_is_not_waited_for(
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         (found,) = await brokers.check(Settings(kafka_brokers=address))
     assert found.what == f"{address} does not answer (TimeoutError)"
+
+
+def test_what_fences_workers_must_survive_the_loss_of_a_broker() -> None:
+    found = [
+        *judge_fence("__consumer_offsets", 3, 2),
+        *judge_fence("__consumer_offsets", 1, 1),
+        *judge_fence("__transaction_state", 3, 1),
+    ]
+    assert marks(found) == ["problem"]
+    assert found[0].what.startswith("__transaction_state: min.insync.replicas is 1")
 
 
 def test_there_must_be_brokers_enough_for_the_copies() -> None:

@@ -9,9 +9,9 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from app.arrivals import Arrival
 from app.backup.files import Kept, Manifest, Saved, read_records, require_sound
-from app.engine.marker import MARKER_KEY, RULES_VERSION, Marker, why_refused
+from app.consumed import ConsumedRecord
+from app.engine.marker import MARKER_KEY, RULES_OF_0_8, RULES_VERSION, Marker, why_refused
 from app.errors import TopicsError
 from app.partitioning import FORMAT, Partitioning, _decoded
 from app.reading import Advance, Extent
@@ -50,13 +50,13 @@ class FrozenReader:
         """Return the partitions of a topic."""
         return [Extent(s.topic, s.partition, s.start, s.end) for s in self._of(topic.name)]
 
-    async def read(self, extent: Extent) -> AsyncIterator[Sequence[Arrival]]:
+    async def read(self, extent: Extent) -> AsyncIterator[Sequence[ConsumedRecord]]:
         """Yield the records of a partition."""
         saved = next(s for s in self._of(extent.topic) if s.partition == extent.partition)
         records = [
             r for r in read_records(self.folder, saved) if extent.start <= r.offset < extent.end
         ]
-        yield cast("Sequence[Arrival]", records)
+        yield cast("Sequence[ConsumedRecord]", records)
 
     def _of(self, topic: str) -> list[Saved]:
         return [saved for saved in self.manifest.saved if saved.topic == topic]
@@ -141,9 +141,15 @@ def test_rows_of_newer_rules_are_refused_as_such() -> None:
     newer, ours = f"{RULES_VERSION + 1}:abc", f"{RULES_VERSION}:abc"
     assert "newer version (rules" in str(why_refused(newer, ours))
     assert "another EMAIL_SECRET" in str(why_refused(f"{RULES_VERSION}:xyz", ours))
-    assert "another EMAIL_SECRET" in str(why_refused(f"{RULES_VERSION - 1}:abc", ours))
+    assert "another EMAIL_SECRET" in str(why_refused(f"{RULES_OF_0_8 - 1}:abc", ours))
     assert why_refused(ours, ours) is None
     assert why_refused(Marker.last().rules, ours) is not None
+
+
+def test_rows_of_0_8_are_taken_over_if_its_secret_was_the_same() -> None:
+    ours = f"{RULES_VERSION}:abc"
+    assert why_refused(f"{RULES_OF_0_8}:abc", ours) is None
+    assert "another EMAIL_SECRET" in str(why_refused(f"{RULES_OF_0_8}:xyz", ours))
 
 
 def test_a_newer_partitioning_is_refused_and_further_members_are_not() -> None:

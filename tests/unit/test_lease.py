@@ -18,6 +18,16 @@ def test_a_confirmation_counts_from_when_it_was_asked_for() -> None:
     assert lease.holds
 
 
+def test_a_lease_begins_when_it_was_asked_for_not_when_it_was_answered() -> None:
+    lease = Lease()
+    before = monotonic()
+    asked_at = lease.now()
+    assert before <= asked_at <= monotonic()
+    lease.session_seconds = 0.0
+    lease.renew(asked_at)
+    assert not lease.holds
+
+
 def test_an_answer_that_is_overtaken_takes_nothing_back() -> None:
     lease = Lease()
     now = monotonic()

@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.connection import Connection
+from app.consumed import TOO_LARGE, UNREADABLE_HEADER, UnreadableRecord, are_text
 from app.dead_letters import printing
 from app.dead_letters.later import REPLAY_OF_HEADER, Traces, home_of
-from app.dead_letters.letters import REPLAYED_AS_HEADER, DeadLetters, Letter
+from app.dead_letters.letters import REPLAYED_AS_HEADER, DeadLetters, Letter, Original
 from app.dead_letters.listing import Cause, Where, by_cause, chosen, members
 from app.dead_letters.recent import Recent, RecentDeadLetters
 from app.dead_letters.replay import MAX_BYTES, MAX_LETTERS, chunks
 from app.errors import UnreadableRecordError
 from app.positions import Position
-from app.records import Outgoing
+from app.records import Headers, Outgoing
 from app.settings import Settings
 from app.topics import MAX_DEAD_LETTER_BYTES, declare
 from tests.strategies import Record
@@ -319,3 +321,39 @@ async def test_one_reading_serves_all_who_ask_and_for_a_while(
     monkeypatch.setattr(dead_letters, "_good_until", 0.0)
     assert await dead_letters.recent() is not both[0]
     assert len(answers) == 2
+
+
+# -- originals that cannot be given as they were
+
+
+def unreadable(cause: str, headers: Headers = (), size: int = 9) -> UnreadableRecord:
+    """Return a record that cannot be given as it is."""
+    return UnreadableRecord(AT.offset, 5, b"k", b"value", headers, cause, size)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.none() | st.binary(max_size=9)), max_size=4))
+def test_a_letter_gives_headers_back_whose_names_are_not_utf_8(
+    pairs: list[tuple[bytes, Any]],
+) -> None:
+    headers = [(name.decode(errors="surrogateescape"), value) for name, value in pairs]
+    record = unreadable(UNREADABLE_HEADER, [*headers, ("\udcff", b"1")])
+    written = stored(LETTERS.letter(3, record, record.error))
+    assert are_text(written.headers)
+    letter = Letter.read(written)
+    assert letter is not None
+    assert letter.original is not None
+    assert letter.original.headers == record.headers
+    assert (letter.original.key, letter.original.value) == (record.key, record.value)
+    assert letter.cause == "unreadable-header"
+    printed = "\n".join(printing.sheet(letter, letter.original))
+    assert r"header \xff: 1" in printed
+    assert printed.replace("\n", "").isprintable()
+
+
+def test_a_letter_of_a_record_too_large_to_be_read_has_its_size() -> None:
+    record = unreadable(TOO_LARGE, size=9_000_000)
+    letter = Letter.read(stored(LETTERS.letter(3, record, record.error)))
+    assert letter is not None
+    assert (letter.cause, letter.size, letter.too_large) == ("too-large", 9_000_000, True)
+    assert letter.original is None
+    assert Original.of(record).is_cut

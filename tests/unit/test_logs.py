@@ -11,7 +11,7 @@ import structlog
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from app.errors import BrokerUnavailableError
-from app.logs import logging_config
+from app.logs import configure, logging_config
 from app.settings import Settings
 
 
@@ -22,7 +22,8 @@ def _logging_left_as_found() -> Iterator[None]:
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
-    structlog.reset_defaults()
+    # As the app has it: other tests of this process look for lines of the standard library.
+    configure()
 
 
 def logged(log_format: str, error: BaseException) -> str:

@@ -24,6 +24,7 @@ WORDS = {
     Outcome.ERASED: (8, "erased", None),
     Outcome.MOVED: (9, "moved", None),
     Outcome.DEAD_LETTER: (10, "dead-letter", None),
+    Outcome.TOO_MANY_PENDING: (11, "rejected", "too-many-pending"),
 }
 
 

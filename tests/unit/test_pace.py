@@ -1,73 +1,92 @@
-"""Applying gives way to writes while the loop is late."""
+"""The pace of cycles: at once while little comes, further apart under load, never long."""
 
-import asyncio
-import time
+from dataclasses import dataclass
 
 import pytest
 
-from app.engine.pace import (
-    EASY_LAG_SECONDS,
-    FULL_LAG_SECONDS,
-    LEAST_SHARE,
-    TRANSACTION_SECONDS,
+from app.engine.cycles import (
+    BUSY_RATE,
+    EASY_RATE,
+    MAX_LINGER_SECONDS,
+    RATE_SECONDS,
+    SPACING_SECONDS,
     Pace,
 )
 
 
-def pace(*, writes_wait: bool, late_seconds: float) -> Pace:
-    made = Pace()
-    made.give_way(lambda: writes_wait)
-    for _ in range(100):
-        made.note(late_seconds)
-    return made
+@dataclass
+class Clock:
+    """A clock that a test moves."""
+
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
 
 
-@pytest.mark.parametrize(
-    ("writes_wait", "late_seconds", "share"),
-    [
-        (False, 1.0, 1.0),
-        (True, 0.0, 1.0),
-        (True, EASY_LAG_SECONDS, 1.0),
-        (True, 1.0, LEAST_SHARE),
-    ],
-)
-def test_it_rests_only_while_writes_wait_and_the_loop_is_late(
-    writes_wait: bool, late_seconds: float, share: float
-) -> None:
-    assert pace(writes_wait=writes_wait, late_seconds=late_seconds).share == pytest.approx(share)
+def paced(clock: Clock, rate: float, seconds: float = 5.0) -> Pace:
+    """Return a pace that has seen so many records a second, up to now."""
+    pace = Pace(clock)
+    for _ in range(int(seconds / 0.02)):
+        clock.now += 0.02
+        pace.begin(int(rate * 0.02))
+    return pace
 
 
-def test_the_later_the_loop_the_smaller_the_share() -> None:
-    lates = [FULL_LAG_SECONDS * tenths / 10 for tenths in range(12)]
-    shares = [pace(writes_wait=True, late_seconds=late).share for late in lates]
-    assert shares == sorted(shares, reverse=True)
-    assert shares[0] > shares[6] > shares[-1] == LEAST_SHARE
+def test_the_first_cycle_begins_at_once() -> None:
+    assert Pace(Clock()).rest() == 0.0
 
 
-async def test_batches_keep_to_their_share() -> None:
-    busy = pace(writes_wait=True, late_seconds=FULL_LAG_SECONDS * 2)
-    began = time.perf_counter()
-    for _ in range(3):
-        await busy.turn()
-    # Two rests follow the first two transactions.
-    assert time.perf_counter() - began > 2 * TRANSACTION_SECONDS * (1 / LEAST_SHARE - 1)
+def test_one_record_after_a_pause_waits_for_nothing() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    clock.now += 10
+    pace.begin(1)
+    assert pace.rest() == 0.0
 
 
-async def test_nobody_waits_when_there_is_no_need() -> None:
-    idle = pace(writes_wait=False, late_seconds=1)
-    async with asyncio.timeout(1):
-        for _ in range(1_000):
-            await idle.turn()
-            with idle.spending():
-                pass
+def test_little_that_comes_is_applied_at_once() -> None:
+    assert paced(Clock(), EASY_RATE - 10).rest() == 0.0
 
 
-async def test_it_sees_how_late_the_loop_is() -> None:
-    seen = Pace()
-    seen.give_way(lambda: True)
-    watching = asyncio.create_task(seen.watch())
-    async with asyncio.timeout(10):
-        while seen.share == 1.0:
-            time.sleep(0.02)
-            await asyncio.sleep(0)
-    watching.cancel()
+def test_under_load_cycles_begin_apart_but_no_record_waits_for_long() -> None:
+    clock = Clock()
+    pace = paced(clock, 2 * BUSY_RATE)
+    assert pace.rest() == MAX_LINGER_SECONDS
+    clock.now += SPACING_SECONDS - MAX_LINGER_SECONDS / 2
+    assert pace.rest() == pytest.approx(MAX_LINGER_SECONDS / 2)
+    clock.now += MAX_LINGER_SECONDS
+    assert pace.rest() == 0.0
+
+
+def test_the_more_comes_the_further_apart_cycles_begin() -> None:
+    rates = [EASY_RATE + (BUSY_RATE - EASY_RATE) * tenths / 10 for tenths in range(12)]
+    rests = [paced(Clock(), rate).rest() for rate in rates]
+    assert rests == sorted(rests)
+    assert rests[0] < rests[4] < rests[-1] == MAX_LINGER_SECONDS
+
+
+def test_a_load_that_is_over_is_soon_forgotten() -> None:
+    clock = Clock()
+    pace = paced(clock, 10 * BUSY_RATE)
+    clock.now += 2 * RATE_SECONDS
+    pace.begin(1)
+    assert pace.rest() == 0.0
+
+
+def test_a_burst_out_of_nothing_is_no_load_yet() -> None:
+    """It is spread over the time in which nothing came."""
+    clock = Clock()
+    pace = paced(clock, 0)
+    clock.now += 10
+    pace.begin(int(EASY_RATE * RATE_SECONDS))
+    assert pace.rest() == 0.0
+
+
+def test_cycles_that_follow_each_other_at_once_divide_by_no_zero() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(10):
+        pace.begin(100)
+    assert pace.rest() <= MAX_LINGER_SECONDS

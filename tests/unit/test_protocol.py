@@ -8,13 +8,14 @@ in docs/decisions/one-email-one-user.md. Its invariants:
 I1 each position has one terminal outcome, I2 each id at most one open attempt, I3 each email key at
 most one holder. I4 Who is registered holds the address. I5 An address is held by a row's attempt,
 or by an open one, or its release is in flight. I6 Who is refused an address finds it held by
-another id.
+another id. I7 A record is rejected because too many wait if, and only if, all places of its id's
+queue are taken; an erasure has one place more.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pytest
 from hypothesis import Phase, settings
@@ -41,14 +42,14 @@ from app.email_claims import (
     read_verdict,
 )
 from app.keys import EmailKeys, normalised, partition_of
-from app.outcomes import Outcome
+from app.outcomes import Decided, Outcome
 from app.positions import token
 from app.records import Queued, Registration, Update, UserRow, decode_row, encode, encode_row
 from app.registration import Decisions, attempt_of, is_open
 from tests.strategies import Record
 
 PARTITIONS = 2
-#: So few may wait that a partition halts often.
+#: So few may wait that queues are full often.
 MAX_QUEUE = 2
 EMAIL_KEY = EmailKeys(b"a secret of tests").key
 
@@ -76,7 +77,8 @@ class Transaction:
     outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
     #: Claims that were refused, and who held the address then.
     refused: list[tuple[Claim, Holder | None]] = field(default_factory=list)
-    halted: bool = False
+    #: All that is said of records of this partition, in order; that they wait, too.
+    said: list[Decided] = field(default_factory=list)
 
 
 class Registry:
@@ -92,6 +94,7 @@ class Registry:
         self.emails: list[dict[bytes, bytes]] = [{} for _ in range(PARTITIONS)]
         self.outcomes: defaultdict[str, list[Outcome]] = defaultdict(list)
         self.refused: list[tuple[Claim, Holder | None]] = []
+        self.said: list[list[Decided]] = [[] for _ in range(PARTITIONS)]
 
     # -- logs
 
@@ -120,7 +123,7 @@ class Registry:
         }[topic]
         left = self.left(source)[:records]
         transaction = Transaction(source, self.applied[source] + len(left))
-        while left and not transaction.halted:
+        while left:
             part, left = left[:slice_records], left[slice_records:]
             decide(partition, part, transaction)
         return transaction
@@ -128,7 +131,6 @@ class Registry:
     def commit(self, transaction: Transaction) -> None:
         """Make a transaction visible, all of it at once."""
         self.seen.update(outcome for _, outcome in transaction.outcomes)
-        self.seen["halted"] += transaction.halted
         self.write(transaction)
         self.send(transaction)
         self.outcomes_come(transaction)
@@ -158,6 +160,7 @@ class Registry:
         for position, outcome in transaction.outcomes:
             self.outcomes[position].append(outcome)
         self.refused += transaction.refused
+        self.said[transaction.source[1]] += transaction.said
 
     def finish(self) -> None:
         """Apply everything that is left, and what comes of it."""
@@ -174,10 +177,7 @@ class Registry:
     ) -> None:
         batch = sort(partition, records, PARTITIONS)
         decisions = Decisions(partition, EMAIL_KEY)
-        changed, halted_at = decisions.ask_all(batch, self._users(partition, transaction))
-        if halted_at is not None:
-            batch = batch.below(halted_at)
-            transaction.halted, transaction.next = True, halted_at
+        changed = decisions.ask_all(batch, self._users(partition, transaction))
         for arrival, _ in batch.unreadable:
             transaction.outcomes.append((token(partition, arrival.offset), Outcome.DEAD_LETTER))
         for move in batch.elsewhere:
@@ -229,6 +229,7 @@ def _add_decisions(
     transaction.rows |= {k: None if row is None else encode_row(row) for k, row in changed.items()}
     transaction.sent += _claim_records(decisions)
     transaction.outcomes += _terminal(partition, decisions)
+    transaction.said += decisions.outcomes
 
 
 def _claim_records(decisions: Decisions) -> Iterator[tuple[Source, Record]]:
@@ -360,7 +361,13 @@ def check_replay(registry: Registry) -> None:
     sent: Counter[tuple[Source, bytes | None, bytes | None]] = Counter()
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     for partition in range(PARTITIONS):
-        transaction = _users_anew(registry.logs[REGISTRATIONS, partition], partition, by_attempt)
+        rejected = {
+            position
+            for position, told in registry.outcomes.items()
+            if told == [Outcome.TOO_MANY_PENDING]
+        }
+        records = registry.logs[REGISTRATIONS, partition]
+        transaction = _users_anew(records, partition, by_attempt, rejected)
         assert transaction.rows == registry.users[partition]
         sent.update((source, record.key, record.value) for source, record in transaction.sent)
         for position, outcome in transaction.outcomes:
@@ -396,16 +403,26 @@ def _claims_anew(
 
 
 def _users_anew(
-    records: Sequence[Record], partition: int, verdicts: Mapping[str, Verdict]
+    records: Sequence[Record],
+    partition: int,
+    verdicts: Mapping[str, Verdict],
+    rejected: Set[str],
 ) -> Transaction:
-    """Return what comes of the records of a partition if each attempt has its verdict at once."""
+    """Return what comes of the records of a partition if each attempt has its verdict at once.
+
+    That too many waited depends on timing, and is taken as it was told.
+    """
     anew = Transaction((REGISTRATIONS, partition), len(records))
     rows: dict[bytes, UserRow | None] = {}
     for record in records:
         batch = sort(partition, [record], PARTITIONS)
         decisions = Decisions(partition, EMAIL_KEY)
         for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
-            row = decisions.ask(rows.get(key), key, Queued(arrival.offset, arrival.timestamp, wish))
+            asked = Queued(arrival.offset, arrival.timestamp, wish)
+            if token(partition, arrival.offset) in rejected:
+                decisions.reject(key, asked)
+                continue
+            row = decisions.accept(rows.get(key), key, asked)
             if row is not None and is_open(row):
                 verdict = verdicts.get(token(partition, arrival.offset))
                 assert verdict is not None, "an attempt that nobody has decided on"
@@ -467,12 +484,36 @@ def check_table(registry: Registry) -> None:
         batch = sort(partition, registry.logs[REGISTRATIONS, partition], PARTITIONS)
         for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
             here = token(partition, arrival.offset)
+            if registry.outcomes[here] == [Outcome.TOO_MANY_PENDING]:
+                continue  # by `check_queues`
             people[key], outcome = by_the_table(people.get(key), wish, here in granted)
             assert registry.outcomes[here] == [outcome]
         rows = {key: decode_row(stored) for key, stored in registry.users[partition].items()}
         assert {key: (row["name"], row["email"], row["version"]) for key, row in rows.items()} == {
             key: person[1:] for key, person in people.items() if person is not None
         }
+
+
+# -- the rule of full queues, told in the simplest way
+
+
+def check_queues(registry: Registry) -> None:
+    """Check I7 by all that was said, in order: who waits was asked, and is not told anything."""
+    for partition, said in enumerate(registry.said):
+        batch = sort(partition, registry.logs[REGISTRATIONS, partition], PARTITIONS)
+        ids = dict(zip([arrival.offset for arrival, _ in batch.here], batch.keys, strict=True))
+        erasures = {arrival.offset for arrival, wish in batch.here if wish is None}
+        waiting: defaultdict[bytes, set[int]] = defaultdict(set)
+        for offset, _, outcome in said:
+            wait = waiting[ids[offset]]
+            if offset not in wait:
+                places = 1 + MAX_QUEUE + (offset in erasures)  # one is asked for, others wait
+                is_full = len(wait) >= places
+                assert is_full == (outcome is Outcome.TOO_MANY_PENDING), "I7: rejected, or not"
+            if outcome is Outcome.PENDING:
+                wait.add(offset)
+            else:
+                wait.discard(offset)
 
 
 # -- the machine
@@ -576,6 +617,7 @@ class Protocol(RuleBasedStateMachine):
         Snapshot(self.registry).check_end()
         check_replay(self.registry)
         check_table(self.registry)
+        check_queues(self.registry)
 
 
 @pytest.fixture(autouse=True)
@@ -608,7 +650,7 @@ def test_invariants_hold_and_replays_agree_in_any_order_and_after_any_crash() ->
     Registry.seen.clear()
     run(examples=200)
     # It has been everywhere: otherwise it proves nothing.
-    for event in ({*Outcome} - {Outcome.PENDING}) | {"halted", "crashed"}:
+    for event in ({*Outcome} - {Outcome.PENDING}) | {"crashed"}:
         assert Registry.seen[event] > 10, f"hardly ever: {event}"
 
 
@@ -677,19 +719,54 @@ def nothing_waits(broken: pytest.MonkeyPatch) -> None:
     broken.setattr(Decisions, "ask", lambda self, row, key, asked: self._decide(row, key, asked))
 
 
-def what_halts_is_skipped(broken: pytest.MonkeyPatch) -> None:
-    def ask_all(self: Decisions, batch: Any, rows: registration.Rows) -> tuple[Any, None]:
-        return _ask_all(self, batch, rows)[0], None
-
-    broken.setattr(Decisions, "ask_all", ask_all)
+def one_more_may_wait(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE + 1)
 
 
-def a_full_queue_halts_one_record_too_late(broken: pytest.MonkeyPatch) -> None:
-    def ask_all(self: Decisions, batch: Any, rows: registration.Rows) -> tuple[Any, int | None]:
-        changed, halted_at = _ask_all(self, batch, rows)
-        return changed, None if halted_at is None else halted_at + 1
+def one_fewer_may_wait(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE - (wish is not None))
 
-    broken.setattr(Decisions, "ask_all", ask_all)
+
+def an_erasure_has_no_place_of_its_own(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE)
+
+
+def a_second_erasure_has_a_place_of_its_own(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE + 2 * (wish is None))
+
+
+def any_number_may_wait(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(Decisions, "ask", Decisions.accept)
+
+
+def a_rejected_record_costs_the_last_that_waits(broken: pytest.MonkeyPatch) -> None:
+    def ask(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        if row is not None and len(row.get("queue", ())) >= registration.places_for(asked.wish):
+            self.reject(key, asked)
+            return cast(UserRow, {**row, "queue": row["queue"][:-1]})
+        return self.accept(row, key, asked)
+
+    broken.setattr(Decisions, "ask", ask)
+
+
+def who_is_rejected_is_not_told(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(Decisions, "reject", lambda self, key, asked: None)
+
+
+def what_is_rejected_is_told_as_waiting(broken: pytest.MonkeyPatch) -> None:
+    def reject(self: Decisions, key: bytes, asked: Queued) -> None:
+        self._decided(asked.offset, key.decode(), Outcome.PENDING)
+
+    broken.setattr(Decisions, "reject", reject)
+
+
+def what_is_rejected_is_decided_at_once(broken: pytest.MonkeyPatch) -> None:
+    def ask(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        if row is not None and len(row.get("queue", ())) >= registration.places_for(asked.wish):
+            return self._decide(row, key, asked)
+        return self.accept(row, key, asked)
+
+    broken.setattr(Decisions, "ask", ask)
 
 
 def a_release_names_the_latest_record(broken: pytest.MonkeyPatch) -> None:
@@ -757,7 +834,6 @@ def a_crash_leaves_only_the_marker(broken: pytest.MonkeyPatch) -> None:
 
 
 _settle = email_claims.settle
-_ask_all = Decisions.ask_all
 _drain = Decisions._drain
 _taken = Decisions._taken
 _granted = Decisions._granted
@@ -774,8 +850,15 @@ _granted = Decisions._granted
         the_queue_is_decided_past_the_next_attempt,
         the_queue_is_decided_backwards,
         nothing_waits,
-        what_halts_is_skipped,
-        a_full_queue_halts_one_record_too_late,
+        one_more_may_wait,
+        one_fewer_may_wait,
+        an_erasure_has_no_place_of_its_own,
+        a_second_erasure_has_a_place_of_its_own,
+        any_number_may_wait,
+        a_rejected_record_costs_the_last_that_waits,
+        who_is_rejected_is_not_told,
+        what_is_rejected_is_told_as_waiting,
+        what_is_rejected_is_decided_at_once,
         a_release_names_the_latest_record,
         nothing_is_released,
         a_refused_update_loses_its_user,

@@ -1,5 +1,6 @@
 """The decisions: pure, complete, and the same at every replay."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import registration
 from app.arrivals import Sorted, sort
 from app.email_claims import Verdict
 from app.keys import EmailKeys
@@ -489,8 +491,7 @@ def batch_of(*wishes: Wish, start: int = 0) -> Sorted:
 def test_a_batch_is_decided_record_by_record() -> None:
     decisions = Decisions(PARTITION, EMAIL_KEY)
     eve: Registration = {**ADA, "id": "eve", "email": "eve@example.com"}
-    changed, halted_at = decisions.ask_all(batch_of(ADA, eve, NEW_NAME), {})
-    assert halted_at is None
+    changed = decisions.ask_all(batch_of(ADA, eve, NEW_NAME), {})
     assert set(changed) == {b"ada", b"eve"}
     ada = changed[b"ada"]
     assert ada is not None
@@ -502,7 +503,7 @@ def test_rows_that_do_not_change_are_not_written() -> None:
     registered = _row_of("registered")
     decisions = Decisions(PARTITION, EMAIL_KEY)
     unknown = Update(type="update", id="eve", name="Eve")
-    changed, _ = decisions.ask_all(batch_of(ADA, unknown, start=1), {b"ada": registered})
+    changed = decisions.ask_all(batch_of(ADA, unknown, start=1), {b"ada": registered})
     assert changed == {}
     assert [outcome for *_, outcome in decisions.outcomes] == [
         Outcome.REPLAYED,
@@ -512,48 +513,8 @@ def test_rows_that_do_not_change_are_not_written() -> None:
 
 def test_an_erased_row_is_told_as_none() -> None:
     decisions = Decisions(PARTITION, EMAIL_KEY)
-    changed, _ = decisions.ask_all(batch_of(None, start=1), {b"ada": _row_of("registered")})
+    changed = decisions.ask_all(batch_of(None, start=1), {b"ada": _row_of("registered")})
     assert changed == {b"ada": None}
-
-
-def test_in_front_of_a_full_queue_a_batch_halts() -> None:
-    decisions = Decisions(PARTITION, EMAIL_KEY)
-    eve: Registration = {**ADA, "id": "eve"}
-    wishes: list[Wish] = [ADA, *[NEW_NAME] * MAX_QUEUE, NEW_NAME, eve]
-    changed, halted_at = decisions.ask_all(batch_of(*wishes, start=100), {})
-    assert halted_at == 100 + 1 + MAX_QUEUE
-    assert set(changed) == {b"ada"}
-    row = changed[b"ada"]
-    assert row is not None
-    assert len(row["queue"]) == MAX_QUEUE == 16
-    # Of what it halts at, and what follows, nothing is said.
-    assert [offset for offset, *_ in decisions.outcomes] == list(range(100, halted_at))
-
-
-def test_halted_at_its_first_record_a_batch_comes_to_nothing() -> None:
-    full = _full()
-    decisions = Decisions(PARTITION, EMAIL_KEY)
-    assert decisions.ask_all(batch_of(NEW_NAME, start=50), {b"ada": full}) == ({}, 50)
-    assert (decisions.outcomes, decisions.claims) == ([], [])
-
-
-def test_a_full_queue_does_not_hold_up_other_ids_before_it() -> None:
-    eve: Registration = {**ADA, "id": "eve"}
-    decisions = Decisions(PARTITION, EMAIL_KEY)
-    changed, halted_at = decisions.ask_all(
-        batch_of(eve, NEW_NAME, eve, start=50), {b"ada": _full()}
-    )
-    assert halted_at == 51
-    assert set(changed) == {b"eve"}
-
-
-def test_a_verdict_makes_room() -> None:
-    decisions = Decisions(PARTITION, EMAIL_KEY)
-    verdict = Verdict(email_key="", attempt=attempt(0), verdict="granted", at="")
-    row = decisions.settle(_full(), b"ada", verdict)
-    assert row is not None
-    assert row["version"] == 1 + MAX_QUEUE
-    assert decisions.ask_all(batch_of(NEW_NAME, start=50), {b"ada": row})[1] is None
 
 
 def _row_of(status: Literal["pending", "registered"]) -> UserRow:
@@ -563,9 +524,148 @@ def _row_of(status: Literal["pending", "registered"]) -> UserRow:
     return {**row, "status": status}
 
 
-def _full() -> UserRow:
-    waiting: list[tuple[int, int, Wish]] = [(n, at(n), NEW_NAME) for n in range(1, MAX_QUEUE + 1)]
-    return {**_row_of("pending"), "queue": waiting}
+# -- a full queue
+
+
+def waits_for_a_verdict(*more: Wish) -> Story:
+    """Return a story in which all places of the queue are taken, and then more is asked."""
+    story = Story()
+    story.asks(ADA, *[NEW_NAME] * MAX_QUEUE, *more)
+    return story
+
+
+def offsets_of(story: Story, outcome: Outcome) -> list[int]:
+    """Return the records that had an outcome."""
+    return [offset for offset, told in story.outcomes.items() if told is outcome]
+
+
+FIRST_TOO_MANY = 1 + MAX_QUEUE
+
+
+def test_sixteen_may_wait() -> None:
+    story = waits_for_a_verdict()
+    assert len(story.there["queue"]) == MAX_QUEUE == 16
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == []
+
+
+@pytest.mark.parametrize("wish", [ADA, {**ADA, "name": "Eve"}, NEW_NAME, NEW_EMAIL, SAME_EMAIL])
+def test_whatever_meets_a_full_queue_is_rejected_and_changes_nothing(wish: Wish) -> None:
+    story = waits_for_a_verdict()
+    before = story.row
+    story.asks(wish, wish)
+    assert story.row == before
+    assert story.sent == []
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [FIRST_TOO_MANY, FIRST_TOO_MANY + 1]
+    assert Outcome.TOO_MANY_PENDING.is_terminal
+
+
+def test_an_erasure_takes_one_place_more_and_nothing_does_after_it() -> None:
+    story = waits_for_a_verdict(NEW_NAME, ERASURE, NEW_NAME, ERASURE, ADA, ERASURE)
+    erased = FIRST_TOO_MANY + 1
+    assert [offset for offset, *_ in story.there["queue"]] == [*range(1, FIRST_TOO_MANY), erased]
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [
+        FIRST_TOO_MANY,
+        *range(erased + 1, erased + 5),
+    ]
+    story.hears("granted", 0)
+    assert story.row is None
+    assert story.outcomes[erased] is Outcome.ERASED
+
+
+def test_an_erasure_that_waits_as_one_of_sixteen_takes_a_place_like_any_other() -> None:
+    story = Story()
+    story.asks(ADA, ERASURE, *[ADA] * (MAX_QUEUE - 1), NEW_NAME, ERASURE, ERASURE)
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [FIRST_TOO_MANY, FIRST_TOO_MANY + 2]
+
+
+def test_what_waits_is_drained_in_order_up_to_the_next_attempt_and_makes_room() -> None:
+    story = Story()
+    names: list[Wish] = [Update(type="update", id="ada", name=f"n{n}") for n in range(4)]
+    moves: list[Wish] = [
+        Update(type="update", id="ada", email=f"{n}@example.com") for n in range(MAX_QUEUE - 4)
+    ]
+    story.asks(ADA, *names, *moves, ERASURE, NEW_NAME)
+    too_late = 2 + MAX_QUEUE
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [too_late]
+    story.hears("granted", 0)
+    assert story.there["name"] == "n3"
+    assert story.there["open"]["position"] == attempt(5)
+    # Four were decided, and the fifth is asked for: the rest, and the erasure, wait.
+    left = [*range(6, 2 + MAX_QUEUE)]
+    assert [offset for offset, *_ in story.there["queue"]] == left
+    room = MAX_QUEUE - len(left)
+    story.asks(*[NEW_NAME] * (room + 1), ERASURE, ERASURE)
+    first = too_late + 1
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [too_late, first + room, first + room + 2]
+    for offset in range(5, 1 + MAX_QUEUE):
+        story.hears("granted", offset, f"{offset - 5}@example.com")
+    assert story.row is None
+    assert story.outcomes[1 + MAX_QUEUE] is Outcome.ERASED
+    assert story.outcomes[first] is Outcome.UNKNOWN_ID
+    assert Outcome.PENDING not in story.outcomes.values()
+
+
+def test_a_full_queue_holds_up_no_other_id() -> None:
+    eve: Registration = {**ADA, "id": "eve"}
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    changed = decisions.ask_all(
+        batch_of(NEW_NAME, eve, NEW_NAME, start=50), {b"ada": encoded_full()}
+    )
+    assert set(changed) == {b"eve"}
+    assert decisions.outcomes == [
+        (50, "ada", Outcome.TOO_MANY_PENDING),
+        (51, "eve", Outcome.PENDING),
+        (52, "ada", Outcome.TOO_MANY_PENDING),
+    ]
+
+
+def test_a_verdict_makes_room() -> None:
+    decisions = Decisions(PARTITION, EMAIL_KEY)
+    verdict = Verdict(email_key="", attempt=attempt(0), verdict="granted", at="")
+    row = decisions.settle(encoded_full(), b"ada", verdict)
+    assert row is not None
+    assert row["version"] == 1 + MAX_QUEUE
+    changed = decisions.ask_all(batch_of(NEW_NAME, start=50), {b"ada": row})[b"ada"]
+    assert changed is not None
+    assert changed["version"] == 2 + MAX_QUEUE
+
+
+def encoded_full() -> UserRow:
+    """Return a row in whose queue all places are taken, as it is stored."""
+    return waits_for_a_verdict().there
+
+
+def test_a_replay_that_takes_rejections_as_told_comes_to_the_same_bytes() -> None:
+    """It knows the verdicts at once, so that nothing waits: only what was told tells it."""
+    story = waits_for_a_verdict(NEW_EMAIL, ERASURE, ADA, NEW_NAME)
+    story.hears("granted", 0)
+    again: Registration = {**ADA, "name": "Again"}
+    story.asks(again, NEW_EMAIL)
+    asked = [ADA, *[NEW_NAME] * MAX_QUEUE, NEW_EMAIL, ERASURE, ADA, NEW_NAME, again, NEW_EMAIL]
+    story.hears("granted", len(asked) - 2)
+    story.hears("granted", len(asked) - 1, NEW_EMAIL["email"])
+    rejected = offsets_of(story, Outcome.TOO_MANY_PENDING)
+    assert len(rejected) == 3
+    row, told = replayed(asked, rejected)
+    assert (row, told) == (encode_row(story.there), story.outcomes)
+    assert replayed(asked, rejected[1:]) != (row, told)
+
+
+def replayed(asked: Sequence[Wish], rejected: Sequence[int]) -> tuple[bytes, dict[int, Outcome]]:
+    """Return the row and the outcomes of records if each attempt is granted at once."""
+    replay = Decisions(PARTITION, EMAIL_KEY)
+    row: UserRow | None = None
+    for offset, wish in enumerate(asked):
+        queued = Queued(offset, at(offset), wish)
+        if offset in rejected:
+            replay.reject(b"ada", queued)
+            continue
+        row = replay.accept(row, b"ada", queued)
+        if row is not None and is_open(row):
+            verdict = Verdict(email_key="", attempt=attempt(offset), verdict="granted", at="")
+            row = replay.settle(row, b"ada", verdict)
+    assert row is not None
+    return encode_row(row), {offset: outcome for offset, _, outcome in replay.outcomes}
 
 
 # -- any history
@@ -590,17 +690,25 @@ def _came(history: list[Any]) -> list[Record]:
     ]
 
 
-@given(histories, st.lists(st.integers(0, 12), max_size=4))
-def test_any_cut_into_batches_comes_to_the_same(history: list[Any], cuts: list[int]) -> None:
-    records = _came(history)
+@given(histories, st.lists(st.integers(0, 12), max_size=4), st.sampled_from([1, 2, MAX_QUEUE]))
+def test_any_cut_into_batches_comes_to_the_same(
+    history: list[Any], cuts: list[int], places: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registration, "MAX_QUEUE", places)
+        cut_into_batches(_came(history), cuts)
+
+
+def cut_into_batches(records: list[Record], cuts: list[int]) -> None:
+    """Decide records at once and in batches; it must come to the same."""
     whole = Decisions(0, EMAIL_KEY)
-    at_once, _ = whole.ask_all(sort(0, records, 1), {})
+    at_once = whole.ask_all(sort(0, records, 1), {})
     parts = Decisions(0, EMAIL_KEY)
     stored: dict[bytes, bytes | None] = {}
     edges = sorted({0, *[cut for cut in cuts if cut < len(records)], len(records)})
     for start, end in pairwise(edges):
         rows = {key: decode_row(row) for key, row in stored.items() if row is not None}
-        changed, _ = parts.ask_all(sort(0, records[start:end], 1), rows)
+        changed = parts.ask_all(sort(0, records[start:end], 1), rows)
         stored.update(_encoded(changed))
     # A row that came and went within one batch is told as gone.
     assert {key: row for key, row in stored.items() if row} == {
@@ -614,7 +722,7 @@ def test_the_rows_that_were_given_are_not_changed(history: list[Any]) -> None:
     rows: dict[bytes, UserRow | None] = {}
     for record in _came(history):
         before = _encoded(rows)
-        changed, _ = Decisions(0, EMAIL_KEY).ask_all(sort(0, [record], 1), rows)
+        changed = Decisions(0, EMAIL_KEY).ask_all(sort(0, [record], 1), rows)
         assert _encoded(rows) == before
         rows.update(changed)
         for key, row in changed.items():

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from rocksdict import Rdict
 
+from app import settings as settings_module
 from app.errors import NotReadyError, StoreError
 from app.settings import Settings
 from tables import store as store_module
@@ -216,7 +217,7 @@ def test_keys_of_a_range_come_in_order_and_no_more_than_wanted(store: Partitione
 
 
 def test_what_was_deleted_leaves_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(store_module, "TIDY_TIMES", 24 * 3600)  # each second
+    monkeypatch.setattr(settings_module, "TIDY_TIMES", 24 * 3600)  # each second
     store = open_store(tmp_path)
     secret = os.urandom(40).hex().encode()
 

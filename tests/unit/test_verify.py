@@ -11,6 +11,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from app import registration
 from app.__main__ import main
 from app.agents import decide_registrations
 from app.arrivals import MOVED_FROM_HEADER
@@ -24,12 +25,13 @@ from app.outcomes import Decided, Outcome
 from app.partitioning import Partitioning
 from app.positions import Position, token
 from app.records import decode_row, encode_outcome, encode_row
-from app.registration import MAX_QUEUE
+from app.registration import MAX_QUEUE, Decisions
 from app.settings import settings
 from app.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference, Findings
 from app.verify.logs import Logs
 from app.verify.multisets import Entry, Multiset
 from app.verify.outcomes import OutcomesFold
+from app.verify.places import Span
 from app.verify.run import Verification
 from app.verify.stores import ChangelogAt, Store, StoreComparison
 from app.verify.tables import PAGE_RECORDS
@@ -108,22 +110,27 @@ def working(simulation: Simulation) -> Callable[[], None]:
     return work
 
 
+@pytest.mark.parametrize("places", [MAX_QUEUE, 2])
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_the_order_of_applying_and_whenever_one_looks_it_is_clean(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(registration, "MAX_QUEUE", places)
     for simulation in seeded(monkeypatch, seed):
         assert_status(await verified(simulation, working(simulation)), CLEAN)
     simulation.run()
     findings = await verified(simulation)
     assert_status(findings, CLEAN)
     assert not [note for note in findings.notes if "in flight" in note or "not applied" in note]
+    assert places == MAX_QUEUE or len(rejected_in(simulation)) > 5
 
 
+@pytest.mark.parametrize("places", [MAX_QUEUE, 2])
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_beginnings_are_gone_is_no_difference(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(registration, "MAX_QUEUE", places)
     for simulation in seeded(monkeypatch, seed):
         for topic in (REGISTRATIONS, CLAIMS, DECISIONS, OUTCOMES, LETTERS):
             table = "emails" if topic is CLAIMS else "users"
@@ -143,22 +150,6 @@ async def test_an_empty_registry_is_clean(registry: Simulation) -> None:
     assert_status(await verified(registry), CLEAN)
 
 
-async def test_records_that_wait_in_the_topic_behind_a_full_queue_are_no_difference(
-    registry: Simulation,
-) -> None:
-    home = register(registry, "ada", "ada@example.com")
-    for number in range(MAX_QUEUE + 5):
-        update = {"type": "update", "id": "ada", "name": f"n{number}"}
-        registry.arrive(home, None, orjson.dumps(update))
-    apply_registrations(registry, home)
-    findings = await verified(registry)
-    assert_status(findings, CLEAN)
-    assert "not applied yet: 6 records" in findings.notes
-    assert "1 users wait for the verdict on their address" in findings.notes
-    registry.run()
-    assert_status(await verified(registry), CLEAN)
-
-
 async def test_what_is_told_counts_each_kind_of_record(registry: Simulation) -> None:
     home = register(registry, "ada", "ada@example.com")
     registry.arrive((home + 1) % PARTITIONS, b"ada", None)
@@ -167,7 +158,8 @@ async def test_what_is_told_counts_each_kind_of_record(registry: Simulation) -> 
     lines = list((await verified(registry)).lines())
     assert (
         "user-registrations: 8 partitions, 4 records: 0 pending, 1 registered, 0 replayed, "
-        "0 id-taken, 0 email-taken, 0 unknown-id, 0 updated, 1 erased, 1 moved, 1 dead-letter"
+        "0 id-taken, 0 email-taken, 0 unknown-id, 0 updated, 1 erased, 1 moved, 1 dead-letter, "
+        "0 too-many-pending"
     ) in lines
     assert "users: 0 rows" in lines
     assert lines[-1] == "result: clean"
@@ -186,7 +178,7 @@ def apply_registrations(simulation: Simulation, home: int) -> None:
     changes = Changes()
     records = simulation.log(REGISTRATIONS, home).records
     decide_registrations(home, records, changes)
-    following = records[-1].offset + 1 if changes.halted_at is None else changes.halted_at
+    following = records[-1].offset + 1
     marker = simulation.markers["users", home].after(REGISTRATIONS.name, following)
     simulation.commit("users", home, changes, marker)
 
@@ -321,18 +313,195 @@ async def test_a_row_of_a_user_who_came_later_is_certain_even_where_the_beginnin
     assert (await verified(settled)).counts == {Difference.DIFFERENT_ROW: 1}
 
 
-async def test_a_record_that_is_applied_behind_a_full_queue_has_overtaken(
+# -- full queues
+
+
+TOO_MANY = b'"too-many-pending"'
+
+
+def rejected_in(simulation: Simulation) -> list[tuple[Log, Record]]:
+    """Return the outcomes that say that too many waited."""
+    return [each for each in simulation.all(OUTCOMES) if TOO_MANY in (each[1].value or b"")]
+
+
+def burst(simulation: Simulation, updates: int, *more: bytes | None) -> int:
+    """Let a user register, change so often at once, and more come; return the partition."""
+    home = register(simulation, "ada", "ada@example.com")
+    for number in range(updates):
+        update = {"type": "update", "id": "ada", "email": f"ada{number}@example.com"}
+        simulation.arrive(home, None, orjson.dumps(update))
+    for value in more:
+        simulation.arrive(home, b"ada", value)
+    apply_registrations(simulation, home)
+    return home
+
+
+RENAMED = orjson.dumps({"type": "update", "id": "ada", "name": "Another"})
+#: What meets a full queue that has just filled.
+FIRST_TOO_MANY = 1 + MAX_QUEUE
+
+
+def with_places(monkeypatch: pytest.MonkeyPatch, places: Callable[[object], int]) -> None:
+    """Let records be applied by another rule of how many may wait."""
+    monkeypatch.setattr(registration, "places_for", places)
+
+
+async def test_what_is_rejected_because_too_many_wait_is_no_difference(
     registry: Simulation,
 ) -> None:
-    home = register(registry, "ada", "ada@example.com")
-    for _ in range(MAX_QUEUE + 2):
-        registry.arrive(home, b"ada", None)
-    apply_registrations(registry, home)
-    marker = registry.markers["users", home].after(REGISTRATIONS.name, MAX_QUEUE + 3)
-    registry.commit("users", home, Changes(), marker)
+    home = burst(registry, MAX_QUEUE + 5, None, None, RENAMED)
+    assert len(rejected_in(registry)) == 7
     findings = await verified(registry)
-    assert findings.counts[Difference.OVERTAKEN] == 2
-    assert f"  {REGISTRATIONS.name} {home}:{MAX_QUEUE + 1}" in findings.lines()
+    assert_status(findings, CLEAN)
+    assert "1 users wait for the verdict on their address" in findings.notes
+    registry.run()
+    findings = await verified(registry)
+    assert_status(findings, CLEAN)
+    assert any("1 erased" in note and "7 too-many-pending" in note for note in findings.notes)
+    # And once more, after others were settled.
+    register(registry, "ada", "ada@example.com")
+    registry.arrive(home, None, RENAMED)
+    registry.run()
+    assert_status(await verified(registry), CLEAN)
+
+
+async def test_the_rule_is_not_decided_anew_but_taken_as_told(registry: Simulation) -> None:
+    """Who folds the sources knows all verdicts, so that for it nothing waits."""
+    burst(registry, MAX_QUEUE + 5)
+    registry.run()
+    log, told = rejected_in(registry)[0]
+    log.records.remove(told)
+    findings = await verified(registry)
+    assert findings.counts[Difference.MISSING_CLAIM] == 1
+    assert findings.counts[Difference.KEPT_OUTCOME] == 1
+    assert f"  {REGISTRATIONS.name} {log_of(registry)}:{FIRST_TOO_MANY}" in findings.lines()
+
+
+def log_of(simulation: Simulation) -> int:
+    """Return the partition of the user of a burst."""
+    return partition_of(b"ada", PARTITIONS)
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_record_for_which_there_was_no_place_has_overtaken(
+    registry: Simulation, is_settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        with_places(patch, lambda wish: MAX_QUEUE + 2)
+        home = burst(registry, MAX_QUEUE + 5)
+    if is_settled:
+        registry.run()
+    findings = await verified(registry)
+    assert findings.counts == {Difference.OVERTAKEN: 2}
+    for offset in (FIRST_TOO_MANY, FIRST_TOO_MANY + 1):
+        assert f"  {REGISTRATIONS.name} {home}:{offset}" in findings.lines()
+
+
+async def test_of_erasures_one_has_a_place_more_and_the_next_overtakes(
+    registry: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        with_places(patch, lambda wish: 2 * MAX_QUEUE)
+        home = burst(registry, MAX_QUEUE, None, None)
+    findings = await verified(registry)
+    assert findings.counts == {Difference.OVERTAKEN: 1}
+    assert f"  {REGISTRATIONS.name} {home}:{FIRST_TOO_MANY + 1}" in findings.lines()
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_rejection_is_untrue_if_there_was_a_place(
+    registry: Simulation, is_settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        with_places(patch, lambda wish: MAX_QUEUE - 1)
+        home = burst(registry, MAX_QUEUE + 1)
+    if is_settled:
+        registry.run()
+    findings = await verified(registry)
+    assert findings.counts == {Difference.UNTRUE_REJECTION: 2}
+    for offset in (FIRST_TOO_MANY - 1, FIRST_TOO_MANY):
+        assert f"  {REGISTRATIONS.name} {home}:{offset}" in findings.lines()
+
+
+async def test_a_rejection_of_an_erasure_is_untrue_while_the_last_place_is_free(
+    registry: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        with_places(patch, lambda wish: MAX_QUEUE)
+        home = burst(registry, MAX_QUEUE, RENAMED, None)
+    registry.run()
+    findings = await verified(registry)
+    assert findings.counts == {Difference.UNTRUE_REJECTION: 1}
+    assert f"  {REGISTRATIONS.name} {home}:{FIRST_TOO_MANY + 1}" in findings.lines()
+
+
+@pytest.mark.parametrize("others", [0, 40])
+async def test_a_rejection_is_untrue_if_none_of_the_id_waits(
+    registry: Simulation, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    burst(registry, 0)
+    registry.run()
+    for _ in range(others):
+        registry.arrive(log_of(registry), None, RENAMED)
+    registry.run()
+    offset = registry.arrive(log_of(registry), None, RENAMED)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Decisions, "ask", lambda self, row, key, asked: self.reject(key, asked) or row
+        )
+        registry.run()
+    findings = await verified(registry)
+    assert findings.counts == {Difference.UNTRUE_REJECTION: 1}
+    assert f"  {REGISTRATIONS.name} {log_of(registry)}:{offset}" in findings.lines()
+
+
+async def test_a_rejection_of_what_was_applied_is_a_difference(registry: Simulation) -> None:
+    home = burst(registry, 0)
+    registry.run()
+    offset = registry.arrive(home, None, RENAMED)
+    registry.run()
+    log = registry.log(OUTCOMES, home)
+    index = log.newest(b"ada")
+    decided = Decided(offset, "ada", Outcome.TOO_MANY_PENDING)
+    change(log, index, value=encode_outcome(token(home, offset), decided))
+    assert (await verified(registry)).counts == {
+        Difference.DIFFERENT_ROW: 1,
+        Difference.KEPT_OUTCOME: 1,
+        Difference.UNTRUE_REJECTION: 1,
+    }
+
+
+async def test_a_rejection_under_another_id_is_none(registry: Simulation) -> None:
+    burst(registry, MAX_QUEUE + 1)
+    registry.run()
+    [(log, told)] = rejected_in(registry)
+    change(log, log.records.index(told), key=b"eve")
+    counts = (await verified(registry)).counts
+    assert counts[Difference.EXTRA_OUTCOME] == counts[Difference.KEPT_OUTCOME] == 1
+
+
+async def test_where_the_outcomes_are_gone_the_table_is_believed_and_it_is_said(
+    registry: Simulation,
+) -> None:
+    burst(registry, MAX_QUEUE + 5)
+    registry.run()
+    log, told = rejected_in(registry)[-2]
+    log.remove_below(told.offset + 1)
+    findings = await verified(registry)
+    assert_status(findings, PARTIAL)
+    assert findings.unchecked == [
+        f"{OUTCOMES.name}: its beginning is gone, perhaps with the outcomes of 4 records",
+        f"{OUTCOMES.name}: its beginning is gone; that 4 records were rejected as too-many-pending "
+        "is what users says",
+    ]
+
+
+async def test_a_rejection_is_not_judged_by_records_that_are_gone(registry: Simulation) -> None:
+    home = burst(registry, MAX_QUEUE + 5)
+    registry.log(REGISTRATIONS, home).remove_below(10)
+    assert_status(await verified(registry), PARTIAL)
+    registry.run()
+    assert_status(await verified(registry), PARTIAL)
 
 
 # -- claims
@@ -637,7 +806,7 @@ async def test_where_outcomes_are_gone_it_is_partial(settled: Simulation) -> Non
 
 
 def test_an_outcome_of_another_partitions_record_names_none() -> None:
-    fold = OutcomesFold(2, PARTITIONS)
+    fold = OutcomesFold(2, PARTITIONS, Span(REGISTRATIONS.name, 2, 0, 1))
     decided = Decided(0, "ada", Outcome.REGISTERED)
     fold.add([Record(0, b"ada", encode_outcome(token(3, 0), decided))])
     assert (len(fold.found), dict(fold.moved)) == (1, {})

@@ -11,7 +11,6 @@ MAY_ASK = {
     "app/access/proofs.py": "proofs of the minute",
     "app/doctor/access.py": "when keys and certificates end",
     "app/doctor/worker.py": "comparing clocks",
-    "app/engine/changelog.py": "aiokafka's time of a fetch",
     "app/load/driving.py": "the date of a report",
     "app/refusals.py": "whether a certificate has ended",
     "app/web/fast_lane.py": "the header Date",

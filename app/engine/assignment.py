@@ -8,42 +8,55 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import structlog
-from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP, AppT
 from mode import Service
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
+from app.connection import Connection
+from app.engine.barrier import Barrier, worker_id
+from app.engine.batches import Batch
+from app.engine.changelog import Reading
+from app.engine.cluster import Cluster
 from app.engine.consumer import Consumer
-from app.engine.partitions import (
-    GIVE_UP_AFTER_SECONDS,
+from app.engine.cycles import (
     MAX_BACK_OFF_SECONDS,
-    FoldedTable,
-    Key,
-    OwnedPartition,
-    Partitions,
-    Surroundings,
+    TRANSIENT,
+    Callbacks,
+    Cycles,
+    disk_stays_bad,
 )
-from app.errors import ApplyError, NotWrittenError, RegistryError, StoreError
+from app.engine.fetching import Fetcher
+from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
+from app.engine.transactions import COMPRESSIONS, Member, TransactionalProducer
+from app.errors import ApplyError, FencedError, RegistryError, ReplacedError
 from app.metrics import RECOVERY_SECONDS
 
 log = structlog.get_logger(__name__)
 
-#: How many partitions are opened at the same time: each holds buffers of a consumer.
+#: How many partitions are opened at the same time: each holds what one scan has fetched.
 MAX_OPENING = 8
 PROGRESS_EVERY_SECONDS = 5.0
+#: A transaction that its worker leaves open is over before the worker's session is.
+TRANSACTION_SHARE = 0.6
 
-_TRANSIENT = (NotWrittenError, StoreError, KafkaError, TimeoutError)
 
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine needs of the worker's settings."""
 
-def _is_transient(error: BaseException) -> bool:
-    # An illegal state is one that a rebalance has ended: trying again would not help.
-    return isinstance(error, _TRANSIENT) and not isinstance(error, IllegalStateError)
+    connection: Connection
+    app_id: str
+    member_name: str
+    session_timeout_seconds: float
+    tidy_every_seconds: float
+    compression: str = "none"
 
 
 class Progress:
@@ -75,21 +88,52 @@ class Progress:
         }
 
 
-class Takeover(Service):
+class PartitionAssignment(Service):
     """Opens, keeps and closes partitions as the group assigns them."""
 
-    def __init__(self, app: AppT, partitions: Partitions, **kwargs: Any) -> None:
+    def __init__(
+        self, app: AppT, partitions: Partitions, settings: EngineSettings, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         #: Faust waits for this before it counts the worker as started.
         self.completed = asyncio.Event()
         self._app = app
         self._partitions = partitions
-        self._turn = asyncio.Lock()
+        self._settings = settings
+        self._member: Member | None = None
         self._opening = asyncio.Semaphore(MAX_OPENING)
         self._running: list[asyncio.Task[None]] = []
-        self._generation = -1
         #: Set once something has ended the worker: what fails after that has failed of it.
         self._has_failed = False
+        # Three clients: a fetch that waits for records holds up nothing else.
+        topics = [*partitions.sources, *(t.changelog.topic for t in partitions.tables.values())]
+        connection = settings.connection
+        self._reading, self._fetching, self._writing = self._clusters = (
+            Cluster(connection, topics),
+            Cluster(connection, partitions.sources),
+            Cluster(connection),
+        )
+        self._fetcher = Fetcher(self._fetching, self._on_fetch_failure)
+        self._producer = TransactionalProducer(
+            self._writing,
+            connection,
+            worker_id(settings.app_id, settings.member_name),
+            int(settings.session_timeout_seconds * TRANSACTION_SHARE * 1000),
+            COMPRESSIONS[settings.compression],
+        )
+        self._context = Opening(
+            settings.app_id,
+            connection,
+            Reading(self._reading, Barrier(self._reading, settings.app_id)),
+            partitions.require_standing,
+        )
+        self.cycles = Cycles(
+            partitions,
+            self._fetcher,
+            self._producer,
+            self._context,
+            Callbacks(self._on_fenced, self.end_worker),
+        )
 
     # -- what Faust's table manager calls
 
@@ -107,24 +151,30 @@ class Takeover(Service):
     ) -> None:
         """Begin to take over what is assigned; Faust does not wait for it."""
         await self._stop_tasks()
+        # As told in the assignment callback: what is read later may be of the next generation.
+        member, before = self._consumer.member(), self._member
         # Between two generations that follow each other nobody else can have owned what we keep.
-        kept = generation_id - self._generation in (0, 1)
-        self._generation = generation_id
-        self._running = [asyncio.create_task(self._guard(self._take_over(generation_id, kept)))]
+        kept = (
+            before is not None
+            and member.member_id == before.member_id
+            and member.generation - before.generation in (0, 1)
+        )
+        work = self._guard(self._take_over(member, kept))
+        self._running = [asyncio.create_task(work, name="assignment")]
 
-    @Service.task
-    async def _keep_pace(self) -> None:
-        await self._partitions.pace.watch()
+    async def settle(self) -> None:
+        """Finish what is under way in all partitions: a rebalance has begun."""
+        await self.cycles.settle()
 
     @Service.task
     async def _keep_tidy(self) -> None:
         """Remove from topics and files, now and then, what is of no use any more."""
         while True:
-            await self.sleep(self._partitions.tidy_every_seconds)
+            await self.sleep(self._settings.tidy_every_seconds)
             if self.should_stop:
                 return
-            for partition in self._partitions.owned():
-                partition.tidy()
+            with contextlib.suppress(*TRANSIENT):
+                await self.cycles.tidy()
             for table in self._partitions.tables.values():
                 try:
                     table.store.tidy()
@@ -134,7 +184,10 @@ class Takeover(Service):
     async def on_stop(self) -> None:
         """Give up everything."""
         await self._stop_tasks()
-        await self._partitions.give_up(self._partitions.owned())
+        await self.cycles.settle()
+        await self._fetcher.stop()
+        self._partitions.give_up(self._partitions.owned())
+        await asyncio.gather(*(cluster.close() for cluster in self._clusters))
 
     async def _stop_tasks(self) -> None:
         tasks, self._running = self._running, []
@@ -146,27 +199,40 @@ class Takeover(Service):
     async def _guard(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except IllegalStateError:
-            log.info("partitions were revoked while they were taken over")
         except Exception as error:
-            await self._end_worker(error)
+            await self.end_worker(error)
 
     # -- taking over
 
-    async def _take_over(self, generation: int, kept: bool) -> None:
+    async def _take_over(self, member: Member, kept: bool) -> None:
         wanted = self._wanted()
-        await self._partitions.give_up(
+        self._partitions.give_up(
             partition
             for partition in self._partitions.owned()
             if not kept or partition.key not in wanted
         )
+        # Not before: what is owned still may be of the generation before that one.
+        self._member = member
         self._follow_standbys(wanted)
         await self._open_flow()
         for name, number in wanted:
             if self._partitions.get(name, number) is None:
-                self._partitions.own(self._new(self._partitions.tables[name], number))
+                table = self._partitions.tables[name]
+                self._partitions.own(OwnedPartition(table, number, self._partitions.lease))
+        await self._connect()
+        self.cycles.begin(member)
         await self._read_all(self._partitions.owned())
-        await self._complete(generation)
+        await self._complete(member.generation)
+
+    async def _connect(self) -> None:
+        """Connect, and end what this worker left open when it ran before."""
+        async for attempt in self._trying("the brokers are asked again"):
+            with attempt:
+                for cluster in self._clusters:
+                    await cluster.start()
+                self._fetcher.start()
+                if not self._producer.is_started:
+                    await self._producer.start()
 
     async def _read_all(self, partitions: list[OwnedPartition]) -> None:
         progress = Progress()
@@ -209,48 +275,41 @@ class Takeover(Service):
                 wanted.add((name, number))
         return wanted
 
-    def _new(self, table: FoldedTable, number: int) -> OwnedPartition:
-        return OwnedPartition(
-            table,
-            number,
-            Surroundings(
-                app_id=self._app.conf.id,
-                turn=self._turn,
-                pace=self._partitions.pace,
-                lease=self._partitions.lease,
-                is_member=self._consumer.is_member,
-                on_fenced=self._on_fenced,
-                on_failure=self._end_worker,
-                read_again=self._consumer.read_from,
-                tidy=self._partitions.tidy_of(table.name),
-                require_standing=self._partitions.require_standing,
-                ends=self._partitions.ends,
-            ),
-        )
-
     async def _read(self, partition: OwnedPartition, progress: Progress) -> None:
         """Open a partition, if it is not; then let its records flow, from the marker on."""
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_is_transient),
-            wait=wait_exponential_jitter(multiplier=0.1, max=MAX_BACK_OFF_SECONDS),
-            stop=stop_after_delay(GIVE_UP_AFTER_SECONDS),
-            before_sleep=partial(partition.note_trouble, "a partition is opened again"),
-            reraise=True,
-        ):
+        async for attempt in self._trying("a partition is opened again", partition):
             with attempt:
                 if not partition.is_open:
                     async with self._opening:
-                        await partition.open(partial(progress.advance, partition))
+                        await partition.open(self._context, partial(progress.advance, partition))
                     RECOVERY_SECONDS.labels(partition.table.name).observe(progress.seconds)
-                await self._begin(partition)
+                if not self._partitions.lease.holds:
+                    await self._consumer.is_member()
+                self.cycles.read(partition)
         partition.trouble = None
 
-    async def _begin(self, partition: OwnedPartition) -> None:
-        partition.begin()
-        for source in partition.sources():
-            await self._consumer.read_from(source, partition.applied(source.topic))
-        if not self._partitions.lease.holds:
-            await self._consumer.is_member()
+    def _trying(self, what: str, partition: OwnedPartition | None = None) -> AsyncRetrying:
+        """Return what tries again for as long as no broker answers."""
+
+        def note(state: RetryCallState) -> None:
+            cause = state.outcome and state.outcome.exception()
+            if partition is not None:
+                partition.trouble = str(cause) or type(cause).__name__
+            log.warning(
+                what,
+                **({} if partition is None else {"table": partition.table.name}),
+                **({} if partition is None else {"partition": partition.number}),
+                attempt=state.attempt_number,
+                cause=f"{type(cause).__name__}: {cause}",
+            )
+
+        return AsyncRetrying(
+            retry=retry_if_exception_type(TRANSIENT),
+            stop=disk_stays_bad,
+            wait=wait_exponential_jitter(multiplier=0.05, max=MAX_BACK_OFF_SECONDS, jitter=0.05),
+            before_sleep=note,
+            reraise=True,
+        )
 
     async def _open_flow(self) -> None:
         self._app.flow_control.resume()
@@ -282,28 +341,32 @@ class Takeover(Service):
             self._partitions.standbys[name] = followed
             table.store.close_others(followed + [number for of, number in owned if of == name])
             if followed:
-                following = self._guard(self._follow(table, followed))
+                following = self._guard(self._follow(name, followed))
                 self._running.append(asyncio.create_task(following))
 
-    async def _follow(self, table: FoldedTable, numbers: list[int]) -> None:
+    async def _follow(self, name: str, numbers: list[int]) -> None:
+        changelog = self._partitions.tables[name].changelog
         while True:
             try:
-                await table.changelog.follow(numbers)
-            except (*_TRANSIENT, OSError) as error:
+                await changelog.follow(self._settings.connection, numbers)
+            except TRANSIENT as error:
                 log.warning("standbys follow again", cause=type(error).__name__)
                 await asyncio.sleep(MAX_BACK_OFF_SECONDS)
 
     # -- trouble
 
-    def _on_fenced(self, partition: OwnedPartition) -> None:
-        log.warning(
-            "another worker has taken a partition over; rejoining the group",
-            table=partition.table.name,
-            partition=partition.number,
-        )
-        self._consumer.rejoin()
+    def _on_fenced(self, member: Member, error: FencedError) -> None:
+        # If the group has another generation for this worker already, the rebalance is under way.
+        # Who was replaced must not take the name back: the consumer finds out.
+        if member == self._consumer.member() and not isinstance(error, ReplacedError):
+            log.warning("this worker rejoins the group")
+            self._consumer.rejoin()
 
-    async def _end_worker(self, error: Exception) -> None:
+    def _on_fetch_failure(self, error: Exception) -> None:
+        self._running.append(asyncio.create_task(self.end_worker(error)))
+
+    async def end_worker(self, error: Exception) -> None:
+        """End this worker: records cannot be applied."""
         if self._has_failed:
             return
         self._has_failed = True
@@ -324,14 +387,28 @@ class TableManager(FaustTableManager):
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self.partitions = Partitions()
-        self._takeover: Takeover | None = None
+        self.engine: EngineSettings | None = None
+        self._assignment: PartitionAssignment | None = None
 
     @property
     def recovery(self) -> Any:
         """What brings the tables up to date after a rebalance."""
-        if self._takeover is None:
-            self._takeover = Takeover(self.app, self.partitions, beacon=self.beacon)
-        return self._takeover
+        if self._assignment is None:
+            if self.engine is None:
+                raise RuntimeError("the engine has no settings")
+            self._assignment = PartitionAssignment(
+                self.app, self.partitions, self.engine, beacon=self.beacon
+            )
+        return self._assignment
+
+    @property
+    def batches(self) -> "asyncio.Queue[Batch]":
+        """What waits to be handed to agents."""
+        return cast(PartitionAssignment, self.recovery).cycles.batches
+
+    async def settle(self) -> None:
+        """Finish what is under way."""
+        await cast(PartitionAssignment, self.recovery).settle()
 
     async def on_start(self) -> None:
         """Start at once; Faust's own waits for a second."""

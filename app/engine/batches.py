@@ -1,0 +1,113 @@
+"""Batches: what agents are given. A batch has the records of one topic that one cycle applies.
+
+The topics' own schema lets them through as they are: the decisions decode records together.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import faust
+from faust.types import TP
+
+from app.consumed import ConsumedRecord
+from app.engine.partitions import Changes
+
+#: How long deciding may hold the event loop at once: it answers lookups and takes writes, too.
+SLICE_SECONDS = 0.002
+#: The smallest slice, and the first of all.
+MIN_SLICE_RECORDS, FIRST_SLICE_RECORDS = 16, 64
+MAX_SLICE_RECORDS = 1_000
+
+
+class Slice(NamedTuple):
+    """Some records of one partition, and where to put what comes of them."""
+
+    partition: int
+    records: Sequence[ConsumedRecord]
+    changes: Changes
+
+
+@dataclass(slots=True)
+class SliceSize:
+    """How many records fit into the time that a slice may take, learned from those before."""
+
+    records: int = FIRST_SLICE_RECORDS
+
+    def learn(self, records: int, seconds: float) -> None:
+        """Take note of how long a slice took."""
+        if records >= MIN_SLICE_RECORDS:
+            fitting = int(records * SLICE_SECONDS / max(seconds, 1e-6))
+            self.records = min(max(fitting, MIN_SLICE_RECORDS), MAX_SLICE_RECORDS)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The records of one topic that one cycle applies, by partition.
+
+    An agent decides them inside of ``async with batch``: what is raised there fails the cycle, not
+    the agent.
+    """
+
+    topic: str
+    parts: Sequence[Slice]
+    size: SliceSize
+    #: Done when the agent has decided all of it, or has failed.
+    decided: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    @property
+    def tp(self) -> TP:
+        """A partition that the records are of: Faust wants one for each event."""
+        return TP(self.topic, self.parts[0].partition)
+
+    async def slices(self) -> AsyncIterator[Slice]:
+        """Yield the records in slices, in their order; between two of them others have a turn."""
+        for partition, records, changes in self.parts:
+            begin = 0
+            while begin < len(records):
+                some = records[begin : begin + self.size.records]
+                begin += len(some)
+                began = time.perf_counter()
+                yield Slice(partition, some, changes)
+                self.size.learn(len(some), time.perf_counter() - began)
+                await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if self.decided.done():
+            # The cycle was given up, and with it maybe the partition: nobody is to be told.
+            return isinstance(error, Exception)
+        if error is None:
+            self.decided.set_result(None)
+            return False
+        self.decided.set_exception(error if isinstance(error, Exception) else Abandoned())
+        # Whoever waited may have gone: a rebalance has begun.
+        self.decided.exception()
+        return isinstance(error, Exception)
+
+
+class Abandoned(Exception):  # noqa: N818  # nobody is told of it
+    """The agent was stopped while it decided a batch."""
+
+
+class BatchSchema(faust.Schema[None, Batch]):
+    """Lets a batch through as it is: the agent decodes its records together."""
+
+    def loads_key(self, app: Any, message: Any, **_: Any) -> None:
+        """Return no key: each record has its own."""
+
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:
+        """Return the batch."""
+        return message.value

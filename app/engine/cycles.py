@@ -1,0 +1,483 @@
+"""Cycles: what waits in all owned partitions is decided by the agents, and committed at once.
+
+A cycle begins as soon as a record waits, or a moment later under load; it is bounded in records,
+bytes and time. It writes rows, markers, claims, verdicts, outcomes, dead letters and moved records
+together, and commits the offset of every source of every partition that it writes: by that, the
+broker refuses a worker whose generation is over. After the commit, rows go into the stores, and who
+waits for a record is woken. What fails in any other way is read again from the markers.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_exponential_jitter
+
+from app.engine.batches import Batch, Slice, SliceSize
+from app.engine.fetching import Fetcher, Taken
+from app.engine.lean import NO_HEADERS, ToWrite
+from app.engine.marker import MARKER_KEY, Marker
+from app.engine.partitions import Changes, Key, Opening, OwnedPartition, Partitions
+from app.engine.transactions import (
+    Member,
+    Transaction,
+    TransactionalProducer,
+)
+from app.errors import (
+    FencedError,
+    NotWrittenError,
+    StoreError,
+    StuckError,
+    TooLargeError,
+)
+from app.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAILED
+
+log = structlog.get_logger(__name__)
+
+#: What a cycle takes of one topic at most: all partitions together.
+MAX_RECORDS = 8_000
+MAX_BYTES = 4 * 1024 * 1024
+#: And no more than about so many slices of deciding.
+MAX_SLICES = 60
+
+#: Cycles begin further apart the more records a second are applied, up to this: each costs broker
+#: and worker the more, the more partitions it touches, whatever it writes there.
+SPACING_SECONDS = 0.015
+#: From so many records a second on, and fully from so many; a registration is three records.
+EASY_RATE, BUSY_RATE = 60.0, 400.0
+#: A record waits no longer than this for a cycle to begin.
+MAX_LINGER_SECONDS = 0.010
+#: How much the last second counts for the rate.
+RATE_SECONDS = 0.5
+
+#: How long nothing comes before offsets of control records are committed by themselves.
+IDLE_SECONDS = 1.0
+
+#: How long an agent may take for a batch; it never should.
+AGENT_SECONDS = 60.0
+#: The first and the longest pause before a cycle that has failed is tried again; they double.
+RETRY_SECONDS, MAX_BACK_OFF_SECONDS = 0.2, 5.0
+#: A store that cannot be written for longer than this ends the worker.
+GIVE_UP_AFTER_SECONDS = 120.0
+#: How long a rebalance waits for a cycle that is under way.
+SETTLE_SECONDS = 3.0
+#: So many cycles fail one after the other before each partition is tried by itself.
+SPLIT_FAILURES = 3
+#: How long a partition rests of which the broker does not take the changes even then.
+BLOCKED_SECONDS = 5.0
+
+TRANSIENT = (NotWrittenError, StoreError, KafkaError, OSError, TimeoutError)
+
+
+@dataclass(slots=True)
+class Share:
+    """What one partition has of a cycle: records by topic, and what comes of them."""
+
+    owned: OwnedPartition
+    taken: dict[str, Taken] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes)
+    #: What is applied once the cycle is.
+    marker: Marker = field(init=False)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether anything is to be decided."""
+        return any(taken.records for taken in self.taken.values())
+
+    def __post_init__(self) -> None:
+        self.marker = self.owned.marker
+
+    def add(self, topic: str, taken: Taken) -> None:
+        """Add records of a topic."""
+        self.taken[topic] = taken
+        self.marker = self.marker.after(topic, taken.next, taken.epoch)
+
+    def sendings(self) -> dict[TP, list[ToWrite]]:
+        """Return the records to be sent, by where they go; of the changelog the marker is last."""
+        rows = self.changes.rows
+        rows.pop(MARKER_KEY, None)
+        rows[MARKER_KEY] = self.marker.encode()
+        changelog: list[ToWrite] = [(None, key, row, NO_HEADERS) for key, row in rows.items()]
+        sendings: dict[TP, list[ToWrite]] = {self.owned.changelog: changelog}
+        for (topic, number), records in self.changes.outgoing.items():
+            if records:
+                sendings.setdefault(TP(topic, number), []).extend(records)
+        return sendings
+
+
+class Pace:
+    """When the next cycle may begin."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began = 0.0
+        self._rate = 0.0
+
+    def begin(self, records: int) -> None:
+        """Take note that a cycle begins, with so many records."""
+        now = self._now()
+        passed = min(max(now - self._began, 1e-3), 2 * RATE_SECONDS)
+        share = min(passed / RATE_SECONDS, 1.0)
+        self._rate += (records / passed - self._rate) * share
+        self._began = now
+
+    def rest(self) -> float:
+        """Return for how long records that have just come should wait for others."""
+        strain = (self._rate - EASY_RATE) / (BUSY_RATE - EASY_RATE)
+        spacing = SPACING_SECONDS * min(max(strain, 0.0), 1.0)
+        return min(max(self._began + spacing - self._now(), 0.0), MAX_LINGER_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Whom a cycle tells what it cannot mend."""
+
+    #: The broker refuses what this worker knows of its membership.
+    on_fenced: Callable[[Member, FencedError], None]
+    on_failure: Callable[[Exception], Awaitable[None]]
+
+
+class Cycles:
+    """Applies what waits, a cycle at a time, as long as this worker owns partitions."""
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        fetcher: Fetcher,
+        producer: TransactionalProducer,
+        opening: Opening,
+        callbacks: Callbacks,
+    ) -> None:
+        self._partitions = partitions
+        self._fetcher = fetcher
+        self._producer = producer
+        self._opening = opening
+        self._callbacks = callbacks
+        #: What Faust hands to the agents.
+        self.batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self.pace = Pace()
+        self._size = SliceSize()
+        #: How many cycles have failed one after the other.
+        self._failures = 0
+        self._member: Member | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._committing = asyncio.Lock()
+        #: Partitions that are applied by themselves, and how many records at once.
+        self._alone: dict[Key, int] = {}
+        self._rests_until: dict[Key, float] = {}
+        #: Partitions of which control records were passed since their last transaction.
+        self._passed: set[Key] = set()
+        #: Where the sources begin, for partitions of which superfluous rows are to be removed.
+        self._untidy: dict[Key, Mapping[str, int]] = {}
+        partitions.on_new_ends = fetcher.has_records.set
+
+    # -- its life
+
+    def begin(self, member: Member) -> None:
+        """Apply what comes, as a member of a generation."""
+        self._member = member
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run(), name="cycles")
+
+    def read(self, owned: OwnedPartition) -> None:
+        """Read the sources of a partition from what is applied on."""
+        for tp in owned.sources():
+            epoch = owned.marker.epochs.get(tp.topic, -1)
+            self._fetcher.assign(tp, owned.applied(tp.topic), epoch)
+        owned.begin()
+
+    async def settle(self) -> None:
+        """Finish the cycle that is under way, if it ends soon; begin no other one."""
+        work, self._work = self._work, None
+        self._pause()
+        if work is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            # What the agents are still deciding would not end: Faust has stopped them.
+            async with asyncio.timeout(SETTLE_SECONDS), self._committing:
+                pass
+        work.cancel()
+        await asyncio.wait([work])
+        # A cycle that has failed meanwhile may have opened its partitions again.
+        self._pause()
+        while not self.batches.empty():
+            self.batches.get_nowait()
+
+    def _pause(self) -> None:
+        for owned in self._partitions.owned():
+            owned.pause()
+            self._fetcher.drop(owned.sources())
+
+    async def tidy(self) -> None:
+        """Remove what time has made superfluous, each partition in a cycle of its own."""
+        for owned in self._partitions.owned():
+            starts = await self._opening.reading.cluster.starts(list(owned.sources()))
+            self._untidy[owned.key] = {tp.topic: start for tp, start in starts.items()}
+        self._fetcher.has_records.set()
+
+    # -- cycles
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._something_to_do()
+                await self._do()
+        except FencedError as error:
+            log.warning("the group has moved on without this worker", cause=str(error))
+            for owned in self._partitions.owned():
+                owned.distrust()
+            if self._member is not None:
+                self._callbacks.on_fenced(self._member, error)
+        except Exception as error:
+            for owned in self._partitions.owned():
+                owned.distrust()
+            await self._callbacks.on_failure(error)
+
+    async def _something_to_do(self) -> None:
+        while not (self._untidy or self._ready()):
+            self._fetcher.has_records.clear()
+            waits = bool(self._rests_until or self._passed)
+            try:
+                async with asyncio.timeout(IDLE_SECONDS if waits else None):
+                    await self._fetcher.has_records.wait()
+            except TimeoutError:
+                if self._passed:
+                    return
+        if (rest := self.pace.rest()) > 0:
+            await asyncio.sleep(rest)
+
+    def _ready(self) -> dict[str, list[tuple[OwnedPartition, TP]]]:
+        """Return the partitions that have something to be applied, by topic."""
+        ready: dict[str, list[tuple[OwnedPartition, TP]]] = {}
+        for tp in self._fetcher.ready():
+            owned = self._partitions.at(tp)
+            if owned is not None and owned.answers and not self._rests(owned, tp):
+                ready.setdefault(tp.topic, []).append((owned, tp))
+        return ready
+
+    def _rests(self, owned: OwnedPartition, tp: TP) -> bool:
+        end = self._partitions.ends.get(tp)
+        if end is not None and owned.applied(tp.topic) >= end:
+            return True
+        return self._rests_until.get(owned.key, 0.0) > time.monotonic()
+
+    async def _do(self) -> None:
+        shares = self._tidied() or self._take() or self._told()
+        began = time.perf_counter()
+        try:
+            await self._apply(shares)
+        except TRANSIENT as error:
+            self._failures += 1
+            if isinstance(error, TooLargeError) or self._failures >= SPLIT_FAILURES:
+                self._take_smaller(shares, error)
+            await self._begin_again(shares, error)
+        except BaseException:
+            for share in shares:
+                share.owned.distrust()
+            raise
+        else:
+            self._failures = 0
+            self._grow(shares)
+            seconds = time.perf_counter() - began
+            for name in {share.owned.table.name for share in shares}:
+                TRANSACTION_SECONDS.labels(name).observe(seconds)
+
+    def _take(self) -> list[Share]:
+        """Take records of all partitions that have some, each topic's evenly."""
+        ready = self._ready()
+        alone = next(
+            (key for of in ready.values() for o, _ in of if (key := o.key) in self._alone), None
+        )
+        shares: dict[Key, Share] = {}
+        records, at_most = 0, min(self._size.records * MAX_SLICES, MAX_RECORDS)
+        for topic in self._partitions.sources:
+            places = [each for each in ready.get(topic, ()) if alone in (None, each[0].key)]
+            for owned, tp in places:
+                most = max(self._alone.get(owned.key, at_most // len(places)), 1)
+                taken = self._below_end(tp, self._fetcher.take(tp, most, MAX_BYTES // len(places)))
+                records += len(taken.records)
+                share = shares.get(owned.key)
+                if share is None:
+                    share = shares[owned.key] = Share(owned)
+                share.add(topic, taken)
+        self.pace.begin(records)
+        return list(shares.values())
+
+    def _below_end(self, tp: TP, taken: Taken) -> Taken:
+        """Return what is to be applied: while a registry is repartitioned, sources end."""
+        end = self._partitions.ends.get(tp)
+        if end is None or taken.next <= end:
+            return taken
+        self._fetcher.assign(tp, end, taken.epoch)
+        records = [record for record in taken.records if record.offset < end]
+        return Taken(records, end, taken.epoch)
+
+    def _tidied(self) -> list[Share]:
+        while self._untidy:
+            key, starts = self._untidy.popitem()
+            owned = self._partitions.get(*key)
+            if owned is not None and owned.answers:
+                share = Share(owned)
+                self._partitions.tidy_of(key[0])(key[1], starts, share.changes)
+                # The marker at least is written: it lets the changelog begin a new segment in time.
+                return [share]
+        return []
+
+    def _told(self) -> list[Share]:
+        """Return the partitions whose offsets the group does not know: control records count."""
+        passed, self._passed = self._passed, set()
+        found = (self._partitions.get(*key) for key in passed)
+        return [Share(owned) for owned in found if owned is not None and owned.answers]
+
+    async def _apply(self, shares: Sequence[Share]) -> None:
+        written = [share for share in shares if share.has_records or not share.taken]
+        await self._decide(written)
+        if written:
+            async with self._committing:
+                await self._commit(written)
+        for share in shares:
+            if share not in written:
+                share.owned.move_on(share.marker)
+                self._passed.add(share.owned.key)
+
+    # -- deciding
+
+    async def _decide(self, shares: Sequence[Share]) -> None:
+        """Let the agents decide, one topic after the other."""
+        for topic in self._partitions.sources:
+            parts = [
+                Slice(share.owned.number, taken.records, share.changes)
+                for share in shares
+                if (taken := share.taken.get(topic)) is not None and taken.records
+            ]
+            if parts:
+                batch = Batch(topic, parts, self._size)
+                self.batches.put_nowait(batch)
+                await self._decided(batch)
+
+    @staticmethod
+    async def _decided(batch: Batch) -> None:
+        try:
+            async with asyncio.timeout(AGENT_SECONDS):
+                await batch.decided
+        except TimeoutError:
+            raise StuckError(f"the agent of {batch.topic} does not decide its records") from None
+
+    # -- committing
+
+    async def _commit(self, shares: Sequence[Share]) -> None:
+        member = self._member
+        asked_at = self._partitions.lease.now()
+        async with contextlib.AsyncExitStack() as applying:
+            for share in shares:
+                await applying.enter_async_context(share.owned.applying)
+            lasts = await self._producer.commit(member, partial(_transaction, shares))
+            self._partitions.lease.renew(asked_at)
+            for share in shares:
+                owned = share.owned
+                owned.apply(share.changes, share.marker, lasts[owned.changelog])
+                self._passed.discard(owned.key)
+        for share in shares:
+            for committed in share.changes.on_commit:
+                committed()
+            for topic, taken in share.taken.items():
+                APPLIED.labels(topic).inc(len(taken.records))
+
+    # -- what fails
+
+    async def _begin_again(self, shares: Sequence[Share], error: Exception) -> None:
+        """Go on from the markers: what of a cycle is committed only the changelogs can tell."""
+        for share in shares:
+            share.owned.distrust()
+            self._fetcher.drop(share.owned.sources())
+            TRANSACTIONS_FAILED.labels(share.owned.table.name).inc()
+            share.owned.trouble = str(error) or type(error).__name__
+        log.warning("a cycle is tried again", cause=f"{type(error).__name__}: {error}")
+        if not any(share.owned.key in self._rests_until for share in shares):
+            pause = RETRY_SECONDS * 2 ** (self._failures - 1)
+            await asyncio.sleep(min(pause, MAX_BACK_OFF_SECONDS))
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(TRANSIENT),
+            stop=disk_stays_bad,
+            wait=wait_exponential_jitter(multiplier=0.05, max=MAX_BACK_OFF_SECONDS, jitter=0.05),
+            before_sleep=partial(_note_trouble, shares),
+            reraise=True,
+        ):
+            with attempt:
+                if not self._producer.is_started:
+                    await self._producer.start()
+                for share in shares:
+                    if not share.owned.is_open:
+                        await share.owned.open(self._opening)
+                        self.read(share.owned)
+
+    def _take_smaller(self, shares: Sequence[Share], error: Exception) -> None:
+        """Let partitions be applied by themselves, so that one of them does not hold up others."""
+        for share in shares:
+            key = share.owned.key
+            records = max(sum(len(taken.records) for taken in share.taken.values()), 1)
+            if len(shares) > 1:
+                self._alone[key] = records
+            elif isinstance(error, TooLargeError) and records > 1:
+                self._alone[key] = records // 2
+            else:
+                self._alone[key] = records
+                log.critical(
+                    "a partition rests: what comes of its next records cannot be written",
+                    table=share.owned.table.name,
+                    partition=share.owned.number,
+                    cause=str(error),
+                )
+                self._rests_until[key] = time.monotonic() + BLOCKED_SECONDS
+
+    def _grow(self, shares: Sequence[Share]) -> None:
+        """Let a partition that was applied by itself take more, and then go with the others."""
+        for share in shares:
+            self._rests_until.pop(share.owned.key, None)
+            most = self._alone.pop(share.owned.key, MAX_RECORDS)
+            if most < MAX_RECORDS:
+                self._alone[share.owned.key] = most * 2
+
+
+def disk_stays_bad(state: RetryCallState) -> bool:
+    """Return whether a worker should end: brokers come back, a full disk is for people to see."""
+    error = state.outcome and state.outcome.exception()
+    seconds = state.seconds_since_start or 0.0
+    # Time-outs and lost connections are OSErrors, too.
+    of_disk = isinstance(error, StoreError | OSError) and not isinstance(
+        error, TimeoutError | ConnectionError
+    )
+    return of_disk and seconds > GIVE_UP_AFTER_SECONDS
+
+
+def _transaction(shares: Iterable[Share]) -> Transaction:
+    """Return what a cycle writes, as far as it is known: moved records are sent first."""
+    transaction = Transaction()
+    offsets: dict[TP, int] = {}
+    sendings: dict[TP, list[ToWrite]] = {}
+    for share in shares:
+        transaction.noted += share.changes.noted
+        offsets.update(share.owned.offsets(share.marker))
+        for tp, records in share.sendings().items():
+            sendings.setdefault(tp, []).extend(records)
+    transaction.sendings.update(sendings)
+    transaction.offsets = offsets
+    return transaction
+
+
+def _note_trouble(shares: Iterable[Share], state: RetryCallState) -> None:
+    cause = state.outcome and state.outcome.exception()
+    for share in shares:
+        share.owned.trouble = str(cause) or type(cause).__name__
+    log.warning(
+        "partitions are opened again",
+        attempt=state.attempt_number,
+        cause=f"{type(cause).__name__}: {cause}",
+    )
