@@ -32,6 +32,8 @@ Holds = Callable[[], Awaitable[bool]]
 LOOK_SECONDS = 0.02
 #: How long a transaction may hold a new owner up before it is looked whose it is.
 PATIENCE_SECONDS = 1.0
+#: How long a new owner waits before it begins anew: nothing that hangs may hold it up in silence.
+BARRIER_SECONDS = 12.0
 
 
 def worker_id(app_id: str, member_name: str) -> str:
@@ -54,14 +56,21 @@ class Barrier:
     async def end_of(self, changelog: TP, sources: Sequence[TP]) -> int:
         """Return up to where a new owner must read a changelog to have everything.
 
-        Raises `KafkaError` if a broker does not answer.
+        Raises `KafkaError` if a broker does not answer, and `TimeoutError` after a while: whoever
+        opens a partition says so, and tries again.
         """
+        async with asyncio.timeout(BARRIER_SECONDS):
+            return await self._end_of(changelog, sources)
+
+    async def _end_of(self, changelog: TP, sources: Sequence[TP]) -> int:
         while True:
             while not await self._in_time(partial(self._are_stable, sources)):
+                _say_that_it_waits(changelog, "offsets of its sources are pending")
                 await end_abandoned(self._cluster, self._group, changelog)
             end = (await self._cluster.ends([changelog]))[changelog]
             if await self._in_time(partial(self._is_decided, changelog, end)):
                 return end
+            _say_that_it_waits(changelog, "a transaction in it is open")
             await end_abandoned(self._cluster, self._group, changelog)
 
     @staticmethod
@@ -90,6 +99,15 @@ class Barrier:
 
     async def _is_decided(self, changelog: TP, end: int) -> bool:
         return (await self._cluster.stable_ends([changelog]))[changelog] >= end
+
+
+def _say_that_it_waits(changelog: TP, why: str) -> None:
+    log.info(
+        "a new owner waits for a transaction to end",
+        changelog=changelog.topic,
+        partition=changelog.partition,
+        because=why,
+    )
 
 
 async def worker_ids(cluster: Cluster, group: str) -> set[str]:
