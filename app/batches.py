@@ -15,12 +15,10 @@ from aiokafka.errors import (
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from app.engine.lean import ToWrite
-from app.write_fence import ProducerIdentity
+from app.engine.protocol import SEQUENCES, ProducerIdentity
 
 _MAGIC: Final = 2
 _NO_COMPRESSION: Final = 0
-#: Kafka's sequence numbers go back to 0 behind the largest one of 32 bits.
-_SEQUENCES: Final = 2**31
 
 #: Answers that leave it open whether a batch is written. All others say that it is not.
 _OPEN = (
@@ -94,4 +92,4 @@ class Sequence:
 
     def written(self, batch: Batch) -> None:
         """Go on behind a batch that is written."""
-        self._next = (self._next + batch.records) % _SEQUENCES
+        self._next = (self._next + batch.records) % SEQUENCES

@@ -39,6 +39,7 @@ from mode import Service
 from app import batches
 from app.batches import Batch
 from app.engine.lean import ToWrite
+from app.engine.protocol import ProducerIdentity
 from app.errors import (
     OutcomeOpenError,
     OutcomeUnknownError,
@@ -51,7 +52,7 @@ from app.refusals import refusal
 from app.settings import Settings
 from app.standstills import now
 from app.topics import TopicSpec
-from app.write_fence import ProducerIdentity, WriteFence
+from app.write_fence import WriteFence
 
 log = structlog.get_logger(__name__)
 

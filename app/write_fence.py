@@ -11,7 +11,7 @@ whether or not a record is ever written there again. See docs/decisions/write-fe
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -24,6 +24,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, InitProducerIdRequest
 
+from app.engine.protocol import PRODUCER_FENCED, ProducerIdentity
+
 log = structlog.get_logger(__name__)
 
 #: A transaction without records, of a worker that died before it ended it, is ended after this.
@@ -31,17 +33,10 @@ TRANSACTION_TIMEOUT_MS = 10_000
 #: The first and the longest pause while the coordinator writes markers; they double.
 MARKERS_SECONDS = (0.002, 0.05)
 
-#: Kafka's number for an epoch that the coordinator does not know any more, since KIP-588.
-_PRODUCER_FENCED = 90
+#: Answers that tell that the coordinator knows a newer identity, or none.
+_NOT_THE_LAST = {InvalidProducerEpoch.errno, InvalidProducerIdMapping.errno, PRODUCER_FENCED}
 
 _Ask = Callable[[Any], Awaitable[Any]]
-
-
-class ProducerIdentity(NamedTuple):
-    """What the broker knows a producer's batches by."""
-
-    id: int
-    epoch: int
 
 
 class WriteFence:
@@ -87,9 +82,7 @@ class WriteFence:
             codes = {code for _, errors in answer.errors for _, code in errors}
             if codes <= {NoError.errno}:
                 return True
-            if codes & {InvalidProducerEpoch.errno, InvalidProducerIdMapping.errno}:
-                return False
-            if _PRODUCER_FENCED in codes:
+            if codes & _NOT_THE_LAST:
                 return False
             if codes != {ConcurrentTransactions.errno}:
                 raise for_code(max(codes))()

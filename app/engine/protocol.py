@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from struct import Struct
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.types import (
@@ -35,6 +35,9 @@ TopicId = bytes
 NO_TOPIC_ID = bytes(16)
 #: No leader epoch is known.
 NO_EPOCH = -1
+
+#: Sequence numbers go back to 0 behind the largest one of 32 bits.
+SEQUENCES = 2**31
 
 # Error codes that the engine treats on their own.
 OFFSET_OUT_OF_RANGE = 1
@@ -649,15 +652,13 @@ def produce(
     transactional_id: str | None, timeout_ms: int, batches: Iterable[tuple[TP, bytes | bytearray]]
 ) -> Call:
     """Return a request that writes one batch to each partition, acks=all."""
-    by_topic: dict[str, list[tuple[int, bytes | bytearray]]] = {}
-    for tp, batch in batches:
-        by_topic.setdefault(tp.topic, []).append((tp.partition, batch))
+    grouped = _pairs_by_topic(batches)
     parts: list[bytes | bytearray] = [
         _INT16.pack(-1) if transactional_id is None else _string(transactional_id),
         _PRODUCE_HEAD.pack(-1, timeout_ms),
-        _INT32.pack(len(by_topic)),
+        _INT32.pack(len(grouped)),
     ]
-    for topic, partitions in by_topic.items():
+    for topic, partitions in grouped.items():
         parts += _string(topic), _INT32.pack(len(partitions))
         for number, batch in partitions:
             parts += _INT32.pack(number), _INT32.pack(len(batch)), batch
@@ -670,6 +671,16 @@ def by_topic(partitions: Iterable[TP]) -> list[tuple[str, list[int]]]:
     for tp in partitions:
         grouped.setdefault(tp.topic, []).append(tp.partition)
     return list(grouped.items())
+
+
+_T = TypeVar("_T")
+
+
+def _pairs_by_topic(pairs: Iterable[tuple[TP, _T]]) -> dict[str, list[tuple[int, _T]]]:
+    grouped: dict[str, list[tuple[int, _T]]] = {}
+    for tp, each in pairs:
+        grouped.setdefault(tp.topic, []).append((tp.partition, each))
+    return grouped
 
 
 # -- the steps of a transaction
@@ -761,7 +772,7 @@ class _TxnOffsetCommit(_Packed):
     RESPONSE_TYPE = CompactErrorsAnswer
 
 
-class Producer(NamedTuple):
+class ProducerIdentity(NamedTuple):
     """What a broker knows a producer by."""
 
     id: int
@@ -771,7 +782,9 @@ class Producer(NamedTuple):
 _PRODUCER = Struct(">qh")
 
 
-def add_partitions(transactional_id: str, producer: Producer, partitions: Iterable[TP]) -> Call:
+def add_partitions(
+    transactional_id: str, producer: ProducerIdentity, partitions: Iterable[TP]
+) -> Call:
     """Return a request to let partitions take part in a transaction."""
     grouped = by_topic(partitions)
     parts = [_string(transactional_id), _PRODUCER.pack(*producer), _INT32.pack(len(grouped))]
@@ -780,13 +793,13 @@ def add_partitions(transactional_id: str, producer: Producer, partitions: Iterab
     return Call(_AddPartitionsToTxn, (b"".join(parts),))
 
 
-def add_offsets(transactional_id: str, producer: Producer, group: str) -> Call:
+def add_offsets(transactional_id: str, producer: ProducerIdentity, group: str) -> Call:
     """Return a request to let offsets of a group take part in a transaction."""
     packed = _string(transactional_id) + _PRODUCER.pack(*producer) + _string(group)
     return Call(_AddOffsetsToTxn, (packed,))
 
 
-def end_transaction(transactional_id: str, producer: Producer, *, is_commit: bool) -> Call:
+def end_transaction(transactional_id: str, producer: ProducerIdentity, *, is_commit: bool) -> Call:
     """Return a request to end a transaction."""
     packed = _string(transactional_id) + _PRODUCER.pack(*producer) + bytes((is_commit,))
     return Call(_EndTxn, (packed,))
@@ -805,7 +818,7 @@ _OFFSET = Struct(">iqibb")
 
 def commit_offsets(
     transactional_id: str,
-    producer: Producer,
+    producer: ProducerIdentity,
     group: str,
     member: tuple[int, str, str | None],
     offsets: Mapping[TP, int],
@@ -815,9 +828,7 @@ def commit_offsets(
     ``member``: generation, member id, instance id.
     """
     generation, member_id, instance_id = member
-    grouped: dict[str, list[tuple[int, int]]] = {}
-    for tp, offset in offsets.items():
-        grouped.setdefault(tp.topic, []).append((tp.partition, offset))
+    grouped = _pairs_by_topic(offsets.items())
     parts = [
         _compact_string(transactional_id),
         _compact_string(group),

@@ -20,7 +20,7 @@ from app.connection import Connection
 from app.engine import protocol
 from app.engine.cluster import DATA, GROUP, TRANSACTION, Cluster
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.protocol import Producer
+from app.engine.protocol import ProducerIdentity
 from app.errors import (
     FencedError,
     NotWrittenError,
@@ -72,7 +72,6 @@ _COORDINATOR_MOVES = (
     protocol.COORDINATOR_NOT_AVAILABLE,
     protocol.NOT_COORDINATOR,
 )
-_SEQUENCES = 2**31
 
 
 class ProducerFencedError(NotWrittenError):
@@ -115,7 +114,7 @@ class TransactionalProducer:
         self._cluster = cluster
         self._connection = connection
         self._timeout_ms = timeout_ms
-        self._producer: Producer | None = None
+        self._producer: ProducerIdentity | None = None
         #: The next sequence number of each partition.
         self._sequences: dict[TP, int] = {}
         self._compression = compression
@@ -131,7 +130,7 @@ class TransactionalProducer:
                 answer = await self._when_ended(
                     InitProducerIdRequest(self.transactional_id, self._timeout_ms)
                 )
-        self._producer = Producer(answer.producer_id, answer.producer_epoch)
+        self._producer = ProducerIdentity(answer.producer_id, answer.producer_epoch)
 
     @property
     def is_started(self) -> bool:
@@ -159,7 +158,7 @@ class TransactionalProducer:
         return written
 
     async def _commit(
-        self, producer: Producer, member: Member | None, prepare: Callable[[], Transaction]
+        self, producer: ProducerIdentity, member: Member | None, prepare: Callable[[], Transaction]
     ) -> Mapping[TP, int]:
         transaction = prepare()
         if transaction.noted:
@@ -178,7 +177,7 @@ class TransactionalProducer:
         return cast("Mapping[TP, int]", written)
 
     def _joins(
-        self, producer: Producer, member: Member | None, partitions: Iterable[TP]
+        self, producer: ProducerIdentity, member: Member | None, partitions: Iterable[TP]
     ) -> Iterator[Awaitable[Any]]:
         """Yield the requests that begin a transaction: sent at once, answered in their order."""
         yield self._when_ended(protocol.add_partitions(self.transactional_id, producer, partitions))
@@ -188,7 +187,7 @@ class TransactionalProducer:
             )
 
     async def _send_noted(
-        self, producer: Producer, noted: list[tuple[Outgoing, Callable[[int], None]]]
+        self, producer: ProducerIdentity, noted: list[tuple[Outgoing, Callable[[int], None]]]
     ) -> None:
         by_place: dict[TP, list[tuple[Outgoing, Callable[[int], None]]]] = {}
         for record, note in noted:
@@ -206,7 +205,7 @@ class TransactionalProducer:
     # -- the steps
 
     async def _commit_offsets(
-        self, producer: Producer, member: Member, offsets: Mapping[TP, int]
+        self, producer: ProducerIdentity, member: Member, offsets: Mapping[TP, int]
     ) -> None:
         call = protocol.commit_offsets(
             self.transactional_id,
@@ -221,7 +220,7 @@ class TransactionalProducer:
         self._require(answer.error_code)
 
     async def _send(
-        self, producer: Producer, sendings: Mapping[TP, Sequence[ToWrite]]
+        self, producer: ProducerIdentity, sendings: Mapping[TP, Sequence[ToWrite]]
     ) -> dict[TP, int]:
         """Send records; return the offset of the last one of each partition."""
         rounds: list[dict[TP, Encoded]] = []
@@ -275,11 +274,11 @@ class TransactionalProducer:
         return left
 
     def _batches(
-        self, producer: Producer, tp: TP, records: Sequence[ToWrite]
+        self, producer: ProducerIdentity, tp: TP, records: Sequence[ToWrite]
     ) -> Iterator[tuple[bytearray, int]]:
         sequence = self._sequences.get(tp, 0)
         for batch, count in encode_batches(records, producer, sequence, self._compression):
-            sequence = (sequence + count) % _SEQUENCES
+            sequence = (sequence + count) % protocol.SEQUENCES
             yield batch, count
         self._sequences[tp] = sequence
 
@@ -338,7 +337,7 @@ def to_write(record: Outgoing) -> ToWrite:
 
 def encode_batches(
     records: Iterable[ToWrite],
-    producer: Producer,
+    producer: ProducerIdentity,
     sequence: int,
     compression: int = DefaultRecordBatch.CODEC_NONE,
     *,
@@ -359,7 +358,7 @@ def encode_batches(
             count += 1
             record = next(waiting, None)
         yield builder.build(), count
-        sequence = (sequence + count) % _SEQUENCES
+        sequence = (sequence + count) % protocol.SEQUENCES
 
 
 class FencedProducer:

@@ -16,7 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from app.batches import Batch, Sequence
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.write_fence import ProducerIdentity
+from app.engine.protocol import ProducerIdentity
 
 FIRST, NEXT = ProducerIdentity(7, 1), ProducerIdentity(7, 3)
 

@@ -38,13 +38,13 @@ from app.engine.protocol import (
     PartitionErrorsAnswer,
     ProduceAnswer,
     Produced,
-    Producer,
+    ProducerIdentity,
     wanted,
 )
 from app.errors import KafkaAccessError
 
 FIRST, SECOND = bytes(range(16)), bytes(range(100, 116))
-PRODUCER = Producer(2**40, 7)
+PRODUCER = ProducerIdentity(2**40, 7)
 
 TOPIC_ID = (("high", Int64), ("low", Int64))
 

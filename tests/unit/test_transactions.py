@@ -18,7 +18,7 @@ from app.connection import Connection
 from app.engine import protocol, transactions
 from app.engine.cluster import DATA, GROUP, TRANSACTION
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.protocol import ProduceAnswer, Produced, Producer
+from app.engine.protocol import ProduceAnswer, Produced, ProducerIdentity
 from app.engine.transactions import (
     COMPRESSIONS,
     MAX_BATCH_BYTES,
@@ -33,7 +33,7 @@ from app.records import Outgoing
 
 ONE, TWO, FAR = TP("one", 0), TP("one", 1), TP("two", 0)
 MEMBER = Member("group", 4, "member", "worker")
-PRODUCER = Producer(7, 1)
+PRODUCER = ProducerIdentity(7, 1)
 NOT_LEADER, DUPLICATE, STORAGE_ERROR = 6, 46, 56
 
 NAMES = {
