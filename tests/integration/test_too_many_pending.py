@@ -1,7 +1,5 @@
 """One writer that changes one id faster than it can be settled holds up nobody else."""
 
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from app.keys import partition_of
 from app.positions import token
 from app.registration import MAX_QUEUE
 from tests import kafka
+from tests.integration.test_repartition import run
 from tests.worker import Registry, Worker, email_of, wait_until
 
 PARTITIONS = 8
@@ -100,14 +99,7 @@ def told_of_all(registry: Registry) -> dict[str, str]:
 
 def assert_verified(registry: Registry) -> None:
     """Fail unless the tables are what the topics make of them."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "app", "verify"],
-        env=registry.worker().environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run(registry.worker(), "verify")
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
     assert ended.stdout.endswith("result: clean\n")
 

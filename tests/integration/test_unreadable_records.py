@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +20,7 @@ from local.broker import Broker
 from tests import kafka
 from tests.hand_made_batches import NAME_TO_SPOIL, bomb, with_bad_name
 from tests.integration.test_dead_letters import fresh, home_of, listed, registration, run
+from tests.integration.test_repartition import run as run_to_end
 from tests.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
@@ -91,14 +90,7 @@ def letters(registry: Registry, cause: str, topic: str | None = None) -> list[di
 
 def verify(registry: Registry) -> str:
     """Return what `verify` says; fail if it finds a difference."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "app", "verify"],
-        env=registry.worker().environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = run_to_end(registry.worker(), "verify", within_seconds=120)
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
     return ended.stdout
 
