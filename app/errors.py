@@ -88,6 +88,10 @@ class LostRecordsError(ApplyError):
     """A log does not have what is to be applied next: it is never stepped over; the worker ends."""
 
 
+class UndecidedError(ApplyError):
+    """A transaction stays open, and nobody knows or may say how it ended; the worker ends."""
+
+
 class StuckError(RegistryError):
     """Something makes no progress though nothing outside prevents it; the worker ends."""
 

@@ -157,6 +157,7 @@ _tables.engine = EngineSettings(
     _settings.session_timeout_seconds,
     _settings.tidy_seconds,
     _settings.compression,
+    [registry_topics.registration_outcomes.name, registry_topics.dead_letter.name],
 )
 _partitions = _tables.partitions
 watching = Watching(_settings, registry_topics.user_registrations.name, _Following())

@@ -184,7 +184,9 @@ class Register:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._producer = FencedProducer(settings.kafka, f"{settings.app_id}-partitioning")
+        self._producer = FencedProducer(
+            settings.kafka, f"{settings.app_id}-partitioning", [topic_name(settings)]
+        )
 
     async def start(self) -> Partitioning:
         """Fence whoever wrote before; return what stands then."""

@@ -140,7 +140,7 @@ class Producer(Service):
         #: Partitions with something to send, in the order in which they came.
         self._ready: dict[_Partition, None] = {}
         self._something_to_send = asyncio.Event()
-        self._fence = WriteFence(transactional_id, topic.name)
+        self._fence = WriteFence(self._connection, transactional_id, topic.name)
         self._identity: ProducerIdentity | None = None
         self._fence_wanted = asyncio.Event()
         self._fenced = asyncio.Event()
@@ -490,10 +490,9 @@ class Producer(Service):
         log.info("the producer is connected", fenced_partitions=len(closed))
 
     async def _renew(self, closed: Sequence[_Partition]) -> tuple[ProducerIdentity, bool]:
-        client = await self._connect()
         # Partitions with nothing in doubt need not wait for the fence of the others.
-        self._replace(client)
-        return await self._fence.renew(client, [each.tp.partition for each in closed])
+        self._replace(await self._connect())
+        return await self._fence.renew([each.tp.partition for each in closed])
 
     async def _connect(self) -> AIOKafkaClient:
         """Return a client; the first broker that answers will do."""

@@ -8,94 +8,94 @@ marker with the next epoch into the partition. Its leader refuses every earlier 
 whether or not a record is ever written there again. See docs/decisions/write-fence.md.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection
-from functools import partial
-from typing import Any
+from collections.abc import Collection
 
 import structlog
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import (
-    ConcurrentTransactions,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
-    NoError,
+    LeaderNotAvailableError,
     for_code,
 )
-from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, InitProducerIdRequest
+from faust.types import TP
 
-from app.engine.protocol import PRODUCER_FENCED, ProducerIdentity
+from app.connection import Connection
+from app.engine.cluster import Cluster
+from app.engine.protocol import PRODUCER_FENCED, ProducerIdentity, add_partitions
+from app.engine.transactional_ids import TransactionalId, written_in
 
 log = structlog.get_logger(__name__)
 
 #: A transaction without records, of a worker that died before it ended it, is ended after this.
 TRANSACTION_TIMEOUT_MS = 10_000
-#: The first and the longest pause while the coordinator writes markers; they double.
-MARKERS_SECONDS = (0.002, 0.05)
 
 #: Answers that tell that the coordinator knows a newer identity, or none.
 _NOT_THE_LAST = {InvalidProducerEpoch.errno, InvalidProducerIdMapping.errno, PRODUCER_FENCED}
-
-_Ask = Callable[[Any], Awaitable[Any]]
 
 
 class WriteFence:
     """Obtains the write path's identities; each one fences those before it."""
 
-    def __init__(self, transactional_id: str, topic: str) -> None:
+    def __init__(self, connection: Connection, transactional_id: str, topic: str) -> None:
+        self._connection = connection
         self._transactional_id = transactional_id
         self._topic = topic
         self._identity: ProducerIdentity | None = None
 
-    async def renew(
-        self, client: AIOKafkaClient, partitions: Collection[int]
-    ) -> tuple[ProducerIdentity, bool]:
+    async def renew(self, partitions: Collection[int]) -> tuple[ProducerIdentity, bool]:
         """Return a new identity, and whether all earlier ones are fenced in these partitions.
 
-        They are not if the broker has forgotten the id that they had. Raises `KafkaError`.
+        They are not if the broker has forgotten the id that they had. It takes connections of its
+        own. Raises `KafkaError` if the fence may not be there; who calls it sets a limit.
         """
-        node = await client.coordinator_lookup(CoordinationType.TRANSACTION, self._transactional_id)
-        ask = partial(client.send, node, group=ConnectionGroup.COORDINATION)
+        cluster = Cluster(self._connection, [self._topic])
+        try:
+            await cluster.start()
+            return await self._renew(cluster, [TP(self._topic, each) for each in partitions])
+        finally:
+            await cluster.close()
+
+    async def _renew(
+        self, cluster: Cluster, partitions: Collection[TP]
+    ) -> tuple[ProducerIdentity, bool]:
+        of = TransactionalId(cluster, self._transactional_id, TRANSACTION_TIMEOUT_MS)
         before = self._identity
         if before is None:
-            before = self._identity = await self._next(ask)
+            before = self._identity = await of.next_identity()
             if before.epoch == 0:
                 return before, True  # nobody has used it
         is_known = True
-        if partitions and not await self._add(ask, before, partitions):
+        if partitions and not await _add(of, before, partitions):
             log.warning("the broker knows a newer identity of this worker's writes")
-            renewed = await self._next(ask)
-            is_known = renewed.id == before.id
-            await self._add(ask, renewed, partitions)
+            renewed = await of.next_identity()
+            is_known, before = renewed.id == before.id, renewed
+            await _add(of, before, partitions)
         # If a transaction is open, this ends it, and waits until all its markers are written.
-        self._identity = await self._next(ask)
+        self._identity = await of.next_identity()
+        await _require_markers(cluster, before, partitions)
         return self._identity, is_known
 
-    async def _add(
-        self, ask: _Ask, identity: ProducerIdentity, partitions: Collection[int]
-    ) -> bool:
-        """Open a transaction over partitions; return False if the identity is not the last one."""
-        topics = [(self._topic, sorted(partitions))]
-        request = AddPartitionsToTxnRequest(self._transactional_id, *identity, topics)
-        while True:
-            answer = await ask(request)
-            codes = {code for _, errors in answer.errors for _, code in errors}
-            if codes <= {NoError.errno}:
-                return True
-            if codes & _NOT_THE_LAST:
-                return False
-            if codes != {ConcurrentTransactions.errno}:
-                raise for_code(max(codes))()
-            await asyncio.sleep(MARKERS_SECONDS[-1])
 
-    async def _next(self, ask: _Ask) -> ProducerIdentity:
-        request = InitProducerIdRequest(self._transactional_id, TRANSACTION_TIMEOUT_MS)
-        pause, longest = MARKERS_SECONDS
-        while True:
-            answer = await ask(request)
-            if answer.error_code == NoError.errno:
-                return ProducerIdentity(answer.producer_id, answer.producer_epoch)
-            if answer.error_code != ConcurrentTransactions.errno:
-                raise for_code(answer.error_code)()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, longest)
+async def _add(of: TransactionalId, identity: ProducerIdentity, partitions: Collection[TP]) -> bool:
+    """Open a transaction over partitions; return False if the identity is not the last one."""
+    answer = await of.when_ended(add_partitions(of.name, identity, partitions))
+    if answer.error_code and answer.error_code not in _NOT_THE_LAST:
+        raise for_code(answer.error_code)()
+    return not answer.error_code
+
+
+async def _require_markers(
+    cluster: Cluster, before: ProducerIdentity, partitions: Collection[TP]
+) -> None:
+    """Raise `LeaderNotAvailableError` if a partition would take a batch of an identity still.
+
+    A coordinator passes partitions over that have no leader: see `app.engine.transactional_ids`.
+    """
+    await cluster.refresh()
+    found = await written_in(cluster, partitions)
+    for tp in partitions:
+        epochs = [
+            each.producer.epoch for each in found.get(tp, ()) if each.producer.id == before.id
+        ]
+        if max(epochs, default=-1) <= before.epoch:
+            raise LeaderNotAvailableError(tp.topic)

@@ -7,7 +7,7 @@ once; each new one is read as soon as its own store is up to date, and waits for
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -57,6 +57,8 @@ class EngineSettings:
     session_timeout_seconds: float
     tidy_every_seconds: float
     compression: str = "none"
+    #: Topics that cycles write beside those of the tables.
+    written: Sequence[str] = ()
 
 
 class Progress:
@@ -109,9 +111,9 @@ class PartitionAssignment(Service):
         topics = [*partitions.sources, *(t.changelog.topic for t in partitions.tables.values())]
         connection = settings.connection
         self._reading, self._fetching, self._writing = self._clusters = (
-            Cluster(connection, topics),
+            Cluster(connection, [*topics, *settings.written]),
             Cluster(connection, partitions.sources),
-            Cluster(connection),
+            Cluster(connection, [*topics, *settings.written]),
         )
         self._fetcher = Fetcher(self._fetching, self._on_fetch_failure)
         self._producer = TransactionalProducer(

@@ -10,19 +10,20 @@ in the group, it is ended here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
 
 import structlog
 from aiokafka.errors import for_code
-from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
 from app.engine import protocol
-from app.engine.cluster import GROUP, TRANSACTION, Cluster
+from app.engine.cluster import GROUP, Cluster
 from app.engine.protocol import Call
+from app.engine.transactional_ids import UNDER_WAY, TransactionalId, written_in
+from app.errors import UndecidedError
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,8 @@ Holds = Callable[[], Awaitable[bool]]
 LOOK_SECONDS = 0.02
 #: How long a transaction may hold a new owner up before it is looked whose it is.
 PATIENCE_SECONDS = 1.0
+#: How long a transaction may stay open under an id that was fenced; nobody begins one.
+FENCE_TIMEOUT_MS = 10_000
 #: How long a new owner waits before it begins anew: nothing that hangs may hold it up in silence.
 BARRIER_SECONDS = 12.0
 
@@ -125,41 +128,52 @@ async def worker_ids(cluster: Cluster, group: str) -> set[str]:
 
 
 async def fence(cluster: Cluster, transactional_id: str) -> None:
-    """End what is open under a transactional id; its producer can write nothing more."""
-    for _ in range(100):
-        answer = await cluster.coordinate(
-            TRANSACTION, transactional_id, InitProducerIdRequest(transactional_id, 10_000)
-        )
-        if answer.error_code != protocol.CONCURRENT_TRANSACTIONS:
-            break
-        await asyncio.sleep(LOOK_SECONDS)
-    if answer.error_code:
-        cluster.forget_coordinator(TRANSACTION, transactional_id)
-        raise for_code(answer.error_code)(transactional_id)
+    """End what is open under a transactional id; its producer can write nothing more.
+
+    Who calls it sets a limit.
+    """
+    await TransactionalId(cluster, transactional_id, FENCE_TIMEOUT_MS).next_identity()
 
 
 async def end_abandoned(cluster: Cluster, group: str, changelog: TP) -> None:
-    """End what a worker that is not in the group any more has left open in a changelog."""
-    producers = await _open_producers(cluster, changelog)
-    if not producers:
+    """End what a worker that is not in the group any more has left open in a changelog.
+
+    So is what its coordinator takes for ended. Raises `UndecidedError` if nobody knows how.
+    """
+    found = await _open_in(cluster, changelog)
+    if not found:
         return
-    answers = await cluster.ask_all(Call(protocol.ListTransactions, ([], producers, {})))
-    for answer in answers:
+    under_way: set[tuple[str, int]] = set()
+    ended: set[tuple[str, int]] = set()
+    for answer in await cluster.ask_all(Call(protocol.ListTransactions, ([], list(found), {}))):
         if answer.error_code:
             raise for_code(answer.error_code)()
-    found = {each for answer in answers for each, _, _, _ in answer.transactions}
-    workers = {each for each in found if each.startswith(f"{group}-")} - {command_id(group)}
-    for transactional_id in workers - await worker_ids(cluster, group):
+        for name, producer, state, _ in answer.transactions:
+            (under_way if state in UNDER_WAY else ended).add((name, producer))
+    busy = {producer for _, producer in under_way}
+    # What ended between the two questions is not open any more.
+    skipped = {each for each in await _still_open(cluster, changelog, found) if each[0] not in busy}
+    workers = {name for name, _ in under_way if name.startswith(f"{group}-")}
+    abandoned = workers - {command_id(group)} - await worker_ids(cluster, group)
+    abandoned |= {name for name, producer in ended if producer in dict(skipped)}
+    for transactional_id in abandoned:
         log.info("a transaction that its worker has left open is ended", id=transactional_id)
         await fence(cluster, transactional_id)
+    for producer, _ in await _still_open(cluster, changelog, dict(skipped)):
+        raise UndecidedError(
+            f"{changelog.topic}, partition {changelog.partition}: a transaction of producer "
+            f"{producer} is open, and its coordinator does not know any more how it ended; see "
+            "docs/operations.md"
+        )
 
 
-async def _open_producers(cluster: Cluster, changelog: TP) -> list[int]:
-    """Return the producers whose transactions are open in a partition."""
-    topics: list[Any] = [(changelog.topic, [changelog.partition], {})]
-    call = Call(protocol.DescribeProducers, (topics, {}))
-    answer = await cluster.send(cluster.leader(changelog), call)
-    (((_, ((_, error_code, _, producers, _),), _),),) = (answer.topics,)
-    if error_code:
-        raise for_code(error_code)(changelog.topic)
-    return [producer for producer, _, _, _, _, start, _ in producers if start >= 0]
+async def _still_open(
+    cluster: Cluster, changelog: TP, found: Mapping[int, int]
+) -> set[tuple[int, int]]:
+    return found.items() & (await _open_in(cluster, changelog)).items() if found else set()
+
+
+async def _open_in(cluster: Cluster, changelog: TP) -> Mapping[int, int]:
+    """Return by producer where the transactions begin that are open in a partition."""
+    found = (await written_in(cluster, [changelog])).get(changelog, ())
+    return {each.producer.id: at for each in found if (at := each.open_from) is not None}

@@ -75,8 +75,19 @@ class Cluster:
         self._topics.update(topics)
         if not self._topics:
             return
-        asked: list[Any] = [(0, 0, name, {}) for name in sorted(self._topics)]
+        _, errors = await self._look(self._topics)
+        if errors:
+            raise errors[0]
+
+    async def places(self, *more: str) -> Mapping[TP, int]:
+        """Return who leads the partitions of all topics, and of more, that this user may see."""
+        leaders, _ = await self._look({*self._topics, *more})
+        return leaders
+
+    async def _look(self, topics: Iterable[str]) -> tuple[Mapping[TP, int], list[KafkaError]]:
+        asked: list[Any] = [(0, 0, name, {}) for name in sorted(topics)]
         answer = await self.ask(Call(protocol.Metadata, (asked, False, False, False, {})))
+        leaders: dict[TP, int] = {}
         errors = []
         for error_code, name, high, low, _, partitions, _, _ in answer.topics:
             if error_code:
@@ -85,11 +96,11 @@ class Cluster:
             topic_id = high.to_bytes(8, "big", signed=True) + low.to_bytes(8, "big", signed=True)
             self._ids[name], self._names[topic_id] = topic_id, name
             for _, number, leader, _, _, _, _, _ in partitions:
-                self._leaders[TP(name, number)] = leader
-        if any(node not in self._nodes() for node in self._leaders.values() if node >= 0):
+                leaders[TP(name, number)] = leader
+        self._leaders |= leaders
+        if any(node not in self._nodes() for node in leaders.values() if node >= 0):
             await self._client.force_metadata_update()
-        if errors:
-            raise errors[0]
+        return leaders, errors
 
     def leader(self, tp: TP) -> int:
         """Return the broker that leads a partition; raise `NodeNotReadyError` if none is known."""

@@ -180,10 +180,14 @@ class OwnedPartition:
         Its worker can write nothing more then, and refuses rules that it does not know.
         """
         name, number = self.key
-        producer = FencedProducer(opening.connection, f"{opening.app_id}-{name}-{number}")
+        changelog = self.table.changelog
+        producer = FencedProducer(
+            opening.connection,
+            f"{opening.app_id}-{name}-{number}",
+            [changelog.topic, *self.table.sources],
+        )
         try:
             await producer.start()
-            changelog = self.table.changelog
             marker = await changelog.recover(opening.reading, number, self.table.sources, advanced)
             marker = (marker or Marker.first()).under(self.table.rules, {})
             rows: Rows = {MARKER_KEY: marker.encode()}

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from aiokafka.errors import KafkaError, for_code
-from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from faust.types import TP
 
 from app.connection import Connection
 from app.engine import protocol
-from app.engine.cluster import DATA, GROUP, TRANSACTION, Cluster
+from app.engine.cluster import DATA, GROUP, Cluster
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.protocol import ProducerIdentity
+from app.engine.transactional_ids import COORDINATOR_MOVES, TransactionalId
 from app.errors import (
     FencedError,
     NotWrittenError,
@@ -41,8 +41,6 @@ TIMEOUT_SECONDS = 15.0
 BROKER_TIMEOUT_MS = 20_000
 #: How long a new leader is waited for before a batch is sent again.
 LEADER_SECONDS = 0.05
-#: The first and the longest pause while the broker is still ending the transaction before.
-CONCURRENT_SECONDS, MAX_CONCURRENT_SECONDS = 0.001, 0.05
 
 Rows = Mapping[bytes, bytes | None]
 
@@ -67,11 +65,6 @@ _LEADER_MOVES = (
     protocol.NOT_LEADER,
 )
 _TOO_LARGE = (protocol.MESSAGE_TOO_LARGE, protocol.RECORD_LIST_TOO_LARGE)
-_COORDINATOR_MOVES = (
-    protocol.COORDINATOR_LOAD_IN_PROGRESS,
-    protocol.COORDINATOR_NOT_AVAILABLE,
-    protocol.NOT_COORDINATOR,
-)
 
 
 class ProducerFencedError(NotWrittenError):
@@ -110,7 +103,7 @@ class TransactionalProducer:
         timeout_ms: int,
         compression: int = DefaultRecordBatch.CODEC_NONE,
     ) -> None:
-        self.transactional_id = transactional_id
+        self._id = TransactionalId(cluster, transactional_id, timeout_ms)
         self._cluster = cluster
         self._connection = connection
         self._timeout_ms = timeout_ms
@@ -127,10 +120,7 @@ class TransactionalProducer:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 # What has failed may have failed because a partition has another leader now.
                 await self._cluster.refresh()
-                answer = await self._when_ended(
-                    InitProducerIdRequest(self.transactional_id, self._timeout_ms)
-                )
-        self._producer = ProducerIdentity(answer.producer_id, answer.producer_epoch)
+                self._producer = await self._id.next_identity()
 
     @property
     def is_started(self) -> bool:
@@ -160,6 +150,7 @@ class TransactionalProducer:
     async def _commit(
         self, producer: ProducerIdentity, member: Member | None, prepare: Callable[[], Transaction]
     ) -> Mapping[TP, int]:
+        await self._id.end_unseen()
         transaction = prepare()
         if transaction.noted:
             await self._send_noted(producer, transaction.noted)
@@ -172,19 +163,20 @@ class TransactionalProducer:
             # (AddPartitionsToTxnManager in Kafka's sources).
             sends.append(self._commit_offsets(producer, member, transaction.offsets))
         written, *_ = await asyncio.gather(*sends)
-        end = protocol.end_transaction(self.transactional_id, producer, is_commit=True)
-        self._require((await self._coordinate(end)).error_code)
+        end = protocol.end_transaction(self._id.name, producer, is_commit=True)
+        self._require((await self._id.coordinate(end)).error_code)
         return cast("Mapping[TP, int]", written)
 
     def _joins(
         self, producer: ProducerIdentity, member: Member | None, partitions: Iterable[TP]
     ) -> Iterator[Awaitable[Any]]:
         """Yield the requests that begin a transaction: sent at once, answered in their order."""
-        yield self._when_ended(protocol.add_partitions(self.transactional_id, producer, partitions))
+        yield self._join(protocol.add_partitions(self._id.name, producer, partitions))
         if member is not None:
-            yield self._when_ended(
-                protocol.add_offsets(self.transactional_id, producer, member.group)
-            )
+            yield self._join(protocol.add_offsets(self._id.name, producer, member.group))
+
+    async def _join(self, request: Any) -> None:
+        self._require((await self._id.when_ended(request)).error_code)
 
     async def _send_noted(
         self, producer: ProducerIdentity, noted: list[tuple[Outgoing, Callable[[int], None]]]
@@ -208,14 +200,14 @@ class TransactionalProducer:
         self, producer: ProducerIdentity, member: Member, offsets: Mapping[TP, int]
     ) -> None:
         call = protocol.commit_offsets(
-            self.transactional_id,
+            self._id.name,
             producer,
             member.group,
             (member.generation, member.member_id, member.instance_id),
             offsets,
         )
         answer = await self._cluster.coordinate(GROUP, member.group, call, DATA)
-        if answer.error_code in _COORDINATOR_MOVES:
+        if answer.error_code in COORDINATOR_MOVES:
             self._cluster.forget_coordinator(GROUP, member.group)
         self._require(answer.error_code)
 
@@ -251,7 +243,7 @@ class TransactionalProducer:
             self._cluster.send(
                 leader,
                 protocol.produce(
-                    self.transactional_id,
+                    self._id.name,
                     self._timeout_ms,
                     ((tp, batch) for tp, (batch, _) in some.items()),
                 ),
@@ -282,24 +274,6 @@ class TransactionalProducer:
             yield batch, count
         self._sequences[tp] = sequence
 
-    # -- asking the coordinator
-
-    async def _coordinate(self, request: Any) -> Any:
-        return await self._cluster.coordinate(TRANSACTION, self.transactional_id, request)
-
-    async def _when_ended(self, request: Any) -> Any:
-        """Ask again while the transaction before is being ended, or the coordinator moves."""
-        pause = CONCURRENT_SECONDS
-        while True:
-            answer = await self._coordinate(request)
-            if answer.error_code in _COORDINATOR_MOVES:
-                self._cluster.forget_coordinator(TRANSACTION, self.transactional_id)
-            elif answer.error_code != protocol.CONCURRENT_TRANSACTIONS:
-                self._require(answer.error_code)
-                return answer
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_CONCURRENT_SECONDS)
-
     def _require(self, error_code: int) -> None:
         if not error_code:
             return
@@ -309,8 +283,6 @@ class TransactionalProducer:
             raise ReplacedError("another worker runs under the same WORKER_ID and address")
         if error_code in _PRODUCER_FENCED:
             raise ProducerFencedError("another producer has started under the transactional id")
-        if error_code in _COORDINATOR_MOVES:
-            self._cluster.forget_coordinator(TRANSACTION, self.transactional_id)
         raise for_code(error_code)()
 
 
@@ -364,16 +336,19 @@ def encode_batches(
 class FencedProducer:
     """Writes records of a command, each transaction whole, until somebody else starts one."""
 
-    def __init__(self, connection: Connection, transactional_id: str) -> None:
+    def __init__(
+        self, connection: Connection, transactional_id: str, topics: Iterable[str]
+    ) -> None:
         self._connection = connection
         self._id = transactional_id
+        self._topics = list(topics)
         self._cluster: Cluster | None = None
         self._producer: TransactionalProducer | None = None
 
     async def start(self) -> None:
         """Fence whoever has started before; what it left uncommitted is aborted then."""
         await self.close()
-        self._cluster = Cluster(self._connection)
+        self._cluster = Cluster(self._connection, self._topics)
         self._producer = TransactionalProducer(
             self._cluster, self._connection, self._id, BROKER_TIMEOUT_MS
         )

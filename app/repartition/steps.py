@@ -247,7 +247,9 @@ async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
     written = {
         place: [(None, MARKER_KEY, marker.encode(), NO_HEADERS)] for place, marker in sealed.items()
     }
-    producer = FencedProducer(settings.kafka, command_id(settings.app_id))
+    producer = FencedProducer(
+        settings.kafka, command_id(settings.app_id), [spec.name for spec in _changelogs(settings)]
+    )
     try:
         await producer.start()
         await producer.write(written)
@@ -258,7 +260,7 @@ async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
 
 async def _fence_workers(settings: Settings) -> None:
     """Let every worker read its changelogs anew before it can commit anything."""
-    cluster = Cluster(settings.kafka)
+    cluster = Cluster(settings.kafka, [spec.name for spec in declare(settings).all()])
     try:
         await cluster.start()
         for transactional_id in await worker_ids(cluster, settings.app_id):

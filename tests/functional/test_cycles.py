@@ -1316,7 +1316,8 @@ def old_producers(world: World, monkeypatch: pytest.MonkeyPatch) -> list[OldProd
     """Let producers of 0.8 be counted."""
     made: list[OldProducer] = []
 
-    def make(connection: Connection, transactional_id: str) -> OldProducer:
+    def make(_: Connection, transactional_id: str, topics: Iterable[str]) -> OldProducer:
+        assert list(topics) == ["users-changelog", *TABLES["users"]]
         made.append(OldProducer(world, transactional_id))
         return made[-1]
 

@@ -1,21 +1,40 @@
 """Three brokers: copies of everything, one broker killed under load, topics planned and applied."""
 
+import asyncio
+import itertools
 import logging
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from faust.types import TP
 
+from app.connection import Connection
+from app.engine.barrier import Barrier, worker_id
+from app.engine.cluster import NO_LEADER, TRANSACTION
+from app.engine.cluster import Cluster as Engine
+from app.engine.fetching import scan
+from app.engine.lean import NO_HEADERS, ToWrite
+from app.engine.transactions import ProducerFencedError, Transaction, TransactionalProducer
+from app.errors import NotWrittenError, UndecidedError
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
 from tests import kafka
 from tests.clients import Clients, assert_all_found
+from tests.transactions import held_before_end
 from tests.worker import Registry, wait_until
 
 log = logging.getLogger(__name__)
@@ -166,3 +185,170 @@ def test_a_folder_says_what_it_holds(cluster: Cluster) -> None:
     with pytest.raises(DataFolderError, match="is in use by brokers on port"):
         Cluster(cluster.data_dir, port=1).start()
     assert Cluster(cluster.data_dir, port=0).start() is False
+
+
+# -- what a coordinator leaves open
+
+
+@dataclass
+class Writer:
+    """A producer whose transactions are in one partition, of which one is before its end."""
+
+    name: str
+    at: TP
+    cluster: Engine
+    connection: Connection
+
+    async def start(self) -> None:
+        """Obtain an identity."""
+        self.producer = TransactionalProducer(self.cluster, self.connection, self.name, 30_000)
+        await self.producer.start()
+
+    async def starts(self) -> bool:
+        """Return whether it could start: brokers learn one after the other that one is gone."""
+        with suppress(NotWrittenError):
+            await self.start()
+        return self.producer.is_started
+
+    async def commit(self, key: str) -> None:
+        """Commit one record."""
+        rows: list[ToWrite] = [(None, key.encode(), b"row", NO_HEADERS)]
+        transaction = Transaction({self.at: rows})
+        await self.producer.commit(None, lambda: transaction)
+
+    async def read(self) -> list[str]:
+        """Return the keys that are committed, up to the first open transaction."""
+        end = (await self.cluster.stable_ends([self.at]))[self.at]
+        return [
+            (record.key or b"").decode()
+            async for taken in scan(self.cluster, self.at, 0, end, 100, 10_000)
+            for record in taken.records
+        ]
+
+    async def is_decided(self) -> bool:
+        """Return whether no transaction is open."""
+        return await self.cluster.stable_ends([self.at]) == await self.cluster.ends([self.at])
+
+
+async def test_a_decided_transaction_that_its_coordinator_left_open_is_ended(
+    cluster: Cluster,
+) -> None:
+    """Kafka skips partitions without a leader when it ends a transaction."""
+    connection, group = Connection(cluster.address), f"registry-{uuid.uuid4().hex[:8]}"
+    topic, lost = f"{group}-users-changelog", len(cluster.nodes)
+    async with engine(connection) as asked, engine(connection, topic) as eng:
+        async with asyncio.timeout(90):
+            names = [name async for name in _coordinated_elsewhere(asked, group, lost, 4)]
+            await _create(connection, topic, [lost] * len(names))
+            await until(partial(_is_led, eng, topic))
+            writers = [
+                Writer(name, TP(topic, number), eng, connection)
+                for number, name in enumerate(names)
+            ]
+            goes_on, begun = asyncio.Event(), asyncio.Semaphore(0)
+            with held_before_end(goes_on, begun.release):
+                for writer in writers:
+                    await writer.start()
+                commits = [asyncio.create_task(writer.commit("first")) for writer in writers]
+                for _ in writers:
+                    await begun.acquire()
+                cluster.nodes[lost - 1].kill()
+                await until(partial(_is_led, eng, topic, by=NO_LEADER))
+                committed, aborted, unknown, forgotten = writers
+                await until(aborted.starts)
+                goes_on.set()
+                told = await asyncio.gather(*commits, return_exceptions=True)
+                assert [type(each) for each in told[:1] + told[2:]] == [type(None)] * 3
+                assert isinstance(told[1], ProducerFencedError)
+            for writer in (unknown, forgotten):
+                await _forget_how_it_ended(eng, writer.name)
+            await asyncio.to_thread(cluster.nodes[lost - 1].start)
+            await until(partial(_is_led, eng, topic, by=lost))
+            # Its fault is still there. Once it is not, all of this may go.
+            assert [await writer.is_decided() for writer in writers] == [False] * 4
+
+            # Its own producer knows from before; another one asks.
+            await aborted.commit("second")
+            await until(aborted.is_decided)
+            assert await aborted.read() == ["second"]
+            await until(partial(_is_found, eng, group, committed.at))
+            assert await committed.read() == ["first"]
+            for writer in (unknown, forgotten):
+                with pytest.raises(UndecidedError, match=f"partition {writer.at.partition}: "):
+                    await until(partial(_is_found, eng, group, writer.at))
+            await unknown.start()
+            assert not await unknown.is_decided()
+
+
+@asynccontextmanager
+async def engine(connection: Connection, *topics: str) -> AsyncIterator[Engine]:
+    """Return the brokers as the engine sees them."""
+    made = Engine(connection, topics)
+    try:
+        if not topics:
+            await made.start()
+        yield made
+    finally:
+        await made.close()
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a condition; a time-out is around it."""
+    while not await holds():
+        await asyncio.sleep(0.05)
+
+
+async def _coordinated_elsewhere(
+    asked: Engine, group: str, lost: int, count: int
+) -> AsyncIterator[str]:
+    """Yield transactional ids that brokers coordinate which will not be lost."""
+    for number in itertools.count():
+        name = worker_id(group, f"worker-{number}")
+        if (await asked._find_coordinator(TRANSACTION, name)).coordinator_id != lost:
+            yield name
+            count -= 1
+        if not count:
+            return
+
+
+async def _create(connection: Connection, topic: str, brokers: Sequence[int]) -> None:
+    """Make a topic whose partitions have one copy each, on these brokers."""
+    admin = AIOKafkaAdminClient(**connection.client())
+    await admin.start()
+    try:
+        places = {number: [broker] for number, broker in enumerate(brokers)}
+        config = {"min.insync.replicas": "1"}
+        await admin.create_topics([NewTopic(topic, -1, -1, places, config)])
+    finally:
+        await admin.close()
+
+
+async def _is_led(eng: Engine, topic: str, by: int | None = None) -> bool:
+    """Return whether a broker, or none, leads all partitions of a topic, and can be asked."""
+    try:
+        await eng.start()
+        places = await eng.places()
+        leaders = {leader for tp, leader in places.items() if tp.topic == topic}
+        if by == NO_LEADER or not leaders or NO_LEADER in leaders:
+            return leaders == {by}
+        await eng.ends(places)
+    except KafkaError:
+        return False
+    return by is None or leaders == {by}
+
+
+async def _is_found(eng: Engine, group: str, changelog: TP) -> bool:
+    """Return whether a new owner could learn where a changelog ends."""
+    with suppress(KafkaError):
+        return await Barrier(eng, group).end_of(changelog, []) > 0
+    return False
+
+
+async def _forget_how_it_ended(eng: Engine, name: str) -> None:
+    """Let the coordinator take an id for one of which nothing is open."""
+    request = InitProducerIdRequest(name, 10_000)
+    await until(lambda: _succeeds(eng.coordinate(TRANSACTION, name, request)))
+
+
+async def _succeeds(answer: Awaitable[Any]) -> bool:
+    return not (await answer).error_code

@@ -5,7 +5,7 @@ import gc
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from app.engine.changelog import Changelog, Reading
 from app.engine.cluster import Cluster
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
+from app.engine.transactional_ids import TransactionalId
 from app.engine.transactions import (
     COMPRESSIONS,
     MAX_BATCH_BYTES,
@@ -40,6 +41,7 @@ from app.records import Outgoing
 from local.broker import Broker
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore
 from tests import kafka
+from tests.transactions import held_before_end
 
 PARTITIONS = 2
 #: Longer than anything here takes: what is ended before was ended by somebody.
@@ -94,7 +96,7 @@ class World:
         self, name: str = "worker-1", compression: str = "none"
     ) -> TransactionalProducer:
         """Return the producer of a worker, with a connection of its own."""
-        cluster = Cluster(self.connection)
+        cluster = Cluster(self.connection, [self.topic, self.other])
         self.clusters.append(cluster)
         await cluster.start()
         producer = TransactionalProducer(
@@ -109,7 +111,7 @@ class World:
 
     async def fenced_producer(self, name: str = "command") -> FencedProducer:
         """Return a command's producer, which has fenced the ones before."""
-        producer = FencedProducer(self.connection, f"{self.name}-{name}")
+        producer = FencedProducer(self.connection, f"{self.name}-{name}", [self.topic])
         self.fenced_producers.append(producer)
         await producer.start()
         return producer
@@ -219,9 +221,9 @@ class GroupMember:
 @contextmanager
 def without_end(*, is_sent: bool = False) -> Iterator[None]:
     """Let the last step of transactions fail: it is not sent, or its answer is lost."""
-    coordinate = TransactionalProducer._coordinate
+    coordinate = TransactionalId.coordinate
 
-    async def failing(self: TransactionalProducer, request: Any) -> Any:
+    async def failing(self: TransactionalId, request: Any) -> Any:
         if getattr(request, "struct", None) is not protocol._EndTxn:
             return await coordinate(self, request)
         if is_sent:
@@ -229,7 +231,7 @@ def without_end(*, is_sent: bool = False) -> Iterator[None]:
         raise KafkaConnectionError("the connection is lost")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TransactionalProducer, "_coordinate", failing)
+        patch.setattr(TransactionalId, "coordinate", failing)
         yield
 
 
@@ -524,22 +526,6 @@ async def test_an_open_transaction_of_a_member_is_waited_for(world: World) -> No
             await committing
         assert await recovering == world.marker
     assert world.store.read(0, b"slow") == b"row"
-
-
-@contextmanager
-def held_before_end(goes_on: asyncio.Event, reached: Callable[[], None]) -> Iterator[None]:
-    """Let transactions wait before their end."""
-    coordinate = TransactionalProducer._coordinate
-
-    async def waiting(self: TransactionalProducer, request: Any) -> Any:
-        if getattr(request, "struct", None) is protocol._EndTxn:
-            reached()
-            await goes_on.wait()
-        return await coordinate(self, request)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TransactionalProducer, "_coordinate", waiting)
-        yield
 
 
 async def test_a_command_that_is_at_work_is_not_ended_but_waited_for(world: World) -> None:

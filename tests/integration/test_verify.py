@@ -201,8 +201,8 @@ def test_what_a_worker_writes_is_clean_and_what_is_forged_afterwards_is_found(
     change_stores(worker, stays)
     ended = verify(registry, "--ids", "--stores", str(worker.folder))
     assert ended.returncode == 1
-    found = [line.split(": ")[0] for line in ended.stdout.splitlines() if line.endswith(": 1")]
-    assert sorted(found) == sorted(
+    told = dict(line.rsplit(": ", 1) for line in ended.stdout.splitlines() if ": " in line)
+    assert {kind: told[kind] for kind in Difference if kind in told} == dict.fromkeys(
         [
             Difference.DIFFERENT_ROW,
             Difference.KEPT_OUTCOME,
@@ -211,7 +211,8 @@ def test_what_a_worker_writes_is_clean_and_what_is_forged_afterwards_is_found(
             Difference.HELD_BY_NOBODY,
             Difference.STORE_DIFFERENT_ROW,
             Difference.STORE_EXTRA_ROW,
-        ]
+        ],
+        "1",
     )
     assert f"'{stays}'\n" in ended.stdout
 

@@ -4,16 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, InitProducerIdRequest
+from aiokafka.protocol.transaction import AddPartitionsToTxnRequest_v0, InitProducerIdRequest
+from faust.types import TP
 
 from app import producer as producing
-from app import standstills
+from app import standstills, write_fence
+from app.engine import protocol
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError
 from app.gathering import Offsets
@@ -34,8 +37,12 @@ class Broker:
     epoch: int = 0
     answer: Callable[[int, bytes], Any] = lambda number, data: (0, 7)
     sent: list[tuple[int, bytes]] = field(default_factory=list)
-    #: Partitions of each transaction without records.
+    #: Partitions of each transaction without records, and those of the one that is open.
     fences: list[list[int]] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+    #: The epochs of markers in partitions, and the partitions that get none.
+    markers: dict[int, int] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
     #: Whether connections are taken.
     is_there: bool = True
 
@@ -63,25 +70,9 @@ class Client:
     def force_metadata_update(self) -> None:
         pass
 
-    async def coordinator_lookup(self, *_: object) -> int:
-        return 1
-
     async def send(self, _node: int, request: Any, **_: object) -> Any:
-        broker = self._broker
-        if not broker.is_there:
+        if not self._broker.is_there:
             raise KafkaConnectionError
-        if isinstance(request, InitProducerIdRequest):
-            broker.epoch += 1
-            return SimpleNamespace(error_code=0, producer_id=broker.id, producer_epoch=broker.epoch)
-        if isinstance(request, AddPartitionsToTxnRequest):
-            ((_, numbers),) = request._topics
-            broker.fences.append(list(numbers))
-            code = 0
-            if request._producer_id != broker.id:
-                code = INVALID_PRODUCER_ID_MAPPING
-            elif request._producer_epoch != broker.epoch:
-                code = INVALID_PRODUCER_EPOCH
-            return SimpleNamespace(errors=[("topic", [(number, code) for number in numbers])])
         assert isinstance(request, ProduceRequest)
         return await self._produce(request)
 
@@ -100,10 +91,66 @@ class Client:
         return SimpleNamespace(topics=[(topic, answers)])
 
 
+class Cluster:
+    """Stands in for the connections of the fence: the broker coordinates, and leads all."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def start(self) -> None:
+        if not self._broker.is_there:
+            raise KafkaConnectionError
+
+    async def refresh(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def leader(self, _: TP) -> int:
+        return 1
+
+    async def places(self, *_: str) -> dict[TP, int]:
+        return {}
+
+    async def coordinate(self, _kind: int, key: str, request: Any) -> Any:
+        broker = self._broker
+        if isinstance(request, InitProducerIdRequest):
+            broker.markers |= dict.fromkeys(set(broker.open) - broker.skipped, broker.epoch + 1)
+            broker.open = []
+            broker.epoch += 2
+            return SimpleNamespace(error_code=0, producer_id=broker.id, producer_epoch=broker.epoch)
+        if request.struct is protocol.DescribeTransactions:
+            found: Any = (0, key, "Empty", 0, 0, broker.id, broker.epoch, [], {})
+            return SimpleNamespace(transactions=[found])
+        asked = vars(AddPartitionsToTxnRequest_v0.decode(BytesIO(*request.arguments)))
+        ((_, numbers),) = asked["topics"]
+        broker.fences.append(list(numbers))
+        if asked["producer_id"] != broker.id:
+            return SimpleNamespace(error_code=INVALID_PRODUCER_ID_MAPPING)
+        if asked["producer_epoch"] != broker.epoch:
+            return SimpleNamespace(error_code=INVALID_PRODUCER_EPOCH)
+        broker.open = list(numbers)
+        return SimpleNamespace(error_code=0)
+
+    async def send(self, _node: int, call: Any) -> Any:
+        assert call.struct is protocol.DescribeProducers
+        ((topic, numbers, _),) = call.arguments[0]
+        partitions: list[Any] = [
+            (number, 0, None, self._producers(number), {}) for number in numbers
+        ]
+        return SimpleNamespace(topics=[(topic, partitions, {})])
+
+    def _producers(self, number: int) -> list[Any]:
+        epoch = self._broker.markers.get(number)
+        return [] if epoch is None else [(self._broker.id, epoch, 0, 0, 0, -1, {})]
+
+
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     made = Broker()
     monkeypatch.setattr(producing, "AIOKafkaClient", lambda **_: Client(made))
+    monkeypatch.setattr(write_fence, "Cluster", lambda *_: Cluster(made))
     monkeypatch.setattr(producing, "RESEND_SECONDS", (0.01, 0.02))
     monkeypatch.setattr(producing, "FENCE_SECONDS", (0.01, 0.02))
     monkeypatch.setattr(producing, "WATCH_SECONDS", 0.01)
@@ -162,6 +209,20 @@ async def test_a_batch_is_sent_again_as_the_same_bytes(broker: Broker, failure: 
         assert list(await send(given)) == [9]
     assert len({data for _, data in broker.sent}) == 1
     assert broker.fences == [[0, 1]]
+
+
+async def test_a_partition_that_the_coordinator_has_passed_over_is_fenced_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producing, "START_SECONDS", 0.2)
+    broker.skipped = {0}
+    async with producer() as made:
+        assert len(broker.fences) > 1
+        assert (await told(send(made)))[0] is BrokerUnavailableError
+        broker.skipped = set()
+        while (await told(send(made)))[0] is not None:
+            await asyncio.sleep(0.01)
+        assert broker.markers.keys() == {0, 1}
 
 
 async def test_who_is_told_that_nobody_knows_is_told_behind_the_fence(broker: Broker) -> None:

@@ -1,0 +1,222 @@
+"""Transactional ids: what is open under one is ended, and its next identity is obtained.
+
+Kafka has a fault here, seen on 4.3.1 and read in its classes. A coordinator that writes the markers
+of a decided transaction skips partitions without a leader, as if they were deleted
+(`KRaftMetadataCache.getPartitionLeaderEndpoint` finds no broker for leader -1, and
+`TransactionMarkerChannelManager` takes that for a topic that is gone). After a broker was killed
+that is common. The transaction then counts as complete, and stays open in those partitions: whoever
+reads what is committed gets no further, and the next transaction of the id decides over it.
+
+How the last transaction of an id ended, its coordinator tells only until the next one begins. So
+whoever obtains an identity looks first, and writes the markers that are missing. Where that is not
+known any more, nobody can tell what is right, and the registry stops: `UndecidedError`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from faust.types import TP
+
+from app.engine import protocol
+from app.engine.cluster import NO_LEADER, TRANSACTION, Cluster
+from app.engine.protocol import Call, ProducerIdentity
+from app.errors import UndecidedError
+
+log = structlog.get_logger(__name__)
+
+#: The first and the longest pause while a transaction is being ended; they double.
+ENDING_SECONDS = (0.001, 0.05)
+#: Where a group's offsets are: a transaction that commits some writes there as well.
+OFFSETS_TOPIC = "__consumer_offsets"
+
+COORDINATOR_MOVES = (
+    protocol.COORDINATOR_LOAD_IN_PROGRESS,
+    protocol.COORDINATOR_NOT_AVAILABLE,
+    protocol.NOT_COORDINATOR,
+)
+_ENDING = ("PrepareCommit", "PrepareAbort", "PrepareEpochFence")
+#: States of a transaction of which something may be open in partitions.
+UNDER_WAY = ("Ongoing", *_ENDING)
+_DECIDED = {"CompleteCommit": True, "CompleteAbort": False}
+
+
+#: Whose transaction was decided, and whether it was committed.
+_Decided = tuple[ProducerIdentity, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The last transaction of an id, as its coordinator tells."""
+
+    state: str
+    producer: ProducerIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a partition knows of a producer that has written there."""
+
+    producer: ProducerIdentity
+    coordinator_epoch: int
+    #: Where its open transaction begins, if there is one.
+    open_from: int | None
+
+
+class TransactionalId:
+    """One transactional id, and who coordinates it."""
+
+    def __init__(self, cluster: Cluster, name: str, timeout_ms: int) -> None:
+        self.name = name
+        self._cluster = cluster
+        self._timeout_ms = timeout_ms
+        #: What was decided of partitions that could not be looked at: they had no leader.
+        self._unseen: dict[TP, _Decided] = {}
+
+    async def coordinate(self, request: Any) -> Any:
+        """Return the coordinator's answer; it is looked up anew after one that it refuses."""
+        answer = await self._cluster.coordinate(TRANSACTION, self.name, request)
+        if answer.error_code in COORDINATOR_MOVES:
+            self._cluster.forget_coordinator(TRANSACTION, self.name)
+        return answer
+
+    async def when_ended(self, request: Any) -> Any:
+        """Return the coordinator's answer once it has ended the transaction before."""
+        pause, longest = ENDING_SECONDS
+        while (answer := await self.coordinate(request)).error_code == _CONCURRENT:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        return answer
+
+    async def next_identity(self) -> ProducerIdentity:
+        """End what is open, everywhere, and return an identity that fences those before it.
+
+        It tries for as long as the coordinator is busy or moves: who calls it sets a limit. Raises
+        `KafkaError` if a broker refuses it, and `UndecidedError` if something stays open.
+        """
+        pause, longest = ENDING_SECONDS
+        while True:
+            last = await self._last()
+            if last is not None and last.state not in _ENDING:
+                await self._end_last(last)
+                answer = await self.coordinate(InitProducerIdRequest(self.name, self._timeout_ms))
+                if not answer.error_code:
+                    break
+                if answer.error_code not in (_CONCURRENT, *COORDINATOR_MOVES):
+                    raise for_code(answer.error_code)(self.name)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        identity = ProducerIdentity(answer.producer_id, answer.producer_epoch)
+        if last.state == "Ongoing":  # it was aborted meanwhile
+            await self._end_last(_Last("CompleteAbort", last.producer))
+        return identity
+
+    async def _last(self) -> _Last | None:
+        """Return the last transaction; None if the coordinator cannot tell at the moment."""
+        call = Call(protocol.DescribeTransactions, ([self.name], {}))
+        answer = await self._cluster.coordinate(TRANSACTION, self.name, call)
+        ((error_code, _, state, _, _, *producer, _, _),) = answer.transactions
+        if error_code in COORDINATOR_MOVES:
+            self._cluster.forget_coordinator(TRANSACTION, self.name)
+            return None
+        if error_code == protocol.TRANSACTIONAL_ID_NOT_FOUND:
+            return _Last("Empty", ProducerIdentity(-1, -1))
+        if error_code:
+            raise for_code(error_code)(self.name)
+        return _Last(state, ProducerIdentity(*producer))
+
+    # -- where a decided transaction is open still
+
+    async def end_unseen(self) -> None:
+        """Look at partitions that had no leader when all others were looked at."""
+        if self._unseen:
+            await self._end_everywhere(self._unseen)
+
+    async def _end_last(self, last: _Last) -> None:
+        wanted: dict[TP, _Decided] = {}
+        if last.state in _DECIDED:
+            decided = last.producer, _DECIDED[last.state]
+            wanted = dict.fromkeys(await self._cluster.places(OFFSETS_TOPIC), decided)
+        if wanted or self._unseen:
+            await self._end_everywhere(wanted | self._unseen)
+
+    async def _end_everywhere(self, wanted: Mapping[TP, _Decided]) -> None:
+        """Write the markers of decided transactions that their coordinator has skipped."""
+        leaders = await self._cluster.places(OFFSETS_TOPIC)
+        self._unseen = {tp: wanted[tp] for tp in wanted if leaders.get(tp) == NO_LEADER}
+        seen = [tp for tp in wanted if leaders.get(tp, NO_LEADER) != NO_LEADER]
+        for tp, found in (await written_in(self._cluster, seen)).items():
+            producer, is_committed = wanted[tp]
+            for each in found:
+                # What a later epoch has opened is another transaction.
+                is_its = each.producer.id == producer.id and each.producer.epoch <= producer.epoch
+                if is_its and each.open_from is not None:
+                    await self._end(tp, each, producer, is_committed)
+
+    async def _end(
+        self, tp: TP, each: Written, producer: ProducerIdentity, is_committed: bool
+    ) -> None:
+        log.warning(
+            "a decided transaction was left open by its coordinator: it is ended",
+            id=self.name,
+            topic=tp.topic,
+            partition=tp.partition,
+            committed=is_committed,
+        )
+        epoch = max(each.coordinator_epoch, 0)
+        topics: list[Any] = [(tp.topic, [tp.partition], {})]
+        markers: list[Any] = [(*producer, is_committed, topics, epoch, {})]
+        answer = await self._cluster.send(
+            self._cluster.leader(tp), Call(protocol.WriteTxnMarkers, (markers, {}))
+        )
+        ((_, ((_, ((_, error_code, _),), _),), _),) = answer.markers
+        if error_code == protocol.CLUSTER_AUTHORIZATION_FAILED:
+            done = "committed" if is_committed else "aborted"
+            raise UndecidedError(
+                f"{tp.topic}, partition {tp.partition}: a transaction that was {done} is open "
+                "still, by a fault of Kafka, and this worker has no right to end it: give its user "
+                "ALTER on the cluster, and start it again; see docs/operations.md"
+            )
+        if error_code:
+            raise for_code(error_code)(tp.topic)
+
+
+_CONCURRENT = protocol.CONCURRENT_TRANSACTIONS
+
+
+async def written_in(cluster: Cluster, partitions: Iterable[TP]) -> Mapping[TP, list[Written]]:
+    """Return who has written in partitions; those that this user may not read are left out.
+
+    Raises `KafkaError` if a leader does not answer.
+    """
+    by_leader: dict[int, list[TP]] = {}
+    for tp in partitions:
+        by_leader.setdefault(cluster.leader(tp), []).append(tp)
+    found: dict[TP, list[Written]] = {}
+    for leader, tps in by_leader.items():
+        topics: list[Any] = [(topic, numbers, {}) for topic, numbers in protocol.by_topic(tps)]
+        answer = await cluster.send(leader, Call(protocol.DescribeProducers, (topics, {})))
+        for topic, described, _ in answer.topics:
+            for number, error_code, _, producers, _ in described:
+                if error_code == protocol.TOPIC_AUTHORIZATION_FAILED:
+                    continue
+                if error_code:
+                    raise _error(error_code, topic)
+                found[TP(topic, number)] = [
+                    Written(
+                        ProducerIdentity(producer, epoch),
+                        coordinator_epoch,
+                        None if start < 0 else start,
+                    )
+                    for producer, epoch, _, _, coordinator_epoch, start, _ in producers
+                ]
+    return found
+
+
+def _error(error_code: int, topic: str) -> KafkaError:
+    error: KafkaError = for_code(error_code)(topic)
+    return error

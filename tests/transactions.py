@@ -1,0 +1,27 @@
+"""Transactions that stand still where a test wants it."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from app.engine import protocol
+from app.engine.transactional_ids import TransactionalId
+
+
+@contextmanager
+def held_before_end(goes_on: asyncio.Event, reached: Callable[[], None]) -> Iterator[None]:
+    """Let transactions wait before their end."""
+    coordinate = TransactionalId.coordinate
+
+    async def waiting(self: TransactionalId, request: Any) -> Any:
+        if getattr(request, "struct", None) is protocol._EndTxn:
+            reached()
+            await goes_on.wait()
+        return await coordinate(self, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionalId, "coordinate", waiting)
+        yield
