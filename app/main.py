@@ -23,7 +23,6 @@ from app.restart import Restart
 from app.rights import AccessWatch
 from app.settings import Settings, settings
 from app.shutdown import Shutdown
-from app.spool import Spool
 from app.standstills import Standstills
 from app.tls import server_tls
 
@@ -33,11 +32,11 @@ _settings = settings()
 
 
 class _Boot(BootStrategy):
-    """Faust's order of services, with our producer and its spool: up before, down after all."""
+    """Faust's order of services, with our producer: up before, down after all."""
 
     def kafka_producer(self) -> list[ServiceT]:
         """Return the producers, which stop after everything that may still send."""
-        return [*super().kafka_producer(), standstills, producer, spool]
+        return [*super().kafka_producer(), standstills, producer]
 
     def tables(self) -> Iterable[ServiceT]:
         """Return the tables, and what looks how far they are behind, refused, or split."""
@@ -87,7 +86,7 @@ class _Following:
 
     def hold(self, *, are_held: bool) -> None:
         """Take writes, or refuse them."""
-        spool.hold(are_held=are_held)
+        producer.hold(are_held=are_held)
 
     def end_at(self, ends: Mapping[TP, int]) -> None:
         """Apply sources up to their ends."""
@@ -109,11 +108,10 @@ producer = Producer(
     # Of the worker's writes: one that starts at the same place fences what this one has left.
     transactional_id=f"{_settings.app_id}-writes-{_worker_name(_settings)}",
 )
-spool = Spool(producer, _settings.data_dir / "spool", _settings.spool_mib * 1024 * 1024)
 shutdown = Shutdown(
     _settings.stop_grace_seconds,
     _settings.ack_timeout_seconds * ANSWERED_WITHIN,
-    refuse_writes=spool.refuse,
+    refuse_writes=producer.refuse,
     is_busy=lambda: producer.is_busy,
 )
 restart = Restart(shutdown.skip)

@@ -49,13 +49,12 @@ RESPONSES = Counter(
 
 WRITES = Counter(
     "registry_writes_total",
-    "Records that clients wrote, by what they were told: acknowledged, spooled, refused, "
-    "unavailable (certainly not written), too-large, unknown, or open (may be written later).",
+    "Records that clients wrote, by what they were told: acknowledged, refused, unavailable "
+    "(certainly not written), too-large, unknown, or open (may be written later).",
     ["answer"],
     registry=REGISTRY,
 )
 WRITES_ACKNOWLEDGED = WRITES.labels("acknowledged")
-WRITES_SPOOLED = WRITES.labels("spooled")
 WRITES_REFUSED = WRITES.labels("refused")
 
 ACKNOWLEDGEMENT_SECONDS = Histogram(
@@ -75,9 +74,6 @@ WAITING_RECORDS = Gauge(
 )
 WAITING_BYTES = Gauge(
     "registry_waiting_bytes", "What they take, about, in this process.", registry=REGISTRY
-)
-SPOOLED_BYTES = Gauge(
-    "registry_spooled_bytes", "What is on disk because the broker was away.", registry=REGISTRY
 )
 
 # -- applying

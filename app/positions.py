@@ -18,9 +18,6 @@ _ALPHABET_INDEX = {letter: index for index, letter in enumerate(_ALPHABET)}
 #: The generation of ``user-registrations`` that this release writes and reads.
 CURRENT_GENERATION = 0
 
-#: The offset of a write that waits on a worker's disk: it has no position yet.
-SPOOLED = -1
-
 
 def token(partition: int, offset: int, generation: int = CURRENT_GENERATION) -> str:
     """Return the token of a position."""
@@ -50,11 +47,6 @@ class Position(NamedTuple):
     partition: int
     offset: int
     generation: int = CURRENT_GENERATION
-
-    @property
-    def is_spooled(self) -> bool:
-        """Whether the write waits on a worker's disk; there is no token then."""
-        return self.offset == SPOOLED
 
     def token(self) -> str:
         """Return the position as 20 URL-safe characters; only equality means anything to others."""

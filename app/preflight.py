@@ -41,6 +41,7 @@ def checked(settings: Settings) -> Iterator[None]:
     if (spans := provider_for(settings)) is not None:
         spans.shutdown()  # it is possible
     with locked(settings.data_dir):
+        _require_no_spool(settings.data_dir)
         yield
 
 
@@ -101,6 +102,15 @@ def _require_keys(settings: Settings) -> None:
         raise SettingsError(
             f"KEYS_FILE: {settings.keys_file} holds no key that is valid; create one: "
             "python -m app keys create --name NAME --scope admin"
+        )
+
+
+def _require_no_spool(folder: Path) -> None:
+    """Refuse to leave behind what version 0.8 has acknowledged and not sent."""
+    if any((folder / "spool").glob("*.spool")):
+        raise SettingsError(
+            f"DATA_DIR: {folder / 'spool'} holds writes that version 0.8 answered with `spooled`: "
+            "let it run until they are sent (registry_spooled_bytes is 0)"
         )
 
 

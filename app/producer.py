@@ -43,6 +43,7 @@ from app.engine.protocol import ProducerIdentity
 from app.errors import (
     OutcomeOpenError,
     OutcomeUnknownError,
+    OverloadedError,
     RecordTooLargeError,
     RegistryError,
 )
@@ -146,6 +147,7 @@ class Producer(Service):
         self._fenced = asyncio.Event()
         #: Why the broker refused a batch, and when.
         self._refusal = "", -math.inf
+        self._stops = self._is_held = False
 
     # -- its life
 
@@ -196,14 +198,26 @@ class Producer(Service):
         """Whether writes wait to be acknowledged."""
         return self._room.is_used
 
+    def refuse(self) -> None:
+        """Take no more records: this worker stops."""
+        self._stops = True
+
+    def hold(self, *, are_held: bool) -> None:
+        """Refuse records for a while, or take them again."""
+        self._is_held = are_held
+
     def send(self, records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
         """Return for each partition what will hold its records' offsets once acknowledged.
 
         It will raise `BrokerUnavailableError` if they certainly were not written,
         `RecordTooLargeError` if the broker never will take one of them, `OutcomeUnknownError` if
         nobody can tell, but they are not written later, and `OutcomeOpenError` if they may be.
-        Raises `OverloadedError` at once if all these together do not fit.
+        Raises `OverloadedError` at once if all these together do not fit, or none are taken.
         """
+        if self._stops:
+            raise OverloadedError("this worker is stopping; another one takes the write")
+        if self._is_held:
+            raise OverloadedError("the registry is being repartitioned, or saved")
         at = now()
         made = self.loop.create_future
         groups = {number: Group(some, at, made()) for number, some in records.items()}

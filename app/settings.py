@@ -1,6 +1,7 @@
 """Typed settings from the environment; wrong ones fail at start, one line each."""
 
 import ipaddress
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -204,12 +205,6 @@ class Settings(BaseSettings):
     )
     max_waiting_mib: int = Field(
         64, ge=1, le=65536, description="The same in MiB of keys and values."
-    )
-    spool_mib: int = Field(
-        0,
-        ge=0,
-        le=1_048_576,
-        description="Writes that this worker keeps on disk while the broker is away, in MiB.",
     )
     max_writes_per_second: float | None = Field(
         None,
@@ -437,8 +432,18 @@ def _in_words(name: str, mistake: ErrorDetails) -> str:
     return words.format(**mistake.get("ctx", {})) if words else mistake["msg"]
 
 
+#: Settings that promised what is not kept any more.
+_REMOVED = {
+    "SPOOL_MIB": "there is no spool any more: writes are refused while the broker is away; see "
+    "CHANGELOG.md, and remove the setting"
+}
+
+
 def load() -> Settings:
     """Return the settings, or raise `SettingsError` with a line for each mistake."""
+    for name, why in _REMOVED.items():
+        if os.environ.get(name, "0") not in ("", "0"):
+            raise SettingsError(f"{name}: {why}")
     try:
         return Settings()
     except ValidationError as error:

@@ -15,7 +15,6 @@ import orjson
 from aiohttp import web
 
 from app.errors import OutcomeOpenError, OutcomeUnknownError, RegistryError
-from app.positions import Position
 from app.records import FieldError, read_registrations
 from app.web.bodies import body_of, parts_of
 from app.web.negotiation import json
@@ -53,7 +52,6 @@ class _Chunk:
 
     rows: int
     accepted: int
-    spooled: int
     wrong: Mapping[int, Sequence[FieldError]]
     failure: RegistryError | None
 
@@ -64,14 +62,12 @@ class _Report:
 
     settled_rows: int = 0
     accepted: int = 0
-    spooled: int = 0
     rejected_rows: int = 0
     rejected: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, chunk: _Chunk) -> None:
         """Note the next chunk; raise its failure."""
         self.accepted += chunk.accepted
-        self.spooled += chunk.spooled
         if chunk.failure is not None:
             raise chunk.failure
         self.rejected_rows += len(chunk.wrong)
@@ -85,8 +81,6 @@ class _Report:
     def members(self) -> dict[str, object]:
         """Return what a client is told."""
         members: dict[str, object] = {"accepted": self.accepted, "rejected": self.rejected}
-        if self.spooled:
-            members["spooled"] = self.spooled
         if self.rejected_rows > len(self.rejected):
             members["rejected_rows"] = self.rejected_rows
         return members
@@ -139,12 +133,11 @@ async def _accept(given: Services, rows: Sequence[Any]) -> _Chunk:
     try:
         written = await given.write_all([(row["id"], row) for row in good])
     except RegistryError as error:
-        return _Chunk(len(rows), 0, 0, wrong, error)
+        return _Chunk(len(rows), 0, wrong, error)
     failures = [position for position in written if isinstance(position, RegistryError)]
-    spooled = sum(isinstance(p, Position) and p.is_spooled for p in written)
     accepted = len(written) - len(failures)
     failure = _gravest(failures) if failures else None
-    return _Chunk(len(rows), accepted, spooled, wrong, failure)
+    return _Chunk(len(rows), accepted, wrong, failure)
 
 
 _Failure = TypeVar("_Failure", bound=Exception)

@@ -350,18 +350,13 @@ def _date(second: int) -> bytes:
 
 
 def _accepted_over_rest(user_id: str, position: Position) -> bytes:
-    if position.is_spooled:
-        body = orjson.dumps({"status": "spooled", "id": user_id})
-        return _written(b"202 Accepted", _JSON_HEADERS, body)
     body = orjson.dumps({"status": "accepted", "id": user_id, "position": position.token()})
     location = registration_url(position).encode()
     return _written(b"202 Accepted", _REST_HEADERS % location, body)
 
 
 def _accepted_over_trpc(user_id: str, position: Position) -> bytes:
-    data = {"status": "spooled", "id": user_id}
-    if not position.is_spooled:
-        data = {"status": "success", "id": user_id, "position": position.token()}
+    data = {"status": "success", "id": user_id, "position": position.token()}
     return _written(b"200 OK", _TRPC_HEADERS, orjson.dumps({"result": {"data": data}}))
 
 

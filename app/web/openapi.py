@@ -30,11 +30,11 @@ _REF = "#/components/schemas/{model}"
 
 
 class Accepted(TypedDict):
-    """A write that is durable: in Kafka, at a position, or (spooled) on the worker's disk."""
+    """A write that is durable: in Kafka, at a position."""
 
-    status: Literal["accepted", "spooled", "replayed", "updated", "erased"]
+    status: Literal["accepted", "replayed", "updated", "erased"]
     id: UserId
-    position: NotRequired[str]
+    position: str
 
 
 @with_config(ConfigDict(json_schema_extra={"minProperties": 1}))
@@ -91,7 +91,6 @@ class BatchReport(TypedDict):
     accepted: Annotated[int, Field(ge=0)]
     rejected: list[WrongRow]
     rejected_rows: NotRequired[int]
-    spooled: NotRequired[int]
 
 
 class Health(TypedDict):

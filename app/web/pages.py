@@ -73,8 +73,6 @@ async def submit_form(request: web.Request) -> web.Response:
     except ValidationError as error:
         return page(rendering.register(values, _by_field(error), None), 422)
     position = await services(request).write(registration["id"], registration)
-    if position.is_spooled:
-        return page(rendering.spooled(registration["id"]), 202)
     raise web.HTTPSeeOther(_after(registration["id"], position))
 
 

@@ -208,11 +208,6 @@ def login(next: str, problem: str | None) -> str:
     return _page("login.html", next=next, problem=problem)
 
 
-def spooled(id: str) -> str:
-    """Return the page that says that a write waits on this worker's disk."""
-    return _page("spooled.html", id=id)
-
-
 def not_found(id: str | None, banner: str | None = None) -> str:
     """Return the page that says that nobody is registered under an id, and perhaps why."""
     return _page("not_found.html", id=id, banner=banner)

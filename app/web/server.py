@@ -23,7 +23,6 @@ from app.main import (
     registry_topics,
     restart,
     shutdown,
-    spool,
     standstills,
 )
 from app.overview.collecting import Collecting
@@ -99,7 +98,7 @@ class RegistryWeb(faust_aiohttp.Web):
         given = Services(
             wanted,
             written,
-            spool,
+            producer,
             lookups,
             dead_letters,
             limits=limits,

@@ -35,8 +35,7 @@ def note_acknowledged(request: web.Request, *positions: Position) -> None:
     spans.note_positions(request, positions)
     if _id_of(request) is not None:
         for position in positions:
-            where = "spooled" if position.is_spooled else position.token()
-            log.info("write acknowledged", position=where)
+            log.info("write acknowledged", position=position.token())
 
 
 def _id_of(request: web.Request) -> str | None:

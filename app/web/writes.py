@@ -89,8 +89,6 @@ async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response
     seconds = wait_seconds(request)
     position = await given.write(user_id, wish)
     note_acknowledged(request, position)
-    if position.is_spooled:
-        return json(orjson.dumps({"status": "spooled", "id": user_id}), 202)
     told = await given.wait(position, seconds)
     applied = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
     if told.outcome in (Outcome.REGISTERED, Outcome.REPLAYED, Outcome.UPDATED):

@@ -40,12 +40,6 @@ export interface Registration {
   type?: 'registration';
 }
 
-/** A registration that waits on the worker's disk, where SPOOL_MIB is set: no position yet. */
-export interface Spooled {
-  status: 'spooled';
-  id: string;
-}
-
 /** A user, as lookups show it. Times are those of the records that were applied. */
 export interface User {
   id: string;
@@ -73,6 +67,6 @@ export type AppRouter = TRPCBuiltRouter<
     userById: TRPCQueryProcedure<{ input: ById; output: User; meta: object }>;
     userByEmail: TRPCQueryProcedure<{ input: ByEmail; output: User; meta: object }>;
     listUsers: TRPCQueryProcedure<{ input: Page | void; output: Users; meta: object }>;
-    registerUser: TRPCMutationProcedure<{ input: Registration; output: Registered | Spooled; meta: object }>;
+    registerUser: TRPCMutationProcedure<{ input: Registration; output: Registered; meta: object }>;
   }
 >;

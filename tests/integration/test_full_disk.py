@@ -29,7 +29,7 @@ def register(worker: Worker) -> tuple[str, int, str]:
 
 
 def full_for(worker: Worker) -> int:
-    """Return a size of files at which a worker's stores and spool are full, but not its log."""
+    """Return a size of files at which a worker's stores are full, but not its log."""
     return worker.log.stat().st_size + LOG_BYTES
 
 
@@ -61,34 +61,6 @@ def test_a_worker_without_room_says_so_and_goes_on_once_there_is_some(registry: 
             assert register(worker)[1] == 202
         assert_all_found(worker, [user["id"] for user in users])
         wait_until(worker.is_ready, 10, "the worker is ready again")
-
-
-@pytest.mark.soak
-def test_a_spool_without_room_refuses_and_takes_writes_again_once_there_is_some(
-    tmp_path: Path,
-) -> None:
-    broker = Broker(tmp_path / "broker", port=free_port())
-    settings = {"SPOOL_MIB": "8", "ACK_TIMEOUT_SECONDS": "1"}
-    with broker, Registry(broker.address, tmp_path, settings=settings).worker() as worker:
-        kept = [register(worker) for _ in range(5)]
-        broker.kill()
-        kept += [register(worker) for _ in range(20)]
-        with full_disk(worker.pid, full_for(worker)):
-            told = [register(worker) for _ in range(400)]
-            refused = [each for each in told if each[1] == 503]
-            assert refused
-            assert {kind.rpartition(":")[2] for _, _, kind in refused} == {"broker-unavailable"}
-            kept += [each for each in told if each[1] == 202]
-        kept += [register(worker) for _ in range(20)]
-        assert {(status, kind) for _, status, kind in kept} <= {(202, "accepted"), (202, "spooled")}
-        broker.start()
-        assert_all_found(worker, [user_id for user_id, _, _ in kept])
-        wait_until(lambda: register(worker)[2] == "accepted", 20, "writes go to the broker")
-        assert {worker.get(f"/users/{user_id}").status_code for user_id, _, _ in refused} == {404}
-        lines = worker.log.read_text().splitlines()
-        assert sum("the spool cannot be written" in line for line in lines) == 1
-    with broker:
-        assert_verified(worker)
 
 
 @pytest.mark.soak

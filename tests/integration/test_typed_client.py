@@ -24,7 +24,7 @@ const ada = { id: 'ada', name: 'Ada King', email: 'ada@example.com' };
 CALLS = """\
 const hello: string = await trpc.hello.query();
 const told = await trpc.registerUser.mutate(ada);
-if (told.status === 'success') { const position: string = told.position; console.log(position); }
+const status: 'success' = told.status, position: string = told.position;
 const name: string = (await trpc.userById.query({ id: 'ada' })).name;
 const since: string = (await trpc.userByEmail.query({ email: 'a@b.co' })).registered_at;
 const next: string | undefined = (await trpc.listUsers.query({ prefix: 'a', limit: 5 })).nextCursor;
@@ -39,9 +39,8 @@ await trpc.userById.mutate({ id: 'ada' });  // wrong: it is a query
 await trpc.eraseUser.mutate({ id: 'ada' });  // wrong: no such procedure
 const wrong: number = (await trpc.userById.query({ id: 'ada' })).name;  // wrong: a name is text
 const late: Date = (await trpc.userById.query({ id: 'a' })).updated_at;  // wrong: text on the wire
-console.log(told.position);  // wrong: what is spooled has none
 await trpc.listUsers.query({ cursor: 7 });  // wrong: a cursor is text
-console.log(hello, name, since, next, items, wrong, late);
+console.log(status, position, hello, name, since, next, items, wrong, late);
 """
 
 

@@ -18,7 +18,12 @@ from app import producer as producing
 from app import standstills, write_fence
 from app.engine import protocol
 from app.engine.lean import NO_HEADERS, ToWrite
-from app.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError
+from app.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+)
 from app.gathering import Offsets
 from app.producer import Producer
 from app.settings import Settings
@@ -192,6 +197,19 @@ async def test_batches_of_a_partition_follow_each_other(broker: Broker) -> None:
         assert list(await send(given)) == [7]
         assert list(await send(given)) == [7]
     assert [epoch_and_sequence(data)[1] for _, data in broker.sent] == [0, 1]
+
+
+async def test_what_is_held_is_taken_again_but_never_once_the_worker_stops(broker: Broker) -> None:
+    async with producer() as made:
+        made.hold(are_held=True)
+        with pytest.raises(OverloadedError, match="repartitioned"):
+            send(made)
+        made.hold(are_held=False)
+        assert await send(made) == [7]
+        made.refuse()
+        made.hold(are_held=False)
+        with pytest.raises(OverloadedError, match="stopping"):
+            send(made)
 
 
 async def test_a_start_fences_what_a_worker_before_may_have_left(broker: Broker) -> None:

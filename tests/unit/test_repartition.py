@@ -4,21 +4,18 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from faust.types import TP
 
 from app import restart
-from app.errors import NotWrittenError, OverloadedError
+from app.errors import NotWrittenError
 from app.partitioning import Change, Partitioning, Step
 from app.repartition import watching
 from app.repartition.watching import Watching
 from app.restart import Restart
 from app.settings import Settings
-from app.spool import Spool
 from app.topics.declaration import TopicSpec
 from app.topics.planning import Action, Found, steps
 
@@ -90,20 +87,6 @@ async def test_a_sealed_table_goes_on_only_once_nothing_is_under_way(
         await watch.require_standing()
     assert worker.restarts == 1
     await watch.require_standing()
-
-
-def test_what_is_held_is_taken_again_but_never_once_the_worker_stops(tmp_path: Path) -> None:
-    producer: Any = SimpleNamespace(send=lambda records: records)
-    spool = Spool(producer, tmp_path, 0)
-    spool.hold(are_held=True)
-    with pytest.raises(OverloadedError, match="repartitioned"):
-        spool.send({})
-    spool.hold(are_held=False)
-    assert spool.send({}) == {}
-    spool.refuse()
-    spool.hold(are_held=False)
-    with pytest.raises(OverloadedError, match="stopping"):
-        spool.send({})
 
 
 def test_topics_grow_only_once_the_tables_are_made_for_it() -> None:

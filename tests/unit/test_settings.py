@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import SettingsError
+from app.preflight import checked
 from app.settings import Settings, load
+from local.machine import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +156,26 @@ def test_a_password_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     connection = load().kafka
     assert connection.password == "one that nobody guesses"
     assert "nobody guesses" not in repr(connection)
+
+
+# -- what 0.8 had
+
+
+def test_a_setting_that_promises_what_is_not_kept_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPOOL_MIB", "64")
+    with pytest.raises(SettingsError, match=r"^SPOOL_MIB: there is no spool any more"):
+        load()
+    monkeypatch.setenv("SPOOL_MIB", "0")
+    load()
+
+
+def test_writes_that_0_8_has_acknowledged_are_not_left_behind(tmp_path: Path) -> None:
+    given = Settings(data_dir=tmp_path, web_port=free_port())
+    (tmp_path / "spool").mkdir()
+    with checked(given):
+        pass
+    (tmp_path / "spool" / "000000000001.spool").touch()
+    with pytest.raises(SettingsError, match=r"^DATA_DIR: .* holds writes that version 0.8"):
+        checked(given).__enter__()

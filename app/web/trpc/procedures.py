@@ -76,13 +76,6 @@ class Registered(TypedDict):
     outcome: NotRequired[Literal["pending", "registered", "replayed", "moved"]]
 
 
-class Spooled(TypedDict):
-    """A registration that waits on the worker's disk, where SPOOL_MIB is set: no position yet."""
-
-    status: Literal["spooled"]
-    id: str
-
-
 class Users(TypedDict):
     """Users in the order of their ids; the last page has no cursor."""
 
@@ -148,8 +141,6 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
     for (index, wish), position in zip(calls.items(), written, strict=True):
         if isinstance(position, RegistryError):
             tell(index, from_error(position))
-        elif position.is_spooled:
-            tell(index, {"status": "spooled", "id": wish["id"]})
         elif seconds:
             waiting[index] = wish["id"], position
         else:
@@ -217,5 +208,5 @@ PROCEDURES: Mapping[str, Procedure] = {
     "userById": _procedure("query", each(user_by_id), ById, User),
     "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
     "listUsers": _procedure("query", each(list_users), Page, Users),
-    "registerUser": _procedure("mutation", register_user, Registration, Registered | Spooled),
+    "registerUser": _procedure("mutation", register_user, Registration, Registered),
 }
