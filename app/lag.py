@@ -7,7 +7,6 @@ after a start, but any producer may write what it likes into them.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from time import monotonic
 from typing import Any, NamedTuple, cast
 
 import faust
@@ -15,6 +14,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode import Service
 
+from app.clocks import now
 from app.engine.assignment import TableManager
 
 ASK_SECONDS = 1.0
@@ -63,8 +63,8 @@ class Lags(Service):
 
     def of_all(self) -> Mapping[TP, Lag]:
         """Return the lag of each partition whose end is known."""
-        now, applied = monotonic(), self._applied()
-        return {tp: self._ends[tp].lag(applied[tp], now) for tp in applied if tp in self._ends}
+        at, applied = now(), self._applied()
+        return {tp: self._ends[tp].lag(applied[tp], at) for tp in applied if tp in self._ends}
 
     def _applied(self) -> Mapping[TP, int]:
         return cast(TableManager, self._app.tables).partitions.applied()
@@ -85,6 +85,6 @@ class Lags(Service):
                 ends = await self._app.consumer.highwaters(*wanted)
         except (TimeoutError, KafkaError):
             return  # what was seen before gets older, which is what shall be told
-        now = monotonic()
+        at = now()
         for tp, end in cast(Mapping[Any, int], ends).items():
-            self._ends[TP(*tp)].see(end, now)
+            self._ends[TP(*tp)].see(end, at)

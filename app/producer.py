@@ -38,6 +38,7 @@ from mode import Service
 
 from app import batches
 from app.batches import Batch
+from app.clocks import now
 from app.engine.lean import ToWrite
 from app.engine.protocol import ProducerIdentity
 from app.errors import (
@@ -51,7 +52,6 @@ from app.gathering import Group, Lane, Offsets, Room
 from app.metrics import BATCH_RECORDS, WAITING_BYTES, WAITING_RECORDS
 from app.refusals import refusal
 from app.settings import Settings
-from app.standstills import now
 from app.topics import TopicSpec
 from app.write_fence import WriteFence
 

@@ -12,6 +12,7 @@ import structlog
 from yarl import URL
 
 from app.access.proofs import Proofs
+from app.clocks import now
 from app.engine.assignment import TableManager
 from app.engine.partitions import OwnedPartition, Partitions
 from app.errors import NotReadyError
@@ -97,7 +98,7 @@ class Routing:
         if self.here(partition) is not None:
             return 0.0
         complete_at = self._partitions.complete_at(self._table, partition)
-        return None if complete_at is None else max(monotonic() - complete_at, MIN_STALE_SECONDS)
+        return None if complete_at is None else max(now() - complete_at, MIN_STALE_SECONDS)
 
     @property
     def _partitions(self) -> Partitions:

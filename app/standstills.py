@@ -8,12 +8,10 @@ and reads sockets does not matter.
 
 import asyncio
 import math
-import time
 
 from mode import Service
 
-#: A clock that goes on while the process is stopped and while the machine sleeps.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+from app.clocks import now
 
 #: How often somebody looks while nothing happens.
 LOOK_SECONDS = 0.1
@@ -23,11 +21,6 @@ LOOK_SECONDS = 0.1
 LOOKS_TO_CATCH_UP = 6
 #: The time of a request that is too old in any case.
 TOO_OLD = -1.0
-
-
-def now() -> float:
-    """Return the seconds since the machine started, those in which it slept included."""
-    return time.clock_gettime(_CLOCK)
 
 
 class Standstills(Service):

@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
 from typing import Protocol
 
 import structlog
 from faust.types import TP
 
+from app.clocks import now
 from app.connection import Connection
 from app.engine.barrier import Barrier
 from app.engine.cluster import Cluster
@@ -114,7 +114,7 @@ class Changelog:
     def __init__(self, topic: str, store: StoresRows) -> None:
         self.topic = topic
         self._store = store
-        #: When the store of a partition surely held all that was committed, in monotonic seconds.
+        #: When the store of a partition surely held all that was committed, by `app.clocks.now`.
         self.complete_at: dict[int, float] = {}
 
     def note_complete(self, partition: int, at: float) -> None:
@@ -132,7 +132,7 @@ class Changelog:
         """
         tp = TP(self.topic, partition)
         end = await reading.barrier.end_of(tp, [TP(source, partition) for source in sources])
-        began = monotonic()
+        began = now()
         start = await self._begin(reading.cluster, partition, end)
         async for taken in scan(reading.cluster, tp, start, end, MAX_RECORDS, MAX_BYTES):
             self._apply(partition, taken)

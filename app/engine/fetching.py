@@ -7,7 +7,6 @@ bounded, and what a batch unpacks to as well (`app.engine.record_batches`).
 
 import asyncio
 import math
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from struct import Struct
@@ -22,6 +21,7 @@ from aiokafka.errors import (
 )
 from faust.types import TP
 
+from app.clocks import now
 from app.consumed import ConsumedRecord
 from app.engine import protocol
 from app.engine.cluster import NO_LEADER, Cluster
@@ -236,7 +236,7 @@ class Fetcher:
     # -- what was read
 
     def complete_at(self, tp: TP) -> float | None:
-        """Return when all that was committed was taken, in monotonic seconds, if it is."""
+        """Return when all that was committed was taken, by `app.clocks.now`, if it is."""
         found = self._logs.get(tp)
         if found is None or found.taken < found.stable_end or found.stable_end < 0:
             return None
@@ -318,9 +318,9 @@ class Fetcher:
             self._gone_since = None
         except UnknownTopicOrPartitionError as error:
             # A topic that is gone comes back as another one; a broker may not know it for a moment.
-            now = time.monotonic()
-            self._gone_since = self._gone_since or now
-            if now - self._gone_since > GONE_SECONDS:
+            at = now()
+            self._gone_since = self._gone_since or at
+            if at - self._gone_since > GONE_SECONDS:
                 self._on_failure(LostRecordsError(f"{error.args[0]}: the topic is gone"))
         except (KafkaError, OSError, TimeoutError):
             return  # asked again, as long as nothing can be fetched
@@ -339,7 +339,7 @@ class Fetcher:
                 continue
             asked.setdefault(topic_id, []).append(each.wanted)
             by_place[topic_id, each.tp.partition] = each, each.offset
-        asked_at = time.monotonic()
+        asked_at = now()
         answer = await self._cluster.send(
             leader,
             protocol.fetch(

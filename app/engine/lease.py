@@ -7,31 +7,35 @@ worker tells nobody that something does not exist.
 """
 
 import math
-from time import monotonic
+from collections.abc import Callable
+
+from app.clocks import Moment
 
 #: The share of a session for which a confirmation counts; the rest is for clocks that differ.
 LEASE_SHARE = 0.75
 
 
 class Lease:
-    """What the broker last confirmed of this worker's membership; times are monotonic seconds."""
+    """What the broker last confirmed of this worker's membership."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], Moment] = Moment.now) -> None:
         #: How long the broker waits for a silent member.
         self.session_seconds = 10.0
-        #: When the broker was asked what it confirmed last.
-        self.confirmed_at = -math.inf
+        #: The clock that the lease goes by.
+        self.now = clock
+        self._confirmed = Moment(-math.inf, -math.inf)
 
     @property
     def holds(self) -> bool:
         """Whether no other worker can own this one's partitions."""
-        return monotonic() - self.confirmed_at < self.session_seconds * LEASE_SHARE
+        return self._confirmed.passed(self.now()) < self.session_seconds * LEASE_SHARE
 
-    @staticmethod
-    def now() -> float:
-        """Return the time of the clock that the lease goes by, in seconds."""
-        return monotonic()
+    @property
+    def confirmed_at(self) -> float:
+        """When the broker was asked what it confirmed last, in seconds of `app.clocks.now`."""
+        return self._confirmed.at
 
-    def renew(self, asked_at: float) -> None:
+    def renew(self, asked_at: Moment) -> None:
         """Count from when the broker was asked: it confirmed this worker's membership."""
-        self.confirmed_at = max(self.confirmed_at, asked_at)
+        if asked_at.at >= self._confirmed.at:
+            self._confirmed = asked_at

@@ -126,7 +126,7 @@ class OwnedPartition:
 
     @property
     def complete_at(self) -> float | None:
-        """When the store surely held all that was committed, in monotonic seconds, if ever."""
+        """When the store surely held all that was committed, by `app.clocks.now`, if ever."""
         if self.answers:
             self._note_complete()
         return self.table.changelog.complete_at.get(self.number)
@@ -350,7 +350,7 @@ class Partitions:
         return partition is not None and partition.answers and self.lease.holds
 
     def complete_at(self, table: str, number: int) -> float | None:
-        """Return when the rows here were all that were committed, in monotonic seconds, if ever.
+        """Return when the rows here were all that were committed, by `app.clocks.now`, if ever.
 
         They may be those of an owner, of one that was, or of a standby.
         """

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
+from app.clocks import Moment
 from app.connection import Connection
 from app.engine import cycles as engine
 from app.engine import partitions as partitions_module
@@ -1106,18 +1107,18 @@ async def test_a_commit_confirms_membership_from_when_it_was_begun(
     world.arrive("source", 3, 1)
     await world.applied("source", 3, 1)
     assert lease.holds
-    assert began <= lease.confirmed_at <= lease.now()
+    assert began.at <= lease.confirmed_at <= lease.now().at
     assert world.partitions.owns("users", 3)
 
 
 async def test_while_the_lease_holds_the_store_is_complete(world: World) -> None:
     await world.own(("users", 3))
     owned, lease = world.owned("users", 3), world.partitions.lease
-    lease.renew(7.0)
+    lease.renew(Moment(7.0, 0.0))
     assert owned.complete_at == 7.0
-    lease.renew(9.0)
+    lease.renew(Moment(9.0, 0.0))
     await world.cycles.settle()
-    lease.renew(20.0)
+    lease.renew(Moment(20.0, 0.0))
     assert owned.complete_at == 9.0
     assert world.partitions.complete_at("users", 3) == 9.0
 
@@ -1125,12 +1126,12 @@ async def test_while_the_lease_holds_the_store_is_complete(world: World) -> None
 async def test_what_may_be_committed_unseen_is_not_called_complete(world: World) -> None:
     await world.own(("users", 3))
     owned, lease = world.owned("users", 3), world.partitions.lease
-    lease.renew(7.0)
+    lease.renew(Moment(7.0, 0.0))
     world.changelogs["users"].held = asyncio.Event()
     world.broker.failures.append((NotWrittenError("no answer"), True))
     world.arrive("source", 3, 5)
     await until(lambda: not owned.answers)
-    lease.renew(20.0)
+    lease.renew(Moment(20.0, 0.0))
     assert owned.complete_at == 7.0
 
 

@@ -14,8 +14,8 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest_v0, InitProducerIdRequest
 from faust.types import TP
 
+from app import clocks, write_fence
 from app import producer as producing
-from app import standstills, write_fence
 from app.engine import protocol
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.errors import (
@@ -356,7 +356,7 @@ async def test_nothing_is_sent_after_a_standstill_that_waited_through_it(
             while not broker.sent:
                 await asyncio.sleep(0)
         sent = len(broker.sent)
-        monkeypatch.setattr(producing, "now", lambda: standstills.now() + 3600)
+        monkeypatch.setattr(producing, "now", lambda: clocks.now() + 3600)
         broker.answer = lambda number, data: (0, 8)
         assert (await told(offsets))[0] is BrokerUnavailableError
         assert len(broker.sent) == sent

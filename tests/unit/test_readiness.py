@@ -1,6 +1,5 @@
 """Readiness: a worker that may not be sent requests says why."""
 
-from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,7 @@ class World:
 
     def __init__(self) -> None:
         self.lease = Lease()
-        self.lease.renew(monotonic())
+        self.lease.renew(self.lease.now())
         self.owned = [SimpleNamespace(is_open=True, trouble=None) for _ in range(2)]
         partitions = SimpleNamespace(lease=self.lease, owned=lambda: self.owned)
         self.tables = SimpleNamespace(actives_ready=True, partitions=partitions)

@@ -92,8 +92,3 @@ def test_what_waited_for_too_long_behind_another_request_is_too_old(clock: Clock
     live(given, clock, 2)
     assert given.time_of(990.0, since) == TOO_OLD
     assert given.is_stale(TOO_OLD)
-
-
-def test_the_clock_goes_on_while_a_process_is_stopped() -> None:
-    assert standstills.now() > 0
-    assert standstills._CLOCK is not None

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 MAY_ASK = {
     "app/access/keys.py": "when a key ends",
     "app/access/proofs.py": "proofs of the minute",
+    "app/clocks.py": "whether it was set, which ends a lease",
     "app/doctor/access.py": "when keys and certificates end",
     "app/doctor/worker.py": "comparing clocks",
     "app/load/driving.py": "the date of a report",

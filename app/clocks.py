@@ -1,0 +1,34 @@
+"""Clocks: what has passed, also while this process stood still or its machine was suspended."""
+
+import time
+from typing import NamedTuple, Self
+
+#: A clock that goes on while the process is stopped and while the machine sleeps.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def now() -> float:
+    """Return the seconds since the machine started, those in which it slept included."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Moment(NamedTuple):
+    """A moment by two clocks, in seconds: `now`, and the wall clock.
+
+    A virtual machine that its host suspends hears of it by the wall clock alone, once that is set.
+    """
+
+    at: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return this moment."""
+        return cls(now(), time.time())
+
+    def passed(self, until: "Moment") -> float:
+        """Return for how long it may be over, in seconds.
+
+        If the wall clock was set meanwhile, either way, that counts as well.
+        """
+        return max(until.at - self.at, abs(until.wall - self.wall))
