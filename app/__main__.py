@@ -8,20 +8,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
+from tenacity import (
+    retry,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from app import rights
 from app.access.commands import keys
 from app.backup.commands import backup, restore
 from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
-from app.errors import RegistryError
+from app.errors import BrokerUnavailableError, RegistryError
 from app.load.commands import load
 from app.partitioning import standing
 from app.preflight import checked, others_leave
 from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
 from app.settings import EXIT_USAGE, Settings, adopt, settings
-from app.topics import ensure
+from app.topics import ADMIN_TIMEOUT_SECONDS, ensure
 from app.topics.commands import topics
 from app.transfer.commands import export_users, import_users
 
@@ -69,8 +75,17 @@ def worker() -> None:
             restart.end()
 
 
+@retry(
+    retry=retry_if_exception_type(BrokerUnavailableError),
+    wait=wait_exponential_jitter(multiplier=0.2, max=1),
+    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS),
+    reraise=True,
+)
 async def _prepared(wanted: Settings) -> Settings:
-    """Return the settings with the partitions that the registry has, once its topics are there."""
+    """Return the settings with the partitions that the registry has, once its topics are there.
+
+    One broker of several may be away, or leadership may be moving: it is tried again for a while.
+    """
     await ensure(wanted)
     wanted = await standing(wanted)
     await rights.require(wanted)

@@ -54,15 +54,15 @@ async def others_leave(settings: Settings) -> None:
     cluster = Cluster(settings.kafka)
     try:
         await cluster.start()
-        while (found := await _protocol_of(cluster, settings.app_id)) != GROUP_PROTOCOL:
-            if found == "":
-                return
+        while (found := await _protocol_of(cluster, settings.app_id)) not in (GROUP_PROTOCOL, None):
             if monotonic() > deadline:
+                if not found:
+                    return
                 raise SettingsError(
                     f"APP_ID: workers of another version are in the group {settings.app_id}: "
                     "stop them all, then start"
                 )
-            log.info("waiting for workers of another version to leave the group")
+            log.info("waiting until all workers of another version have left the group")
             await asyncio.sleep(LOOK_SECONDS)
     except (KafkaError, TimeoutError) as error:
         raise unusable(settings.kafka, error) from None
@@ -70,14 +70,19 @@ async def others_leave(settings: Settings) -> None:
         await cluster.close()
 
 
-async def _protocol_of(cluster: Cluster, group: str) -> str:
+async def _protocol_of(cluster: Cluster, group: str) -> str | None:
+    """Return the protocol of a group: None if nobody is in it, "" if that is not known yet."""
     call = Call(protocol.DescribeGroups, ([group], False))
-    ((error_code, _, _, _, name, _, _),) = (await cluster.coordinate(GROUP, group, call)).groups
+    ((error_code, _, _, _, name, members, _),) = (
+        await cluster.coordinate(GROUP, group, call)
+    ).groups
     if error_code:
         cluster.forget_coordinator(GROUP, group)
         if error_code not in (protocol.COORDINATOR_LOAD_IN_PROGRESS, protocol.NOT_COORDINATOR):
             raise for_code(error_code)(group)
-    return str(name or "")
+        return ""
+    # While members are waited for, the broker names no protocol.
+    return str(name or "") if members else None
 
 
 def require_port(host: str, port: int) -> None:

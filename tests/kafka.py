@@ -45,6 +45,12 @@ def end_offsets(brokers: str, topic: str) -> dict[int, int]:
         }
 
 
+def has_no_members(brokers: str, group: str) -> bool:
+    """Return whether nobody is in a group."""
+    admin = AdminClient({"bootstrap.servers": brokers})
+    return not admin.describe_consumer_groups([group])[group].result(10).members
+
+
 def copies(brokers: str, prefix: str = "") -> dict[str, set[int]]:
     """Return by topic how many brokers have its partitions up to date."""
     topics = AdminClient({"bootstrap.servers": brokers}).list_topics(timeout=10).topics

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.errors import KafkaError, NodeNotReadyError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, for_code
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from faust.types import TP
 
@@ -139,10 +139,16 @@ class Cluster:
         return await self._client.send(node, call, group=group)
 
     async def ask(self, call: Any) -> Any:
-        """Return any broker's answer."""
-        if self._client is None or not (nodes := self._nodes()):
-            raise NodeNotReadyError("no broker is known")
-        return await self.send(random.choice(nodes), call)  # noqa: S311
+        """Return any broker's answer: of several, some may be away."""
+        nodes = [] if self._client is None else self._nodes()
+        random.shuffle(nodes)
+        failure: KafkaError = NodeNotReadyError("no broker is known")
+        for node in nodes:
+            try:
+                return await self.send(node, call)
+            except (NodeNotReadyError, KafkaConnectionError) as error:
+                failure = error
+        raise failure
 
     async def ask_all(self, call: Any) -> list[Any]:
         """Return every broker's answer."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from local.broker import Broker
+from tests import kafka
 from tests.clients import Writers, assert_all_found
 from tests.integration.test_repartition import PATIENCE_SECONDS, run
 from tests.worker import Registry, wait_until
@@ -81,6 +82,8 @@ def test_a_worker_of_0_8_neither_joins_ours_nor_goes_on_after_them(
         theirs.kill()
         body = {"id": "bob", "name": "Bob", "email": "bob@example.com"}
         assert ours.post("/users", json=body, headers={"Prefer": "wait=10"}).status_code == 201
+    # Until our session is over, it would be kept out as before.
+    wait_until(lambda: kafka.has_no_members(registry.brokers, registry.app_id), 30, "ours is out")
     theirs.launch()
     assert theirs.wait() != 0
     assert REFUSED in theirs.log.read_text()
