@@ -1,24 +1,22 @@
 """How far the owned partitions are behind their topics: in records, and in seconds.
 
-The ends of the topics are asked for about once a second. A partition is as many seconds behind as
+The ends are the high watermarks, which brokers tell with every fetch: what an open transaction
+holds back waits, too. They are looked at once a second. A partition is as many seconds behind as
 have passed since its end was first seen beyond what is applied: record timestamps would tell more
 after a start, but any producer may write what it likes into them.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import faust
-from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode import Service
 
 from app.clocks import now
 from app.engine.assignment import TableManager
 
-ASK_SECONDS = 1.0
-ASK_TIMEOUT_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 
 #: Ends that are remembered of a partition; beyond it, every other one is forgotten.
 MAX_ENDS = 600
@@ -72,19 +70,10 @@ class Lags(Service):
     @Service.task
     async def _look(self) -> None:
         while not self.should_stop:
-            await self.sleep(ASK_SECONDS)
-            assigned = self._app.consumer.assignment()
-            wanted = [tp for tp in self._applied() if tp in assigned]
-            self._ends = {tp: self._ends.get(tp) or Ends() for tp in wanted}
-            if wanted:
-                await self._see(wanted)
-
-    async def _see(self, wanted: Sequence[TP]) -> None:
-        try:
-            async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
-                ends = await self._app.consumer.highwaters(*wanted)
-        except (TimeoutError, KafkaError):
-            return  # what was seen before gets older, which is what shall be told
-        at = now()
-        for tp, end in cast(Mapping[Any, int], ends).items():
-            self._ends[TP(*tp)].see(end, at)
+            await self.sleep(LOOK_SECONDS)
+            # Of a partition that nobody leads, what was seen gets older, which shall be told.
+            self._ends = {tp: self._ends.get(tp) or Ends() for tp in self._applied()}
+            at = now()
+            for tp, end in cast(TableManager, self._app.tables).ends().items():
+                if tp in self._ends:
+                    self._ends[tp].see(end, at)

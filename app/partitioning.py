@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.connection import Connection
+from app.engine.transactional_ids import command_id
 from app.engine.transactions import FencedProducer
 from app.errors import TopicsError
 from app.refusals import require_access, unusable
@@ -185,7 +186,7 @@ class Register:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer = FencedProducer(
-            settings.kafka, f"{settings.app_id}-partitioning", [topic_name(settings)]
+            settings.kafka, command_id(settings.app_id, "partitioning"), [topic_name(settings)]
         )
 
     async def start(self) -> Partitioning:

@@ -237,9 +237,9 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             return sum(size or 0 for size in sizes)
 
     def _is_left(self, partition: int, path: Path) -> bool:
-        idle_seconds = time.time() - _last_kept(path)
-        kept_seconds = settings().erase_within_hours * 3600
-        return partition not in self._databases and idle_seconds > kept_seconds
+        if partition in self._databases:
+            return False  # and RocksDB takes files away while they are looked at
+        return time.time() - _last_kept(path) > settings().erase_within_hours * 3600
 
     def offset(self, partition: int) -> int | None:
         """Return the changelog offset up to which the store holds everything, or None."""

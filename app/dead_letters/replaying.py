@@ -10,6 +10,7 @@ from app.dead_letters.letters import Letter, Name
 from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import Replay
 from app.dead_letters.sending import replay_producer
+from app.engine.transactional_ids import command_id
 from app.errors import NotReadyError, NotReplayedError, UnknownLetterError
 from app.partitioning import standing
 from app.positions import Position
@@ -51,7 +52,7 @@ async def replaying(
         producer = None
         if not dry_run:
             producer = await held.enter_async_context(
-                replay_producer(kafka, f"{wanted.app_id}-dead-letters")
+                replay_producer(kafka, command_id(wanted.app_id, "dead-letters"))
             )
         letters = LetterTopic(committed, topics.dead_letter)
         found = await letters.letters()

@@ -92,7 +92,7 @@ async def _lags(
     consumer = AIOKafkaConsumer(
         **settings.kafka.client(),
         enable_auto_commit=False,
-        isolation_level="read_committed",
+        isolation_level="read_uncommitted",
     )
     try:
         await consumer.start()

@@ -7,7 +7,7 @@ once; each new one is read as soon as its own store is up to date, and waits for
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from app.connection import Connection
-from app.engine.barrier import Barrier, worker_id
+from app.engine.barrier import Barrier, end_abandoned
 from app.engine.batches import Batch
 from app.engine.changelog import Reading
 from app.engine.cluster import Cluster
@@ -34,6 +34,7 @@ from app.engine.cycles import (
 )
 from app.engine.fetching import Fetcher
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
+from app.engine.transactional_ids import worker_id
 from app.engine.transactions import COMPRESSIONS, Member, TransactionalProducer
 from app.errors import ApplyError, FencedError, RegistryError, ReplacedError
 from app.metrics import RECOVERY_SECONDS
@@ -43,6 +44,8 @@ log = structlog.get_logger(__name__)
 #: How many partitions are opened at the same time: each holds what one scan has fetched.
 MAX_OPENING = 8
 PROGRESS_EVERY_SECONDS = 5.0
+#: How often it is looked whether a transaction holds records up, and after so many it is told of.
+LOOK_SECONDS, LOOKS_BEFORE_TOLD = 1.0, 3
 #: A transaction that its worker leaves open is over before the worker's session is.
 TRANSACTION_SHARE = 0.6
 
@@ -164,6 +167,10 @@ class PartitionAssignment(Service):
         work = self._guard(self._take_over(member, kept))
         self._running = [asyncio.create_task(work, name="assignment")]
 
+    def ends(self) -> Mapping[TP, int]:
+        """Return where the sources end that are read: their high watermarks."""
+        return self._fetcher.ends()
+
     async def settle(self) -> None:
         """Finish what is under way in all partitions: a rebalance has begun."""
         await self.cycles.settle()
@@ -182,6 +189,32 @@ class PartitionAssignment(Service):
                     table.store.tidy()
                 except (RegistryError, OSError) as error:
                     log.warning("a store is not tidied", table=table.name, cause=str(error))
+
+    @Service.task
+    async def _look_for_open_transactions(self) -> None:
+        """End what was left open in a source; tell of what others leave open there."""
+        held_up: dict[TP, int] = {}
+        while True:
+            await self.sleep(LOOK_SECONDS)
+            if self.should_stop:
+                return
+            held_up = {tp: held_up.get(tp, 0) + 1 for tp in self._fetcher.held_up()}
+            for tp in (tp for tp, looks in held_up.items() if looks % LOOKS_BEFORE_TOLD == 0):
+                try:
+                    await self._end_what_is_left(tp)
+                except TRANSIENT:
+                    continue  # it is looked again
+                except Exception as error:
+                    await self.end_worker(error)
+
+    async def _end_what_is_left(self, tp: TP) -> None:
+        at_work = await end_abandoned(self._reading, self._settings.app_id, tp)
+        log.warning(
+            "records wait behind an open transaction",
+            topic=tp.topic,
+            partition=tp.partition,
+            at_work=sorted(at_work),
+        )
 
     async def on_stop(self) -> None:
         """Give up everything."""
@@ -407,6 +440,10 @@ class TableManager(FaustTableManager):
     def batches(self) -> "asyncio.Queue[Batch]":
         """What waits to be handed to agents."""
         return cast(PartitionAssignment, self.recovery).cycles.batches
+
+    def ends(self) -> Mapping[TP, int]:
+        """Return where the sources end that are read: their high watermarks."""
+        return cast(PartitionAssignment, self.recovery).ends()
 
     async def settle(self) -> None:
         """Finish what is under way."""

@@ -10,7 +10,7 @@ in the group, it is ended here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -22,7 +22,13 @@ from faust.types import TP
 from app.engine import protocol
 from app.engine.cluster import GROUP, Cluster
 from app.engine.protocol import Call
-from app.engine.transactional_ids import UNDER_WAY, TransactionalId, written_in
+from app.engine.transactional_ids import (
+    UNDER_WAY,
+    TransactionalId,
+    command_ids,
+    worker_id,
+    written_in,
+)
 from app.errors import UndecidedError
 
 log = structlog.get_logger(__name__)
@@ -37,16 +43,6 @@ PATIENCE_SECONDS = 1.0
 FENCE_TIMEOUT_MS = 10_000
 #: How long a new owner waits before it begins anew: nothing that hangs may hold it up in silence.
 BARRIER_SECONDS = 12.0
-
-
-def worker_id(app_id: str, member_name: str) -> str:
-    """Return the transactional id of a worker."""
-    return f"{app_id}-{member_name}"
-
-
-def command_id(app_id: str) -> str:
-    """Return the transactional id of the command that writes to changelogs: `repartition`."""
-    return f"{app_id}-repartition"
 
 
 class Barrier:
@@ -68,13 +64,13 @@ class Barrier:
     async def _end_of(self, changelog: TP, sources: Sequence[TP]) -> int:
         while True:
             while not await self._in_time(partial(self._are_stable, sources)):
-                _say_that_it_waits(changelog, "offsets of its sources are pending")
-                await end_abandoned(self._cluster, self._group, changelog)
+                left = await end_abandoned(self._cluster, self._group, changelog)
+                _say_that_it_waits(changelog, "offsets of its sources are pending", left)
             end = (await self._cluster.ends([changelog]))[changelog]
             if await self._in_time(partial(self._is_decided, changelog, end)):
                 return end
-            _say_that_it_waits(changelog, "a transaction in it is open")
-            await end_abandoned(self._cluster, self._group, changelog)
+            left = await end_abandoned(self._cluster, self._group, changelog)
+            _say_that_it_waits(changelog, "a transaction in it is open", left)
 
     @staticmethod
     async def _in_time(holds: Holds) -> bool:
@@ -104,12 +100,13 @@ class Barrier:
         return (await self._cluster.stable_ends([changelog]))[changelog] >= end
 
 
-def _say_that_it_waits(changelog: TP, why: str) -> None:
+def _say_that_it_waits(changelog: TP, why: str, at_work: Collection[str]) -> None:
     log.info(
         "a new owner waits for a transaction to end",
         changelog=changelog.topic,
         partition=changelog.partition,
         because=why,
+        at_work=sorted(at_work),
     )
 
 
@@ -135,14 +132,15 @@ async def fence(cluster: Cluster, transactional_id: str) -> None:
     await TransactionalId(cluster, transactional_id, FENCE_TIMEOUT_MS).next_identity()
 
 
-async def end_abandoned(cluster: Cluster, group: str, changelog: TP) -> None:
-    """End what a worker that is not in the group any more has left open in a changelog.
+async def end_abandoned(cluster: Cluster, group: str, tp: TP) -> set[str]:
+    """End what a worker that is not in the group any more has left open in a partition.
 
-    So is what its coordinator takes for ended. Raises `UndecidedError` if nobody knows how.
+    So is what its coordinator takes for ended. Returns the transactional ids of those that are at
+    work there. Raises `UndecidedError` if nobody knows how one ended.
     """
-    found = await _open_in(cluster, changelog)
+    found = await _open_in(cluster, tp)
     if not found:
-        return
+        return set()
     under_way: set[tuple[str, int]] = set()
     ended: set[tuple[str, int]] = set()
     for answer in await cluster.ask_all(Call(protocol.ListTransactions, ([], list(found), {}))):
@@ -152,28 +150,26 @@ async def end_abandoned(cluster: Cluster, group: str, changelog: TP) -> None:
             (under_way if state in UNDER_WAY else ended).add((name, producer))
     busy = {producer for _, producer in under_way}
     # What ended between the two questions is not open any more.
-    skipped = {each for each in await _still_open(cluster, changelog, found) if each[0] not in busy}
+    skipped = {each for each in await _still_open(cluster, tp, found) if each[0] not in busy}
     workers = {name for name, _ in under_way if name.startswith(f"{group}-")}
-    abandoned = workers - {command_id(group)} - await worker_ids(cluster, group)
+    abandoned = workers - command_ids(group) - await worker_ids(cluster, group)
     abandoned |= {name for name, producer in ended if producer in dict(skipped)}
     for transactional_id in abandoned:
         log.info("a transaction that its worker has left open is ended", id=transactional_id)
         await fence(cluster, transactional_id)
-    for producer, _ in await _still_open(cluster, changelog, dict(skipped)):
+    for producer, _ in await _still_open(cluster, tp, dict(skipped)):
         raise UndecidedError(
-            f"{changelog.topic}, partition {changelog.partition}: a transaction of producer "
-            f"{producer} is open, and its coordinator does not know any more how it ended; see "
-            "docs/operations.md"
+            f"{tp.topic}, partition {tp.partition}: a transaction of producer {producer} is open, "
+            "and its coordinator does not know any more how it ended; see docs/operations.md"
         )
+    return {name for name, _ in under_way} - abandoned
 
 
-async def _still_open(
-    cluster: Cluster, changelog: TP, found: Mapping[int, int]
-) -> set[tuple[int, int]]:
-    return found.items() & (await _open_in(cluster, changelog)).items() if found else set()
+async def _still_open(cluster: Cluster, tp: TP, found: Mapping[int, int]) -> set[tuple[int, int]]:
+    return found.items() & (await _open_in(cluster, tp)).items() if found else set()
 
 
-async def _open_in(cluster: Cluster, changelog: TP) -> Mapping[int, int]:
+async def _open_in(cluster: Cluster, tp: TP) -> Mapping[int, int]:
     """Return by producer where the transactions begin that are open in a partition."""
-    found = (await written_in(cluster, [changelog])).get(changelog, ())
+    found = (await written_in(cluster, [tp])).get(tp, ())
     return {each.producer.id: at for each in found if (at := each.open_from) is not None}

@@ -8,7 +8,7 @@ bounded, and what a batch unpacks to as well (`app.engine.record_batches`).
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -117,7 +117,9 @@ class _Log:
         #: What waits: parts of one leader epoch each, and their sizes.
         self.buffered: deque[tuple[int, int, PartitionRecords]] = deque()
         self.buffered_bytes = 0
-        #: Where transactions were decided up to, and when the fetch that told so was sent.
+        #: Where the log ended, where transactions were decided up to, and when the fetch that told
+        #: so was sent.
+        self.end = -1
         self.stable_end = -1
         self.asked_at = -math.inf
 
@@ -242,6 +244,14 @@ class Fetcher:
             return None
         return found.asked_at
 
+    def ends(self) -> Mapping[TP, int]:
+        """Return where logs end, open transactions counted, as far as brokers have told."""
+        return {tp: each.end for tp, each in self._logs.items() if each.end >= 0}
+
+    def held_up(self) -> list[TP]:
+        """Return the partitions of which all is taken up to an open transaction."""
+        return [tp for tp, each in self._logs.items() if each.stable_end <= each.taken < each.end]
+
     def ready(self) -> list[TP]:
         """Return the partitions of which something waits to be taken."""
         return list(self._ready)
@@ -356,7 +366,8 @@ class Fetcher:
             each, offset = by_place[fetched.topic_id, fetched.partition]
             # Meanwhile it may be read from somewhere else, or not any more.
             if self._logs.get(each.tp) is each and each.offset == offset:
-                each.stable_end, each.asked_at = fetched.last_stable_offset, asked_at
+                each.end, each.asked_at = fetched.high_watermark, asked_at
+                each.stable_end = fetched.last_stable_offset
                 try:
                     await self._receive(each, fetched)
                 except KafkaError as error:

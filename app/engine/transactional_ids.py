@@ -15,7 +15,7 @@ known any more, nobody can tell what is right, and the registry stops: `Undecide
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import structlog
 from aiokafka.errors import KafkaError, for_code
@@ -45,6 +45,9 @@ UNDER_WAY = ("Ongoing", *_ENDING)
 _DECIDED = {"CompleteCommit": True, "CompleteAbort": False}
 
 
+#: Commands that write in transactions. Workers never end theirs: they may be at work.
+Command = Literal["repartition", "dead-letters", "partitioning"]
+
 #: Whose transaction was decided, and whether it was committed.
 _Decided = tuple[ProducerIdentity, bool]
 
@@ -65,6 +68,21 @@ class Written:
     coordinator_epoch: int
     #: Where its open transaction begins, if there is one.
     open_from: int | None
+
+
+def worker_id(app_id: str, member_name: str) -> str:
+    """Return the transactional id of a worker."""
+    return f"{app_id}-{member_name}"
+
+
+def command_id(app_id: str, command: Command) -> str:
+    """Return the transactional id of a command."""
+    return f"{app_id}-{command}"
+
+
+def command_ids(app_id: str) -> set[str]:
+    """Return the transactional ids of all commands."""
+    return {command_id(app_id, command) for command in get_args(Command)}
 
 
 class TransactionalId:

@@ -18,10 +18,11 @@ from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
-from app.engine.barrier import command_id, fence, worker_ids
+from app.engine.barrier import fence, worker_ids
 from app.engine.cluster import Cluster
 from app.engine.lean import NO_HEADERS
 from app.engine.marker import MARKER_KEY, Marker, rules
+from app.engine.transactional_ids import command_id
 from app.engine.transactions import FencedProducer
 from app.errors import (
     BrokerUnavailableError,
@@ -248,7 +249,9 @@ async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
         place: [(None, MARKER_KEY, marker.encode(), NO_HEADERS)] for place, marker in sealed.items()
     }
     producer = FencedProducer(
-        settings.kafka, command_id(settings.app_id), [spec.name for spec in _changelogs(settings)]
+        settings.kafka,
+        command_id(settings.app_id, "repartition"),
+        [spec.name for spec in _changelogs(settings)],
     )
     try:
         await producer.start()

@@ -23,11 +23,12 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
 from app.connection import Connection
-from app.engine.barrier import Barrier, worker_id
+from app.engine.barrier import Barrier
 from app.engine.cluster import NO_LEADER, TRANSACTION
 from app.engine.cluster import Cluster as Engine
 from app.engine.fetching import scan
 from app.engine.lean import NO_HEADERS, ToWrite
+from app.engine.transactional_ids import worker_id
 from app.engine.transactions import ProducerFencedError, Transaction, TransactionalProducer
 from app.errors import NotWrittenError, UndecidedError
 from local.broker import Broker, Cluster, nodes_in

@@ -21,12 +21,12 @@ from faust.types import TP
 
 from app.connection import Connection
 from app.engine import protocol
-from app.engine.barrier import Barrier, worker_id
+from app.engine.barrier import Barrier
 from app.engine.changelog import Changelog, Reading
 from app.engine.cluster import Cluster
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
-from app.engine.transactional_ids import TransactionalId
+from app.engine.transactional_ids import TransactionalId, worker_id
 from app.engine.transactions import (
     COMPRESSIONS,
     MAX_BATCH_BYTES,

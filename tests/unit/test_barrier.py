@@ -12,8 +12,9 @@ from faust.types import TP
 
 from app.engine import barrier as engine
 from app.engine import protocol
-from app.engine.barrier import Barrier, end_abandoned, fence, worker_id, worker_ids
+from app.engine.barrier import Barrier, end_abandoned, fence, worker_ids
 from app.engine.cluster import GROUP, TRANSACTION
+from app.engine.transactional_ids import worker_id
 
 APP = "registry"
 CHANGELOG = TP("users-changelog", 3)
