@@ -24,6 +24,7 @@ from app.errors import BrokerUnavailableError, RegistryError
 from app.load.commands import load
 from app.partitioning import standing
 from app.preflight import checked, others_leave
+from app.recover.commands import recover
 from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
 from app.settings import EXIT_USAGE, Settings, adopt, settings
@@ -50,6 +51,7 @@ main.add_command(export_users)
 main.add_command(import_users)
 main.add_command(load)
 main.add_command(keys)
+main.add_command(recover)
 main.add_command(repartition)
 main.add_command(restore)
 main.add_command(topics)

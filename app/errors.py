@@ -88,6 +88,10 @@ class LostRecordsError(ApplyError):
     """A log does not have what is to be applied next: it is never stepped over; the worker ends."""
 
 
+class LostChangelogError(ApplyError):
+    """A changelog does not have what was applied: people decide what it is made of again."""
+
+
 class UndecidedError(ApplyError):
     """A transaction stays open, and nobody knows or may say how it ended; the worker ends."""
 

@@ -81,8 +81,8 @@ class Barrier:
             await asyncio.sleep(LOOK_SECONDS)
         return True
 
-    async def _are_stable(self, sources: Sequence[TP]) -> bool:
-        """Return whether no committed offset of the sources is pending."""
+    async def committed(self, sources: Sequence[TP]) -> Mapping[TP, int] | None:
+        """Return the offsets that the group has committed; None while some are pending."""
         topics: list[Any] = [(topic, numbers, {}) for topic, numbers in protocol.by_topic(sources)]
         call = Call(protocol.OffsetFetch, (self._group, topics, True, {}))
         answer = await self._cluster.coordinate(GROUP, self._group, call)
@@ -90,11 +90,15 @@ class Barrier:
         errors += [error for _, found, _ in answer.topics for _, _, _, _, error, _ in found]
         for error_code in errors:
             if error_code == protocol.UNSTABLE_OFFSET_COMMIT:
-                return False
+                return None
             if error_code:
                 self._cluster.forget_coordinator(GROUP, self._group)
                 raise for_code(error_code)(self._group)
-        return True
+        found = ((topic, each) for topic, some, _ in answer.topics for each in some)
+        return {TP(topic, each[0]): each[1] for topic, each in found if each[1] >= 0}
+
+    async def _are_stable(self, sources: Sequence[TP]) -> bool:
+        return await self.committed(sources) is not None
 
     async def _is_decided(self, changelog: TP, end: int) -> bool:
         return (await self._cluster.stable_ends([changelog]))[changelog] >= end
@@ -115,13 +119,22 @@ async def worker_ids(cluster: Cluster, group: str) -> set[str]:
 
     No other worker can commit anything: the broker refuses it by its generation.
     """
+    names = (instance_id for _, instance_id, *_ in await _members(cluster, group))
+    return {worker_id(group, name) for name in names if name}
+
+
+async def has_members(cluster: Cluster, group: str) -> bool:
+    """Return whether anybody is in a group."""
+    return bool(await _members(cluster, group))
+
+
+async def _members(cluster: Cluster, group: str) -> Sequence[Any]:
     answer = await cluster.coordinate(GROUP, group, Call(protocol.DescribeGroups, ([group], False)))
     ((error_code, _, _, _, _, members, _),) = answer.groups
     if error_code:
         cluster.forget_coordinator(GROUP, group)
         raise for_code(error_code)(group)
-    names = (instance_id for _, instance_id, _, _, _, _ in members)
-    return {worker_id(group, name) for name in names if name}
+    return list(members)
 
 
 async def fence(cluster: Cluster, transactional_id: str) -> None:

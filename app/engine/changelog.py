@@ -19,6 +19,7 @@ from app.engine.cluster import Cluster
 from app.engine.fetching import Fetcher, Taken, scan
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.transactions import Rows
+from app.errors import LostChangelogError
 from app.metrics import RECOVERED_ROWS
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,15 @@ def why_rebuild(store: StoreState, changelog: LogState) -> str | None:
         "it was idle for so long that it may have missed deletions": store.too_old,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def is_fuller(store: StoreState, changelog: LogState) -> bool:
+    """Return whether a store has what its changelog lost: from there it cannot be rebuilt."""
+    mine, theirs = store.marker, changelog.marker
+    if mine is None or not mine.next:
+        return False
+    # Who sealed a changelog has copied its rows to another one.
+    return theirs is None or not (theirs.is_sealed or theirs.covers(mine))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +203,15 @@ class Changelog:
         if offset is None:
             return begin
         store = StoreState(offset, self.marker(partition), too_old)
-        changelog = LogState(begin, end, await _newest_marker(cluster, tp, begin, end))
+        changelog = LogState(begin, end, await newest_marker(cluster, tp, begin, end))
         if (why := why_rebuild(store, changelog)) is None:
             return offset + 1
+        if is_fuller(store, changelog):
+            raise LostChangelogError(
+                f"{self.topic}, partition {partition}: the store on this machine has more than its "
+                f"changelog ({why}): the changelog was deleted, or lost its end; see "
+                "docs/operations.md"
+            )
         log.warning("a store is rebuilt from its changelog", partition=partition, because=why)
         self.complete_at.pop(partition, None)
         self._store.destroy(partition)
@@ -208,7 +224,7 @@ class Changelog:
         self._store.apply(partition, rows, taken.next - 1)
 
 
-async def _newest_marker(cluster: Cluster, tp: TP, begin: int, end: int) -> Marker | None:
+async def newest_marker(cluster: Cluster, tp: TP, begin: int, end: int) -> Marker | None:
     """Return the newest marker of a changelog: of each transaction it is the last record.
 
     What follows it are control records, as many as there were transactions without records.

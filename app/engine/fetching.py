@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import structlog
 from aiokafka.errors import (
@@ -421,6 +421,25 @@ async def scan(
         if not each.buffered:
             await _scan_some(cluster, each, isolation_level)
         yield each.take(max_records, max_bytes)
+
+
+async def diverges_at(cluster: Cluster, tp: TP, offset: int, epoch: int) -> int | None:
+    """Return where a log ends that has another record than one of an epoch before an offset."""
+    each = _Log(tp, offset, epoch, MAX_SCANNED_BYTES)
+    answer = await cluster.send(
+        cluster.leader(tp),
+        protocol.fetch(
+            {cluster.topic_id(tp.topic): [each.wanted]},
+            isolation_level=READ_COMMITTED,
+            max_wait_ms=0,
+            max_bytes=MAX_RESPONSE_BYTES,
+        ),
+    )
+    for fetched in answer.partitions:
+        if fetched.error_code:
+            raise for_code(fetched.error_code)(tp.topic)
+        return cast("int | None", fetched.diverges_at)
+    return None
 
 
 async def _scan_some(cluster: Cluster, each: _Log, isolation_level: int) -> None:

@@ -117,6 +117,17 @@ class Marker(BaseModel):
         """Return the marker as one of these rules and topics."""
         return self.model_copy(update={"rules": rules, "ids": ids})
 
+    def going_on(self, topic: str, offset: int, topic_id: str) -> "Marker":
+        """Return the marker of who goes on elsewhere in a topic, whatever was before that."""
+        epochs = {name: epoch for name, epoch in self.epochs.items() if name != topic}
+        ids = {**self.ids, topic: topic_id}
+        return self.after(topic, offset).model_copy(update={"ids": ids, "epochs": epochs})
+
+    def covers(self, other: "Marker") -> bool:
+        """Return whether everything is applied by this marker that is by another one."""
+        same = (self.ids.get(topic, known) == known for topic, known in other.ids.items())
+        return all(same) and all(self.next.get(t, -1) >= end for t, end in other.next.items())
+
     def anew(self) -> "Marker":
         """Return the marker for a copy of the log, beside copies of the sources."""
         return self.model_copy(update={"log": uuid4().hex, "ids": {}, "epochs": {}})

@@ -18,7 +18,7 @@ from app.engine.lean import ToWrite
 from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
 from app.engine.transactions import FencedProducer, Rows, to_write
-from app.errors import ApplyError
+from app.errors import ApplyError, LostChangelogError, NotWrittenError
 from app.records import Outgoing
 
 #: Is told the offset at which a record was written, before the transaction goes on.
@@ -164,7 +164,9 @@ class OwnedPartition:
         marker = await recover(opening.reading, self.number, sources, advanced)
         if marker is not None and is_of_0_8(marker.rules, self.table.rules):
             marker = await self._take_over_from_0_8(opening, advanced)
-        marker = marker or Marker.first(self.table.rules)
+        if marker is None:
+            await self._require_new(opening)
+            marker = Marker.first(self.table.rules)
         if marker.is_sealed:
             await opening.require_standing()
             marker = marker.sealed(is_sealed=False)
@@ -173,6 +175,22 @@ class OwnedPartition:
         self._marker = await self._within_logs(opening, marker)
         self._is_open = True
         self.wake_all()
+
+    async def _require_new(self, opening: Opening) -> None:
+        """Raise `LostChangelogError` if an empty changelog is not that of a new registry.
+
+        The group remembers what was applied, until a week after its last member has left.
+        """
+        committed = await opening.reading.barrier.committed(list(self.sources()))
+        if committed is None:
+            raise NotWrittenError("offsets of the sources are pending again")
+        for tp, offset in committed.items():
+            if offset > 0:
+                raise LostChangelogError(
+                    f"{self.changelog.topic}, partition {self.number}: the changelog is empty, and "
+                    f"{tp.topic} was applied up to {offset}: the changelog was deleted; see "
+                    "docs/operations.md"
+                )
 
     async def _take_over_from_0_8(self, opening: Opening, advanced: Advanced) -> Marker:
         """Write the first marker of ours under the id by which version 0.8 fences owners.

@@ -46,7 +46,7 @@ _DECIDED = {"CompleteCommit": True, "CompleteAbort": False}
 
 
 #: Commands that write in transactions. Workers never end theirs: they may be at work.
-Command = Literal["repartition", "dead-letters", "partitioning"]
+Command = Literal["repartition", "dead-letters", "partitioning", "recover"]
 
 #: Whose transaction was decided, and whether it was committed.
 _Decided = tuple[ProducerIdentity, bool]

@@ -24,7 +24,7 @@ from app.verify.places import place
 from app.verify.tables import digest, digest_of, kept, offset_of
 
 #: Where a store keeps the changelog offset up to which it holds everything (tables/store.py).
-_OFFSET_KEY = RESERVED_PREFIX + b"offset"
+OFFSET_KEY = RESERVED_PREFIX + b"offset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class StoreComparison:
 
     def add(self, key: bytes, row: bytes) -> None:
         """Compare one row of the store; each comes once."""
-        if key == _OFFSET_KEY:
+        if key == OFFSET_KEY:
             return
         self.rows += not key.startswith(RESERVED_PREFIX)
         expected = self.changelog.rows.pop(key, None)
@@ -188,7 +188,7 @@ def _told_as_store_error(path: Path) -> Iterator[None]:
 
 def _offset_of(path: Path, database: Rdict) -> int | None:
     with _told_as_store_error(path):
-        stored = database.get(_OFFSET_KEY)
+        stored = database.get(OFFSET_KEY)
         return None if stored is None else int(stored)
 
 

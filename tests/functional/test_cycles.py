@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -31,6 +32,7 @@ from app.errors import (
     ApplyError,
     CorruptBatchError,
     FencedError,
+    LostChangelogError,
     LostRecordsError,
     NotWrittenError,
     RegistryError,
@@ -274,10 +276,12 @@ class World:
         self.failures: list[Exception] = []
         #: Whether a table that was sealed goes on here after all.
         self.stands = False
+        #: What the group remembers; None while some of it is pending.
+        self.group_offsets: dict[TP, int] | None = {}
         self.opening = Opening(
             "app",
             Connection("nowhere:1"),
-            Reading(cast(Any, self.broker), cast(Any, None)),
+            Reading(cast(Any, self.broker), cast(Any, SimpleNamespace(committed=self._offsets))),
             self._require_standing,
         )
         self.cycles = Cycles(
@@ -292,6 +296,9 @@ class World:
         self.decided: list[tuple[str, int, list[int]]] = []
         self.agent_rests: asyncio.Event | None = None
         self._agent: asyncio.Task[None] | None = None
+
+    async def _offsets(self, sources: Sequence[TP]) -> Mapping[TP, int] | None:
+        return self.group_offsets
 
     async def _require_standing(self) -> None:
         if not self.stands:
@@ -1157,6 +1164,23 @@ async def test_a_new_table_begins_where_its_source_begins(world: World) -> None:
     owned = await opened(world)
     assert (owned.applied("source"), owned.applied("verdicts")) == (8, 0)
     assert owned.marker.rules == RULES
+
+
+async def test_an_empty_changelog_of_a_group_that_has_applied_something_was_lost(
+    world: World,
+) -> None:
+    world.group_offsets = {TP("verdicts", 3): 0, TP("source", 3): 5}
+    with pytest.raises(LostChangelogError) as told:
+        await opened(world)
+    assert str(told.value) == (
+        "users-changelog, partition 3: the changelog is empty, and source was applied up to 5: the "
+        "changelog was deleted; see docs/operations.md"
+    )
+    world.group_offsets = None
+    with pytest.raises(NotWrittenError):
+        await opened(world)
+    world.group_offsets = {TP("verdicts", 3): 0, TP("source", 3): 0}
+    assert (await opened(world)).is_open
 
 
 async def test_records_are_read_from_the_marker_on_with_the_epoch_before_them(

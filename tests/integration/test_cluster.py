@@ -167,9 +167,14 @@ def test_without_a_majority_writes_are_refused_until_it_is_back(
             for node in cluster.nodes[1:]:
                 node.kill()
             began = time.monotonic()
-            wait_until(lambda: not worker.is_ready(), 30, "the worker is not ready")
-            (reason,) = worker.get("/health/ready").json()["reasons"]
-            assert reason == "no broker confirms that the worker is in its group"
+            wait_until(
+                lambda: (
+                    "no broker confirms that the worker is in its group"
+                    in worker.get("/health/ready").json().get("reasons", ())
+                ),
+                30,
+                "the worker is not ready",
+            )
             late = clients.since(began + 3)
             assert {(a.status, bool(a.retry_after)) for a in late} <= {(503, True)}
             for node in cluster.nodes[1:]:

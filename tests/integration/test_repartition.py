@@ -21,12 +21,13 @@ PATIENCE_SECONDS = 40.0
 
 
 def run(
-    worker: Worker, *arguments: str, within_seconds: float = 60
+    worker: Worker, *arguments: str, within_seconds: float = 60, given: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the registry to its end."""
+    """Run a command of the registry to its end; it may be given lines to read."""
     return subprocess.run(
         [*worker.command[:-1], *arguments],
         env=worker.environment,
+        input=given,
         capture_output=True,
         text=True,
         timeout=within_seconds,

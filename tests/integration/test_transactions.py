@@ -36,7 +36,14 @@ from app.engine.transactions import (
     Transaction,
     TransactionalProducer,
 )
-from app.errors import FencedError, NotReadyError, NotWrittenError, ReplacedError, TooLargeError
+from app.errors import (
+    FencedError,
+    LostChangelogError,
+    NotReadyError,
+    NotWrittenError,
+    ReplacedError,
+    TooLargeError,
+)
 from app.records import Outgoing
 from local.broker import Broker
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore
@@ -571,6 +578,38 @@ async def recreate(world: World) -> None:
         assert time.monotonic() < gone
         await asyncio.sleep(0.05)
     await world.create(world.topic)
+
+
+async def test_a_store_with_more_than_its_changelog_is_kept_and_the_worker_stops(
+    world: World,
+) -> None:
+    producer = await world.producer()
+    await world.commit(producer, None, "a", "b")
+    await world.recover()
+    await world.admin.delete_topics([world.topic])
+    await recreate(world)
+    with pytest.raises(LostChangelogError, match="partition 0: the store on this machine has more"):
+        await world.recover()
+    # A changelog that somebody has begun anew has less, however long it is.
+    producer, applied = await world.producer(), world.marker
+    world.marker = Marker.first()
+    await world.commit(producer, None, *("a" for _ in range(1)), value=b"again")
+    await producer.commit(
+        None,
+        lambda: Transaction(
+            {TP(world.topic, 0): [(None, b"%d" % n, b"row", NO_HEADERS) for n in range(20)]}
+        ),
+    )
+    with pytest.raises(LostChangelogError, match="its changelog is another one"):
+        await world.recover()
+    world.store.close([0])
+    world.store.open(0)
+    assert world.store.read_many(0, [b"a", b"b"]) == [b"row", b"row"]
+    # Once it has all that was applied, it is the truth again.
+    world.marker = world.marker.after(world.source, applied.next[world.source] - 1)
+    await world.commit(producer, None, "c")
+    assert await world.recover() == world.marker
+    assert world.store.read_many(0, [b"a", b"b", b"c"]) == [b"again", None, b"row"]
 
 
 async def test_a_store_ahead_of_its_changelog_is_rebuilt(world: World) -> None:

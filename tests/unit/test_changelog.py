@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 
-from app.engine.changelog import LogState, StoreState, why_rebuild
+from app.engine.changelog import LogState, StoreState, is_fuller, why_rebuild
 from app.engine.marker import MARKER_KEY, RESERVED_PREFIX, Marker, is_of_0_8
 from tests.strategies import user_ids
 
@@ -33,6 +33,36 @@ def test_a_store_goes_on_only_where_its_changelog_leads_on(
 ) -> None:
     reason = why_rebuild(store, changelog)
     assert why in reason if why and reason else why is reason
+
+
+@pytest.mark.parametrize(
+    ("store", "changelog", "fuller"),
+    [
+        (StoreState(7, MINE), LogState(0, 0, None), True),
+        (StoreState(7, MINE), LogState(0, 90, OTHER), False),
+        (StoreState(7, MINE), LogState(0, 90, OTHER.after("source", 6)), True),
+        (StoreState(7, MINE.after("more", 1)), LogState(0, 90, OTHER), True),
+        (StoreState(7, MINE), LogState(0, 90, OTHER.after("more", 1)), False),
+        (StoreState(7, None), LogState(0, 0, None), False),
+        (StoreState(7, Marker.first()), LogState(0, 0, None), False),
+        # Whoever sealed it has copied the rows.
+        (StoreState(7, MINE), LogState(0, 1, Marker.last()), False),
+        (
+            StoreState(7, MINE.under("", {"source": "one"})),
+            LogState(0, 90, OTHER.under("", {"source": "another"}).after("source", 99)),
+            True,
+        ),
+        (
+            StoreState(7, MINE.under("", {"source": "one"})),
+            LogState(0, 90, OTHER.under("", {"source": "one"})),
+            False,
+        ),
+    ],
+)
+def test_a_store_is_not_rebuilt_from_a_changelog_that_lost_something(
+    store: StoreState, changelog: LogState, fuller: bool
+) -> None:
+    assert is_fuller(store, changelog) is fuller
 
 
 def test_a_marker_survives_its_encoding_and_remembers_all_topics() -> None:

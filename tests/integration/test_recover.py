@@ -1,0 +1,110 @@
+"""Ways out, by the steps of their runbooks, on registries that stopped."""
+
+import subprocess
+
+import orjson
+
+from tests import kafka
+from tests.clients import assert_all_found
+from tests.integration.test_lost_records import (
+    PARTITIONS,
+    delete_below,
+    last_words,
+    make_anew,
+    produce,
+    settle,
+)
+from tests.integration.test_repartition import run
+from tests.worker import Registry, Worker, wait_until
+
+
+def recover(worker: Worker, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command as the worker's user would, once no worker is in the group."""
+    registry = worker.registry
+    wait_until(lambda: kafka.has_no_members(registry.brokers, registry.app_id), 30, "nobody is in")
+    return run(worker, "recover", *arguments, given=answer)
+
+
+def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Registry) -> None:
+    worker, other = registry.worker(1), registry.worker(2)
+    with worker:
+        ids = produce(registry, 200)
+        settle(worker, ids)
+    for topic in (registry.users_changelog, registry.emails_changelog):
+        make_anew(registry, topic)
+
+    worker.launch()
+    assert "the store on this machine has more than its changelog" in last_words(worker)
+    # Another one has no store: it does not begin again from nothing, either.
+    other.launch()
+    told = last_words(other)
+    assert "-changelog, partition " in told
+    assert "the changelog is empty, and " in told
+
+    declined = recover(worker, "changelog", str(worker.folder), answer="no\n")
+    assert declined.returncode == 0
+    assert declined.stdout.splitlines()[-1] == "nothing was done"
+    assert declined.stdout.count("; the changelog has nothing") == 2 * PARTITIONS
+    done = recover(worker, "changelog", str(worker.folder), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("start the workers")
+    again = recover(worker, "changelog", str(worker.folder), "--yes")
+    assert again.stdout == "no store has more than its changelog\n"
+
+    with worker:
+        assert_all_found(worker, ids)
+        assert "a store is rebuilt" not in worker.log.read_text()
+        verified = run(worker, "verify")
+        assert verified.returncode == 0, verified.stdout
+        with other:  # by the changelogs alone
+            assert_all_found(other, ids)
+
+
+def test_while_a_worker_runs_nothing_is_recovered(registry: Registry) -> None:
+    other = registry.worker(2)
+    with other:
+        pass  # it leaves a folder with stores
+    with registry.worker(1) as worker:
+        for arguments in (("gap", "--yes"), ("changelog", str(other.folder), "--yes")):
+            refused = run(worker, "recover", *arguments)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            assert refused.stderr.startswith("APP_ID: workers are in the group ")
+            assert refused.stderr.count("\n") == 1
+
+
+def test_a_gap_is_named_and_passed(registry: Registry) -> None:
+    worker = registry.worker()
+    with worker:
+        ids = produce(registry, 200)
+        settle(worker, ids)
+    before = kafka.end_offsets(registry.brokers, registry.registrations)
+    produce(registry, 400)
+    ends = kafka.end_offsets(registry.brokers, registry.registrations)
+    begins = {number: (before[number] + ends[number]) // 2 for number in ends}
+    delete_below(registry, registry.registrations, begins)
+    worker.launch()
+    assert "were deleted before they were applied" in last_words(worker)
+
+    declined = recover(worker, "gap", answer="no\n")
+    assert declined.stdout.splitlines()[-1] == "nothing was done"
+    worker.launch()
+    assert "were deleted before they were applied" in last_words(worker)
+
+    done = recover(worker, "gap", "--yes")
+    assert done.returncode == 0, done.stderr
+    for number, begin in begins.items():
+        named = f"{registry.registrations}, partition {number}: records {before[number]} to "
+        assert f"{named}{begin - 1} are lost" in done.stdout
+    letters = kafka.read_all(registry.brokers, registry.dead_letters)
+    summaries = [orjson.loads(each.value() or b"") for each in letters]
+    assert {each["partition"]: (each["first"], each["last"]) for each in summaries} == {
+        number: (before[number], begin - 1) for number, begin in begins.items()
+    }
+    assert recover(worker, "gap", "--yes").stdout.startswith("there is no gap")
+
+    with worker:
+        assert_all_found(worker, [*ids, *produce(registry, 20)])
+        verified = run(worker, "verify")
+        # The beginning is gone, so only part can be checked; and that is as it should be.
+        assert verified.returncode == 2, verified.stdout
+        assert ": 1\n" not in verified.stdout.partition("result")[0]
