@@ -23,7 +23,7 @@ from app.doctor.commands import doctor
 from app.errors import BrokerUnavailableError, RegistryError
 from app.load.commands import load
 from app.partitioning import standing
-from app.preflight import checked, others_leave
+from app.preflight import checked, others_leave, share_secret
 from app.recover.commands import recover
 from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
@@ -93,6 +93,7 @@ async def _prepared(wanted: Settings) -> Settings:
     await rights.require(wanted)
     await rights.require_transactions(wanted)
     await others_leave(wanted)
+    await share_secret(wanted)
     return wanted
 
 

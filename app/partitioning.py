@@ -1,5 +1,7 @@
 """How a registry is partitioned, as a topic of its own says: in how many, since when, what is next.
 
+And what all of its workers must agree on: the secret that addresses are known by.
+
 One record, replaced as a whole. Whoever writes it is fenced, as the owners of partitions are: of
 two that would change it, the first one fails.
 """
@@ -16,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.connection import Connection
 from app.engine.transactional_ids import command_id
 from app.engine.transactions import FencedProducer
-from app.errors import TopicsError
+from app.errors import SettingsError, TopicsError
 from app.refusals import require_access, unusable
 from app.settings import Settings
 
@@ -77,6 +79,8 @@ class Partitioning(BaseModel):
     #: How often it was changed: each time, the tables got other changelogs.
     generation: int = 0
     partitions: int
+    #: The fingerprint of the EMAIL_SECRET that the registry began with; none before version 0.9.
+    secret: str | None = None
     #: The oldest first.
     splits: tuple[Split, ...] = ()
     change: Change | None = None
@@ -96,8 +100,25 @@ class Partitioning(BaseModel):
         return Partitioning(
             generation=self.generation + 1,
             partitions=partitions,
+            secret=self.secret,
             splits=(*self.splits, split),
         )
+
+    def with_secret(self, settings: Settings) -> "Partitioning":
+        """Return the same with the secret that the registry begins with."""
+        return self.model_copy(update={"secret": settings.email_keys.fingerprint()})
+
+    def require_secret(self, settings: Settings) -> None:
+        """Raise `SettingsError` if the registry began with another secret than these settings."""
+        if self.secret not in (None, settings.email_keys.fingerprint()):
+            raise other_secret()
+
+
+def other_secret() -> SettingsError:
+    """Return what is to be said of a secret that is not the registry's."""
+    return SettingsError(
+        "EMAIL_SECRET: the registry began with another one; all workers and commands need that"
+    )
 
 
 def topic_name(settings: Settings) -> str:
@@ -106,8 +127,12 @@ def topic_name(settings: Settings) -> str:
 
 
 async def standing(settings: Settings) -> Settings:
-    """Return the settings with the partitions that the registry has; see `read`."""
+    """Return the settings with the partitions that the registry has; see `read`.
+
+    Raises `SettingsError` if the registry began with another secret.
+    """
     found = await read(settings)
+    found.require_secret(settings)
     return settings.partitioned(found.partitions, found.generation)
 
 

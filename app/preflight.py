@@ -11,18 +11,23 @@ from typing import IO
 
 import structlog
 from aiokafka.errors import KafkaError, for_code
+from faust.types import TP
 
 from app.access.files import read_keys
 from app.engine import protocol
+from app.engine.changelog import newest_marker
 from app.engine.cluster import GROUP, Cluster
 from app.engine.consumer import GROUP_PROTOCOL
+from app.engine.marker import secret_of
 from app.engine.protocol import Call
-from app.errors import SettingsError
+from app.errors import FencedError, NotWrittenError, SettingsError
+from app.partitioning import Register, other_secret, read
 from app.refusals import unusable
 from app.restart import inherited
 from app.settings import Settings
 from app.telemetry import provider_for
 from app.tls import client_tls, server_tls
+from app.topics import declare
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +69,50 @@ async def others_leave(settings: Settings) -> None:
                 )
             log.info("waiting until all workers of another version have left the group")
             await asyncio.sleep(LOOK_SECONDS)
+    except (KafkaError, TimeoutError) as error:
+        raise unusable(settings.kafka, error) from None
+    finally:
+        await cluster.close()
+
+
+async def share_secret(settings: Settings) -> None:
+    """Write down with which secret the registry begins, if nothing says it yet.
+
+    Of workers that do so at the same time, one is fenced, and reads what the other one has written.
+    Raises `SettingsError` if rows were decided under another secret.
+    """
+    standing = await read(settings)
+    while standing.secret is None and standing.change is None:
+        await _require_rows_of(settings)
+        register = Register(settings)
+        try:
+            standing = await register.start()
+            if standing.secret is None and standing.change is None:
+                standing = standing.with_secret(settings)
+                await register.write(standing)
+                log.info("the registry begins with this EMAIL_SECRET")
+        except FencedError:
+            standing = await read(settings)
+        except (NotWrittenError, KafkaError, TimeoutError) as error:
+            raise unusable(settings.kafka, error) from None
+        finally:
+            await register.close()
+    standing.require_secret(settings)
+
+
+async def _require_rows_of(settings: Settings) -> None:
+    """Raise `SettingsError` if a changelog has a marker of another secret."""
+    topics, ours = declare(settings), settings.email_keys.fingerprint()
+    cluster = Cluster(settings.kafka, [spec.name for spec in topics.all()])
+    try:
+        await cluster.start()
+        for spec in (topics.users_changelog, topics.emails_changelog):
+            places = [TP(spec.name, number) for number in range(spec.partitions)]
+            begins, ends = await cluster.starts(places), await cluster.stable_ends(places)
+            for tp in places:
+                marker = await newest_marker(cluster, tp, begins[tp], ends[tp])
+                if marker is not None and secret_of(marker.rules) not in ("", ours):
+                    raise other_secret()
     except (KafkaError, TimeoutError) as error:
         raise unusable(settings.kafka, error) from None
     finally:

@@ -10,7 +10,7 @@ from app import rights
 from app.doctor import access, brokers, group, machine, topics, worker
 from app.doctor.findings import Finding, Mark, ok, problem
 from app.errors import RegistryError
-from app.partitioning import standing
+from app.partitioning import Partitioning, read
 from app.settings import Settings
 
 #: How long a check may take.
@@ -44,8 +44,10 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
     try:
         if told := await _told("brokers", _started(admin)):
             return [told]
-        settings = await standing(settings)
+        standing = await read(settings)
+        settings = settings.partitioned(standing.partitions, standing.generation)
         return await asyncio.gather(
+            _told("settings", _agrees(standing, settings)),
             _told("brokers", brokers.cluster(admin, settings)),
             _told("topics", topics.check(admin, settings)),
             _told("group", group.check(admin, settings)),
@@ -58,6 +60,11 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
 async def _started(admin: AIOKafkaAdminClient) -> Sequence[Finding]:
     await admin.start()
     return ()
+
+
+async def _agrees(standing: Partitioning, settings: Settings) -> Sequence[Finding]:
+    standing.require_secret(settings)
+    return [] if standing.secret is None else [ok("EMAIL_SECRET is the registry's")]
 
 
 async def _allowed(settings: Settings) -> Sequence[Finding]:

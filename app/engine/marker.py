@@ -39,6 +39,11 @@ def rules(email_keys: EmailKeys) -> str:
     return f"{RULES_VERSION}:{email_keys.fingerprint()}"
 
 
+def secret_of(rules: str) -> str:
+    """Return the fingerprint of the secret that rules were made with; empty if they tell none."""
+    return rules.partition(":")[2]
+
+
 #: The rules of a table that was sealed and emptied: no version goes on from there.
 SEALED = "sealed"
 

@@ -125,6 +125,7 @@ async def test_a_worker_that_starts_beside_a_lost_broker_tries_again(
     monkeypatch.setattr(commands, "ensure", ensure)
     monkeypatch.setattr(commands, "standing", standing)
     monkeypatch.setattr(commands, "others_leave", nothing)
+    monkeypatch.setattr(commands, "share_secret", nothing)
     monkeypatch.setattr(rights, "require", nothing)
     monkeypatch.setattr(rights, "require_transactions", nothing)
     given = Settings()
