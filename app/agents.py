@@ -32,7 +32,7 @@ from app.engine.lean import NO_HEADERS
 from app.engine.partitions import Changes
 from app.errors import UnreadableRecordError
 from app.keys import partitions_of
-from app.main import app, registry_topics
+from app.main import app, moved_before, registry_topics
 from app.metrics import DEAD_LETTERS, OUTCOMES
 from app.outcomes import Decided, Outcome
 from app.positions import Position, token
@@ -124,6 +124,9 @@ def _add_letter(
 
 
 def _add_move(changes: Changes, partition: int, move: Move) -> None:
+    if (copy := moved_before.copy_of(partition, move)) is not None:
+        _note_move(changes, partition, move, copy)
+        return
     position = token(partition, move.arrival.offset)
     record = Outgoing(
         _topics.user_registrations.name,

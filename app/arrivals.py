@@ -81,12 +81,12 @@ def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) ->
     batch = Sorted()
     for arrival, wish, key, home in zip(arrivals, wishes, keys, homes, strict=True):
         # Unreadable records that name an id go home, too: they are found when it is erased.
-        if key and home != partition and not was_moved(arrival) and _travels(wish, arrival):
+        # Whatever a record says of its past, after one move it is at home, as long as there are as
+        # many partitions.
+        if key and home != partition and _travels(wish, arrival):
             batch.elsewhere.append(_move(arrival, wish, key, home))
         elif isinstance(wish, _Unreadable):
             batch.unreadable.append((arrival, wish.error))
-        elif home != partition:
-            batch.unreadable.append((arrival, _moved_twice()))
         else:
             batch.here.append((arrival, wish))
             batch.keys.append(key)
@@ -195,13 +195,3 @@ def _id_in_key(arrival: ConsumedRecord) -> str | None:
     except UnicodeDecodeError:
         return None
     return user_id if is_user_id(user_id) else None
-
-
-def was_moved(arrival: ConsumedRecord) -> bool:
-    """Return whether the record was re-sent from a wrong partition."""
-    return any(name == MOVED_FROM_HEADER for name, _ in arrival.headers)
-
-
-def _moved_twice() -> UnreadableRecordError:
-    # Moved once and still in a wrong place: it is not sent round for ever.
-    return UnreadableRecordError("moved-twice", "A moved record stands in a wrong partition")

@@ -17,6 +17,7 @@ from app.gauges import WorkerGauges
 from app.lag import Lags
 from app.logs import logging_config
 from app.metrics import REGISTRY
+from app.moved import MovedBefore
 from app.producer import ANSWERED_WITHIN, Producer
 from app.repartition.watching import Watching
 from app.restart import Restart
@@ -160,5 +161,7 @@ _tables.engine = EngineSettings(
 _partitions = _tables.partitions
 watching = Watching(_settings, registry_topics.user_registrations.name, _Following())
 _partitions.require_standing = watching.require_standing
+moved_before = MovedBefore(_settings.kafka, registry_topics.user_registrations)
+_partitions.read_again = moved_before.find
 REGISTRY.register(WorkerGauges(_partitions, lags))
 _partitions.lease.session_seconds = _settings.session_timeout_seconds

@@ -131,6 +131,7 @@ class PartitionAssignment(Service):
             connection,
             Reading(self._reading, Barrier(self._reading, settings.app_id)),
             partitions.require_standing,
+            partitions.read_again,
         )
         self.cycles = Cycles(
             partitions,

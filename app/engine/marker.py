@@ -86,6 +86,8 @@ class Marker(BaseModel):
     #: last: by them a topic that was made anew, or has lost its end, is told from the one before.
     ids: Mapping[str, str] = {}
     epochs: Mapping[str, int] = {}
+    #: Where a source ended when it was first read, if it had records: others may have applied them.
+    again: Mapping[str, int] = {}
 
     @classmethod
     def first(cls, rules: str = "") -> Self:
@@ -117,6 +119,15 @@ class Marker(BaseModel):
         if epoch is not None and epoch >= 0:
             changed["epochs"] = {**self.epochs, topic: epoch}
         return self.model_copy(update=changed)
+
+    def beginning(self, topic: str, begin: int, end: int) -> "Marker":
+        """Return the marker of who reads a topic from its beginning."""
+        again = {**self.again, topic: end} if end > begin else self.again
+        return self.after(topic, begin).model_copy(update={"again": again})
+
+    def reads_again(self, topic: str) -> bool:
+        """Return whether records come next that others may have applied."""
+        return self.next.get(topic, 0) < self.again.get(topic, 0)
 
     def under(self, rules: str, ids: Mapping[str, str]) -> "Marker":
         """Return the marker as one of these rules and topics."""

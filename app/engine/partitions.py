@@ -69,6 +69,10 @@ async def _never_sealed() -> None:
     """Does nothing: this table has no seal."""
 
 
+async def _not_read_again(_: TP) -> None:
+    """Does nothing: what was applied before is applied again like any record."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What opening a partition needs of the worker around it."""
@@ -78,6 +82,8 @@ class Opening:
     reading: Reading
     #: Raises `NotWrittenError` while it is not sure that a sealed table goes on here after all.
     require_standing: Callable[[], Awaitable[None]] = _never_sealed
+    #: Called before records of a source are applied that others may have applied before.
+    read_again: Callable[[TP], Awaitable[None]] = _not_read_again
 
 
 class OwnedPartition:
@@ -173,6 +179,9 @@ class OwnedPartition:
         if (why := why_refused(marker.rules, self.table.rules)) is not None:
             raise ApplyError(f"the table {self.table.name} {why}; see docs/operations.md")
         self._marker = await self._within_logs(opening, marker)
+        for tp in self.sources():
+            if self._marker.reads_again(tp.topic):
+                await opening.read_again(tp)
         self._is_open = True
         self.wake_all()
 
@@ -229,7 +238,7 @@ class OwnedPartition:
             if tp.topic in marker.next:
                 require_within(tp, marker.next[tp.topic], begins[tp], ends[tp])
             else:
-                marker = marker.after(tp.topic, begins[tp])
+                marker = marker.beginning(tp.topic, begins[tp], ends[tp])
         return marker.under(self.table.rules, ids)
 
     def begin(self) -> None:
@@ -321,6 +330,8 @@ class Partitions:
         self.ends: dict[TP, int] = {}
         #: Raises `NotWrittenError` while a sealed table may not go on.
         self.require_standing: Callable[[], Awaitable[None]] = _never_sealed
+        #: Called before records of a source are applied that others may have applied before.
+        self.read_again: Callable[[TP], Awaitable[None]] = _not_read_again
         #: Called when sources end elsewhere.
         self.on_new_ends: Callable[[], None] = lambda: None
         #: The partitions that this worker keeps copies of, by table.

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.positions import token
 from app.verify.findings import Difference, Findings
@@ -37,15 +37,18 @@ class OutcomesTopic:
 
 @dataclass(slots=True)
 class Gone:
-    """How much could not be compared, because the beginning of something is gone."""
+    """How much could not be compared: the beginning of something is gone, or it is not ours."""
 
     copies: int = 0
     outcomes: int = 0
+    #: How many records say that they were moved, and were not.
+    foreign: int = 0
 
 
 def compare_moves(moves: Moves, outcomes: OutcomesTopic, findings: Findings) -> Gone:
     """Compare what was to be moved with its copies, and with what is told and kept of them."""
     span = moves.span
+    moves, foreign = _own(moves, outcomes)
     times = Counter(copy.about for copy in moves.copies.entries() if copy.about in span)
     wanted = {*moves.moved.all, *moves.perhaps.all}
     _differ(findings, Difference.MISSING_MOVE, span, (o for o in moves.moved.all if o not in times))
@@ -57,7 +60,23 @@ def compare_moves(moves: Moves, outcomes: OutcomesTopic, findings: Findings) -> 
     return Gone(
         sum(offset not in times for offset in moves.perhaps.all),
         _compare_told(moves, settled, wanted, outcomes, findings),
+        foreign,
     )
+
+
+def _own(moves: Moves, outcomes: OutcomesTopic) -> tuple[Moves, int]:
+    """Return the moves without copies that only say so, and how many those are.
+
+    Any producer can write the header. What the registry moves, it tells of and keeps in the same
+    transaction.
+    """
+    foreign = [
+        copy
+        for copy in moves.copies.without(moves.told)
+        if copy.partition not in outcomes.begun_late
+        and moves.kept.get(copy.about) != token(copy.partition, copy.offset).encode()
+    ]
+    return replace(moves, copies=moves.copies.but(foreign)), len(foreign)
 
 
 def _differ(findings: Findings, difference: Difference, span: Span, offsets: Iterable[int]) -> None:

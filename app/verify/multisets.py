@@ -62,6 +62,15 @@ class Multiset:
                 chosen.add_hash(said, *_unpacked(place), about)
         return chosen
 
+    def but(self, left_out: Iterable[Entry]) -> Self:
+        """Return all but what stands in certain places."""
+        places = {(entry.partition, entry.offset) for entry in left_out}
+        kept = type(self)()
+        for said, place, about in zip(self._hashes, self._places, self._about, strict=True):
+            if _unpacked(place) not in places:
+                kept.add_hash(said, *_unpacked(place), about)
+        return kept
+
     def entries(self) -> Iterator[Entry]:
         """Yield where everything stands, in the order of adding."""
         for place, about in zip(self._places, self._about, strict=True):

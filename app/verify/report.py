@@ -48,7 +48,7 @@ class Totals:
         if self.foreign_letters:
             tell(f"{self.foreign_letters:,} records there are no dead letters of ours")
         if self.foreign_copies:
-            tell(f"{self.foreign_copies:,} records say they were moved from nowhere")
+            tell(f"{self.foreign_copies:,} records say that they were moved, and were not")
 
 
 def _word(outcome: Outcome) -> str:

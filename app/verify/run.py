@@ -345,6 +345,7 @@ class Verification:
             gone = compare_moves(moves, outcomes, self.findings)
             self.lacking.copies += gone.copies
             self.lacking.outcomes += gone.outcomes
+            self.totals.foreign_copies += gone.foreign
 
     def _compare_holders(self) -> None:
         """Compare who holds which address (I3 to I5), where no change of that is on its way.

@@ -15,6 +15,7 @@ from tests.chaos.checks import Checks
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import Load
 from tests.chaos.report import Report
+from tests.chaos.schedule import Kind as FaultKind
 from tests.chaos.schedule import schedule, wanted
 from tests.chaos.storm import Storm, Tell
 from tests.chaos.strays import Strays
@@ -97,6 +98,10 @@ class _Run:
         finally:
             self._report.endings = self._cluster.endings
             self._report.stop_statuses = self._cluster.stop_statuses
+            self._report.wrong += [
+                f"worker {each.worker} ended by itself, status {each.status}: {each.last_line}"
+                for each in self._cluster.endings
+            ]
             if stuck := self._cluster.stop_statuses.count(-signal.SIGKILL):
                 self._report.wrong.append(f"{stuck} x a worker did not end after SIGTERM")
 
@@ -123,9 +128,15 @@ class _Run:
         report.failures = dict(traffic.failures)
         report.longest_without_ack_seconds = round(tally.longest_gap_seconds, 1)
         report.strays, report.unreadable = len(self._strays.ids), self._strays.unreadable
+        # A worker that is started has no writes yet.
+        met = {fault.kind for fault in report.faults if fault.writes_in_flight}
+        met.add(FaultKind.WORKER_STARTED.value)
         for kind, count in report.wanted.items():
             if (happened := report.counts.get(kind, 0)) < count:
                 report.wrong.append(f"{kind}: {happened} times and not {count}")
+        report.wrong += [
+            f"{kind}: no write was in flight at any time" for kind in report.counts.keys() - met
+        ]
         if report.acknowledged < report.registrations:
             report.wrong.append(
                 f"{report.acknowledged} of {report.registrations} registrations acknowledged"
