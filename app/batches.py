@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from aiokafka.errors import (
     BrokerResponseError,
@@ -12,13 +11,10 @@ from aiokafka.errors import (
     RequestTimedOutError,
     UnknownError,
 )
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from app.engine.lean import ToWrite
 from app.engine.protocol import SEQUENCES, ProducerIdentity
-
-_MAGIC: Final = 2
-_NO_COMPRESSION: Final = 0
+from app.engine.transactions import encode_batches
 
 #: Answers that leave it open whether a batch is written. All others say that it is not.
 _OPEN = (
@@ -80,15 +76,12 @@ class Sequence:
         """Return a batch of the first records; one of any size, and more if they fit."""
         if identity != self._identity:
             self._identity, self._next = identity, 0
-        builder = DefaultRecordBatchBuilder(
-            _MAGIC, _NO_COMPRESSION, 0, *identity, self._next, max_bytes
+        data, count = next(
+            encode_batches(
+                records, identity, self._next, is_transactional=False, max_bytes=max_bytes
+            )
         )
-        append, count = builder.append, 0
-        for record in records:
-            if append(count, *record) is None:
-                break
-            count += 1
-        return Batch(bytes(builder.build()), count)
+        return Batch(bytes(data), count)
 
     def written(self, batch: Batch) -> None:
         """Go on behind a batch that is written."""

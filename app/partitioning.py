@@ -104,6 +104,15 @@ class Partitioning(BaseModel):
             splits=(*self.splits, split),
         )
 
+    def of(self, settings: Settings) -> Settings:
+        """Return settings with the partitions that the registry has, if it was repartitioned.
+
+        If it was not, PARTITIONS must be right, and is compared with the topics.
+        """
+        if not self.generation:
+            return settings
+        return settings.partitioned(self.partitions, self.generation)
+
     def with_secret(self, settings: Settings) -> "Partitioning":
         """Return the same with the secret that the registry begins with."""
         return self.model_copy(update={"secret": settings.email_keys.fingerprint()})
@@ -133,7 +142,7 @@ async def standing(settings: Settings) -> Settings:
     """
     found = await read(settings)
     found.require_secret(settings)
-    return settings.partitioned(found.partitions, found.generation)
+    return found.of(settings)
 
 
 async def read(settings: Settings) -> Partitioning:

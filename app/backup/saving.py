@@ -83,7 +83,7 @@ async def back_up(settings: Settings, folder: Path, tell: Tell) -> Report:
             "the registry is being repartitioned or saved; if that is no more: "
             "python -m app repartition --back"
         )
-    settings = settings.partitioned(now.partitions, now.generation)
+    settings = now.of(settings)
     topics = declare(settings)
     _make(folder)
     try:

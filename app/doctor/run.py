@@ -45,7 +45,7 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
         if told := await _told("brokers", _started(admin)):
             return [told]
         standing = await read(settings)
-        settings = settings.partitioned(standing.partitions, standing.generation)
+        settings = standing.of(settings)
         return await asyncio.gather(
             _told("settings", _agrees(standing, settings)),
             _told("brokers", brokers.cluster(admin, settings)),

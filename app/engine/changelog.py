@@ -106,8 +106,10 @@ def is_fuller(store: StoreState, changelog: LogState) -> bool:
     mine, theirs = store.marker, changelog.marker
     if mine is None or not mine.next:
         return False
-    # Who sealed a changelog has copied its rows to another one.
-    return theirs is None or not (theirs.is_sealed or theirs.covers(mine))
+    if theirs is None:
+        return True
+    # Who sealed a changelog has copied its rows to another one; a restored one is what shall be.
+    return not (theirs.is_sealed or theirs.replaces == mine.log or theirs.covers(mine))
 
 
 @dataclass(frozen=True, slots=True)

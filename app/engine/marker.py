@@ -86,6 +86,8 @@ class Marker(BaseModel):
     #: last: by them a topic that was made anew, or has lost its end, is told from the one before.
     ids: Mapping[str, str] = {}
     epochs: Mapping[str, int] = {}
+    #: The log that this one was made of when a backup was restored: stores of that are of the past.
+    replaces: str = ""
     #: Where a source ended when it was first read, if it had records: others may have applied them.
     again: Mapping[str, int] = {}
 
@@ -146,7 +148,8 @@ class Marker(BaseModel):
 
     def anew(self) -> "Marker":
         """Return the marker for a copy of the log, beside copies of the sources."""
-        return self.model_copy(update={"log": uuid4().hex, "ids": {}, "epochs": {}})
+        changed = {"log": uuid4().hex, "ids": {}, "epochs": {}, "replaces": self.log}
+        return self.model_copy(update=changed)
 
 
 #: Members that are written even if they are empty.

@@ -82,26 +82,42 @@ class Call:
         return self.struct(*self.arguments)
 
 
-# -- transactional ids
+# -- what is asked now and then: by field lists
+#
+# The newer ("flexible") encoding has compact arrays and texts, and tags behind each struct.
+
+_TEXT = CompactString("utf-8")
+_TAGS = ("tags", TaggedFields)
+
+
+def _flexible(*fields: tuple[str, Any]) -> Schema:
+    return Schema(*fields, _TAGS)
+
+
+def _each(*fields: tuple[str, Any]) -> CompactArray:
+    return CompactArray(*fields, _TAGS)
+
+
+#: Partitions by topic.
+_PLACES = ("topics", _each(("topic", _TEXT), ("partitions", CompactArray(Int32))))
+
+
+def _answers(*fields: tuple[str, Any]) -> tuple[str, Any]:
+    """Return a field of structs by topic and partition."""
+    return "topics", _each(("topic", _TEXT), ("partitions", _each(("partition", Int32), *fields)))
 
 
 class _ListTransactionsResponse(Response):
     API_KEY = 66
     API_VERSION = 0
-    SCHEMA = Schema(
+    SCHEMA = _flexible(
         ("throttle_time_ms", Int32),
         ("error_code", Int16),
-        ("unknown_state_filters", CompactArray(CompactString("utf-8"))),
+        ("unknown_state_filters", CompactArray(_TEXT)),
         (
             "transactions",
-            CompactArray(
-                ("transactional_id", CompactString("utf-8")),
-                ("producer_id", Int64),
-                ("state", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
+            _each(("transactional_id", _TEXT), ("producer_id", Int64), ("state", _TEXT)),
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -112,40 +128,29 @@ class ListTransactions(RequestStruct):
     API_VERSION = 0
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _ListTransactionsResponse
-    SCHEMA = Schema(
-        ("state_filters", CompactArray(CompactString("utf-8"))),
-        ("producer_id_filters", CompactArray(Int64)),
-        ("tags", TaggedFields),
+    SCHEMA = _flexible(
+        ("state_filters", CompactArray(_TEXT)), ("producer_id_filters", CompactArray(Int64))
     )
 
 
 class _DescribeTransactionsResponse(Response):
     API_KEY = 65
     API_VERSION = 0
-    SCHEMA = Schema(
+    SCHEMA = _flexible(
         ("throttle_time_ms", Int32),
         (
             "transactions",
-            CompactArray(
+            _each(
                 ("error_code", Int16),
-                ("transactional_id", CompactString("utf-8")),
-                ("state", CompactString("utf-8")),
+                ("transactional_id", _TEXT),
+                ("state", _TEXT),
                 ("timeout_ms", Int32),
                 ("began_at_ms", Int64),
                 ("producer_id", Int64),
                 ("producer_epoch", Int16),
-                (
-                    "topics",
-                    CompactArray(
-                        ("topic", CompactString("utf-8")),
-                        ("partitions", CompactArray(Int32)),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
+                _PLACES,
             ),
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -156,40 +161,13 @@ class DescribeTransactions(RequestStruct):
     API_VERSION = 0
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _DescribeTransactionsResponse
-    SCHEMA = Schema(
-        ("transactional_ids", CompactArray(CompactString("utf-8"))),
-        ("tags", TaggedFields),
-    )
+    SCHEMA = _flexible(("transactional_ids", CompactArray(_TEXT)))
 
 
 class _WriteTxnMarkersResponse(Response):
     API_KEY = 27
     API_VERSION = 1
-    SCHEMA = Schema(
-        (
-            "markers",
-            CompactArray(
-                ("producer_id", Int64),
-                (
-                    "topics",
-                    CompactArray(
-                        ("topic", CompactString("utf-8")),
-                        (
-                            "partitions",
-                            CompactArray(
-                                ("partition", Int32),
-                                ("error_code", Int16),
-                                ("tags", TaggedFields),
-                            ),
-                        ),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
+    SCHEMA = _flexible(("markers", _each(("producer_id", Int64), _answers(("error_code", Int16)))))
 
 
 class WriteTxnMarkers(RequestStruct):
@@ -199,63 +177,40 @@ class WriteTxnMarkers(RequestStruct):
     API_VERSION = 1
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _WriteTxnMarkersResponse
-    SCHEMA = Schema(
+    SCHEMA = _flexible(
         (
             "markers",
-            CompactArray(
+            _each(
                 ("producer_id", Int64),
                 ("producer_epoch", Int16),
                 ("is_committed", Boolean),
-                (
-                    "topics",
-                    CompactArray(
-                        ("topic", CompactString("utf-8")),
-                        ("partitions", CompactArray(Int32)),
-                        ("tags", TaggedFields),
-                    ),
-                ),
+                _PLACES,
                 ("coordinator_epoch", Int32),
-                ("tags", TaggedFields),
             ),
         ),
-        ("tags", TaggedFields),
     )
 
 
 class _DescribeProducersResponse(Response):
     API_KEY = 61
     API_VERSION = 0
-    SCHEMA = Schema(
+    SCHEMA = _flexible(
         ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("error_message", CompactString("utf-8")),
-                        (
-                            "producers",
-                            CompactArray(
-                                ("producer_id", Int64),
-                                ("producer_epoch", Int32),
-                                ("last_sequence", Int32),
-                                ("last_timestamp", Int64),
-                                ("coordinator_epoch", Int32),
-                                ("transaction_start", Int64),
-                                ("tags", TaggedFields),
-                            ),
-                        ),
-                        ("tags", TaggedFields),
-                    ),
+        _answers(
+            ("error_code", Int16),
+            ("error_message", _TEXT),
+            (
+                "producers",
+                _each(
+                    ("producer_id", Int64),
+                    ("producer_epoch", Int32),
+                    ("last_sequence", Int32),
+                    ("last_timestamp", Int64),
+                    ("coordinator_epoch", Int32),
+                    ("transaction_start", Int64),
                 ),
-                ("tags", TaggedFields),
             ),
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -266,47 +221,21 @@ class DescribeProducers(RequestStruct):
     API_VERSION = 0
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _DescribeProducersResponse
-    SCHEMA = Schema(
-        (
-            "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")),
-                ("partitions", CompactArray(Int32)),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-# -- the consumer group
+    SCHEMA = _flexible(_PLACES)
 
 
 class _OffsetFetchResponse(Response):
     API_KEY = 9
     API_VERSION = 7
-    SCHEMA = Schema(
+    SCHEMA = _flexible(
         ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", CompactString("utf-8")),
-                        ("error_code", Int16),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
+        _answers(
+            ("offset", Int64),
+            ("leader_epoch", Int32),
+            ("metadata", _TEXT),
+            ("error_code", Int16),
         ),
         ("error_code", Int16),
-        ("tags", TaggedFields),
     )
 
 
@@ -317,19 +246,7 @@ class OffsetFetch(RequestStruct):
     API_VERSION = 7
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _OffsetFetchResponse
-    SCHEMA = Schema(
-        ("group_id", CompactString("utf-8")),
-        (
-            "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")),
-                ("partitions", CompactArray(Int32)),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("require_stable", Boolean),
-        ("tags", TaggedFields),
-    )
+    SCHEMA = _flexible(("group_id", _TEXT), _PLACES, ("require_stable", Boolean))
 
 
 class _HeartbeatResponse(Response):
@@ -391,37 +308,28 @@ class DescribeGroups(RequestStruct):
     SCHEMA = Schema(("groups", Array(String("utf-8"))), ("include_authorized_operations", Boolean))
 
 
-# -- topics
-
-
 class _MetadataResponse(Response):
     API_KEY = 3
     API_VERSION = 10
-    SCHEMA = Schema(
+    SCHEMA = _flexible(
         ("throttle_time_ms", Int32),
         (
             "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("rack", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
+            _each(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT)),
         ),
-        ("cluster_id", CompactString("utf-8")),
+        ("cluster_id", _TEXT),
         ("controller_id", Int32),
         (
             "topics",
-            CompactArray(
+            _each(
                 ("error_code", Int16),
-                ("name", CompactString("utf-8")),
+                ("name", _TEXT),
                 ("id_high", Int64),
                 ("id_low", Int64),
                 ("is_internal", Boolean),
                 (
                     "partitions",
-                    CompactArray(
+                    _each(
                         ("error_code", Int16),
                         ("partition", Int32),
                         ("leader", Int32),
@@ -429,15 +337,12 @@ class _MetadataResponse(Response):
                         ("replicas", CompactArray(Int32)),
                         ("in_sync", CompactArray(Int32)),
                         ("offline", CompactArray(Int32)),
-                        ("tags", TaggedFields),
                     ),
                 ),
                 ("authorized_operations", Int32),
-                ("tags", TaggedFields),
             ),
         ),
         ("authorized_operations", Int32),
-        ("tags", TaggedFields),
     )
 
 
@@ -448,20 +353,11 @@ class Metadata(RequestStruct):
     API_VERSION = 10
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _MetadataResponse
-    SCHEMA = Schema(
-        (
-            "topics",
-            CompactArray(
-                ("id_high", Int64),
-                ("id_low", Int64),
-                ("name", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
+    SCHEMA = _flexible(
+        ("topics", _each(("id_high", Int64), ("id_low", Int64), ("name", _TEXT))),
         ("allow_auto_topic_creation", Boolean),
         ("include_cluster_authorized_operations", Boolean),
         ("include_topic_authorized_operations", Boolean),
-        ("tags", TaggedFields),
     )
 
 

@@ -13,9 +13,9 @@ known any more, nobody can tell what is right, and the registry stops: `Undecide
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import structlog
 from aiokafka.errors import KafkaError, for_code
@@ -40,16 +40,26 @@ COORDINATOR_MOVES = (
     protocol.NOT_COORDINATOR,
 )
 _ENDING = ("PrepareCommit", "PrepareAbort", "PrepareEpochFence")
+_ONGOING = "Ongoing"
 #: States of a transaction of which something may be open in partitions.
-UNDER_WAY = ("Ongoing", *_ENDING)
-_DECIDED = {"CompleteCommit": True, "CompleteAbort": False}
+UNDER_WAY = (_ONGOING, *_ENDING)
 
 
 #: Commands that write in transactions. Workers never end theirs: they may be at work.
 Command = Literal["repartition", "dead-letters", "partitioning", "recover"]
 
-#: Whose transaction was decided, and whether it was committed.
-_Decided = tuple[ProducerIdentity, bool]
+
+class _Decided(NamedTuple):
+    """How transactions of a producer ended that were begun from an epoch on."""
+
+    producer: ProducerIdentity
+    since_epoch: int
+    is_committed: bool
+
+    def decides(self, each: "Written") -> bool:
+        """Return whether what is open is one of them: others have other epochs."""
+        mine = self.since_epoch <= each.producer.epoch <= self.producer.epoch
+        return mine and each.producer.id == self.producer.id and each.open_from is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class _Last:
 
     state: str
     producer: ProducerIdentity
+    #: Where it writes, as long as it is not over.
+    partitions: Collection[TP] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +129,31 @@ class TransactionalId:
         `KafkaError` if a broker refuses it, and `UndecidedError` if something stays open.
         """
         pause, longest = ENDING_SECONDS
+        written: set[TP] = set()
         while True:
             last = await self._last()
-            if last is not None and last.state not in _ENDING:
-                await self._end_last(last)
-                answer = await self.coordinate(InitProducerIdRequest(self.name, self._timeout_ms))
-                if not answer.error_code:
-                    break
-                if answer.error_code not in (_CONCURRENT, *COORDINATOR_MOVES):
-                    raise for_code(answer.error_code)(self.name)
+            if last is not None:
+                written.update(last.partitions)
+                if last.state not in _ENDING:
+                    await self._end_skipped(last, written)
+                    request = InitProducerIdRequest(self.name, self._timeout_ms)
+                    answer = await self.coordinate(request)
+                    if not answer.error_code:
+                        break
+                    if answer.error_code not in (_CONCURRENT, *COORDINATOR_MOVES):
+                        raise for_code(answer.error_code)(self.name)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
-        identity = ProducerIdentity(answer.producer_id, answer.producer_epoch)
-        if last.state == "Ongoing":  # it was aborted meanwhile
-            await self._end_last(_Last("CompleteAbort", last.producer))
-        return identity
+        if last.state == _ONGOING:  # it was aborted meanwhile, under the next epoch
+            aborted = ProducerIdentity(last.producer.id, last.producer.epoch + 1)
+            await self._end_skipped(_Last("CompleteAbort", aborted), written)
+        return ProducerIdentity(answer.producer_id, answer.producer_epoch)
 
     async def _last(self) -> _Last | None:
         """Return the last transaction; None if the coordinator cannot tell at the moment."""
         call = Call(protocol.DescribeTransactions, ([self.name], {}))
         answer = await self._cluster.coordinate(TRANSACTION, self.name, call)
-        ((error_code, _, state, _, _, *producer, _, _),) = answer.transactions
+        ((error_code, _, state, _, _, *producer, topics, _),) = answer.transactions
         if error_code in COORDINATOR_MOVES:
             self._cluster.forget_coordinator(TRANSACTION, self.name)
             return None
@@ -145,7 +161,8 @@ class TransactionalId:
             return _Last("Empty", ProducerIdentity(-1, -1))
         if error_code:
             raise for_code(error_code)(self.name)
-        return _Last(state, ProducerIdentity(*producer))
+        partitions = {TP(topic, number) for topic, numbers, _ in topics for number in numbers}
+        return _Last(state, ProducerIdentity(*producer), partitions)
 
     # -- where a decided transaction is open still
 
@@ -154,46 +171,50 @@ class TransactionalId:
         if self._unseen:
             await self._end_everywhere(self._unseen)
 
-    async def _end_last(self, last: _Last) -> None:
+    async def _end_skipped(self, last: _Last, written: Collection[TP]) -> None:
+        """Write the markers that a coordinator has skipped when it ended the last transaction.
+
+        ``written``: where that one wrote, if it was seen. An abort begins another epoch: so what is
+        open elsewhere in its epoch is of one before it, and was committed.
+        """
         wanted: dict[TP, _Decided] = {}
-        if last.state in _DECIDED:
-            decided = last.producer, _DECIDED[last.state]
-            wanted = dict.fromkeys(await self._cluster.places(OFFSETS_TOPIC), decided)
+        producer = last.producer
+        if last.state == "CompleteCommit":
+            committed = _Decided(producer, producer.epoch, is_committed=True)
+            wanted = dict.fromkeys(await self._cluster.places(OFFSETS_TOPIC), committed)
+        elif last.state == "CompleteAbort":
+            for tp in await self._cluster.places(OFFSETS_TOPIC):
+                is_before = bool(written) and tp not in written
+                wanted[tp] = _Decided(producer, producer.epoch - 1, is_before)
         if wanted or self._unseen:
             await self._end_everywhere(wanted | self._unseen)
 
     async def _end_everywhere(self, wanted: Mapping[TP, _Decided]) -> None:
-        """Write the markers of decided transactions that their coordinator has skipped."""
         leaders = await self._cluster.places(OFFSETS_TOPIC)
         self._unseen = {tp: wanted[tp] for tp in wanted if leaders.get(tp) == NO_LEADER}
         seen = [tp for tp in wanted if leaders.get(tp, NO_LEADER) != NO_LEADER]
         for tp, found in (await written_in(self._cluster, seen)).items():
-            producer, is_committed = wanted[tp]
             for each in found:
-                # What a later epoch has opened is another transaction.
-                is_its = each.producer.id == producer.id and each.producer.epoch <= producer.epoch
-                if is_its and each.open_from is not None:
-                    await self._end(tp, each, producer, is_committed)
+                if wanted[tp].decides(each):
+                    await self._end(tp, each, wanted[tp])
 
-    async def _end(
-        self, tp: TP, each: Written, producer: ProducerIdentity, is_committed: bool
-    ) -> None:
+    async def _end(self, tp: TP, each: Written, decided: _Decided) -> None:
         log.warning(
             "a decided transaction was left open by its coordinator: it is ended",
             id=self.name,
             topic=tp.topic,
             partition=tp.partition,
-            committed=is_committed,
+            committed=decided.is_committed,
         )
         epoch = max(each.coordinator_epoch, 0)
         topics: list[Any] = [(tp.topic, [tp.partition], {})]
-        markers: list[Any] = [(*producer, is_committed, topics, epoch, {})]
+        markers: list[Any] = [(*decided.producer, decided.is_committed, topics, epoch, {})]
         answer = await self._cluster.send(
             self._cluster.leader(tp), Call(protocol.WriteTxnMarkers, (markers, {}))
         )
         ((_, ((_, ((_, error_code, _),), _),), _),) = answer.markers
         if error_code == protocol.CLUSTER_AUTHORIZATION_FAILED:
-            done = "committed" if is_committed else "aborted"
+            done = "committed" if decided.is_committed else "aborted"
             raise UndecidedError(
                 f"{tp.topic}, partition {tp.partition}: a transaction that was {done} is open "
                 "still, by a fault of Kafka, and this worker has no right to end it: give its user "

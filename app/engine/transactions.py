@@ -314,8 +314,9 @@ def encode_batches(
     compression: int = DefaultRecordBatch.CODEC_NONE,
     *,
     is_transactional: bool = True,
+    max_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[tuple[bytearray, int]]:
-    """Yield batches of records below the size limit, each with the number of its records.
+    """Yield batches of records below a size, each with the number of its records.
 
     A batch takes one record of any size.
     """
@@ -323,7 +324,7 @@ def encode_batches(
     record = next(waiting, None)
     while record is not None:
         builder = DefaultRecordBatchBuilder(
-            2, compression, int(is_transactional), *producer, sequence, MAX_BATCH_BYTES
+            2, compression, int(is_transactional), *producer, sequence, max_bytes
         )
         append, count = builder.append, 0
         while record is not None and append(count, *record) is not None:

@@ -43,7 +43,7 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
     Workers may run meanwhile, but not on the stores that are to be compared.
     """
     partitioning = await read(settings)
-    settings = settings.partitioned(partitioning.partitions, partitioning.generation)
+    settings = partitioning.of(settings)
     topics, kafka = declare(settings), settings.kafka
     with held(stores, (USERS, EMAILS)) as databases:
         async with (

@@ -27,6 +27,7 @@ from app.records import Outgoing
 from app.settings import Settings
 from local.broker import Broker
 from tests import kafka
+from tests.letters import leave_letter
 from tests.strategies import Record
 from tests.worker import Registry, Worker, email_of, wait_until
 
@@ -116,27 +117,6 @@ def update(user_id: str, name: str) -> bytes:
 def produce(registry: Registry, **record: Any) -> None:
     """Write a record to user-registrations."""
     kafka.produce(registry.brokers, registry.registrations, [record])
-
-
-def leave_letter(registry: Registry, user_id: str, value: bytes) -> str:
-    """Leave the letter of a record that can be read by now; return its position."""
-    upset = orjson.dumps({"id": user_id})
-    produce(registry, value=upset, partition=home_of(user_id), headers=[("trace", b"t")])
-    position = letter_of(registry, user_id)
-    (letter,) = [
-        message
-        for message in kafka.read_all(registry.brokers, registry.dead_letters)
-        if kafka.headers(message).get("source-position") == position.encode()
-    ]
-    # As a version has left it that could not read this.
-    changed = {
-        "key": letter.key(),
-        "value": value,
-        "partition": letter.partition(),
-        "headers": list(letter.headers() or ()),
-    }
-    kafka.produce(registry.brokers, registry.dead_letters, [changed])
-    return position
 
 
 # -- with a worker

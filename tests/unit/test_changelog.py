@@ -45,6 +45,8 @@ def test_a_store_goes_on_only_where_its_changelog_leads_on(
         (StoreState(7, MINE), LogState(0, 90, OTHER.after("more", 1)), False),
         (StoreState(7, None), LogState(0, 0, None), False),
         (StoreState(7, Marker.first()), LogState(0, 0, None), False),
+        # People have restored it as it was before.
+        (StoreState(7, MINE), LogState(0, 1, MINE.after("source", 5).anew()), False),
         # Whoever sealed it has copied the rows.
         (StoreState(7, MINE), LogState(0, 1, Marker.last()), False),
         (

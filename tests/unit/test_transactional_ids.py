@@ -1,7 +1,7 @@
 """Transactional ids: what their coordinators left open is ended as it was decided."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -29,6 +29,9 @@ class FakeCluster:
     #: What the coordinator answers, one after the other; the last one counts for ever.
     states: list[str | int] = field(default_factory=lambda: ["Empty"])
     epoch: int = 3
+    #: Where the transaction writes that is going on.
+    partitions: list[TP] = field(default_factory=list)
+    on_begin: Callable[[], None] = lambda: None
     begin_errors: list[int] = field(default_factory=list)
     leaders: dict[TP, int] = field(default_factory=lambda: {NEAR: 1, FAR: 2, OFFSETS: 2})
     #: Producer and epoch of what is open.
@@ -44,6 +47,7 @@ class FakeCluster:
         assert (kind, key) == (TRANSACTION, "id")
         if isinstance(call, InitProducerIdRequest):
             self.events.append("begin")
+            self.on_begin()
             error = self.begin_errors.pop(0) if self.begin_errors else 0
             return SimpleNamespace(
                 error_code=error, producer_id=MINE, producer_epoch=self.epoch + 1
@@ -52,7 +56,8 @@ class FakeCluster:
         self.events.append("ask")
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         error, name = (state, "") if isinstance(state, int) else (0, state)
-        found: Any = (error, "id", name, 0, 0, MINE, self.epoch, [], {})
+        topics: list[Any] = [(tp.topic, [tp.partition], {}) for tp in self.partitions]
+        found: Any = (error, "id", name, 0, 0, MINE, self.epoch, topics, {})
         return SimpleNamespace(transactions=[found])
 
     def forget_coordinator(self, kind: int, key: str) -> None:
@@ -135,7 +140,8 @@ async def test_what_was_skipped_is_ended_as_decided_before_that_is_forgotten(
     cluster: FakeCluster, states: list[str | int], committed: bool
 ) -> None:
     cluster.states = states
-    cluster.open = {FAR: [(OTHER, 0), (MINE, 3)], NEAR: [(OTHER, 9)], OFFSETS: [(MINE, 2)]}
+    epoch = 3 if committed else 2
+    cluster.open = {FAR: [(OTHER, 0), (MINE, 3)], NEAR: [(OTHER, 9)], OFFSETS: [(MINE, epoch)]}
     asked = len(states)
     assert await next_identity(cluster) == (MINE, 4)
     # With the epoch of the transaction, and the coordinator's as the partition knows it.
@@ -150,17 +156,40 @@ async def test_what_was_skipped_is_ended_as_decided_before_that_is_forgotten(
 async def test_what_is_open_is_aborted_and_looked_for_afterwards(cluster: FakeCluster) -> None:
     cluster.states = ["Ongoing", "PrepareAbort", "CompleteAbort"]
     cluster.begin_errors = [protocol.CONCURRENT_TRANSACTIONS]
-    cluster.open = {FAR: [(MINE, 3)]}
+    cluster.open, cluster.partitions = {FAR: [(MINE, 3)]}, [FAR]
+
+    def aborted() -> None:
+        cluster.partitions = []
+
+    cluster.on_begin = aborted
     await next_identity(cluster)
     assert cluster.markers == [(FAR, MINE, 3, False, 4)]
     assert cluster.events == ["ask", "begin", "ask", "ask", "begin"]
 
 
+async def test_what_is_open_elsewhere_meanwhile_was_committed_before(cluster: FakeCluster) -> None:
+    """An abort would have begun another epoch."""
+    cluster.states = ["Ongoing"]
+    cluster.open, cluster.partitions = {FAR: [(MINE, 3)], NEAR: [(MINE, 3)]}, [FAR]
+    await next_identity(cluster)
+    # Only once it is aborted: until then, its producer may write anywhere.
+    assert sorted(cluster.markers) == [(NEAR, MINE, 4, True, 4), (FAR, MINE, 4, False, 4)]
+
+
+@pytest.mark.parametrize(("state", "epoch"), [("CompleteCommit", 2), ("CompleteAbort", 1)])
+async def test_how_an_older_epoch_has_ended_nobody_knows(
+    cluster: FakeCluster, state: str, epoch: int
+) -> None:
+    cluster.states, cluster.open = [state], {FAR: [(MINE, epoch)]}
+    await next_identity(cluster)
+    assert cluster.markers == []
+
+
 async def test_so_it_is_if_it_was_aborted_between_two_questions(cluster: FakeCluster) -> None:
     cluster.states = ["Ongoing"]
-    cluster.open = {FAR: [(MINE, 3)]}
+    cluster.open, cluster.partitions = {FAR: [(MINE, 3)]}, [FAR]
     await next_identity(cluster)
-    assert cluster.markers == [(FAR, MINE, 3, False, 4)]
+    assert cluster.markers == [(FAR, MINE, 4, False, 4)]
 
 
 async def test_a_coordinator_that_moves_or_loads_is_asked_again(cluster: FakeCluster) -> None:
