@@ -14,6 +14,8 @@ from app.engine.fetching import scan
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
 from app.errors import SettingsError, StoreError
+from app.progress import bar
+from app.reading import Advance
 from app.recover.ground import Agrees, Ground, ground, note
 from app.settings import Settings
 from app.verify.logs import EMAILS, USERS
@@ -62,10 +64,11 @@ async def rebuild(settings: Settings, folder: Path, agrees: Agrees) -> Sequence[
             if not agrees([str(each) for each in wanted]):
                 return ["nothing was done"]
             done = []
-            for each in wanted:
-                rows = await _write(given, each)
-                done.append(f"{_place(each.changelog)}: {rows:,} rows")
-                note(done[-1])
+            with bar(sum(_about_rows(each.store) for each in wanted)) as advance:
+                for each in wanted:
+                    rows = await _write(given, each, advance)
+                    done.append(f"{_place(each.changelog)}: {rows:,} rows")
+                    note(done[-1])
             return [*done, "start the workers, and run: python -m app verify"]
 
 
@@ -90,7 +93,12 @@ async def _compared(given: Ground, store: Store) -> Rebuild | None:
     return Rebuild(store, changelog, mine, theirs)
 
 
-async def _write(given: Ground, each: Rebuild) -> int:
+def _about_rows(store: Store) -> int:
+    with _opened(store) as database:
+        return database.property_int_value("rocksdb.estimate-num-keys") or 0
+
+
+async def _write(given: Ground, each: Rebuild, advance: Advance) -> int:
     """Write all rows, the marker last; delete what the store does not have. Return the rows."""
     with _opened(each.store) as database:
         place = (each.changelog.topic, each.changelog.partition)
@@ -104,6 +112,7 @@ async def _write(given: Ground, each: Rebuild) -> int:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             count += len(chunk)
             await given.producer.write({place: chunk})
+            advance(_place(each.changelog), len(chunk))
         # What has no marker is not read: until here, the same command begins again.
         end: list[ToWrite] = [(None, key, None, NO_HEADERS) for key in left]
         end.append((None, MARKER_KEY, each.mine.encode(), NO_HEADERS))
