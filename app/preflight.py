@@ -10,16 +10,19 @@ from time import monotonic
 from typing import IO
 
 import structlog
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import (
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
 from faust.types import TP
 
 from app.access.files import read_keys
-from app.engine import protocol
+from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
-from app.engine.cluster import GROUP, Cluster
+from app.engine.cluster import Cluster
 from app.engine.consumer import GROUP_PROTOCOL
 from app.engine.marker import secret_of
-from app.engine.protocol import Call
 from app.errors import FencedError, NotWrittenError, SettingsError
 from app.partitioning import Register, other_secret, read
 from app.refusals import unusable
@@ -121,17 +124,11 @@ async def _require_rows_of(settings: Settings) -> None:
 
 async def _protocol_of(cluster: Cluster, group: str) -> str | None:
     """Return the protocol of a group: None if nobody is in it, "" if that is not known yet."""
-    call = Call(protocol.DescribeGroups, ([group], False))
-    ((error_code, _, _, _, name, members, _),) = (
-        await cluster.coordinate(GROUP, group, call)
-    ).groups
-    if error_code:
-        cluster.forget_coordinator(GROUP, group)
-        if error_code not in (protocol.COORDINATOR_LOAD_IN_PROGRESS, protocol.NOT_COORDINATOR):
-            raise for_code(error_code)(group)
+    try:
+        name, members = await describe_group(cluster, group)
+    except (GroupLoadInProgressError, NotCoordinatorForGroupError):
         return ""
-    # While members are waited for, the broker names no protocol.
-    return str(name or "") if members else None
+    return name if members else None
 
 
 def require_port(host: str, port: int) -> None:

@@ -119,22 +119,21 @@ async def worker_ids(cluster: Cluster, group: str) -> set[str]:
 
     No other worker can commit anything: the broker refuses it by its generation.
     """
-    names = (instance_id for _, instance_id, *_ in await _members(cluster, group))
-    return {worker_id(group, name) for name in names if name}
+    _, members = await describe_group(cluster, group)
+    return {worker_id(group, name) for _, name, *_ in members if name}
 
 
-async def has_members(cluster: Cluster, group: str) -> bool:
-    """Return whether anybody is in a group."""
-    return bool(await _members(cluster, group))
+async def describe_group(cluster: Cluster, group: str) -> tuple[str, Sequence[Any]]:
+    """Return the protocol of a group, which is empty while members are waited for, and its members.
 
-
-async def _members(cluster: Cluster, group: str) -> Sequence[Any]:
+    Raises `KafkaError` if its coordinator moves, or refuses to tell.
+    """
     answer = await cluster.coordinate(GROUP, group, Call(protocol.DescribeGroups, ([group], False)))
-    ((error_code, _, _, _, _, members, _),) = answer.groups
+    ((error_code, _, _, _, name, members, _),) = answer.groups
     if error_code:
         cluster.forget_coordinator(GROUP, group)
         raise for_code(error_code)(group)
-    return list(members)
+    return name or "", members
 
 
 async def fence(cluster: Cluster, transactional_id: str) -> None:

@@ -426,36 +426,15 @@ async def scan(
 async def diverges_at(cluster: Cluster, tp: TP, offset: int, epoch: int) -> int | None:
     """Return where a log ends that has another record than one of an epoch before an offset."""
     each = _Log(tp, offset, epoch, MAX_SCANNED_BYTES)
-    answer = await cluster.send(
-        cluster.leader(tp),
-        protocol.fetch(
-            {cluster.topic_id(tp.topic): [each.wanted]},
-            isolation_level=READ_COMMITTED,
-            max_wait_ms=0,
-            max_bytes=MAX_RESPONSE_BYTES,
-        ),
-    )
-    for fetched in answer.partitions:
+    for fetched in await _fetch_alone(cluster, each, READ_COMMITTED, max_wait_ms=0):
         if fetched.error_code:
             raise for_code(fetched.error_code)(tp.topic)
-        return cast("int | None", fetched.diverges_at)
+        return fetched.diverges_at
     return None
 
 
 async def _scan_some(cluster: Cluster, each: _Log, isolation_level: int) -> None:
-    topic_id = cluster.topic_id(each.tp.topic)
-    answer = await cluster.send(
-        cluster.leader(each.tp),
-        protocol.fetch(
-            {topic_id: [each.wanted]},
-            isolation_level=isolation_level,
-            max_wait_ms=MAX_WAIT_MS,
-            max_bytes=MAX_RESPONSE_BYTES,
-        ),
-    )
-    if answer.error_code:
-        raise for_code(answer.error_code)()
-    for fetched in answer.partitions:
+    for fetched in await _fetch_alone(cluster, each, isolation_level, MAX_WAIT_MS):
         if fetched.error_code == protocol.OFFSET_OUT_OF_RANGE:
             begin, end = (await cluster.starts([each.tp])), (await cluster.ends([each.tp]))
             raise _lost(each.tp, each.offset, begin[each.tp], end[each.tp])
@@ -464,3 +443,22 @@ async def _scan_some(cluster: Cluster, each: _Log, isolation_level: int) -> None
         if fetched.diverges_at is not None:
             raise _diverges(each.tp, each.offset, fetched.diverges_at)
         each.add(fetched)
+
+
+async def _fetch_alone(
+    cluster: Cluster, each: _Log, isolation_level: int, max_wait_ms: int
+) -> Sequence[Fetched]:
+    """Fetch from one partition; return what the broker tells of it."""
+    topic_id = cluster.topic_id(each.tp.topic)
+    answer = await cluster.send(
+        cluster.leader(each.tp),
+        protocol.fetch(
+            {topic_id: [each.wanted]},
+            isolation_level=isolation_level,
+            max_wait_ms=max_wait_ms,
+            max_bytes=MAX_RESPONSE_BYTES,
+        ),
+    )
+    if answer.error_code:
+        raise for_code(answer.error_code)()
+    return cast("Sequence[Fetched]", answer.partitions)

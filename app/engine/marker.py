@@ -66,8 +66,8 @@ def why_refused(theirs: str, ours: str) -> str | None:
 
 def is_of_0_8(theirs: str, ours: str) -> bool:
     """Return whether rows were decided by version 0.8 under the same secret."""
-    version, _, secret = theirs.partition(":")
-    return version == str(RULES_OF_0_8) and secret == ours.partition(":")[2]
+    version = theirs.partition(":")[0]
+    return version == str(RULES_OF_0_8) and secret_of(theirs) == secret_of(ours)
 
 
 class Marker(BaseModel):

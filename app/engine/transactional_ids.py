@@ -169,7 +169,7 @@ class TransactionalId:
     async def end_unseen(self) -> None:
         """Look at partitions that had no leader when all others were looked at."""
         if self._unseen:
-            await self._end_everywhere(self._unseen)
+            await self._end_everywhere(self._unseen, await self._cluster.places(OFFSETS_TOPIC))
 
     async def _end_skipped(self, last: _Last, written: Collection[TP]) -> None:
         """Write the markers that a coordinator has skipped when it ended the last transaction.
@@ -177,20 +177,23 @@ class TransactionalId:
         ``written``: where that one wrote, if it was seen. An abort begins another epoch: so what is
         open elsewhere in its epoch is of one before it, and was committed.
         """
+        is_over = last.state in ("CompleteCommit", "CompleteAbort")
+        if not (is_over or self._unseen):
+            return
+        leaders = await self._cluster.places(OFFSETS_TOPIC)
         wanted: dict[TP, _Decided] = {}
         producer = last.producer
         if last.state == "CompleteCommit":
-            committed = _Decided(producer, producer.epoch, is_committed=True)
-            wanted = dict.fromkeys(await self._cluster.places(OFFSETS_TOPIC), committed)
+            wanted = dict.fromkeys(leaders, _Decided(producer, producer.epoch, is_committed=True))
         elif last.state == "CompleteAbort":
-            for tp in await self._cluster.places(OFFSETS_TOPIC):
+            for tp in leaders:
                 is_before = bool(written) and tp not in written
                 wanted[tp] = _Decided(producer, producer.epoch - 1, is_before)
-        if wanted or self._unseen:
-            await self._end_everywhere(wanted | self._unseen)
+        await self._end_everywhere(wanted | self._unseen, leaders)
 
-    async def _end_everywhere(self, wanted: Mapping[TP, _Decided]) -> None:
-        leaders = await self._cluster.places(OFFSETS_TOPIC)
+    async def _end_everywhere(
+        self, wanted: Mapping[TP, _Decided], leaders: Mapping[TP, int]
+    ) -> None:
         self._unseen = {tp: wanted[tp] for tp in wanted if leaders.get(tp) == NO_LEADER}
         seen = [tp for tp in wanted if leaders.get(tp, NO_LEADER) != NO_LEADER]
         for tp, found in (await written_in(self._cluster, seen)).items():

@@ -10,7 +10,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from app.engine.barrier import has_members
+from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
 from app.engine.cluster import Cluster
 from app.engine.marker import Marker
@@ -59,7 +59,8 @@ async def ground(settings: Settings) -> AsyncIterator[Ground]:
     producer = FencedProducer(settings.kafka, command_id(settings.app_id, "recover"), names)
     try:
         await cluster.start()
-        if await has_members(cluster, settings.app_id):
+        _, members = await describe_group(cluster, settings.app_id)
+        if members:
             raise SettingsError(
                 f"APP_ID: workers are in the group {settings.app_id}: stop them all, and wait "
                 "until their sessions are over"

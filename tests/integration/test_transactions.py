@@ -5,7 +5,7 @@ import gc
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -521,33 +521,30 @@ async def test_an_open_transaction_of_a_member_is_waited_for(world: World) -> No
     """What it commits in the end is recovered, though it was open when the barrier began."""
     owner = await world.producer("worker-1")
     async with world.in_group("worker-1") as member:
-        goes_on = asyncio.Event()
-        reached_end = asyncio.Event()
-        with held_before_end(goes_on, reached_end.set):
-            committing = asyncio.create_task(world.commit(owner, member.now, "slow"))
-            await asyncio.wait_for(reached_end.wait(), 10)
-            recovering = asyncio.create_task(world.recover())
-            await asyncio.wait([recovering], timeout=2.5)
-            assert not recovering.done()
-            goes_on.set()
-            await committing
-        assert await recovering == world.marker
+        recovered = await recovered_behind(world, world.commit(owner, member.now, "slow"))
+        assert recovered == world.marker
     assert world.store.read(0, b"slow") == b"row"
 
 
-async def test_a_command_that_is_at_work_is_not_ended_but_waited_for(world: World) -> None:
-    command = await world.fenced_producer("repartition")
+async def recovered_behind(world: World, commit: Awaitable[object]) -> Marker | None:
+    """Recover while a commit stands before its end; return the marker, once that has gone on."""
     goes_on, reached_end = asyncio.Event(), asyncio.Event()
     with held_before_end(goes_on, reached_end.set):
-        rows = {b"a": b"row", MARKER_KEY: world.marker.encode()}
-        committing = asyncio.create_task(command.commit(world.topic, 0, rows))
+        committing = asyncio.ensure_future(commit)
         await asyncio.wait_for(reached_end.wait(), 10)
         recovering = asyncio.create_task(world.recover())
         await asyncio.wait([recovering], timeout=2.5)
         assert not recovering.done()
         goes_on.set()
         await committing
-    assert await recovering == world.marker
+    return await recovering
+
+
+async def test_a_command_that_is_at_work_is_not_ended_but_waited_for(world: World) -> None:
+    command = await world.fenced_producer("repartition")
+    rows = {b"a": b"row", MARKER_KEY: world.marker.encode()}
+    recovered = await recovered_behind(world, command.commit(world.topic, 0, rows))
+    assert recovered == world.marker
     assert world.store.read(0, b"a") == b"row"
 
 
