@@ -92,7 +92,9 @@ def test_no_answer_is_stale_in_thousands_of_rounds(pair: Pair) -> None:
 def test_a_loser_is_told_and_reads_what_stands(pair: Pair) -> None:
     holder, other = fresh(), fresh()
     one, two = pair
-    write(one, "POST", "/users", json=user(holder))
+    first = write(one, "POST", "/users", json=user(holder))
+    # The earliest claim wins, and two ids may be claimed for by two workers, in any order.
+    assert one.get(f"/users/{holder}?after={first}").status_code == 200
     position = write(two, "POST", "/users", json=user(other) | {"email": email_of(holder).upper()})
     told = one.get(f"/registrations/{position}", headers={"Prefer": "wait=10"}).json()
     assert told == {"position": position, "outcome": "rejected", "reason": "email-taken"}
