@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 import structlog
-from faust.types import StreamT, TopicT
+from faust.types import TP, StreamT, TopicT
 from pydantic import ValidationError
 
 from app.arrivals import MOVED_FROM_HEADER, Move, id_of, sort
@@ -197,7 +197,13 @@ def _add_decisions(changes: Changes, partition: int, changed: Rows, decisions: D
     changes.rows.update(
         (key, None if row is None else encode_row(row)) for key, row in changed.items()
     )
-    _add_claims(changes, decisions.claims)
+    if decisions.claims:
+        # What becomes of a claim comes back here.
+        changes.likely |= {
+            TP(topic.name, partition)
+            for topic in (_topics.email_decisions, _topics.registration_outcomes)
+        }
+        _add_claims(changes, decisions.claims)
     outcomes = decisions.outcomes
     changes.rows.update(record_outcomes.with_new(partition, outcomes, changes.rows))
     terminal = [decided for decided in outcomes if decided.outcome is not Outcome.PENDING]

@@ -3,15 +3,17 @@
 A cycle begins as soon as a record waits, or a moment later under load; it is bounded in records,
 bytes and time. It writes rows, markers, claims, verdicts, outcomes, dead letters and moved records
 together, and commits the offset of every source of every partition that it writes: by that, the
-broker refuses a worker whose generation is over. After the commit, rows go into the stores, and who
-waits for a record is woken. What fails in any other way is read again from the markers.
+broker refuses a worker whose generation is over. What it sends to a partition that this worker
+applies, too, and that has nothing else before it, is applied in the same transaction
+(`Cycles._go_on`). After the commit, rows go into the stores, and who waits for a record is woken.
+What fails in any other way is read again from the markers.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -20,16 +22,11 @@ from faust.types import TP
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from app.engine.batches import Batch, Slice, SliceSize
+from app.engine.batches import Batch, SliceSize
 from app.engine.fetching import Fetcher, Taken
-from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.marker import MARKER_KEY, Marker
-from app.engine.partitions import Changes, Key, Opening, OwnedPartition, Partitions
-from app.engine.transactions import (
-    Member,
-    Transaction,
-    TransactionalProducer,
-)
+from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
+from app.engine.shares import Shares
+from app.engine.transactions import Member, TransactionalProducer
 from app.errors import (
     FencedError,
     NotWrittenError,
@@ -57,6 +54,12 @@ MAX_LINGER_SECONDS = 0.010
 #: How much the last second counts for the rate.
 RATE_SECONDS = 0.5
 
+#: How often what a transaction sends is applied in it: a claim, and then the verdict on it.
+MAX_HOPS = 2
+#: How long the end of the transaction before is waited for, to be read: what is sent next can be
+#: applied at once only if it is known what stands before it.
+END_SECONDS = 0.005
+
 #: How long nothing comes before offsets of control records are committed by themselves.
 IDLE_SECONDS = 1.0
 
@@ -74,42 +77,6 @@ SPLIT_FAILURES = 3
 BLOCKED_SECONDS = 5.0
 
 TRANSIENT = (NotWrittenError, StoreError, KafkaError, OSError, TimeoutError)
-
-
-@dataclass(slots=True)
-class Share:
-    """What one partition has of a cycle: records by topic, and what comes of them."""
-
-    owned: OwnedPartition
-    taken: dict[str, Taken] = field(default_factory=dict)
-    changes: Changes = field(default_factory=Changes)
-    #: What is applied once the cycle is.
-    marker: Marker = field(init=False)
-
-    @property
-    def has_records(self) -> bool:
-        """Whether anything is to be decided."""
-        return any(taken.records for taken in self.taken.values())
-
-    def __post_init__(self) -> None:
-        self.marker = self.owned.marker
-
-    def add(self, topic: str, taken: Taken) -> None:
-        """Add records of a topic."""
-        self.taken[topic] = taken
-        self.marker = self.marker.after(topic, taken.next, taken.epoch)
-
-    def sendings(self) -> dict[TP, list[ToWrite]]:
-        """Return the records to be sent, by where they go; of the changelog the marker is last."""
-        rows = self.changes.rows
-        rows.pop(MARKER_KEY, None)
-        rows[MARKER_KEY] = self.marker.encode()
-        changelog: list[ToWrite] = [(None, key, row, NO_HEADERS) for key, row in rows.items()]
-        sendings: dict[TP, list[ToWrite]] = {self.owned.changelog: changelog}
-        for (topic, number), records in self.changes.outgoing.items():
-            if records:
-                sendings.setdefault(TP(topic, number), []).extend(records)
-        return sendings
 
 
 class Pace:
@@ -174,6 +141,8 @@ class Cycles:
         self._rests_until: dict[Key, float] = {}
         #: Partitions of which control records were passed since their last transaction.
         self._passed: set[Key] = set()
+        #: Partitions of sources to which the last transaction has sent, and where that ends.
+        self._sent_to: dict[TP, int] = {}
         #: Where the sources begin, for partitions of which superfluous rows are to be removed.
         self._untidy: dict[Key, Mapping[str, int]] = {}
         partitions.on_new_ends = fetcher.has_records.set
@@ -189,8 +158,7 @@ class Cycles:
     def read(self, owned: OwnedPartition) -> None:
         """Read the sources of a partition from what is applied on."""
         for tp in owned.sources():
-            epoch = owned.marker.epochs.get(tp.topic, -1)
-            self._fetcher.assign(tp, owned.applied(tp.topic), epoch)
+            self._fetcher.assign(tp, owned.applied(tp.topic), owned.marker.epoch(tp.topic))
         owned.begin()
 
     async def settle(self) -> None:
@@ -252,6 +220,16 @@ class Cycles:
                     return
         if (rest := self.pace.rest()) > 0:
             await asyncio.sleep(rest)
+        await self._end_is_read()
+
+    async def _end_is_read(self) -> None:
+        """Wait until the last transaction's end is read where it has sent to this worker itself."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                while any(self._fetcher.is_at_end(*each) for each in self._sent_to.items()):
+                    self._fetcher.has_records.clear()
+                    await self._fetcher.has_records.wait()
+        self._sent_to.clear()
 
     def _ready(self) -> dict[str, list[tuple[OwnedPartition, TP]]]:
         """Return the partitions that have something to be applied, by topic."""
@@ -289,13 +267,13 @@ class Cycles:
             for name in {share.owned.table.name for share in shares}:
                 TRANSACTION_SECONDS.labels(name).observe(seconds)
 
-    def _take(self) -> list[Share]:
+    def _take(self) -> Shares:
         """Take records of all partitions that have some, each topic's evenly."""
         ready = self._ready()
         alone = next(
             (key for of in ready.values() for o, _ in of if (key := o.key) in self._alone), None
         )
-        shares: dict[Key, Share] = {}
+        shares = Shares()
         records, at_most = 0, min(self._size.records * MAX_SLICES, MAX_RECORDS)
         for topic in self._partitions.sources:
             places = [each for each in ready.get(topic, ()) if alone in (None, each[0].key)]
@@ -303,12 +281,10 @@ class Cycles:
                 most = max(self._alone.get(owned.key, at_most // len(places)), 1)
                 taken = self._below_end(tp, self._fetcher.take(tp, most, MAX_BYTES // len(places)))
                 records += len(taken.records)
-                share = shares.get(owned.key)
-                if share is None:
-                    share = shares[owned.key] = Share(owned)
-                share.add(topic, taken)
-        self.pace.begin(records)
-        return list(shares.values())
+                shares.of(owned).add(topic, taken)
+        if records:
+            self.pace.begin(records)
+        return shares
 
     def _below_end(self, tp: TP, taken: Taken) -> Taken:
         """Return what is to be applied: while a registry is repartitioned, sources end."""
@@ -319,45 +295,44 @@ class Cycles:
         records = [record for record in taken.records if record.offset < end]
         return Taken(records, end, taken.epoch)
 
-    def _tidied(self) -> list[Share]:
-        while self._untidy:
+    def _tidied(self) -> Shares:
+        shares = Shares()
+        while self._untidy and not shares:
             key, starts = self._untidy.popitem()
             owned = self._partitions.get(*key)
             if owned is not None and owned.answers:
-                share = Share(owned)
-                self._partitions.tidy_of(key[0])(key[1], starts, share.changes)
                 # The marker at least is written: it lets the changelog begin a new segment in time.
-                return [share]
-        return []
+                changes = shares.of(owned).changes
+                self._partitions.tidy_of(key[0])(key[1], starts, changes)
+        return shares
 
-    def _told(self) -> list[Share]:
+    def _told(self) -> Shares:
         """Return the partitions whose offsets the group does not know: control records count."""
+        shares = Shares()
         passed, self._passed = self._passed, set()
-        found = (self._partitions.get(*key) for key in passed)
-        return [Share(owned) for owned in found if owned is not None and owned.answers]
+        for key in passed:
+            owned = self._partitions.get(*key)
+            if owned is not None and owned.answers:
+                shares.of(owned)
+        return shares
 
-    async def _apply(self, shares: Sequence[Share]) -> None:
-        written = [share for share in shares if share.has_records or not share.taken]
-        await self._decide(written)
-        if written:
+    async def _apply(self, shares: Shares) -> None:
+        await self._decide(shares)
+        await self._go_on(shares)
+        if shares.written:
             async with self._committing:
-                await self._commit(written)
+                await self._commit(shares)
         for share in shares:
-            if share not in written:
+            if not share.is_written:
                 share.owned.move_on(share.marker)
                 self._passed.add(share.owned.key)
 
     # -- deciding
 
-    async def _decide(self, shares: Sequence[Share]) -> None:
-        """Let the agents decide, one topic after the other."""
+    async def _decide(self, shares: Shares) -> None:
+        """Let the agents decide what they were not given yet, one topic after the other."""
         for topic in self._partitions.sources:
-            parts = [
-                Slice(share.owned.number, taken.records, share.changes)
-                for share in shares
-                if (taken := share.taken.get(topic)) is not None and taken.records
-            ]
-            if parts:
+            if parts := shares.undecided(topic):
                 batch = Batch(topic, parts, self._size)
                 self.batches.put_nowait(batch)
                 await self._decided(batch)
@@ -370,29 +345,59 @@ class Cycles:
         except TimeoutError:
             raise StuckError(f"the agent of {batch.topic} does not decide its records") from None
 
+    # -- what is sent to this worker itself
+
+    async def _go_on(self, shares: Shares) -> None:
+        """Send what partitions of this worker apply next, and apply it in this transaction.
+
+        That is as if it had been read: nobody else applies these partitions, all that stands
+        before it is decided, and it counts only if this transaction is committed.
+        """
+        if noted := shares.noted():
+            shares.note(await self._producer.send(self._member, noted))
+        for _ in range(MAX_HOPS):
+            ahead = shares.take_ahead(partial(self._is_next, shares))
+            if not ahead:
+                return
+            owners = {tp: owned for tp in ahead if (owned := self._partitions.at(tp)) is not None}
+            later = [*shares.likely(), *(owned.changelog for owned in owners.values())]
+            spans = await self._producer.send(self._member, ahead, later)
+            for tp, owned in owners.items():
+                if shares.add_sent(owned, tp, spans[tp], ahead[tp]):
+                    self._fetcher.pass_to(tp, spans[tp].stop)
+                    self._sent_to[tp] = spans[tp].stop
+            await self._decide(shares)
+
+    def _is_next(self, shares: Shares, tp: TP) -> bool:
+        """Return whether what is sent to a partition now would be the next that is applied here."""
+        owned = self._partitions.at(tp)
+        if owned is None or not owned.answers or self._alone or tp in self._partitions.ends:
+            return False
+        return self._fetcher.is_at_end(tp, shares.next_of(owned, tp.topic))
+
     # -- committing
 
-    async def _commit(self, shares: Sequence[Share]) -> None:
-        member = self._member
+    async def _commit(self, shares: Shares) -> None:
+        written = shares.written
         asked_at = self._partitions.lease.now()
         async with contextlib.AsyncExitStack() as applying:
-            for share in shares:
+            for share in written:
                 await applying.enter_async_context(share.owned.applying)
-            lasts = await self._producer.commit(member, partial(_transaction, shares))
+            spans = await self._producer.commit(self._member, shares.sendings(), shares.offsets())
             self._partitions.lease.renew(asked_at)
-            for share in shares:
+            for share in written:
                 owned = share.owned
-                owned.apply(share.changes, share.marker, lasts[owned.changelog])
+                owned.apply(share.changes, share.marker, spans[owned.changelog][-1])
                 self._passed.discard(owned.key)
-        for share in shares:
+        for share in written:
             for committed in share.changes.on_commit:
                 committed()
-            for topic, taken in share.taken.items():
-                APPLIED.labels(topic).inc(len(taken.records))
+            for topic, count in share.counts.items():
+                APPLIED.labels(topic).inc(count)
 
     # -- what fails
 
-    async def _begin_again(self, shares: Sequence[Share], error: Exception) -> None:
+    async def _begin_again(self, shares: Shares, error: Exception) -> None:
         """Go on from the markers: what of a cycle is committed only the changelogs can tell."""
         for share in shares:
             share.owned.distrust()
@@ -418,11 +423,11 @@ class Cycles:
                         await share.owned.open(self._opening)
                         self.read(share.owned)
 
-    def _take_smaller(self, shares: Sequence[Share], error: Exception) -> None:
+    def _take_smaller(self, shares: Shares, error: Exception) -> None:
         """Let partitions be applied by themselves, so that one of them does not hold up others."""
         for share in shares:
             key = share.owned.key
-            records = max(sum(len(taken.records) for taken in share.taken.values()), 1)
+            records = max(share.records, 1)
             if len(shares) > 1:
                 self._alone[key] = records
             elif isinstance(error, TooLargeError) and records > 1:
@@ -437,7 +442,7 @@ class Cycles:
                 )
                 self._rests_until[key] = time.monotonic() + BLOCKED_SECONDS
 
-    def _grow(self, shares: Sequence[Share]) -> None:
+    def _grow(self, shares: Shares) -> None:
         """Let a partition that was applied by itself take more, and then go with the others."""
         for share in shares:
             self._rests_until.pop(share.owned.key, None)
@@ -457,22 +462,7 @@ def disk_stays_bad(state: RetryCallState) -> bool:
     return of_disk and seconds > GIVE_UP_AFTER_SECONDS
 
 
-def _transaction(shares: Iterable[Share]) -> Transaction:
-    """Return what a cycle writes, as far as it is known: moved records are sent first."""
-    transaction = Transaction()
-    offsets: dict[TP, int] = {}
-    sendings: dict[TP, list[ToWrite]] = {}
-    for share in shares:
-        transaction.noted += share.changes.noted
-        offsets.update(share.owned.offsets(share.marker))
-        for tp, records in share.sendings().items():
-            sendings.setdefault(tp, []).extend(records)
-    transaction.sendings.update(sendings)
-    transaction.offsets = offsets
-    return transaction
-
-
-def _note_trouble(shares: Iterable[Share], state: RetryCallState) -> None:
+def _note_trouble(shares: Shares, state: RetryCallState) -> None:
     cause = state.outcome and state.outcome.exception()
     for share in shares:
         share.owned.trouble = str(cause) or type(cause).__name__

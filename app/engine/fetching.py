@@ -90,7 +90,8 @@ def made_anew(tp: TP, offset: int) -> LostRecordsError:
     )
 
 
-def _diverges(tp: TP, offset: int, end: int) -> LostRecordsError:
+def diverged(tp: TP, offset: int, end: int) -> LostRecordsError:
+    """Return what is to be said of a log whose end was lost, and that went on otherwise."""
     return LostRecordsError(
         f"{tp.topic}, partition {tp.partition}: records from {end} to {offset - 1} were applied, "
         "and are not in the log any more: a broker lost its end; see docs/operations.md"
@@ -128,7 +129,7 @@ class _Log:
         aborted = AbortedTransactions(fetched.aborted)
         for epoch, data, end in _by_epoch(fetched.data):
             if end > self.offset:
-                part = PartitionRecords(data, self.offset, aborted)
+                part = PartitionRecords(data, max(self.offset, self.taken), aborted)
                 self.buffered.append((epoch, len(data), part))
                 self.buffered_bytes += len(data)
                 self.offset, self.epoch = end, epoch
@@ -267,6 +268,16 @@ class Fetcher:
             self._notify()
         return taken
 
+    def is_at_end(self, tp: TP, offset: int) -> bool:
+        """Return whether all is taken up to an offset, and nothing is known to be behind it."""
+        found = self._logs.get(tp)
+        return found is not None and found.taken == offset and found.end <= offset
+
+    def pass_to(self, tp: TP, offset: int) -> None:
+        """Give nothing of a partition below an offset: what stands there is known already."""
+        if (found := self._logs.get(tp)) is not None:
+            found.taken, found.taken_epoch = offset, NO_EPOCH
+
     # -- fetching
 
     def _notify(self) -> None:
@@ -382,7 +393,7 @@ class Fetcher:
         elif fetched.error_code:
             raise for_code(fetched.error_code)(each.tp.topic)
         elif fetched.diverges_at is not None:
-            self._fail(each, _diverges(each.tp, each.offset, fetched.diverges_at))
+            self._fail(each, diverged(each.tp, each.offset, fetched.diverges_at))
         elif fetched.data:
             each.add(fetched)
             if each.buffered:
@@ -424,7 +435,12 @@ async def scan(
 
 
 async def diverges_at(cluster: Cluster, tp: TP, offset: int, epoch: int) -> int | None:
-    """Return where a log ends that has another record than one of an epoch before an offset."""
+    """Return where a log ends that has another record than one of an epoch before an offset.
+
+    Nothing is known of one whose epoch is not.
+    """
+    if epoch == NO_EPOCH:
+        return None
     each = _Log(tp, offset, epoch, MAX_SCANNED_BYTES)
     for fetched in await _fetch_alone(cluster, each, READ_COMMITTED, max_wait_ms=0):
         if fetched.error_code:
@@ -441,7 +457,7 @@ async def _scan_some(cluster: Cluster, each: _Log, isolation_level: int) -> None
         if fetched.error_code:
             raise for_code(fetched.error_code)(each.tp.topic)
         if fetched.diverges_at is not None:
-            raise _diverges(each.tp, each.offset, fetched.diverges_at)
+            raise diverged(each.tp, each.offset, fetched.diverges_at)
         each.add(fetched)
 
 

@@ -86,6 +86,9 @@ class Marker(BaseModel):
     #: last: by them a topic that was made anew, or has lost its end, is told from the one before.
     ids: Mapping[str, str] = {}
     epochs: Mapping[str, int] = {}
+    #: Where a source was read up to, if what follows was applied as it was sent: of that the epoch
+    #: is not known, the one in `epochs` is of the record before this offset.
+    read: Mapping[str, int] = {}
     #: The log that this one was made of when a backup was restored: stores of that are of the past.
     replaces: str = ""
     #: Where a source ended when it was first read, if it had records: others may have applied them.
@@ -120,7 +123,21 @@ class Marker(BaseModel):
         changed: dict[str, Mapping[str, int]] = {"next": {**self.next, topic: offset}}
         if epoch is not None and epoch >= 0:
             changed["epochs"] = {**self.epochs, topic: epoch}
+            changed["read"] = {name: at for name, at in self.read.items() if name != topic}
         return self.model_copy(update=changed)
+
+    def ahead(self, topic: str, offset: int) -> "Marker":
+        """Return the marker once what was sent to a topic, up to an offset, is applied unread."""
+        read = {topic: self.next.get(topic, 0), **self.read}
+        return self.model_copy(update={"next": {**self.next, topic: offset}, "read": read})
+
+    def epoch(self, topic: str) -> int:
+        """Return the leader epoch of the record before the next one, -1 if it is not known."""
+        return -1 if topic in self.read else self.epochs.get(topic, -1)
+
+    def last_read(self, topic: str) -> tuple[int, int]:
+        """Return up to where a topic was read, and the leader epoch of the record before that."""
+        return self.read.get(topic, self.next.get(topic, 0)), self.epochs.get(topic, -1)
 
     def beginning(self, topic: str, begin: int, end: int) -> "Marker":
         """Return the marker of who reads a topic from its beginning."""
@@ -138,8 +155,9 @@ class Marker(BaseModel):
     def going_on(self, topic: str, offset: int, topic_id: str) -> "Marker":
         """Return the marker of who goes on elsewhere in a topic, whatever was before that."""
         epochs = {name: epoch for name, epoch in self.epochs.items() if name != topic}
-        ids = {**self.ids, topic: topic_id}
-        return self.after(topic, offset).model_copy(update={"ids": ids, "epochs": epochs})
+        read = {name: at for name, at in self.read.items() if name != topic}
+        changed = {"ids": {**self.ids, topic: topic_id}, "epochs": epochs, "read": read}
+        return self.after(topic, offset).model_copy(update=changed)
 
     def covers(self, other: "Marker") -> bool:
         """Return whether everything is applied by this marker that is by another one."""
@@ -148,7 +166,7 @@ class Marker(BaseModel):
 
     def anew(self) -> "Marker":
         """Return the marker for a copy of the log, beside copies of the sources."""
-        changed = {"log": uuid4().hex, "ids": {}, "epochs": {}, "replaces": self.log}
+        changed = {"log": uuid4().hex, "ids": {}, "epochs": {}, "read": {}, "replaces": self.log}
         return self.model_copy(update=changed)
 
 

@@ -13,7 +13,7 @@ from faust.types import TP
 
 from app.connection import Connection
 from app.engine.changelog import Advanced, Changelog, Reading, StoresRows
-from app.engine.fetching import made_anew, require_within
+from app.engine.fetching import diverged, diverges_at, made_anew, require_within
 from app.engine.lean import ToWrite
 from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
@@ -33,6 +33,8 @@ class Changes:
     outgoing: defaultdict[tuple[str, int], list[ToWrite]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    #: Partitions that will be written, too, if what is sent is applied in the same transaction.
+    likely: set[TP] = field(default_factory=set)
     #: Records that are sent first, because something else in the transaction names their offsets.
     noted: list[tuple[Outgoing, Noted]] = field(default_factory=list)
     #: Offsets of source records of which nothing more will come.
@@ -239,6 +241,11 @@ class OwnedPartition:
                 require_within(tp, marker.next[tp.topic], begins[tp], ends[tp])
             else:
                 marker = marker.beginning(tp.topic, begins[tp], ends[tp])
+            if tp.topic in marker.read:
+                # What follows was applied as it was sent: the fetch that comes next cannot tell.
+                end = await diverges_at(cluster, tp, *marker.last_read(tp.topic))
+                if end is not None:
+                    raise diverged(tp, marker.next[tp.topic], end)
         return marker.under(self.table.rules, ids)
 
     def begin(self) -> None:

@@ -158,6 +158,8 @@ class PartitionRecords:
             producer, count = header[9], header[12]
             data = self._data[self._at : self._at + _LENGTH_STARTS + length]
             self._at += len(data)
+            if base + last_delta < self.next_offset and not attributes & _CONTROL:
+                continue
             if magic != 2:
                 raise CorruptBatchError(f"the batch at offset {base} has the old format {magic}")
             whole = DefaultRecordBatch(bytes(data))

@@ -7,8 +7,9 @@ generations that are over.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from aiokafka.errors import KafkaError, for_code
@@ -37,6 +38,8 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 #: How long a start, or a transaction, may take before it counts as failed.
 TIMEOUT_SECONDS = 15.0
+#: How long a worker that stops tries to end what it has left open.
+END_SECONDS = 3.0
 #: How long a transaction may stay open that belongs to no group: the broker ends it then.
 BROKER_TIMEOUT_MS = 20_000
 #: How long a new leader is waited for before a batch is sent again.
@@ -44,8 +47,8 @@ LEADER_SECONDS = 0.05
 
 Rows = Mapping[bytes, bytes | None]
 
-#: Records by the topic and partition that they are for.
-Sendings = Mapping[tuple[str, int], Sequence[ToWrite]]
+#: Records by the partition that they are for.
+Sendings = Mapping[TP, Sequence[ToWrite]]
 
 #: A batch as it is sent, and the number of its records.
 Encoded = tuple[bytearray, int]
@@ -81,17 +84,6 @@ class Member:
     instance_id: str | None
 
 
-@dataclass(slots=True)
-class Transaction:
-    """What one transaction writes."""
-
-    sendings: dict[TP, Sequence[ToWrite]] = field(default_factory=dict)
-    #: Sent first, because something else names their offsets; that is added by the callback.
-    noted: list[tuple[Outgoing, Callable[[int], None]]] = field(default_factory=list)
-    #: The next offset of each source.
-    offsets: Mapping[TP, int] = field(default_factory=dict)
-
-
 class TransactionalProducer:
     """Writes transactions under one transactional id, one after the other."""
 
@@ -108,6 +100,10 @@ class TransactionalProducer:
         self._connection = connection
         self._timeout_ms = timeout_ms
         self._producer: ProducerIdentity | None = None
+        #: What the transaction under way writes, and whether it commits offsets; none is under way
+        #: while it writes nothing.
+        self._joined: set[TP] = set()
+        self._has_offsets = False
         #: The next sequence number of each partition.
         self._sequences: dict[TP, int] = {}
         self._compression = compression
@@ -121,78 +117,88 @@ class TransactionalProducer:
                 # What has failed may have failed because a partition has another leader now.
                 await self._cluster.refresh()
                 self._producer = await self._id.next_identity()
+        self._end()
 
     @property
     def is_started(self) -> bool:
-        """Whether a transaction may begin."""
-        return self._producer is not None
+        """Whether a transaction may begin: none is under way, or was left."""
+        return self._producer is not None and not self._joined
+
+    async def send(
+        self, member: Member | None, sendings: Sendings, later: Iterable[TP] = ()
+    ) -> Mapping[TP, range]:
+        """Write records of a transaction ahead of the others; return their offsets by partition.
+
+        The first of them begin the transaction; ``later`` are partitions that it will write, too.
+        Offsets between the first and the last may be of others. Raises what `commit` raises.
+        """
+        async with self._at_work() as producer:
+            await self._join(producer, member, [*sendings, *later])
+            return await self._send(producer, sendings)
 
     async def commit(
-        self, member: Member | None, prepare: Callable[[], Transaction]
-    ) -> Mapping[TP, int]:
-        """Write a transaction; return the offset of the last record of each partition.
+        self, member: Member | None, sendings: Sendings, offsets: Mapping[TP, int]
+    ) -> Mapping[TP, range]:
+        """Write the rest of a transaction, and end it; return where the records of this call are.
 
-        ``prepare`` is called once the offsets of noted records are known, and returns the rest.
-        Raises `FencedError` if the group's generation is over, `ReplacedError` if another worker
-        runs under this one's name, `TooLargeError` if the broker does not take a batch, and
-        `NotWrittenError` if the outcome may be unknown. After any of them the producer must be
-        started anew.
+        ``offsets`` has the next offset of each source. Raises `FencedError` if the group's
+        generation is over, `ReplacedError` if another worker runs under this one's name,
+        `TooLargeError` if the broker does not take a batch, and `NotWrittenError` if the outcome
+        may be unknown. After any of them the producer must be started anew.
         """
+        async with self._at_work() as producer:
+            await self._join(producer, member, sendings)
+            sends: list[Any] = [self._send(producer, sendings)]
+            if member is not None:
+                # To the same broker it goes on the same connection, and so not at the same time: a
+                # broker that is asked twice at once whether a transaction is open refuses one of
+                # them (AddPartitionsToTxnManager in Kafka's sources).
+                sends.append(self._commit_offsets(producer, member, offsets))
+            written, *_ = await asyncio.gather(*sends)
+            end = protocol.end_transaction(self._id.name, producer, is_commit=True)
+            self._require((await self._id.coordinate(end)).error_code)
+            self._end()
+            return cast("Mapping[TP, range]", written)
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[ProducerIdentity]:
+        """Yield the identity: whatever fails meanwhile leaves the producer without it."""
         if self._producer is None:
             raise NotWrittenError("the producer is not started")
         producer, self._producer = self._producer, None
         with _told(self._connection, "a transaction may not be committed"):
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                written = await self._commit(producer, member, prepare)
+                yield producer
         self._producer = producer
-        return written
 
-    async def _commit(
-        self, producer: ProducerIdentity, member: Member | None, prepare: Callable[[], Transaction]
-    ) -> Mapping[TP, int]:
-        await self._id.end_unseen()
-        transaction = prepare()
-        if transaction.noted:
-            await self._send_noted(producer, transaction.noted)
-            transaction = prepare()
-        await asyncio.gather(*self._joins(producer, member, transaction.sendings))
-        sends: list[Any] = [self._send(producer, transaction.sendings)]
-        if member is not None:
-            # To the same broker it goes on the same connection, and so not at the same time: a
-            # broker that is asked twice at once whether a transaction is open refuses one of them
-            # (AddPartitionsToTxnManager in Kafka's sources).
-            sends.append(self._commit_offsets(producer, member, transaction.offsets))
-        written, *_ = await asyncio.gather(*sends)
-        end = protocol.end_transaction(self._id.name, producer, is_commit=True)
-        self._require((await self._id.coordinate(end)).error_code)
-        return cast("Mapping[TP, int]", written)
+    async def end_open(self) -> None:
+        """End the transaction that was left under way, if any: it would hold up readers."""
+        if self._joined:
+            with suppress(NotWrittenError, TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await self.start()
 
-    def _joins(
+    def _end(self) -> None:
+        self._joined.clear()
+        self._has_offsets = False
+
+    async def _join(
         self, producer: ProducerIdentity, member: Member | None, partitions: Iterable[TP]
-    ) -> Iterator[Awaitable[Any]]:
-        """Yield the requests that begin a transaction: sent at once, answered in their order."""
-        yield self._join(protocol.add_partitions(self._id.name, producer, partitions))
-        if member is not None:
-            yield self._join(protocol.add_offsets(self._id.name, producer, member.group))
-
-    async def _join(self, request: Any) -> None:
-        self._require((await self._id.when_ended(request)).error_code)
-
-    async def _send_noted(
-        self, producer: ProducerIdentity, noted: list[tuple[Outgoing, Callable[[int], None]]]
     ) -> None:
-        by_place: dict[TP, list[tuple[Outgoing, Callable[[int], None]]]] = {}
-        for record, note in noted:
-            by_place.setdefault(TP(record.topic, record.partition), []).append((record, note))
-        sendings: dict[TP, Sequence[ToWrite]] = {
-            tp: [to_write(record) for record, _ in some] for tp, some in by_place.items()
-        }
-        await asyncio.gather(*self._joins(producer, None, sendings))
-        lasts = await self._send(producer, sendings)
-        for tp, some in by_place.items():
-            first = lasts[tp] - len(some) + 1
-            for offset, (_, note) in enumerate(some, start=first):
-                note(offset)
+        """Add partitions to the transaction; the first ones begin it."""
+        if not self._joined:
+            await self._id.end_unseen()
+        new = {tp: None for tp in partitions if tp not in self._joined}
+        self._joined.update(new)
+        # Sent at once, and answered in their order.
+        asked = [protocol.add_partitions(self._id.name, producer, new)] if new else []
+        if member is not None and not self._has_offsets:
+            self._has_offsets = True
+            asked.append(protocol.add_offsets(self._id.name, producer, member.group))
+        await asyncio.gather(*map(self._ask_to_join, asked))
+
+    async def _ask_to_join(self, request: Any) -> None:
+        self._require((await self._id.when_ended(request)).error_code)
 
     # -- the steps
 
@@ -211,10 +217,8 @@ class TransactionalProducer:
             self._cluster.forget_coordinator(GROUP, member.group)
         self._require(answer.error_code)
 
-    async def _send(
-        self, producer: ProducerIdentity, sendings: Mapping[TP, Sequence[ToWrite]]
-    ) -> dict[TP, int]:
-        """Send records; return the offset of the last one of each partition."""
+    async def _send(self, producer: ProducerIdentity, sendings: Sendings) -> dict[TP, range]:
+        """Send records; return from which to which offset those of each partition stand."""
         rounds: list[dict[TP, Encoded]] = []
         for tp, records in sendings.items():
             for number, batch in enumerate(self._batches(producer, tp, records)):
@@ -222,17 +226,17 @@ class TransactionalProducer:
                     rounds.append({})
                 # A request takes one batch a partition.
                 rounds[number][tp] = batch
-        lasts: dict[TP, int] = {}
+        spans: dict[TP, range] = {}
         for batches in rounds:
             left = batches
-            while left := await self._produce(left, lasts):
+            while left := await self._produce(left, spans):
                 # Their leaders have changed: the same batches go to the new ones.
                 await asyncio.sleep(LEADER_SECONDS)
                 await self._cluster.refresh()
-        return lasts
+        return spans
 
     async def _produce(
-        self, batches: Mapping[TP, "Encoded"], lasts: dict[TP, int]
+        self, batches: Mapping[TP, "Encoded"], spans: dict[TP, range]
     ) -> dict[TP, Encoded]:
         """Send batches to the leaders; return those for which a broker is the leader no more."""
         await self._cluster.require_leaders(batches)
@@ -262,7 +266,8 @@ class TransactionalProducer:
                         "large"
                     )
                 self._require(error_code)
-                lasts[tp] = max(lasts.get(tp, -1), base_offset + batches[tp][1] - 1)
+                first = spans[tp].start if tp in spans else base_offset
+                spans[tp] = range(first, base_offset + batches[tp][1])
         return left
 
     def _batches(
@@ -363,18 +368,18 @@ class FencedProducer:
         Raises `FencedError` if somebody else has started since.
         """
         written = [(None, key, row, NO_HEADERS) for key, row in rows.items()]
-        return (await self.write({(topic, partition): written}))[TP(topic, partition)]
+        tp = TP(topic, partition)
+        return (await self.write({tp: written}))[tp][-1]
 
-    async def write(self, sendings: Sendings) -> Mapping[TP, int]:
-        """Write records; return the offset of the last one of each partition.
+    async def write(self, sendings: Sendings) -> Mapping[TP, range]:
+        """Write records; return their offsets by partition.
 
         Raises `FencedError` if somebody else has started since.
         """
         if self._producer is None:
             raise NotWrittenError("the producer is not started")
-        transaction = Transaction({TP(*place): records for place, records in sendings.items()})
         try:
-            return await self._producer.commit(None, lambda: transaction)
+            return await self._producer.commit(None, sendings, {})
         except ProducerFencedError as error:
             raise FencedError(str(error)) from None
 

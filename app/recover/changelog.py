@@ -101,7 +101,6 @@ def _about_rows(store: Store) -> int:
 async def _write(given: Ground, each: Rebuild, advance: Advance) -> int:
     """Write all rows, the marker last; delete what the store does not have. Return the rows."""
     with _opened(each.store) as database:
-        place = (each.changelog.topic, each.changelog.partition)
         left = {key for key in await _keys(given, each.changelog) if key not in database}
         rows: Iterator[ToWrite] = (
             (None, key, row, NO_HEADERS)
@@ -111,13 +110,13 @@ async def _write(given: Ground, each: Rebuild, advance: Advance) -> int:
         count = 0
         while chunk := list(islice(rows, CHUNK_ROWS)):
             count += len(chunk)
-            await given.producer.write({place: chunk})
+            await given.producer.write({each.changelog: chunk})
             advance(_place(each.changelog), len(chunk))
         # What has no marker is not read: until here, the same command begins again.
         end: list[ToWrite] = [(None, key, None, NO_HEADERS) for key in left]
         end.append((None, MARKER_KEY, each.mine.encode(), NO_HEADERS))
-        lasts = await given.producer.write({place: end})
-        database[OFFSET_KEY] = str(lasts[each.changelog]).encode()
+        spans = await given.producer.write({each.changelog: end})
+        database[OFFSET_KEY] = str(spans[each.changelog][-1]).encode()
         return count
 
 

@@ -80,14 +80,13 @@ async def _gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Ga
             continue
         begin, end = begins[tp], ends[tp]
         now = short_id(cluster.topic_id(tp.topic))
-        epoch = marker.epochs.get(tp.topic, -1)
         if marker.ids.get(tp.topic, now) != now:
             gaps.append(Gap(tp, at, None, begin, "the topic was made anew"))
         elif at < begin:
             gaps.append(Gap(tp, at, begin, begin, "they were deleted before they were applied"))
         elif at > end:
             gaps.append(Gap(tp, end, at, end, "the log has lost its end, which was applied"))
-        elif (lost := await diverges_at(cluster, tp, at, epoch)) is not None:
+        elif (lost := await diverges_at(cluster, tp, *marker.last_read(tp.topic))) is not None:
             gaps.append(Gap(tp, lost, at, lost, "the log has lost its end, which was applied"))
     return gaps
 
@@ -110,9 +109,7 @@ async def _write(given: Ground, changelog: TP, marker: Marker, gaps: Sequence[Ga
         letters.append((None, key, orjson.dumps(summary), headers))
     await given.producer.write(
         {
-            (changelog.topic, changelog.partition): [
-                (None, MARKER_KEY, marker.encode(), NO_HEADERS)
-            ],
-            (given.topics.dead_letter.name, changelog.partition): letters,
+            changelog: [(None, MARKER_KEY, marker.encode(), NO_HEADERS)],
+            TP(given.topics.dead_letter.name, changelog.partition): letters,
         }
     )

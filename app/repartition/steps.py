@@ -15,6 +15,7 @@ from enum import Enum
 from aiokafka import AIOKafkaProducer
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
+from faust.types import TP
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
@@ -246,7 +247,8 @@ async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
     first = Marker.first(rules(settings.email_keys))
     sealed = {place: copied.markers.get(place, first).sealed() for place in copied.places()}
     written = {
-        place: [(None, MARKER_KEY, marker.encode(), NO_HEADERS)] for place, marker in sealed.items()
+        TP(*place): [(None, MARKER_KEY, marker.encode(), NO_HEADERS)]
+        for place, marker in sealed.items()
     }
     producer = FencedProducer(
         settings.kafka,

@@ -27,7 +27,7 @@ from app.engine.partitions import (
     Partitions,
     short_id,
 )
-from app.engine.transactions import Member, Rows, Transaction
+from app.engine.transactions import Member, Rows, Sendings
 from app.errors import (
     ApplyError,
     CorruptBatchError,
@@ -59,6 +59,13 @@ class Log:
     begin: int = 0
     end: int = 0
     epoch: int = EPOCH
+    #: Where an open transaction begins: nobody reads further.
+    open_at: int | None = None
+
+    @property
+    def stable_end(self) -> int:
+        """Where readers of what is committed come to."""
+        return self.end if self.open_at is None else self.open_at
 
 
 @dataclass
@@ -137,7 +144,13 @@ class FakeBroker:
     #: Tells whether the batch of a partition is too large.
     is_too_large: Callable[[TP, Sequence[Any]], bool] = lambda tp, records: False
     ids: dict[str, bytes] = field(default_factory=dict)
-    noted: list[Outgoing] = field(default_factory=list)
+    #: What the transaction under way has written ahead, and what it will write by its word.
+    ahead: list[tuple[TP, Record]] = field(default_factory=list)
+    joined: set[TP] = field(default_factory=set)
+    send_failures: list[Exception] = field(default_factory=list)
+    #: How many records of others come just before what is sent next.
+    between: dict[TP, int] = field(default_factory=dict)
+    on_end: Callable[[], None] = lambda: None
     starts_of_producer: int = 0
     commits: int = 0
     is_started: bool = False
@@ -150,45 +163,80 @@ class FakeBroker:
         if self.start_failures:
             raise self.start_failures.pop(0)
         self.starts_of_producer += 1
+        self._close_all()
         self.is_started = True
 
+    async def send(
+        self, member: Member | None, sendings: Sendings, later: Iterable[TP] = ()
+    ) -> Mapping[TP, range]:
+        """Write records ahead of a commit, or fail as told."""
+        assert self.is_started or self.ahead
+        self.is_started = False
+        self.joined.update(later)
+        await asyncio.sleep(0)
+        if self.send_failures:
+            raise self.send_failures.pop(0)
+        spans: dict[TP, range] = {}
+        for tp, records in sendings.items():
+            log = self.sources[tp]
+            begin = log.end + self.between.pop(tp, 0)
+            log.open_at = begin if log.open_at is None else log.open_at
+            spans[tp] = range(begin, begin + len(records))
+            self.ahead += [
+                (tp, Record(value or b"", offset, key=key))
+                for offset, (_, key, value, _) in zip(spans[tp], records, strict=True)
+            ]
+            log.end = spans[tp].stop
+        return spans
+
     async def commit(
-        self, member: Member | None, prepare: Callable[[], Transaction]
-    ) -> Mapping[TP, int]:
+        self, member: Member | None, sendings: Sendings, offsets: Mapping[TP, int]
+    ) -> Mapping[TP, range]:
         """Commit, or fail as told."""
-        assert self.is_started
+        assert self.is_started or self.ahead
         self.is_started = False
         self.commits += 1
-        transaction = prepare()
         await asyncio.sleep(0)
-        if transaction.noted:
-            for offset, (record, note) in enumerate(transaction.noted, 100):
-                self.noted.append(record)
-                note(offset)
-            transaction = prepare()
         if self.held is not None:
             await self.held.wait()
-        for tp, records in transaction.sendings.items():
+        for tp, records in sendings.items():
             if self.is_too_large(tp, records):
                 raise TooLargeError(f"{tp.topic}, partition {tp.partition}: too large")
         error, is_written = self.failures.pop(0) if self.failures else (None, True)
         if is_written:
-            self._write(member, transaction)
+            self._write(member, sendings, offsets)
         if error is not None:
             raise error
         self.is_started = True
-        return {tp: len(self.changelogs[tp]) - 1 for tp in transaction.sendings}
+        return {tp: range(len(self.changelogs[tp])) for tp in sendings}
 
-    def _write(self, member: Member | None, transaction: Transaction) -> None:
+    def _write(self, member: Member | None, sendings: Sendings, offsets: Mapping[TP, int]) -> None:
+        ahead = list(self.ahead)
         rows: dict[TP, dict[bytes, bytes | None]] = {}
-        outgoing: list[tuple[TP, bytes | None]] = []
-        for tp, records in transaction.sendings.items():
+        outgoing: list[tuple[TP, bytes | None]] = [(tp, record.key) for tp, record in ahead]
+        for tp, record in ahead:
+            self.sources[tp].records.append(record)
+        self._close_all()
+        for tp, records in sendings.items():
             if tp.topic.endswith("changelog"):
                 rows[tp] = {key or b"": row for _, key, row, _ in records}
                 self.changelogs[tp].append(rows[tp])
             else:
                 outgoing += [(tp, key) for _, key, _, _ in records]
-        self.committed.append(Committed(member, rows, outgoing, dict(transaction.offsets)))
+                log = self.sources[tp]
+                log.records += [
+                    Record(value, log.end + number, key=key)
+                    for number, (_, key, value, _) in enumerate(records)
+                ]
+                log.end += len(records)
+        self.committed.append(Committed(member, rows, outgoing, dict(offsets)))
+
+    def _close_all(self) -> None:
+        for tp in {tp for tp, _ in self.ahead}:
+            self.sources[tp].end += 1  # what ends the transaction
+            self.sources[tp].open_at = None
+        self.ahead.clear()
+        self.on_end()
 
     # -- as a cluster
 
@@ -216,7 +264,9 @@ class FakeFetcher:
         self.positions: dict[TP, int] = {}
         self.assigned: list[tuple[TP, int, int]] = []
         self.has_records = asyncio.Event()
+        broker.on_end = self.has_records.set
         self.damaged: set[TP] = set()
+        self.passed: list[tuple[TP, int]] = []
 
     def assign(self, tp: TP, offset: int, epoch: int = -1) -> None:
         """Read from an offset on."""
@@ -231,7 +281,16 @@ class FakeFetcher:
 
     def ready(self) -> list[TP]:
         """Return where something waits."""
-        return [tp for tp, at in self.positions.items() if at < self._sources[tp].end]
+        return [tp for tp, at in self.positions.items() if at < self._sources[tp].stable_end]
+
+    def is_at_end(self, tp: TP, offset: int) -> bool:
+        """Return whether nothing is behind an offset."""
+        return self.positions.get(tp) == offset and self._sources[tp].end <= offset
+
+    def pass_to(self, tp: TP, offset: int) -> None:
+        """Give nothing below an offset."""
+        self.positions[tp] = offset
+        self.passed.append((tp, offset))
 
     def take(self, tp: TP, max_records: int, max_bytes: int) -> Taken:
         """Take the next records."""
@@ -240,9 +299,9 @@ class FakeFetcher:
         if tp in self.damaged:
             raise CorruptBatchError(f"{tp.topic}: damaged")
         log, at = self._sources[tp], self.positions[tp]
-        waiting = [record for record in log.records if record.offset >= at]
+        waiting = [record for record in log.records if at <= record.offset < log.stable_end]
         some = waiting[:max_records]
-        end = log.end if len(some) == len(waiting) else some[-1].offset + 1
+        end = log.stable_end if len(some) == len(waiting) else some[-1].offset + 1
         self.positions[tp] = end
         return Taken(cast(Any, some), end, log.epoch)
 
@@ -574,16 +633,181 @@ async def test_records_that_are_sent_first_are_named_by_their_offsets(world: Wor
 
         changes.noted.append((Outgoing("elsewhere", 1, b"k", b"v"), noted))
 
+    world.broker.sources[TP("elsewhere", 1)].end = 100
     world.decide = move
     world.arrive("source", 3, 1)
     await world.own(("users", 3))
     await world.applied("source", 3, 1)
-    assert [record.topic for record in world.broker.noted] == ["elsewhere"]
     assert world.rows("users", 3) == [b"moved"]
     (rows,) = world.broker.changelogs[TP("users-changelog", 3)]
     assert list(rows)[-1] == MARKER_KEY
     assert world.stores["users"].rows[3][b"moved"] == b"100"
-    assert world.told() == [b"moved"]
+    assert world.told() == [b"k", b"moved"]
+
+
+# -- what a worker sends to itself
+
+CLAIMS, VERDICTS = TP("claims", 1), TP("verdicts", 3)
+
+
+def claim_and_settle(topic: str, partition: int, records: Sequence[Any], changes: Changes) -> None:
+    """Send a claim of each record, and a verdict of each claim."""
+    write_rows(topic, partition, records, changes)
+    for record in records:
+        if topic == "source":
+            changes.likely |= {VERDICTS}
+            changes.send(Outgoing(*CLAIMS, b"claim-%d" % record.offset, b"value"))
+        elif topic == "claims":
+            changes.send(Outgoing(*VERDICTS, b"verdict-%d" % record.offset, b"value"))
+
+
+async def test_what_is_sent_to_a_partition_of_the_worker_is_applied_in_the_same_transaction(
+    world: World,
+) -> None:
+    world.decide = claim_and_settle
+    world.arrive("source", 3, 2)
+    await world.own(("users", 3), ("emails", 1))
+    await world.applied("verdicts", 3, 2)
+    (committed,) = world.broker.committed
+    assert world.decided == [("source", 3, [0, 1]), ("claims", 1, [0, 1]), ("verdicts", 3, [0, 1])]
+    assert committed.offsets == {TP("source", 3): 2, VERDICTS: 2, CLAIMS: 2}
+    assert world.rows("users", 3) == [b"source-0", b"source-1", b"verdicts-0", b"verdicts-1"]
+    assert world.rows("emails", 1) == [b"claims-0", b"claims-1"]
+    sent = [(tp, key) for tp, key in committed.outgoing if tp in (CLAIMS, VERDICTS)]
+    assert sent == [
+        (CLAIMS, b"claim-0"),
+        (CLAIMS, b"claim-1"),
+        (VERDICTS, b"verdict-0"),
+        (VERDICTS, b"verdict-1"),
+    ]
+    assert {TP("users-changelog", 3), TP("emails-changelog", 1), VERDICTS} <= world.broker.joined
+
+
+async def test_it_goes_on_with_each_transaction(world: World) -> None:
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    for number in range(3):
+        world.arrive("source", 3, 1)
+        # What ended the transaction before has an offset, too.
+        await world.applied("verdicts", 3, 2 * number + 1)
+    assert len(world.broker.committed) == 3
+    assert world.order("claims", 1) == world.order("verdicts", 3) == [0, 2, 4]
+
+
+@pytest.mark.parametrize("at", [CLAIMS, VERDICTS])
+async def test_what_others_have_sent_before_comes_first(world: World, at: TP) -> None:
+    """It is known only once both are read: nothing is stepped over, or decided twice."""
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    world.broker.between[at] = 1
+    world.broker.sources[at].records.append(Record(b"value", 0, key=b"other"))
+    world.arrive("source", 3, 1)
+    await world.applied("source", 3, 1)
+    world.fetcher.has_records.set()
+    await world.applied("verdicts", 3, 2)
+    assert world.order(at.topic, at.partition) == [0, 1]
+    of_claims = [o for topic, _, offsets in world.decided if topic == "claims" for o in offsets]
+    assert of_claims == sorted(set(of_claims))
+
+
+async def test_what_waits_in_the_partition_already_comes_first(world: World) -> None:
+    world.decide = claim_and_settle
+    world.cycles._size.records = 16
+    world.arrive("claims", 1, 3_000)
+    world.arrive("source", 3, 1)
+    await world.own(("users", 3), ("emails", 1))
+    await world.applied("claims", 1, 3_001)
+    assert world.order("claims", 1) == sorted(world.order("claims", 1))
+    assert len(world.order("claims", 1)) == 3_001
+
+
+async def test_what_belongs_to_another_worker_is_only_sent(world: World) -> None:
+    world.decide = claim_and_settle
+    world.arrive("source", 3, 1)
+    await world.own(("users", 3))
+    await world.applied("source", 3, 1)
+    assert [topic for topic, _, _ in world.decided] == ["source"]
+    assert b"claim-0" in world.told()
+    assert world.broker.joined == set()
+
+
+async def test_where_sources_end_nothing_is_applied_beyond(world: World) -> None:
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    world.partitions.ends = {CLAIMS: 0}
+    world.arrive("source", 3, 1)
+    await world.applied("source", 3, 1)
+    await a_while()
+    assert [topic for topic, _, _ in world.decided] == ["source"]
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_failure_on_the_way_is_read_again_and_nothing_counts_twice(
+    world: World, is_written: bool
+) -> None:
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    world.broker.failures = [(NotWrittenError("a time-out"), is_written)]
+    world.arrive("source", 3, 1)
+    await world.applied("source", 3, 1)
+    await until(lambda: len(world.order("verdicts", 3)) == 1)
+    assert len(world.order("claims", 1)) == 1
+    assert len(world.order("source", 3)) == 1
+
+
+async def test_what_fails_while_it_is_sent_is_read_again(world: World) -> None:
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    world.broker.send_failures = [NotWrittenError("a time-out")]
+    world.arrive("source", 3, 1)
+    await until(lambda: len(world.order("verdicts", 3)) == 1)
+    assert world.broker.starts_of_producer == 2
+    assert world.order("source", 3) == [0]
+
+
+async def test_a_rebalance_in_the_middle_leaves_nothing_that_counts(world: World) -> None:
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    rests = asyncio.Event()
+
+    def rest(topic: str, partition: int, records: Sequence[Any], changes: Changes) -> None:
+        claim_and_settle(topic, partition, records, changes)
+        world.agent_rests = rests
+
+    world.decide = rest
+    world.arrive("source", 3, 1)
+    await until(lambda: bool(world.broker.ahead))
+    await soon(world.cycles.settle())
+    assert not world.broker.is_started
+    assert world.broker.committed == []
+    rests.set()
+    world.decide = claim_and_settle
+    await world.begin()
+    await until(lambda: len(world.order("verdicts", 3)) == 1)
+    assert (len(world.order("claims", 1)), world.order("source", 3)) == (1, [0])
+
+
+async def test_a_log_that_lost_what_was_applied_unread_is_noticed_when_it_is_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.decide = claim_and_settle
+    world.arrive("claims", 1, 1)
+    await world.own(("users", 3), ("emails", 1))
+    await world.applied("claims", 1, 1)
+    world.arrive("source", 3, 1)
+    await world.applied("claims", 1, 2)
+    asked: list[tuple[TP, int, int]] = []
+
+    async def diverges_at(cluster: Any, tp: TP, offset: int, epoch: int) -> int | None:
+        asked.append((tp, offset, epoch))
+        return 0 if tp == CLAIMS else None
+
+    monkeypatch.setattr(partitions_module, "diverges_at", diverges_at)
+    await world.cycles.settle()
+    owned = OwnedPartition(world.partitions.tables["emails"], 1, world.partitions.lease)
+    with pytest.raises(LostRecordsError, match="claims, partition 1: records from 0 to 1"):
+        await owned.open(world.opening)
+    assert asked == [(CLAIMS, 1, EPOCH)]
 
 
 async def test_what_counts_commits_is_called_once_it_is_committed(world: World) -> None:

@@ -29,7 +29,7 @@ from app.engine.cluster import Cluster as Engine
 from app.engine.fetching import scan
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.transactional_ids import worker_id
-from app.engine.transactions import ProducerFencedError, Transaction, TransactionalProducer
+from app.engine.transactions import ProducerFencedError, TransactionalProducer
 from app.errors import NotWrittenError, UndecidedError
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
@@ -219,8 +219,7 @@ class Writer:
     async def commit(self, key: str) -> None:
         """Commit one record."""
         rows: list[ToWrite] = [(None, key.encode(), b"row", NO_HEADERS)]
-        transaction = Transaction({self.at: rows})
-        await self.producer.commit(None, lambda: transaction)
+        await self.producer.commit(None, {self.at: rows}, {})
 
     async def read(self) -> list[str]:
         """Return the keys that are committed, up to the first open transaction."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 
 import orjson
@@ -110,6 +111,21 @@ def test_a_crash_at_each_step_of_applying_leaves_the_tables_right(registry: Regi
         wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
     assert_rows(registry, ids)
     assert_verified(worker, "--stores", str(worker.folder))
+
+
+def test_a_worker_that_owns_all_that_a_user_needs_settles_it_in_one_transaction(
+    registry: Registry,
+) -> None:
+    with registry.worker() as worker:
+        for number in range(6):
+            user = {"id": f"user-{number}", "name": "N", "email": f"{number % 5}@example.com"}
+            answer = worker.post("/users", json=user, headers={"Prefer": "wait=10"})
+            assert answer.status_code == (201 if number < 5 else 409), answer.text
+    rows = kafka.read_all(registry.brokers, registry.users_changelog)
+    written = Counter(key for row in rows if (key := row.key() or b"").startswith(b"user-"))
+    # A user that waited for its address in another transaction has two rows.
+    assert written == {b"user-%d" % number: 1 for number in range(6)}
+    assert_verified(worker)
 
 
 def test_who_waits_for_a_write_is_told_although_a_store_failed_after_its_commit(

@@ -33,7 +33,7 @@ from app.engine.transactions import (
     FencedProducer,
     Member,
     ProducerFencedError,
-    Transaction,
+    Sendings,
     TransactionalProducer,
 )
 from app.errors import (
@@ -44,7 +44,6 @@ from app.errors import (
     ReplacedError,
     TooLargeError,
 )
-from app.records import Outgoing
 from local.broker import Broker
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore
 from tests import kafka
@@ -123,7 +122,7 @@ class World:
         await producer.start()
         return producer
 
-    def transaction(self, *keys: str, value: bytes = b"row") -> Transaction:
+    def transaction(self, *keys: str, value: bytes = b"row") -> tuple[Sendings, Mapping[TP, int]]:
         """Return rows with the marker behind them, of which the other topic is told."""
         applied = self.marker.next.get(self.source, 0) + len(keys)
         marker = self.marker.after(self.source, applied)
@@ -131,7 +130,7 @@ class World:
         rows.append((None, MARKER_KEY, marker.encode(), NO_HEADERS))
         told: list[ToWrite] = [(None, key.encode(), b"told", NO_HEADERS) for key in keys]
         offsets = {TP(self.source, 0): applied}
-        return Transaction({TP(self.topic, 0): rows, TP(self.other, 1): told}, [], offsets)
+        return {TP(self.topic, 0): rows, TP(self.other, 1): told}, offsets
 
     async def commit(
         self,
@@ -141,10 +140,10 @@ class World:
         value: bytes = b"row",
     ) -> Mapping[TP, int]:
         """Commit rows and their marker; return the offset of the last record of each partition."""
-        transaction = self.transaction(*keys, value=value)
-        written = await producer.commit(member, lambda: transaction)
-        self.marker = self.marker.after(self.source, transaction.offsets[TP(self.source, 0)])
-        return written
+        sendings, offsets = self.transaction(*keys, value=value)
+        written = await producer.commit(member, sendings, offsets)
+        self.marker = self.marker.after(self.source, offsets[TP(self.source, 0)])
+        return {tp: span[-1] for tp, span in written.items()}
 
     async def leave_open(
         self, producer: TransactionalProducer, member: Member | None, *keys: str
@@ -152,7 +151,7 @@ class World:
         """Write all of a transaction but its end."""
         transaction = self.transaction(*keys)
         with without_end(), pytest.raises(NotWrittenError):
-            await producer.commit(member, lambda: transaction)
+            await producer.commit(member, *transaction)
 
     # -- reading
 
@@ -373,8 +372,8 @@ async def test_a_command_that_another_has_followed_is_told_so(world: World) -> N
     second = await world.fenced_producer()
     with pytest.raises(FencedError):
         await first.commit(world.topic, 0, {b"late": b"1"})
-    written = await second.write({(world.topic, 0): [(None, b"c", b"1", NO_HEADERS)]})
-    assert written == {TP(world.topic, 0): 3}
+    at = TP(world.topic, 0)
+    assert await second.write({at: [(None, b"c", b"1", NO_HEADERS)]}) == {at: range(3, 4)}
     records = kafka.read_all(world.brokers, world.topic)
     assert [record.key() for record in records] == [b"a", b"b", b"c"]
 
@@ -404,7 +403,7 @@ async def test_an_unknown_outcome_is_known_once_the_producer_has_started_anew(
     await world.commit(producer, None, "before")
     transaction = world.transaction("perhaps")
     with without_end(is_sent=is_sent), pytest.raises(NotWrittenError, match="may not be committed"):
-        await producer.commit(None, lambda: transaction)
+        await producer.commit(None, *transaction)
     assert not producer.is_started
     with pytest.raises(NotWrittenError, match="not started"):
         await world.commit(producer, None, "too early")
@@ -437,22 +436,19 @@ async def test_one_producer_writes_many_transactions_one_directly_after_the_othe
 
 async def test_records_that_are_sent_first_belong_to_the_transaction(world: World) -> None:
     producer = await world.producer()
-    transaction = world.transaction("then")
-    noted: list[int] = []
-    first = Outgoing(world.other, 1, b"first", b"told", 1_700_000_000_000)
-    second = Outgoing(world.other, 1, b"second", b"told", 1_700_000_000_001)
-
-    def prepare() -> Transaction:
-        if len(noted) < 2:
-            return replace(transaction, noted=[(first, noted.append), (second, noted.append)])
-        assert kafka.read_all(world.brokers, world.other) == []
-        return transaction
-
+    at = TP(world.other, 1)
+    first: ToWrite = (1_700_000_000_000, b"first", b"told", NO_HEADERS)
+    second: ToWrite = (None, b"second", b"told", NO_HEADERS)
     async with world.in_group() as member:
-        await producer.commit(member.now, prepare)
+        assert await producer.send(member.now, {at: [first, second]}) == {at: range(2)}
+        assert not producer.is_started
+        assert kafka.read_all(world.brokers, world.other) == []
+        written = await producer.commit(member.now, *world.transaction("then"))
+    assert written[at] == range(2, 3)
+    assert producer.is_started
     told = kafka.read_all(world.brokers, world.other)
     assert [message.key() for message in told] == [b"first", b"second", b"then"]
-    assert [message.offset() for message in told[:2]] == noted == [0, 1]
+    assert [message.offset() for message in told] == [0, 1, 2]
     assert told[0].timestamp()[1] == 1_700_000_000_000
 
 
@@ -593,9 +589,8 @@ async def test_a_store_with_more_than_its_changelog_is_kept_and_the_worker_stops
     await world.commit(producer, None, *("a" for _ in range(1)), value=b"again")
     await producer.commit(
         None,
-        lambda: Transaction(
-            {TP(world.topic, 0): [(None, b"%d" % n, b"row", NO_HEADERS) for n in range(20)]}
-        ),
+        {TP(world.topic, 0): [(None, b"%d" % n, b"row", NO_HEADERS) for n in range(20)]},
+        {},
     )
     with pytest.raises(LostChangelogError, match="its changelog is another one"):
         await world.recover()

@@ -109,6 +109,21 @@ def test_each_log_gets_a_name_of_its_own() -> None:
     assert Marker.first().log != Marker.first().log
 
 
+def test_of_what_was_applied_unread_the_epoch_is_not_known() -> None:
+    read = MINE.after("source", 8, 3)
+    assert (read.epoch("source"), read.last_read("source")) == (3, (8, 3))
+    ahead = read.ahead("source", 10).ahead("source", 12)
+    assert ahead.next["source"] == 12
+    assert (ahead.epoch("source"), ahead.last_read("source")) == (-1, (8, 3))
+    assert Marker.decode(ahead.encode()) == ahead
+    # What ends a transaction has an epoch of its own.
+    assert ahead.after("source", 12, -1).last_read("source") == (8, 3)
+    assert ahead.after("source", 13, 4).last_read("source") == (13, 4)
+    assert ahead.going_on("source", 9, "id").last_read("source") == (9, -1)
+    assert ahead.anew().last_read("source") == (12, -1)
+    assert Marker.first().last_read("source") == (0, -1)
+
+
 @given(user_ids)
 def test_no_user_has_a_key_that_is_reserved(user_id: str) -> None:
     assert not user_id.encode().startswith(RESERVED_PREFIX)

@@ -120,6 +120,26 @@ def test_control_records_behind_the_last_record_belong_to_it() -> None:
     assert log.take(2, MANY).next == 4
 
 
+def test_what_is_known_already_is_not_given_and_what_ends_it_tells_the_epoch() -> None:
+    log = _Log(ONE, 0, 3)
+    log.taken, log.taken_epoch = 2, -1
+    own = batch(0, [b"a"], producer=7, epoch=4) + batch(1, [b"b"], producer=7, epoch=4)
+    log.add(fetched(own))
+    # Its epoch is not that of what was read before.
+    assert log.take(10, MANY) == Taken([], 2, -1)
+    log.add(fetched(marker(2, 7) + batch(3, [b"c"], epoch=4)))
+    taken = log.take(10, MANY)
+    assert (offsets(taken), taken.next, taken.epoch) == ([3], 4, 4)
+
+
+def test_what_is_known_already_is_passed_within_a_fetch_of_aborted_transactions() -> None:
+    log = _Log(ONE, 0, -1)
+    log.taken = 2
+    aborted = batch(0, [b"x"], producer=9) + batch(1, [b"a"]) + batch(2, [b"y"], producer=9)
+    log.add(fetched(aborted + marker(3, 9, ABORT) + batch(4, [b"b"]), aborted=[(9, 0)]))
+    assert offsets(log.take(10, MANY)) == [4]
+
+
 def test_gaps_that_compaction_left_are_passed() -> None:
     log = _Log(ONE, 0, -1)
     log.add(fetched(batch(3, [b"a"]) + batch(90, [b"b"])))
@@ -395,6 +415,20 @@ async def test_a_partition_is_read_from_where_it_was_told(world: World) -> None:
     world.cluster.partitions[ONE].append(b"a", b"b", b"c")
     world.fetcher.assign(ONE, 2)
     assert await world.taken(ONE, 1) == [2]
+
+
+async def test_what_is_known_already_is_passed_and_what_comes_then_is_given(world: World) -> None:
+    assert not world.fetcher.is_at_end(ONE, 0)
+    world.fetcher.assign(ONE, 0)
+    assert world.fetcher.is_at_end(ONE, 0)
+    world.fetcher.pass_to(ONE, 2)
+    world.fetcher.pass_to(TWO, 2)
+    assert world.fetcher.is_at_end(ONE, 2)
+    assert not world.fetcher.is_at_end(ONE, 0)
+    world.cluster.partitions[ONE].append(b"a", b"b", b"c")
+    assert await world.taken(ONE, 1) == [2]
+    assert not world.fetcher.is_at_end(ONE, 2)
+    assert world.fetcher.is_at_end(ONE, 3)
 
 
 async def test_a_partition_that_was_dropped_is_read_no_more(world: World) -> None:

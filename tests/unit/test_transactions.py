@@ -24,12 +24,11 @@ from app.engine.transactions import (
     MAX_BATCH_BYTES,
     Member,
     ProducerFencedError,
-    Transaction,
+    Sendings,
     TransactionalProducer,
     encode_batches,
 )
 from app.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
-from app.records import Outgoing
 
 ONE, TWO, FAR = TP("one", 0), TP("one", 1), TP("two", 0)
 MEMBER = Member("group", 4, "member", "worker")
@@ -145,11 +144,12 @@ World = tuple[FakeCluster, TransactionalProducer]
 async def commit(
     producer: TransactionalProducer,
     member: Member | None = MEMBER,
-    sendings: Mapping[TP, list[ToWrite]] | None = None,
+    sendings: Sendings | None = None,
 ) -> Mapping[TP, int]:
     """Commit some records."""
     given = {ONE: rows(b"a", b"b")} if sendings is None else dict(sendings)
-    return await producer.commit(member, lambda: Transaction(dict(given), [], {TP("s", 0): 5}))
+    written = await producer.commit(member, given, {TP("s", 0): 5})
+    return {tp: span[-1] for tp, span in written.items()}
 
 
 # -- the steps
@@ -202,24 +202,43 @@ async def test_large_partitions_are_sent_in_rounds_of_one_batch_each(world: Worl
     assert all(len(batch) <= MAX_BATCH_BYTES for _, _, batch in cluster.sent)
 
 
-async def test_what_is_noted_is_sent_first_and_then_joins_what_is_known(world: World) -> None:
+async def test_what_is_sent_ahead_begins_the_transaction_and_tells_its_offsets(
+    world: World,
+) -> None:
     cluster, producer = world
-    noted: list[int] = []
-
-    def prepare() -> Transaction:
-        made = Transaction({ONE: rows(*(b"at %d" % offset for offset in noted))}, [], {})
-        if len(noted) < 2:
-            made.noted += [(Outgoing("two", 0, b"k", b"v"), noted.append) for _ in range(2)]
-        return made
-
     cluster.ends[FAR] = 40
-    await producer.commit(MEMBER, prepare)
-    assert noted == [40, 41]
-    assert cluster.events[:4] == ["add partitions", "produce", "add partitions", "add offsets"]
-    assert sorted(cluster.events[4:6]) == ["offsets", "produce"]
-    assert cluster.events[6:] == ["end"]
-    (record, _) = list(MemoryRecords(cluster.sent[-1][2]).next_batch())
-    assert record.key == b"at 40"
+    assert await producer.send(MEMBER, {FAR: rows(b"a", b"b")}, [TWO]) == {FAR: range(40, 42)}
+    assert cluster.events == ["add partitions", "add offsets", "produce"]
+    cluster.events.clear()
+    # What was named as later is not added once more.
+    assert await producer.send(MEMBER, {TWO: rows(b"c")}) == {TWO: range(1)}
+    assert cluster.events == ["produce"]
+    cluster.events.clear()
+    assert await commit(producer, MEMBER, {ONE: rows(b"d"), FAR: rows(b"e")}) == {ONE: 0, FAR: 42}
+    assert cluster.events[0] == "add partitions"
+    assert sorted(cluster.events[1:-1]) == ["offsets", "produce", "produce"]
+    assert cluster.events[-1] == "end"
+    cluster.events.clear()
+    await commit(producer)
+    assert cluster.events[:2] == ["add partitions", "add offsets"]
+
+
+async def test_no_other_transaction_begins_while_one_is_under_way(world: World) -> None:
+    """Who gives one up must start the producer anew: else its records would count later."""
+    _, producer = world
+    await producer.send(MEMBER, {ONE: rows(b"a")})
+    assert not producer.is_started
+    await producer.start()
+    assert producer.is_started
+
+
+async def test_what_fails_ahead_leaves_the_producer_without_its_identity(world: World) -> None:
+    cluster, producer = world
+    cluster.failures["produce"] = TimeoutError()
+    with pytest.raises(NotWrittenError):
+        await producer.send(MEMBER, {ONE: rows(b"a")})
+    with pytest.raises(NotWrittenError, match="not started"):
+        await commit(producer)
 
 
 async def test_while_the_one_before_is_being_ended_it_is_asked_again(world: World) -> None:
@@ -344,17 +363,6 @@ async def test_a_coordinator_that_moved_is_looked_up_anew(
     with pytest.raises(NotWrittenError):
         await commit(producer)
     assert forgotten in cluster.forgotten
-    assert not producer.is_started
-
-
-async def test_what_the_caller_does_wrong_is_no_unknown_outcome(world: World) -> None:
-    _, producer = world
-
-    def prepare() -> Transaction:
-        raise LookupError("a bug")
-
-    with pytest.raises(LookupError):
-        await producer.commit(MEMBER, prepare)
     assert not producer.is_started
 
 

@@ -1,0 +1,179 @@
+"""Shares: what each partition has of a cycle: records go in, what is to be written comes out."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from faust.types import TP
+
+from app.consumed import ConsumedRecord
+from app.engine.batches import Slice
+from app.engine.fetching import Taken
+from app.engine.lean import NO_HEADERS, ToWrite
+from app.engine.marker import MARKER_KEY, Marker
+from app.engine.partitions import Changes, Key, OwnedPartition
+from app.engine.transactions import Sendings, to_write
+
+
+class Sent(NamedTuple):
+    """A record that this worker has sent, as others will read it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(slots=True)
+class Share:
+    """What one partition has of a cycle: records by topic, and what comes of them."""
+
+    owned: OwnedPartition
+    changes: Changes = field(default_factory=Changes)
+    #: How many records of each topic are applied with it; of some only control records came.
+    counts: dict[str, int] = field(default_factory=dict)
+    #: What of them no agent was given yet.
+    undecided: dict[str, Sequence[ConsumedRecord]] = field(default_factory=dict)
+    #: What is applied once the cycle is.
+    marker: Marker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.marker = self.owned.marker
+
+    @property
+    def records(self) -> int:
+        """How many records it has."""
+        return sum(self.counts.values())
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there is anything to be written: control records alone are not."""
+        return bool(self.records) or not self.counts
+
+    def add(self, topic: str, taken: Taken) -> None:
+        """Add records that were read."""
+        self._add(topic, taken.records)
+        self.marker = self.marker.after(topic, taken.next, taken.epoch)
+
+    def add_sent(self, topic: str, sent: Sequence[Sent]) -> None:
+        """Add records that this cycle has sent itself, and that are next."""
+        self._add(topic, sent)
+        self.marker = self.marker.ahead(topic, sent[-1].offset + 1)
+
+    def _add(self, topic: str, records: Sequence[ConsumedRecord]) -> None:
+        self.counts[topic] = self.counts.get(topic, 0) + len(records)
+        if records:
+            self.undecided[topic] = records
+
+    def sendings(self) -> Iterator[tuple[TP, list[ToWrite]]]:
+        """Yield the records to be sent, and where they go; of the changelog the marker is last."""
+        rows = self.changes.rows
+        rows.pop(MARKER_KEY, None)
+        rows[MARKER_KEY] = self.marker.encode()
+        yield self.owned.changelog, [(None, key, row, NO_HEADERS) for key, row in rows.items()]
+        for (topic, number), records in self.changes.outgoing.items():
+            if records:
+                yield TP(topic, number), records
+
+
+class Shares:
+    """The shares of a cycle."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Share] = {}
+
+    def __iter__(self) -> Iterator[Share]:
+        return iter(self._by_key.values())
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def of(self, owned: OwnedPartition) -> Share:
+        """Return the share of a partition, a new one if it has none."""
+        share = self._by_key.get(owned.key)
+        if share is None:
+            share = self._by_key[owned.key] = Share(owned)
+        return share
+
+    def next_of(self, owned: OwnedPartition, topic: str) -> int:
+        """Return the next offset of a topic, once the cycle is applied as far as it goes by now."""
+        share = self._by_key.get(owned.key)
+        return (owned if share is None else share).marker.next.get(topic, 0)
+
+    @property
+    def written(self) -> Sequence[Share]:
+        """Those that a transaction writes."""
+        return [share for share in self if share.is_written]
+
+    def undecided(self, topic: str) -> list[Slice]:
+        """Take what no agent was given yet of a topic."""
+        return [
+            Slice(share.owned.number, share.undecided.pop(topic), share.changes)
+            for share in self
+            if topic in share.undecided
+        ]
+
+    # -- what is sent before the rest
+
+    def noted(self) -> Sendings:
+        """Return the records whose offsets others name."""
+        noted: dict[TP, list[ToWrite]] = {}
+        for share in self:
+            for record, _ in share.changes.noted:
+                noted.setdefault(TP(record.topic, record.partition), []).append(to_write(record))
+        return noted
+
+    def note(self, spans: Mapping[TP, range]) -> None:
+        """Tell the offsets of these records, which may add to the changes."""
+        offsets = {tp: iter(span) for tp, span in spans.items()}
+        for share in self:
+            for record, note in share.changes.noted:
+                note(next(offsets[TP(record.topic, record.partition)]))
+
+    def take_ahead(self, is_next: Callable[[TP], bool]) -> Mapping[TP, Sequence[ToWrite]]:
+        """Take out what can be applied as soon as it is sent, by whether it would be next."""
+        places = {place for share in self for place in share.changes.outgoing}
+        ahead: dict[TP, list[ToWrite]] = {tp: [] for place in places if is_next(tp := TP(*place))}
+        now_ms = int(time.time() * 1000)
+        for share in self:
+            for tp in ahead.keys() & share.changes.outgoing.keys():
+                ahead[tp] += [
+                    (now_ms if at is None else at, key, value, headers)
+                    for at, key, value, headers in share.changes.outgoing.pop(tp)
+                ]
+        return {tp: records for tp, records in ahead.items() if records}
+
+    def likely(self) -> Iterator[TP]:
+        """Yield the partitions that the transaction will write, too, as far as it is known."""
+        for share in self.written:
+            yield share.owned.changelog
+            yield from share.changes.likely
+
+    def add_sent(self, owned: OwnedPartition, tp: TP, span: range, sent: Sequence[ToWrite]) -> bool:
+        """Add what was sent to a partition of a source, unless something stands before it."""
+        if span.start != self.next_of(owned, tp.topic) or len(span) != len(sent):
+            return False
+        self.of(owned).add_sent(
+            tp.topic,
+            [
+                Sent(offset, at or 0, key, value, headers)
+                for offset, (at, key, value, headers) in zip(span, sent, strict=True)
+            ],
+        )
+        return True
+
+    # -- the rest
+
+    def sendings(self) -> dict[TP, list[ToWrite]]:
+        """Return the records that are not sent yet."""
+        sendings: dict[TP, list[ToWrite]] = {}
+        for share in self.written:
+            for tp, records in share.sendings():
+                sendings.setdefault(tp, []).extend(records)
+        return sendings
+
+    def offsets(self) -> Mapping[TP, int]:
+        """Return the next offset of every source of the partitions that are written."""
+        return {tp: at for share in self.written for tp, at in share.owned.offsets(share.marker)}
