@@ -217,7 +217,10 @@ class Settings(BaseSettings):
         description="Most writes of one client, by its key or address; the others get 429.",
     )
     slow_client_seconds: float = Field(
-        30, ge=1, le=3600, description="A client that takes longer to send a body is cut off."
+        30,
+        ge=1,
+        le=3600,
+        description="A client is cut off that takes longer to send a body, or takes no answer.",
     )
     ready_lag_seconds: float = Field(
         300, gt=0, description="A worker whose records wait for longer is not ready."

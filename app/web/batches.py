@@ -31,16 +31,22 @@ CHUNK_BYTES = 256 * 1024
 MAX_CHUNKS_UNDER_WAY = 4
 #: No legal row is longer; what is longer still is no row at all.
 MAX_ROW_BYTES = 16 * 1024
-#: Of rejected rows, so many are listed; all are counted.
-MAX_LISTED = 1_000
+#: Rejected rows are listed; after so many a request ends: its client sends something else.
+MAX_REJECTED = 1_000
 
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 #: How much a failure says against sending a batch again; others say nothing.
 _GRAVITY: Mapping[type[Exception], int] = {OutcomeOpenError: 2, OutcomeUnknownError: 1}
 
-_NOT_JSON = FieldError((), "The row is not JSON", "json_invalid")
-_BROKEN: Any = object()
+#: What stands for a row that is none, and what is wrong with it.
+_NOT_JSON, _TOO_LONG = object(), object()
+_BROKEN: Mapping[object, Sequence[FieldError]] = {
+    _NOT_JSON: [FieldError((), "The row is not JSON", "json_invalid")],
+    _TOO_LONG: [FieldError((), f"The row has more than {MAX_ROW_BYTES} bytes", "too_long")],
+}
+#: What some programs begin a text with.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,6 @@ class _Report:
 
     settled_rows: int = 0
     accepted: int = 0
-    rejected_rows: int = 0
     rejected: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, chunk: _Chunk) -> None:
@@ -70,20 +75,18 @@ class _Report:
         self.accepted += chunk.accepted
         if chunk.failure is not None:
             raise chunk.failure
-        self.rejected_rows += len(chunk.wrong)
-        room = MAX_LISTED - len(self.rejected)
         self.rejected += [
             {"index": self.settled_rows + index, "errors": pointers(errors)}
-            for index, errors in islice(chunk.wrong.items(), room)
+            for index, errors in chunk.wrong.items()
         ]
         self.settled_rows += chunk.rows
+        if len(self.rejected) >= MAX_REJECTED:
+            told = f"{len(self.rejected)} rows are rejected: the rest is not read."
+            raise ProblemError(422, "too-many-rejected", told, headers={"Connection": "close"})
 
     def members(self) -> dict[str, object]:
         """Return what a client is told."""
-        members: dict[str, object] = {"accepted": self.accepted, "rejected": self.rejected}
-        if self.rejected_rows > len(self.rejected):
-            members["rejected_rows"] = self.rejected_rows
-        return members
+        return {"accepted": self.accepted, "rejected": self.rejected}
 
 
 @routes.post("/users/batch")
@@ -108,6 +111,7 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
         async for rows in _chunks(request):
             if report.settled_rows or under_way:
                 await given.turn()
+                await asyncio.sleep(0)
             # A task per chunk, in order: each sends before it first waits.
             under_way.append(asyncio.create_task(_accept(given, rows)))
             if len(under_way) == MAX_CHUNKS_UNDER_WAY:
@@ -126,12 +130,12 @@ async def _accept(given: Services, rows: Sequence[Any]) -> _Chunk:
     read = read_registrations(rows)
     good = [row for row in read if isinstance(row, dict)]
     wrong = {
-        index: [_NOT_JSON] if rows[index] is _BROKEN else row
+        index: _BROKEN.get(rows[index], row) if type(rows[index]) is object else row
         for index, row in enumerate(read)
         if isinstance(row, list)
     }
     try:
-        written = await given.write_all([(row["id"], row) for row in good])
+        written = await given.write_all([(row["id"], row) for row in good], len(wrong))
     except RegistryError as error:
         return _Chunk(len(rows), 0, wrong, error)
     failures = [position for position in written if isinstance(position, RegistryError)]
@@ -149,10 +153,11 @@ def _gravest(failures: Sequence[_Failure]) -> _Failure:
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:
-    """Yield the rows as parsed JSON, so many at a time; `_BROKEN` for what is none."""
+    """Yield the rows as parsed JSON, so many at a time; what stands for it where one is none."""
     if request.content_type in _NDJSON:
         async for lines in _lines(request):
-            yield _parsed(lines)
+            for begin in range(0, len(lines), CHUNK_ROWS):
+                yield list(map(_row, lines[begin : begin + CHUNK_ROWS]))
         return
     rows = iter(_array(await body_of(request)))
     while chunk := list(islice(rows, CHUNK_ROWS)):
@@ -170,14 +175,20 @@ def _array(body: bytes) -> list[Any]:
 
 
 async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
-    """Yield the lines that are not blank, about a chunk at a time, as they come."""
+    """Yield the lines that are not blank, about a chunk at a time, as they come.
+
+    Of one that is too long the beginning is kept, which is too long, too.
+    """
     lines: list[bytes] = []
-    size, rest = 0, b""
+    size, rest, is_first = 0, b"", True
     async for part in parts_of(request):
-        *whole, rest = (rest + part).split(b"\n")
-        if len(rest) > MAX_ROW_BYTES:
-            raise ProblemError(413, "too-large", f"A line has more than {MAX_ROW_BYTES} bytes.")
-        lines += filter(bytes.strip, whole)
+        first, *others = part.split(b"\n")
+        rest += first if len(rest) <= MAX_ROW_BYTES else b""
+        if is_first and len(rest) >= len(_BYTE_ORDER_MARK):
+            rest, is_first = rest.removeprefix(_BYTE_ORDER_MARK), False
+        if others:
+            lines += filter(bytes.strip, [rest, *others[:-1]])
+            rest = others[-1]
         size += len(part)
         if len(lines) >= CHUNK_ROWS or size >= CHUNK_BYTES:
             yield lines
@@ -188,17 +199,11 @@ async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
         yield lines
 
 
-def _parsed(lines: Sequence[bytes]) -> list[Any]:
-    """Return what each line holds: all parsed at once, or one by one if one of them is broken."""
-    try:
-        rows = orjson.loads(b"[" + b",\n".join(lines) + b"]")
-    except orjson.JSONDecodeError:
-        rows = []
-    return rows if len(rows) == len(lines) else list(map(_row, lines))
-
-
 def _row(line: bytes) -> Any:
+    """Return what a line holds: each stands alone, whatever its neighbours are."""
+    if len(line) > MAX_ROW_BYTES:
+        return _TOO_LONG
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return _BROKEN
+        return _NOT_JSON

@@ -12,6 +12,9 @@ from app.web.services import services
 
 T = TypeVar("T")
 
+#: A form of ours has a few short fields.
+MAX_FORM_BYTES, MAX_FORM_FIELDS = 16 * 1024, 20
+
 
 async def body_of(request: web.Request) -> bytes:
     """Return a body that is wholly there in time, or raise the problem of one that is not."""
@@ -24,10 +27,19 @@ async def form_of(request: web.Request) -> Mapping[str, str]:
     body = await body_of(request)
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
+    if len(body) > MAX_FORM_BYTES:
+        raise ProblemError(413, "too-large", f"A form has at most {MAX_FORM_BYTES} bytes.")
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True))
+        fields = parse_qsl(
+            body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
+        )
     except UnicodeDecodeError:
         raise ProblemError(400, "malformed", "The form is not UTF-8.") from None
+    except ValueError:
+        raise ProblemError(
+            400, "malformed", f"A form has at most {MAX_FORM_FIELDS} fields."
+        ) from None
+    return dict(fields)
 
 
 async def parts_of(request: web.Request) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from app.overview.numbers import Moment, newest, tick
 from app.overview.watching import Watching
 from app.records import User
 from app.web.access import is_forwarded
+from app.web.clients import client_of
 from app.web.negotiation import json
 from app.web.problems import ProblemError
 from app.web.services import Services, services
@@ -60,7 +61,7 @@ async def get_overview(request: web.Request) -> web.Response:
     """Tell what the registry is doing: rates, latencies, lag, workers, newest registrations."""
     if "here" in request.query:
         return await _here(request)
-    with request.app[WATCHING].watcher() as ticks:
+    with request.app[WATCHING].look() as ticks:
         async for told in ticks:
             return json(told)
     raise ProblemError(503, "not-ready", "This worker is stopping.")
@@ -77,8 +78,10 @@ async def _here(request: web.Request) -> web.Response:
 @routes.get("/events")
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Tell the same as /overview once a second, as server-sent events."""
-    with request.app[WATCHING].watcher() as ticks:
-        answer = web.StreamResponse(headers=_STREAM_HEADERS)
+    answer = web.StreamResponse(headers=_STREAM_HEADERS)
+    if request.method == "HEAD":
+        return answer
+    with request.app[WATCHING].watcher(client_of(request)) as ticks:
         await answer.prepare(request)
         try:
             await _stream(request, answer, ticks)

@@ -72,8 +72,6 @@ async def get_export(request: web.Request) -> web.StreamResponse:
     if name not in FORMATS:
         raise ProblemError(400, "malformed", f"format must be one of {', '.join(FORMATS)}.")
     content_type, head, encode = FORMATS[name]
-    pages = _pages(services(request).lookups, wanted)
-    first = await anext(pages)  # what fails here is a problem like any other
     response = web.StreamResponse(
         headers={
             "Content-Type": content_type,
@@ -81,6 +79,10 @@ async def get_export(request: web.Request) -> web.StreamResponse:
             "Cache-Control": "no-store",
         }
     )
+    if request.method == "HEAD":
+        return response
+    pages = _pages(services(request).lookups, wanted)
+    first = await anext(pages)  # what fails here is a problem like any other
     try:
         await response.prepare(request)
         await response.write(head + encode(first))

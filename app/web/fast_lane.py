@@ -11,6 +11,7 @@ compare the two; docs/decisions/fast-lane.md.
 import asyncio
 import math
 import re
+import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -114,6 +115,7 @@ class FastLane(RequestHandler):
         #: What the request that is being answered here waits for.
         self._under_way: asyncio.Future[Any] | None = None
         self._later: list[bytes] = []
+        self._later_bytes = 0
         #: When the first bytes were read of the request that is answered here, of what waits behind
         #: it, and of each request that waits in aiohttp.
         self._read_at = self._later_read_at = 0.0
@@ -124,6 +126,7 @@ class FastLane(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take note of who the client is."""
         super().connection_made(transport)
+        _cut_off_if_nothing_is_taken(transport, self._given.settings.slow_client_seconds)
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._given = self._given.for_client(client_at(address))
@@ -133,13 +136,38 @@ class FastLane(RequestHandler):
         at = self._given.standstills.look()
         if not self._is_ours:
             self._leave(data, at, at)
-        elif self._under_way is not None:
-            # Who does not wait for an answer is not answered before it.
-            if not self._later:
-                self._later_read_at = at
-            self._later.append(data)
+        elif self._under_way is not None or self.writing_paused:
+            # Who does not wait for an answer is not answered before it, nor who takes none.
+            self._keep(data, at)
         else:
             self._take(data, at)
+
+    def _keep(self, data: bytes, at: float) -> None:
+        """Keep what comes too early; read no more once it is as much as a request may have."""
+        if not self._later:
+            self._later_read_at = at
+        self._later.append(data)
+        self._later_bytes += len(data)
+        if self._later_bytes > MAX_REQUEST_BYTES:
+            self._pause_transport_reading()
+
+    def _go_on(self) -> None:
+        """Take what was kept, if the answer before is written and the client takes answers."""
+        if not self._later or self._under_way is not None or self.writing_paused:
+            return
+        later, self._later = b"".join(self._later), []
+        was_full, self._later_bytes = self._later_bytes > MAX_REQUEST_BYTES, 0
+        read_at = self._later_read_at
+        self._take(later, self._given.standstills.time_of(read_at, read_at))
+        # aiohttp may have enough of it by itself.
+        if was_full and not (self._later or self._buffer_paused or self._reading_paused):
+            self._resume_transport_reading()
+
+    def resume_writing(self) -> None:
+        """Go on once the client has taken its answers."""
+        super().resume_writing()
+        if self._is_ours:
+            self._go_on()
 
     def _take(self, data: bytes, at: float) -> None:
         request = self._request
@@ -246,10 +274,7 @@ class FastLane(RequestHandler):
         self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
         self._request.restart()
-        if self._later:
-            later, self._later = b"".join(self._later), []
-            read_at = self._later_read_at
-            self._take(later, self._given.standstills.time_of(read_at, read_at))
+        self._go_on()
 
     def handle_error(
         self,
@@ -279,6 +304,17 @@ class FastLane(RequestHandler):
             await asyncio.wait([self._under_way], timeout=timeout)
             await asyncio.sleep(0)  # its answer is written by a callback
         await super().shutdown(timeout)
+
+
+def _cut_off_if_nothing_is_taken(transport: asyncio.BaseTransport, seconds: float) -> None:
+    """Let the kernel end a connection whose client takes nothing of an answer for so long.
+
+    tcp(7), TCP_USER_TIMEOUT: it counts also while the client's window is closed. Elsewhere than on
+    Linux the kernel's own patience holds.
+    """
+    held = transport.get_extra_info("socket")
+    if held is not None and held.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        held.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 class _PlainRequest:

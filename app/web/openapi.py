@@ -7,6 +7,7 @@ stands in `OPERATIONS` is what only the handlers' code knows: which statuses, wh
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -90,7 +91,6 @@ class BatchReport(TypedDict):
 
     accepted: Annotated[int, Field(ge=0)]
     rejected: list[WrongRow]
-    rejected_rows: NotRequired[int]
 
 
 class Health(TypedDict):
@@ -427,10 +427,30 @@ def _procedure(name: str, procedure: Procedure, schemas: _Schemas) -> _Schema:
     return {"post" if procedure.kind == "mutation" else "get": described}
 
 
+class _Described:
+    """The document of an application, which is made once."""
+
+    def __init__(self, web_app: web.Application) -> None:
+        self._web_app = web_app
+
+    @cached_property
+    def document(self) -> bytes:
+        """The document as JSON."""
+        return orjson.dumps(document(self._web_app))
+
+
+_DESCRIBED = web.AppKey("described", _Described)
+
+
+def install(web_app: web.Application) -> None:
+    """Let the routes of an application be described, once somebody asks."""
+    web_app[_DESCRIBED] = _Described(web_app)
+
+
 @routes.get("/openapi.json")
 async def get_openapi(request: web.Request) -> web.Response:
     """Describe this interface."""
-    return json(orjson.dumps(document(request.app)))
+    return json(request.app[_DESCRIBED].document)
 
 
 #: Swagger UI writes styles into its elements, and shows icons that stand in its stylesheet.

@@ -65,6 +65,7 @@ def install(web_app: web.Application, given: Services) -> None:
     web_app.add_routes(events.routes)
     web_app.add_routes(export.routes)
     events.install(web_app, given)
+    openapi.install(web_app)
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)

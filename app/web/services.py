@@ -81,13 +81,17 @@ class Services:
         partition = partition_of(key, self.registrations.partitions)
         return partition, self.producer.send({partition: [_record(key, wish)]})[partition]
 
-    async def write_all(self, wishes: Sequence[tuple[str, Wish]]) -> list[Position | RegistryError]:
+    async def write_all(
+        self, wishes: Sequence[tuple[str, Wish]], rejected: int = 0
+    ) -> list[Position | RegistryError]:
         """Send many at once; return each one's position, or why it has none, in their order.
+
+        What was rejected beside them counts as well for the client's rate: it costs as much.
 
         Raises `RefusedError` if more comes than may, or the request may be too old; none is sent
         then.
         """
-        self._admit(len(wishes), self.read_at)
+        self._admit(len(wishes) + rejected, self.read_at)
         keys = [encode_key(user_id) for user_id, _ in wishes]
         partitions = partitions_of(keys, self.registrations.partitions)
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)

@@ -210,6 +210,16 @@ async def test_without_a_proxy_nobody_chooses_an_address(
         assert await _statuses(client, {"X-Forwarded-For": "192.0.2.2"}) == [429, 429]
 
 
+async def test_rows_that_are_none_count_for_the_rate_of_their_client(
+    producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    async with serving(producer, lookups, client_writes_per_second=100) as client:
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = await client.post("/users/batch", data=b"0\n" * 250, headers=headers)
+        assert answer.status == 202
+        assert await _statuses(client, {}) == [429, 429]
+
+
 async def test_without_a_keys_file_nothing_is_installed(
     producer: FakeProducer, lookups: FakeLookups
 ) -> None:

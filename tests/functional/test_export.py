@@ -38,6 +38,17 @@ async def test_ndjson_has_every_user_as_a_lookup_shows_it(
     assert lines == [user.encode() for user in lookups.users.values()]
 
 
+async def test_of_whom_only_the_headers_are_asked_nothing_else_is_sent(
+    client: Client, lookups: FakeLookups
+) -> None:
+    add_odd(lookups)
+    answer = await client.head("/export?format=csv")
+    assert (answer.status, answer.content_type) == (200, "text/csv")
+    # What follows on the connection is the answer to what was asked next.
+    assert await (await client.get("/users/user-0")).json()
+    assert (await client.head("/export?format=doc")).status == 400
+
+
 async def test_csv_holds_odd_names(client: Client, lookups: FakeLookups) -> None:
     add_odd(lookups)
     answer = await client.get("/export?format=csv")

@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -130,6 +131,13 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str], b
     headers = dict(line.split(": ", 1) for line in lines)
     length = int(headers.get("Content-Length", 0))
     return first.encode(), headers, await reader.readexactly(length)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.001)
 
 
 async def answer_to(place: Place, sent: bytes) -> tuple[bytes, dict[str, str], bytes]:
@@ -407,6 +415,63 @@ async def test_who_does_not_wait_is_answered_in_order(fast: Place, pause: bool) 
                 await asyncio.sleep(0)
         told = [(await answer(reader))[2] for _ in ids]
     assert [re.findall(rb'"id":"(\w+)"', body)[0] for body in told] == ids
+
+
+async def test_of_who_does_not_wait_no_more_is_kept_than_a_request_may_have(fast: Place) -> None:
+    fast.producer.silent = True
+    async with connected(fast) as (reader, writer):
+        writer.write(request())
+        await until(lambda: bool(fast.lanes) and fast.lanes[-1]._under_way is not None)
+        flood = request() * 20_000
+        writer.write(flood)
+        await until(lambda: not fast.lanes[-1].transport.is_reading())  # type: ignore[union-attr]
+        # What one read of the socket has brought goes over the limit.
+        assert fast.lanes[-1]._later_bytes < 16 * 1024 + 1024 * 1024 < len(flood)
+        fast.producer.silent = False
+        fast.producer.acknowledge()
+        # From here on aiohttp answers, one after the other.
+        for _ in range(20):
+            assert (await answer(reader))[0] == b"HTTP/1.1 202 Accepted"
+
+
+async def test_of_who_takes_no_answers_nothing_more_is_answered(fast: Place) -> None:
+    async with connected(fast) as (reader, writer):
+        await until(lambda: bool(fast.lanes))
+        lane = fast.lanes[-1]
+        served = cast(asyncio.Transport, lane.transport)
+        served.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        served.set_write_buffer_limits(high=1_024)
+        fast.lookups.add("large", name="\N{GRINNING FACE}" * 256)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        asked = 0
+        # One by one, whatever sockets would make of them.
+        while not lane.writing_paused:
+            lane.data_received(lookup("large"))
+            asked += 1
+        before = served.get_write_buffer_size()
+        for _ in range(500):
+            lane.data_received(lookup("large"))
+        assert not served.is_reading()
+        assert served.get_write_buffer_size() <= before
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(asked + 500):
+            assert (await answer(reader))[0] == b"HTTP/1.1 200 OK"
+        await until(served.is_reading)
+
+
+async def test_who_takes_no_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Runner, monkeypatch, slow_client_seconds=1) as place:
+        place.lookups.add("large", name="\N{GRINNING FACE}" * 256)
+        async with connected(place) as (_, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await until(lambda: bool(place.lanes))
+            lane = place.lanes[-1]
+            while not lane.writing_paused:
+                writer.write(lookup("large"))
+                await asyncio.sleep(0)
+            await until(lambda: lane.transport is None)
+            with suppress(ConnectionError):
+                await writer.drain()
 
 
 async def test_who_waits_for_leave_to_send_gets_it(fast: Place) -> None:

@@ -165,6 +165,17 @@ async def test_no_form_is_an_error_of_ours(
     assert answer.status < 500
 
 
+@pytest.mark.parametrize("path", ["/login", "/register"])
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"a&" * 20_000, 413), (b"a&" * 21, 400), (b"key=%FF", 400)]
+)
+async def test_a_form_is_small_and_has_few_fields(
+    client: Client, key: str, path: str, body: bytes, status: int
+) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **bearer(key)}
+    assert (await client.post(path, data=body, headers=headers)).status == status
+
+
 async def test_a_form_with_files_is_an_empty_one(client: Client, key: str) -> None:
     form = FormData({"key": key}, default_to_multipart=True)
     answer = await client.post("/login", data=form)

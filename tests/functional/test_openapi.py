@@ -32,6 +32,12 @@ NOT_DESCRIBED = {
 }
 
 
+async def test_it_is_made_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await (await client.get("/openapi.json")).read()
+    monkeypatch.setattr(openapi, "document", lambda _: pytest.fail("made again"))
+    assert await (await client.get("/openapi.json")).read() == first
+
+
 async def test_every_route_is_described_and_nothing_else(client: Client) -> None:
     routes = {
         (route.method, (route.resource.canonical if route.resource else "").replace(":.+}", "}"))

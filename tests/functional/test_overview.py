@@ -147,16 +147,23 @@ async def test_a_client_that_takes_nothing_is_cut_off(
     writer.transport.abort()
 
 
+@pytest.mark.parametrize(
+    ("limit", "status"), [("MAX_WATCHERS", 503), ("MAX_WATCHERS_OF_CLIENT", 429)]
+)
 async def test_too_many_watchers_are_refused(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, limit: str, status: int
 ) -> None:
-    monkeypatch.setattr(watching, "MAX_WATCHERS", 3)
+    monkeypatch.setattr(watching, limit, 3)
     async with AsyncExitStack() as held:
         for _ in range(3):
             await held.enter_async_context(client.get("/events"))
         answer = await client.get("/events")
-        assert (answer.status, answer.content_type) == (503, "application/problem+json")
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
         assert "Retry-After" in answer.headers
+        # To look once is possible all the same; and asking for headers is not watching.
+        assert (await client.get("/overview")).status == 200
+        answer = await client.head("/events")
+        assert (answer.status, answer.content_type) == (200, "text/event-stream")
 
 
 async def test_streams_end_when_the_worker_stops(client: Client) -> None:

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from app.web.problems import ProblemError
+from app.web.services import services
 from app.web.trpc.answers import VARY, envelope
 from app.web.trpc.calls import Calls, answer
 
@@ -73,10 +74,12 @@ def _accepted(request: web.Request) -> str:
 def refused_members(request: web.Request, problem: ProblemError) -> web.Response:
     """Return the answer to a request that failed before it was split into calls.
 
-    To clients of version 10 that wanted a stream: they take no error but that of a call.
+    To clients of version 10 that wanted a stream: they take no error but that of a call. However
+    many calls the path names, no more are answered than may be made.
     """
     body = orjson.dumps(envelope(problem, None))
-    calls = range(request.rel_url.raw_path.count(",") + 1)
+    named = request.rel_url.raw_path.count(",") + 1
+    calls = range(min(named, services(request).settings.max_batch_calls))
     lines = b"".join(MEMBERS.line(index, body, index == 0) for index in calls)
     return web.Response(
         body=lines + MEMBERS.end,
