@@ -20,7 +20,7 @@ from faust.types import TP
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from app.engine.batches import Batch, Slice, SliceSize
+from app.engine.batches import Abandoned, Batch, Slice, SliceSize
 from app.engine.fetching import Fetcher, Taken
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
@@ -31,6 +31,8 @@ from app.engine.transactions import (
     TransactionalProducer,
 )
 from app.errors import (
+    ApplyError,
+    DecisionError,
     FencedError,
     NotWrittenError,
     StoreError,
@@ -90,6 +92,16 @@ class Share:
     def has_records(self) -> bool:
         """Whether anything is to be decided."""
         return any(taken.records for taken in self.taken.values())
+
+    @property
+    def most_records(self) -> int:
+        """How many records it has of the topic that it has most of; at least 1."""
+        return max([1, *(len(taken.records) for taken in self.taken.values())])
+
+    @property
+    def begins_at(self) -> dict[str, int]:
+        """The offset of its first record of each topic."""
+        return {t: taken.records[0].offset for t, taken in self.taken.items() if taken.records}
 
     def __post_init__(self) -> None:
         self.marker = self.owned.marker
@@ -278,9 +290,14 @@ class Cycles:
             if isinstance(error, TooLargeError) or self._failures >= SPLIT_FAILURES:
                 self._take_smaller(shares, error)
             await self._begin_again(shares, error)
+        except DecisionError as error:
+            if not self._take_one_by_one(shares, error):
+                _distrust(shares)
+                raise
+            self._failures += 1
+            await self._begin_again(shares, error)
         except BaseException:
-            for share in shares:
-                share.owned.distrust()
+            _distrust(shares)
             raise
         else:
             self._failures = 0
@@ -368,7 +385,14 @@ class Cycles:
             async with asyncio.timeout(AGENT_SECONDS):
                 await batch.decided
         except TimeoutError:
-            raise StuckError(f"the agent of {batch.topic} does not decide its records") from None
+            raise StuckError(f"{_told(batch)}: the agent does not decide") from None
+        except (*TRANSIENT, ApplyError, Abandoned):
+            raise
+        except Exception as error:
+            raise DecisionError(
+                f"{_told(batch)}: deciding fails ({type(error).__name__}); see docs/operations.md",
+                (batch.topic, batch.deciding.partition),
+            ) from error
 
     # -- committing
 
@@ -421,8 +445,7 @@ class Cycles:
     def _take_smaller(self, shares: Sequence[Share], error: Exception) -> None:
         """Let partitions be applied by themselves, so that one of them does not hold up others."""
         for share in shares:
-            key = share.owned.key
-            records = max(sum(len(taken.records) for taken in share.taken.values()), 1)
+            key, records = share.owned.key, share.most_records
             if len(shares) > 1:
                 self._alone[key] = records
             elif isinstance(error, TooLargeError) and records > 1:
@@ -433,9 +456,22 @@ class Cycles:
                     "a partition rests: what comes of its next records cannot be written",
                     table=share.owned.table.name,
                     partition=share.owned.number,
+                    next_records=share.begins_at,
                     cause=str(error),
                 )
                 self._rests_until[key] = time.monotonic() + BLOCKED_SECONDS
+
+    def _take_one_by_one(self, shares: Sequence[Share], error: DecisionError) -> bool:
+        """Let the records of the partition that fails be decided one by one, if they were not.
+
+        So what is before the record that fails is applied, and that record is known.
+        """
+        failing = self._partitions.at(TP(*error.place))
+        for share in shares:
+            if share.owned is failing and share.most_records > 1:
+                self._alone[share.owned.key] = 1
+                return True
+        return False
 
     def _grow(self, shares: Sequence[Share]) -> None:
         """Let a partition that was applied by itself take more, and then go with the others."""
@@ -444,6 +480,19 @@ class Cycles:
             most = self._alone.pop(share.owned.key, MAX_RECORDS)
             if most < MAX_RECORDS:
                 self._alone[share.owned.key] = most * 2
+
+
+def _distrust(shares: Iterable[Share]) -> None:
+    for share in shares:
+        share.owned.distrust()
+
+
+def _told(batch: Batch) -> str:
+    """Return which records are decided."""
+    partition, records, _ = batch.deciding
+    first, last = records[0].offset, records[-1].offset
+    which = f"record {first}" if first == last else f"records {first} to {last}"
+    return f"{batch.topic}, partition {partition}: {which}"
 
 
 def disk_stays_bad(state: RetryCallState) -> bool:
