@@ -93,7 +93,7 @@ class LostChangelogError(ApplyError):
 
 
 class DecisionError(ApplyError):
-    """Deciding some records of ``place``, a topic and a partition, fails: a bug; the worker ends."""
+    """Deciding records fails, by a bug; ``place`` is their topic and partition; the worker ends."""
 
     def __init__(self, text: str, place: tuple[str, int]) -> None:
         super().__init__(text)

@@ -189,10 +189,11 @@ class Verification:
         verdicts = await self._verdicts(number)
         self._compare_verdicts(number, verdicts)
         outcomes = await self._outcomes(number, verdicts.asking)
-        fold = await self._records(number, verdicts, outcomes)
+        letters = await self._letters(number)
+        fold = await self._records(number, verdicts, outcomes, letters)
         self._compare_claims(number, fold)
         self._compare_outcomes(fold, outcomes)
-        await self._letters(number, fold)
+        self._compare_letters(number, fold, letters)
         await self._users_table(number, fold)
         self._count(number, fold)
 
@@ -209,11 +210,14 @@ class Verification:
             verdicts.add(records)
         return verdicts
 
-    async def _records(self, number: int, verdicts: Verdicts, outcomes: OutcomesFold) -> UsersFold:
+    async def _records(
+        self, number: int, verdicts: Verdicts, outcomes: OutcomesFold, letters: LetterFold
+    ) -> UsersFold:
         logs, log = self.logs, self.logs.registrations[number]
         handed = self.handed_users.pop(number, Handed())
         begins_late = logs.begins_late(number) or not handed.is_whole
-        lacks_something = begins_late or not outcomes.is_whole
+        lacks_letters = bool(logs.dead_letters[number].start)
+        lacks_something = begins_late or not outcomes.is_whole or lacks_letters
         kept = await self._kept_outcomes(number) if lacks_something else None
         fold = UsersFold(
             verdicts,
@@ -223,6 +227,8 @@ class Verification:
             self._cutting(log),
             kept if begins_late else None,
             kept if not outcomes.is_whole else None,
+            letters.skipped_of(log.topic),
+            kept if lacks_letters else None,
             late(logs.registrations),
             late(logs.claims),
             handed,
@@ -272,11 +278,14 @@ class Verification:
             for offset in offsets.all:
                 self.findings.differs(difference, fold.span.place(offset))
 
-    async def _letters(self, number: int, fold: UsersFold) -> None:
-        extent, claims = self.logs.dead_letters[number], self.settled[number]
+    async def _letters(self, number: int) -> LetterFold:
         letters = LetterFold(number, self.logs.partitions)
-        async for records in self.reading.read(extent):
+        async for records in self.reading.read(self.logs.dead_letters[number]):
             letters.add(records)
+        return letters
+
+    def _compare_letters(self, number: int, fold: UsersFold, letters: LetterFold) -> None:
+        extent, claims = self.logs.dead_letters[number], self.settled[number]
         for span, unreadable in (
             (fold.span, fold.unreadable),
             (fold.verdicts.span, fold.verdicts.unreadable),
@@ -287,6 +296,11 @@ class Verification:
             )
         self.totals.letters += letters.count()
         self.totals.foreign_letters += letters.others
+        self.totals.decided_by_people += [
+            *(f"{lost} were lost, and accepted as lost ({lost.why})" for lost in letters.lost),
+            *(f"{skipped} was skipped ({skipped.why})" for skipped in letters.skipped),
+        ]
+        self.lacking.skips += fold.believed_skips
 
     async def _users_table(self, number: int, fold: UsersFold) -> None:
         changelog = self.logs.users[number]

@@ -1,9 +1,15 @@
 """Ways out, by the steps of their runbooks, on registries that stopped."""
 
 import subprocess
+import sys
+from pathlib import Path
 
 import orjson
+import pytest
 
+from app.keys import partition_of
+from app.positions import token
+from local.broker import Broker
 from tests import kafka
 from tests.clients import assert_all_found
 from tests.integration.test_lost_records import (
@@ -12,6 +18,7 @@ from tests.integration.test_lost_records import (
     last_words,
     make_anew,
     produce,
+    registration,
     settle,
 )
 from tests.integration.test_repartition import run
@@ -108,3 +115,62 @@ def test_a_gap_is_named_and_passed(registry: Registry) -> None:
         # The beginning is gone, so only part can be checked; and that is as it should be.
         assert verified.returncode == 2, verified.stdout
         assert ": 1\n" not in verified.stdout.partition("result")[0]
+
+
+@pytest.mark.parametrize("before", [20, pytest.param(0, marks=pytest.mark.soak)])
+def test_a_record_that_cannot_be_decided_is_named_and_skipped(
+    broker: Broker, tmp_path: Path, before: int
+) -> None:
+    registry = Registry(broker.address, tmp_path, settings={"SESSION_TIMEOUT_SECONDS": "6"})
+    operator, worker = registry.worker(2), registry.worker()
+    assert run(operator, "topics").returncode == 0
+    poison = "user-that-cannot-be-decided"
+    home = partition_of(poison.encode(), PARTITIONS)
+    ids = produce(registry, before, home)
+    record = {"key": poison.encode(), "value": registration(poison), "partition": home}
+    kafka.produce(registry.brokers, registry.registrations, [record])
+    ids += produce(registry, 20, home)
+    worker.command = [sys.executable, "-m", "tests.faulty_worker", "cannot-decide", poison]
+    worker.launch()
+    told = last_words(worker)
+    place = f"{registry.registrations}, partition {home}"
+    assert f"{place}: record {before}: deciding fails (LookupError)" in told
+    assert poison not in worker.log.read_text()
+
+    wrong = skip(operator, registry.registrations, home, before + 1)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == f"{place}: {before} is the next record to be applied\n"
+    claims = skip(operator, registry.email_claims, home, 0)
+    assert claims.stderr.startswith(f"{registry.email_claims}: only records of ")
+    declined = skip(operator, registry.registrations, home, before, answer="no\n")
+    assert declined.stdout.splitlines()[-1] == "nothing was done"
+    done = skip(operator, registry.registrations, home, before)
+    assert done.returncode == 0, done.stderr
+
+    with worker:
+        assert_all_found(worker, ids)
+        answer = worker.get(f"/registrations/{token(home, before)}")
+        assert answer.json()["outcome"] == "dead-letter"
+    told = f"{place}: record {before} was skipped (a bug; by "
+    assert told in verified(operator)
+    # A version without the bug applies it after all.
+    with operator:
+        replayed = run(operator, "dead-letters", "replay", token(home, before))
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+        operator.wait_for_user(poison)
+    assert told in verified(operator)
+
+
+def skip(
+    worker: Worker, topic: str, partition: int, offset: int, answer: str = "yes\n"
+) -> subprocess.CompletedProcess[str]:
+    """Skip a record."""
+    place = (topic, str(partition), str(offset))
+    return recover(worker, "skip", *place, "--reason", "a bug", answer=answer)
+
+
+def verified(worker: Worker) -> str:
+    """Return what `verify` says; fail if it finds a difference."""
+    ended = run(worker, "verify")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
