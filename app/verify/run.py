@@ -29,6 +29,7 @@ from app.verify.moves import Moves, OutcomesTopic, compare_moves
 from app.verify.multisets import Multiset
 from app.verify.outcomes import OutcomesFold
 from app.verify.places import Offsets, Span, place
+from app.verify.reading import IndependentScan
 from app.verify.report import Lacking, Totals
 from app.verify.splits import Cutting, Handed, parent, pieces
 from app.verify.stores import Store, compare_store, held
@@ -44,10 +45,10 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
     """
     partitioning = await read(settings)
     settings = partitioning.of(settings)
-    topics, kafka = declare(settings), settings.kafka
+    topics, kafka, scan = declare(settings), settings.kafka, IndependentScan()
     with held(stores, (USERS, EMAILS)) as databases:
         async with (
-            reader(kafka, topics.all()) as committed,
+            reader(kafka, topics.all(), scan=scan) as committed,
             reader(kafka, (), "read_uncommitted") as everything,
         ):
             logs = await Logs.find(topics, committed, everything)
@@ -55,6 +56,11 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
             await verification.find_markers()
             with bar(logs.size(databases)) as committed.advance:
                 await verification.run(databases)
+            if batches := len(scan.left_to_engine):
+                findings.notes.append(
+                    f"{batches:,} batches were read by the engine's parser: aiokafka's cannot read "
+                    "them, or not in bounded memory"
+                )
 
 
 @dataclass(slots=True)
