@@ -3,7 +3,8 @@
 ``python -m tests.faulty_worker STEP NUMBER``: at the NUMBERth time that it comes to the step. Or
 its disk is full after so many bytes: ``python -m tests.faulty_worker full-disk BYTES``. Or one
 write to a store fails: ``python -m tests.faulty_worker store-fails NUMBER``. Or no record of one
-id can be decided: ``python -m tests.faulty_worker cannot-decide ID``.
+id can be decided: ``python -m tests.faulty_worker cannot-decide ID``. Or the parser leaves out the
+last of several records: ``python -m tests.faulty_worker leaves-out last``.
 """
 
 import os
@@ -13,7 +14,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from app.consumed import ConsumedRecord
 from app.engine import changelog, cycles, protocol, transactions
+from app.engine.record_batches import PartitionRecords
 from app.errors import StoreError
 from app.records import Queued, UserRow
 from app.registration import Decisions
@@ -84,6 +87,17 @@ def cannot_decide(user_id: str) -> None:
     Decisions.ask = failing  # type: ignore[method-assign]
 
 
+def leave_out_last() -> None:
+    """Let the parser leave out the last of several records that it gives at once."""
+    take = PartitionRecords.take
+
+    def forgetful(self: PartitionRecords, *args: int) -> list[ConsumedRecord]:
+        records = take(self, *args)
+        return records[:-1] or records
+
+    PartitionRecords.take = forgetful  # type: ignore[method-assign]
+
+
 STEPS: dict[str, Callable[[Countdown], None]] = {
     # Rows and records are at the broker, acknowledged, and nothing says that they count.
     "before commit": lambda die: before(protocol, "end_transaction", die),
@@ -98,6 +112,8 @@ def main() -> None:
     step, argument = sys.argv[1:3]
     if step == "cannot-decide":
         cannot_decide(argument)
+    elif step == "leaves-out":
+        leave_out_last()
     else:
         prepare(step, int(argument))
     from app.__main__ import main as run  # noqa: PLC0415 - its settings are read when it is imported

@@ -1,5 +1,6 @@
 """What `verify` reads of a real broker is what the engine reads."""
 
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -13,12 +14,15 @@ from app.engine.cluster import Cluster
 from app.reading import Isolation, Reader, Scan, scan_as_workers_do
 from app.settings import Settings
 from app.topics import TopicSpec
+from app.verify.findings import Difference
 from app.verify.reading import IndependentScan
 from local.broker import Broker
 from tests.hand_made_batches import bomb
+from tests.integration.test_lost_records import produce
+from tests.integration.test_repartition import run
 from tests.integration.test_unreadable_records import spoil, write
 from tests.unit.test_verify_reading import said
-from tests.worker import Registry
+from tests.worker import Registry, wait_until
 
 
 @pytest.fixture
@@ -92,3 +96,18 @@ async def test_both_read_the_same_records_of_a_broker(
     assert len(by_verify) > 50
     # Three with a header name that is not UTF-8, and one that unpacks to 18 MB.
     assert len(scan.left_to_engine) == 4
+
+
+def test_a_record_that_the_parser_of_a_worker_leaves_out_is_named(registry: Registry) -> None:
+    worker, operator = registry.worker(), registry.worker(2)
+    assert run(operator, "topics").returncode == 0
+    ids = produce(registry, 20, 3)
+    worker.command = [sys.executable, "-m", "tests.faulty_worker", "leaves-out", "last"]
+    with worker:
+        worker.wait_for_user(ids[0], 30)
+        verified = wait_until(
+            lambda: "not applied" not in (told := run(operator, "verify").stdout) and told,
+            60,
+            "everything that is read is applied",
+        )
+    assert f"  {registry.registrations} 3:19\n" in verified.partition(Difference.MISSING_ROW)[2]
