@@ -95,7 +95,7 @@ def leave_out_last() -> None:
         records = take(self, *args)
         return records[:-1] or records
 
-    PartitionRecords.take = forgetful  # type: ignore[method-assign]
+    PartitionRecords.take = forgetful  # type: ignore[method-assign, assignment]
 
 
 STEPS: dict[str, Callable[[Countdown], None]] = {

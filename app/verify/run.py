@@ -1,9 +1,11 @@
 """The verification: markers, then emails, then users, then what leads across the partitions."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from faust.types import TP
 
 from app.engine.marker import rules
 from app.partitioning import Partitioning, read
@@ -22,6 +24,7 @@ from app.verify.comparison import (
 )
 from app.verify.emails import EmailsFold, FoundClaims
 from app.verify.findings import Difference, Findings
+from app.verify.group import applied_by_group, until_decided
 from app.verify.letters import LetterFold, compare_letters
 from app.verify.logs import EMAILS, USERS, Logs, late
 from app.verify.markers import Found, newest
@@ -51,9 +54,12 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
             reader(kafka, topics.all(), scan=scan) as committed,
             reader(kafka, (), "read_uncommitted") as everything,
         ):
+            # Before the changelogs are looked at: a marker may have gone on since, and never back.
+            applied = await applied_by_group(settings, topics, findings)
+            await until_decided(topics, committed, everything)
             logs = await Logs.find(topics, committed, everything)
             verification = Verification(settings, partitioning, topics, logs, committed, findings)
-            await verification.find_markers()
+            await verification.find_markers(applied)
             with bar(logs.size(databases)) as committed.advance:
                 await verification.run(databases)
             if batches := len(scan.left_to_engine):
@@ -121,8 +127,11 @@ class Verification:
         self.claims = [FoundClaims() for _ in numbers]
         self.verdicts = [Multiset() for _ in numbers]
 
-    async def find_markers(self) -> None:
-        """Find up to where everything is applied; raise `SettingsError` if others decided it."""
+    async def find_markers(self, applied: Mapping[TP, int]) -> None:
+        """Find up to where everything is applied; raise `SettingsError` if others decided it.
+
+        ``applied`` says up to where the group has applied the sources, as far as it tells.
+        """
         ours = rules(self.settings.email_keys)
         for markers, changelogs in (
             (self.users_markers, self.logs.users),
@@ -134,6 +143,10 @@ class Verification:
                 markers.append(found)
                 if found.wrong is not None:
                     self.findings.differs(Difference.MARKER, found.wrong)
+        for source, offset in applied.items():
+            of_emails = source.topic == self.topics.email_claims.name
+            markers = self.emails_markers if of_emails else self.users_markers
+            markers[source.partition].require_applied(source.topic, offset, self.findings)
 
     async def run(self, stores: Sequence[Store]) -> None:
         """Verify everything, and tell the findings."""

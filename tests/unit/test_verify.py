@@ -1,9 +1,10 @@
 """Verifying, without Kafka: what is a difference, what is none, and what cannot be told."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -58,13 +59,14 @@ async def verified(
     between: Callable[[], None] = lambda: None,
     findings: Findings | None = None,
     now: Partitioning = WHOLE,
+    applied: Mapping[TP, int] = MappingProxyType({}),
 ) -> Findings:
     """Return what a verification finds; ``between`` is called before each look at an end."""
     findings = findings or Findings()
     reader = cast(Any, SimulatedReader(simulation, between))
     logs = await Logs.find(topics, reader, reader)
     verification = Verification(settings(), now, topics, logs, reader, findings)
-    await verification.find_markers()
+    await verification.find_markers(applied)
     await verification.run(())
     return findings
 
@@ -887,6 +889,29 @@ async def test_where_letters_are_gone_it_is_partial(settled: Simulation) -> None
     findings = await verified(settled)
     assert_status(findings, PARTIAL)
     assert "perhaps with the letters of 1 records" in findings.unchecked[0]
+
+
+# -- what the group says
+
+
+@pytest.mark.parametrize("table", ["users", "emails"])
+async def test_a_changelog_that_lost_something_is_told_by_the_group(
+    settled: Simulation, table: str
+) -> None:
+    topics_of = {"users": [REGISTRATIONS, DECISIONS], "emails": [CLAIMS]}[table]
+    changelog = USERS if table == "users" else EMAILS
+    applied = {
+        TP(topic.name, number): settled.markers[table, number].next[topic.name]
+        for topic in topics_of
+        for number in range(PARTITIONS)
+    }
+    assert_status(await verified(settled, applied=applied), CLEAN)
+    log = settled.log(changelog, 1)
+    log.records.clear()
+    log.start = log.end = 0
+    findings = await verified(settled, applied=applied)
+    assert findings.counts[Difference.MARKER] == len(topics_of)
+    assert any("which was applied up to" in line for line in findings.lines())
 
 
 # -- what operators have skipped
