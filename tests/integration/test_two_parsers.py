@@ -98,6 +98,7 @@ async def test_both_read_the_same_records_of_a_broker(
     assert len(scan.left_to_engine) == 4
 
 
+@pytest.mark.soak  # tests/unit/test_verify_reading.py has the short form
 def test_a_record_that_the_parser_of_a_worker_leaves_out_is_named(registry: Registry) -> None:
     worker, operator = registry.worker(), registry.worker(2)
     assert run(operator, "topics").returncode == 0
