@@ -906,11 +906,13 @@ async def test_a_changelog_that_lost_something_is_told_by_the_group(
         for number in range(PARTITIONS)
     }
     assert_status(await verified(settled, applied=applied), CLEAN)
-    log = settled.log(changelog, 1)
+    number = max(applied, key=lambda tp: applied[tp]).partition
+    log = settled.log(changelog, number)
     log.records.clear()
-    log.start = log.end = 0
+    log.end = 0
     findings = await verified(settled, applied=applied)
-    assert findings.counts[Difference.MARKER] == len(topics_of)
+    behind = sum(applied[TP(topic.name, number)] > 0 for topic in topics_of)
+    assert findings.counts[Difference.MARKER] == behind > 0
     assert any("which was applied up to" in line for line in findings.lines())
 
 
