@@ -29,6 +29,7 @@ from app.email_claims import (
 from app.engine.assignment import TableManager
 from app.engine.batches import Batch, BatchSchema
 from app.engine.lean import NO_HEADERS
+from app.engine.marker import letters_key, move_key
 from app.engine.partitions import Changes
 from app.errors import UnreadableRecordError
 from app.keys import partitions_of
@@ -41,8 +42,8 @@ from app.registration import Claiming, Decisions, Rows
 from app.settings import settings
 from app.topics import TopicSpec
 from tables.emails import emails
-from tables.letters import letters_by_id, letters_key
-from tables.outcomes import move_key, record_outcomes
+from tables.letters import letters_by_id
+from tables.outcomes import record_outcomes
 from tables.recent import recent_registrations
 from tables.users import USERS, users
 

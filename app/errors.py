@@ -92,6 +92,14 @@ class LostChangelogError(ApplyError):
     """A changelog does not have what was applied: people decide what it is made of again."""
 
 
+class DecisionError(ApplyError):
+    """Deciding records fails, by a bug; ``place`` is their topic and partition; the worker ends."""
+
+    def __init__(self, text: str, place: tuple[str, int]) -> None:
+        super().__init__(text)
+        self.place = place
+
+
 class UndecidedError(ApplyError):
     """A transaction stays open, and nobody knows or may say how it ended; the worker ends."""
 

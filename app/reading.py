@@ -16,8 +16,8 @@ from faust.types import TP
 
 from app.connection import Connection
 from app.consumed import ConsumedRecord
+from app.engine import fetching
 from app.engine.cluster import Cluster
-from app.engine.fetching import scan
 from app.engine.protocol import READ_COMMITTED, READ_UNCOMMITTED
 from app.errors import BrokerUnavailableError, LostRecordsError, TopicsError
 from app.refusals import refusal, require_access, unusable
@@ -52,13 +52,35 @@ class Extent:
         return max(self.end - self.start, 0)
 
 
+#: Yields the records of an extent in pieces, each with the next offset, at an isolation level.
+Scan = Callable[[Cluster, Extent, int], AsyncIterator[tuple[int, Sequence[ConsumedRecord]]]]
+
+
+async def scan_as_workers_do(
+    cluster: Cluster, extent: Extent, isolation_level: int
+) -> AsyncIterator[tuple[int, Sequence[ConsumedRecord]]]:
+    """Yield the records of an extent in pieces, each with the next offset."""
+    tp, start, end = TP(extent.topic, extent.partition), extent.start, extent.end
+    async for taken in fetching.scan(
+        cluster, tp, start, end, MAX_RECORDS, MAX_BYTES, isolation_level
+    ):
+        yield taken.next, taken.records
+
+
 class Reader:
     """Reads partitions, one at a time."""
 
-    def __init__(self, connection: Connection, cluster: Cluster, isolation: Isolation) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        cluster: Cluster,
+        isolation: Isolation,
+        scan: Scan = scan_as_workers_do,
+    ) -> None:
         self._connection = connection
         self._cluster = cluster
         self._is_committed = isolation == "read_committed"
+        self._scan_extent = scan
         #: Is told how reading goes on.
         self.advance: Advance = lambda description, further: None
 
@@ -106,7 +128,10 @@ class Reader:
         position, moved_at = extent.start, time.monotonic()
         while position < extent.end:
             try:
-                async for following, records in self._scan(replace(extent, start=position)):
+                rest = replace(extent, start=position)
+                await self._cluster.require_leaders([TP(rest.topic, rest.partition)])
+                level = READ_COMMITTED if self._is_committed else READ_UNCOMMITTED
+                async for following, records in self._scan_extent(self._cluster, rest, level):
                     if following > position:
                         further = min(following, extent.end) - position
                         position, moved_at = following, time.monotonic()
@@ -124,15 +149,6 @@ class Reader:
                 if time.monotonic() - moved_at > STALLED_AFTER_SECONDS:
                     raise _stalled(extent, position) from None
                 await self._recover(error)
-
-    async def _scan(self, extent: Extent) -> AsyncIterator[tuple[int, Sequence[ConsumedRecord]]]:
-        tp = TP(extent.topic, extent.partition)
-        await self._cluster.require_leaders([tp])
-        isolation_level = READ_COMMITTED if self._is_committed else READ_UNCOMMITTED
-        async for taken in scan(
-            self._cluster, tp, extent.start, extent.end, MAX_RECORDS, MAX_BYTES, isolation_level
-        ):
-            yield taken.next, taken.records
 
 
 def _stalled(extent: Extent, position: int) -> BrokerUnavailableError:
@@ -183,7 +199,10 @@ class TopicFollower:
 
 @asynccontextmanager
 async def reader(
-    connection: Connection, topics: Iterable[TopicSpec], isolation: Isolation = "read_committed"
+    connection: Connection,
+    topics: Iterable[TopicSpec],
+    isolation: Isolation = "read_committed",
+    scan: Scan = scan_as_workers_do,
 ) -> AsyncIterator[Reader]:
     """Yield a reader, once it is sure that topics exist.
 
@@ -197,7 +216,7 @@ async def reader(
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
             await _check(connection, wanted)
             await cluster.start()
-        yield Reader(connection, cluster, isolation)
+        yield Reader(connection, cluster, isolation, scan)
     except (TimeoutError, KafkaError) as error:
         raise unusable(connection, error) from None
     finally:

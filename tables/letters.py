@@ -2,7 +2,7 @@
 
 import orjson
 
-from app.engine.marker import LETTERS_PREFIX
+from app.engine.marker import letters_key
 from app.engine.transactions import Rows
 from tables.store import PartitionedStore
 from tables.users import users
@@ -26,11 +26,6 @@ class LettersById:
     def with_new(self, partition: int, user_id: str, position: str, pending: Rows) -> bytes:
         """Return the row of an id with one more letter."""
         return orjson.dumps([*self.of(partition, user_id, pending), position][-MAX_LETTERS:])
-
-
-def letters_key(user_id: str) -> bytes:
-    """Return the key of the row that has the letters of an id."""
-    return LETTERS_PREFIX + user_id.encode()
 
 
 letters_by_id = LettersById(users.store)

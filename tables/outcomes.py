@@ -6,16 +6,11 @@ A page, or where a record was moved, is kept for as long as the record is.
 
 from collections.abc import Iterable, Mapping
 
-from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX
+from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, move_key, page_key
 from app.engine.transactions import Rows
 from app.outcomes import Decided, Outcome
 from tables.store import PartitionedStore
 from tables.users import users
-
-#: Records whose outcomes share a page.
-PAGE_RECORDS = 256
-
-_NUMBER_BYTES = 8
 
 #: The most rows that one transaction removes.
 _MAX_REMOVED = 10_000
@@ -29,7 +24,7 @@ class RecordOutcomes:
 
     def find(self, partition: int, offset: int) -> Outcome | None:
         """Return what became of a record; None if no such record is known, or not any more."""
-        page = self._store.read(partition, _page_key(offset // PAGE_RECORDS))
+        page = self._store.read(partition, page_key(offset // PAGE_RECORDS))
         code = page[offset % PAGE_RECORDS] if page else 0
         return Outcome(code) if code else None
 
@@ -50,9 +45,9 @@ class RecordOutcomes:
             number = offset // PAGE_RECORDS
             page = pages.get(number)
             if page is None:
-                page = pages[number] = self._page(partition, _page_key(number), pending)
+                page = pages[number] = self._page(partition, page_key(number), pending)
             page[offset % PAGE_RECORDS] = outcome
-        return {_page_key(number): bytes(page) for number, page in pages.items()}
+        return {page_key(number): bytes(page) for number, page in pages.items()}
 
     def _page(self, partition: int, key: bytes, pending: Rows) -> bytearray:
         stored = pending.get(key) or self._store.read(partition, key)
@@ -60,21 +55,12 @@ class RecordOutcomes:
 
     def superfluous(self, partition: int, log_start: int) -> Iterable[bytes]:
         """Return the keys of rows that only tell of records below an offset, some of many."""
-        end = _page_key(log_start // PAGE_RECORDS)
+        end = page_key(log_start // PAGE_RECORDS)
         pages = self._store.keys_between(partition, OUTCOMES_PREFIX, end, _MAX_REMOVED)
         return [
             *pages,
             *self._store.keys_between(partition, MOVES_PREFIX, move_key(log_start), _MAX_REMOVED),
         ]
-
-
-def _page_key(number: int) -> bytes:
-    return OUTCOMES_PREFIX + number.to_bytes(_NUMBER_BYTES, "big")
-
-
-def move_key(offset: int) -> bytes:
-    """Return the key of the row that has the position to which a record was moved."""
-    return MOVES_PREFIX + offset.to_bytes(_NUMBER_BYTES, "big")
 
 
 record_outcomes = RecordOutcomes(users.store)

@@ -36,7 +36,7 @@ from app.engine.fetching import Fetcher
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
 from app.engine.transactional_ids import worker_id
 from app.engine.transactions import COMPRESSIONS, Member, TransactionalProducer
-from app.errors import ApplyError, FencedError, RegistryError, ReplacedError
+from app.errors import ApplyError, DecisionError, FencedError, RegistryError, ReplacedError
 from app.metrics import RECOVERY_SECONDS
 
 log = structlog.get_logger(__name__)
@@ -410,7 +410,9 @@ class PartitionAssignment(Service):
         # Faust logs an exception's text, and this one's may be personal.
         told = isinstance(error, RegistryError)
         cause = str(error) if told else f"unexpected {type(error).__name__}"
-        log.critical("records cannot be applied; the worker ends", cause=cause, exc_info=error)
+        # Of a bug, where it is.
+        raised = error.__cause__ if isinstance(error, DecisionError) else error
+        log.critical("records cannot be applied; the worker ends", cause=cause, exc_info=raised)
         await self._app.crash(ApplyError(f"records cannot be applied: {cause}"))
 
     @property

@@ -55,10 +55,15 @@ class Batch:
     topic: str
     parts: Sequence[Slice]
     size: SliceSize
+    #: What is decided now, or was decided last.
+    deciding: Slice = field(init=False)
     #: Done when the agent has decided all of it, or has failed.
     decided: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def __post_init__(self) -> None:
+        self.deciding = self.parts[0]
 
     @property
     def tp(self) -> TP:
@@ -73,7 +78,8 @@ class Batch:
                 some = records[begin : begin + self.size.records]
                 begin += len(some)
                 began = time.perf_counter()
-                yield Slice(partition, some, changes)
+                self.deciding = Slice(partition, some, changes)
+                yield self.deciding
                 self.size.learn(len(some), time.perf_counter() - began)
                 await asyncio.sleep(0)
 

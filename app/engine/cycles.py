@@ -22,12 +22,14 @@ from faust.types import TP
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from app.engine.batches import Batch, SliceSize
+from app.engine.batches import Abandoned, Batch, SliceSize
 from app.engine.fetching import Fetcher, Taken
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
 from app.engine.shares import Shares
 from app.engine.transactions import Member, TransactionalProducer
 from app.errors import (
+    ApplyError,
+    DecisionError,
     FencedError,
     NotWrittenError,
     StoreError,
@@ -256,9 +258,14 @@ class Cycles:
             if isinstance(error, TooLargeError) or self._failures >= SPLIT_FAILURES:
                 self._take_smaller(shares, error)
             await self._begin_again(shares, error)
+        except DecisionError as error:
+            if not self._take_one_by_one(shares, error):
+                _distrust(shares)
+                raise
+            self._failures += 1
+            await self._begin_again(shares, error)
         except BaseException:
-            for share in shares:
-                share.owned.distrust()
+            _distrust(shares)
             raise
         else:
             self._failures = 0
@@ -343,7 +350,14 @@ class Cycles:
             async with asyncio.timeout(AGENT_SECONDS):
                 await batch.decided
         except TimeoutError:
-            raise StuckError(f"the agent of {batch.topic} does not decide its records") from None
+            raise StuckError(f"{_told(batch)}: the agent does not decide") from None
+        except (*TRANSIENT, ApplyError, Abandoned):
+            raise
+        except Exception as error:
+            raise DecisionError(
+                f"{_told(batch)}: deciding fails ({type(error).__name__}); see docs/operations.md",
+                (batch.topic, batch.deciding.partition),
+            ) from error
 
     # -- what is sent to this worker itself
 
@@ -426,8 +440,7 @@ class Cycles:
     def _take_smaller(self, shares: Shares, error: Exception) -> None:
         """Let partitions be applied by themselves, so that one of them does not hold up others."""
         for share in shares:
-            key = share.owned.key
-            records = max(share.records, 1)
+            key, records = share.owned.key, share.most_records
             if len(shares) > 1:
                 self._alone[key] = records
             elif isinstance(error, TooLargeError) and records > 1:
@@ -438,9 +451,23 @@ class Cycles:
                     "a partition rests: what comes of its next records cannot be written",
                     table=share.owned.table.name,
                     partition=share.owned.number,
+                    next_records=share.begins_at,
                     cause=str(error),
                 )
                 self._rests_until[key] = time.monotonic() + BLOCKED_SECONDS
+
+    def _take_one_by_one(self, shares: Shares, error: DecisionError) -> bool:
+        """Let the records of the partition that fails be decided one by one, if they were not.
+
+        So what is before the record that fails is applied, and that record is known. It is read
+        then, and not only sent: nobody finds the place of one that was never committed.
+        """
+        failing = self._partitions.at(TP(*error.place))
+        for share in shares:
+            if share.owned is failing and (share.most_records > 1 or share.has_sent):
+                self._alone[share.owned.key] = 1
+                return True
+        return False
 
     def _grow(self, shares: Shares) -> None:
         """Let a partition that was applied by itself take more, and then go with the others."""
@@ -449,6 +476,19 @@ class Cycles:
             most = self._alone.pop(share.owned.key, MAX_RECORDS)
             if most < MAX_RECORDS:
                 self._alone[share.owned.key] = most * 2
+
+
+def _distrust(shares: Shares) -> None:
+    for share in shares:
+        share.owned.distrust()
+
+
+def _told(batch: Batch) -> str:
+    """Return which records are decided."""
+    partition, records, _ = batch.deciding
+    first, last = records[0].offset, records[-1].offset
+    which = f"record {first}" if first == last else f"records {first} to {last}"
+    return f"{batch.topic}, partition {partition}: {which}"
 
 
 def disk_stays_bad(state: RetryCallState) -> bool:

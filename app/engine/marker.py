@@ -33,6 +33,25 @@ MOVES_PREFIX = RESERVED_PREFIX + b"moved"
 LETTERS_PREFIX = RESERVED_PREFIX + b"letters"
 RECENT_KEY = RESERVED_PREFIX + b"recent"
 
+#: Records whose outcomes share a page.
+PAGE_RECORDS = 256
+_NUMBER_BYTES = 8
+
+
+def page_key(number: int) -> bytes:
+    """Return the key of the row that has a page of outcomes."""
+    return OUTCOMES_PREFIX + number.to_bytes(_NUMBER_BYTES, "big")
+
+
+def move_key(offset: int) -> bytes:
+    """Return the key of the row that has the position to which a record was moved."""
+    return MOVES_PREFIX + offset.to_bytes(_NUMBER_BYTES, "big")
+
+
+def letters_key(user_id: str) -> bytes:
+    """Return the key of the row that has the letters of an id."""
+    return LETTERS_PREFIX + user_id.encode()
+
 
 def rules(email_keys: EmailKeys) -> str:
     """Return under what rows are decided: by which code, and with which secret."""

@@ -310,6 +310,20 @@ def _uncompressed(data: memoryview, content: bytes) -> DefaultRecordBatch:
 # -- unpacking
 
 
+def unpacks_to_at_most(data: bytes | memoryview, max_bytes: int) -> bool:
+    """Return whether a batch is no larger, once it is unpacked."""
+    codec = _ATTRIBUTES.unpack_from(data, _ATTRIBUTES_AT)[0] & _CODEC
+    if not codec:
+        return len(data) <= max_bytes
+    size = 0
+    with suppress(Exception):  # what cannot be unpacked is for others to say
+        for piece in _pieces(codec, memoryview(data)[_HEADER.size :]):
+            size += len(piece)
+            if size > max_bytes:
+                return False
+    return True
+
+
 def _pieces(codec: int, packed: memoryview) -> Iterator[bytes]:
     """Yield what compressed bytes hold, in pieces of bounded size."""
     if codec == _GZIP:

@@ -34,6 +34,10 @@ class Share:
     changes: Changes = field(default_factory=Changes)
     #: How many records of each topic are applied with it; of some only control records came.
     counts: dict[str, int] = field(default_factory=dict)
+    #: The offset of the first of each topic.
+    begins_at: dict[str, int] = field(default_factory=dict)
+    #: Whether some were not read: this cycle has sent them itself.
+    has_sent: bool = False
     #: What of them no agent was given yet.
     undecided: dict[str, Sequence[ConsumedRecord]] = field(default_factory=dict)
     #: What is applied once the cycle is.
@@ -43,14 +47,14 @@ class Share:
         self.marker = self.owned.marker
 
     @property
-    def records(self) -> int:
-        """How many records it has."""
-        return sum(self.counts.values())
+    def most_records(self) -> int:
+        """How many records it has of the topic that it has most of; at least 1."""
+        return max([1, *self.counts.values()])
 
     @property
     def is_written(self) -> bool:
         """Whether there is anything to be written: control records alone are not."""
-        return bool(self.records) or not self.counts
+        return any(self.counts.values()) or not self.counts
 
     def add(self, topic: str, taken: Taken) -> None:
         """Add records that were read."""
@@ -60,12 +64,14 @@ class Share:
     def add_sent(self, topic: str, sent: Sequence[Sent]) -> None:
         """Add records that this cycle has sent itself, and that are next."""
         self._add(topic, sent)
+        self.has_sent = True
         self.marker = self.marker.ahead(topic, sent[-1].offset + 1)
 
     def _add(self, topic: str, records: Sequence[ConsumedRecord]) -> None:
         self.counts[topic] = self.counts.get(topic, 0) + len(records)
         if records:
             self.undecided[topic] = records
+            self.begins_at.setdefault(topic, records[0].offset)
 
     def sendings(self) -> Iterator[tuple[TP, list[ToWrite]]]:
         """Yield the records to be sent, and where they go; of the changelog the marker is last."""

@@ -10,7 +10,6 @@ from typing import cast
 from faust.types import TP
 from rocksdict import Options, Rdict
 
-from app.engine.fetching import scan
 from app.engine.lean import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
 from app.errors import SettingsError, StoreError
@@ -23,7 +22,6 @@ from app.verify.stores import OFFSET_KEY, Store, held
 
 #: Rows of one transaction.
 CHUNK_ROWS = 2_000
-MAX_RECORDS, MAX_BYTES = 5_000, 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +108,20 @@ async def _write(given: Ground, each: Rebuild, advance: Advance) -> int:
         count = 0
         while chunk := list(islice(rows, CHUNK_ROWS)):
             count += len(chunk)
-            await given.producer.write({each.changelog: chunk})
+            await given.write({each.changelog: chunk})
             advance(_place(each.changelog), len(chunk))
         # What has no marker is not read: until here, the same command begins again.
         end: list[ToWrite] = [(None, key, None, NO_HEADERS) for key in left]
         end.append((None, MARKER_KEY, each.mine.encode(), NO_HEADERS))
-        spans = await given.producer.write({each.changelog: end})
+        spans = await given.write({each.changelog: end})
         database[OFFSET_KEY] = str(spans[each.changelog][-1]).encode()
         return count
 
 
 async def _keys(given: Ground, changelog: TP) -> set[bytes]:
-    begin = (await given.cluster.starts([changelog]))[changelog]
-    end = (await given.cluster.stable_ends([changelog]))[changelog]
     found: set[bytes] = set()
-    async for taken in scan(given.cluster, changelog, begin, end, MAX_RECORDS, MAX_BYTES):
-        found.update(record.key for record in taken.records if record.key is not None)
+    async for records in given.records(changelog):
+        found.update(record.key for record in records if record.key is not None)
     return found
 
 

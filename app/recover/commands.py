@@ -3,14 +3,17 @@
 import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from faust.types import TP
 
 from app.errors import RegistryError
 from app.recover.changelog import rebuild
 from app.recover.gap import accept
+from app.recover.skip import skip as skip_record
 from app.refusals import say_it_in_one_line
 from app.settings import EXIT_USAGE, settings
 
@@ -41,7 +44,7 @@ def changelog(folder: Path, yes: bool) -> None:
     For a changelog that was deleted, or lost its end, while a store has all of it. What the
     changelog has beside that is deleted. A store that is behind its changelog is left alone.
     """
-    for line in _run(rebuild(settings(), folder, lambda lines: _agrees(lines, yes))):
+    for line in _run(rebuild(settings(), folder, partial(_agrees, yes=yes))):
         click.echo(line)
 
 
@@ -54,7 +57,26 @@ def gap(yes: bool) -> None:
     at …` and `a broker lost its end`. The offsets are named, here and in a record of the
     dead-letter topic. Restore the topic instead if you can.
     """
-    for line in _run(accept(settings(), lambda lines: _agrees(lines, yes))):
+    for line in _run(accept(settings(), partial(_agrees, yes=yes))):
+        click.echo(line)
+
+
+@recover.command()
+@click.argument("topic")
+@click.argument("partition", type=int)
+@click.argument("offset", type=int)
+@click.option("--reason", required=True, help="Why: it is kept with the record.")
+@_yes
+def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> None:
+    """Move one record of user-registrations into the dead letters: it is never applied.
+
+    For `record … deciding fails`, and a partition that rests because of one record. Only the next
+    record to be applied is taken; what to say for TOPIC, PARTITION and OFFSET is in the log. It can
+    be replayed later, once the registry can apply it.
+    """
+    place = TP(topic, partition)
+    agrees = partial(_agrees, yes=yes)
+    for line in _run(skip_record(settings(), place, offset, reason, agrees)):
         click.echo(line)
 
 

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
 from faust.types import TP
 
+from app.dead_letters.summaries import LOST_RECORDS, Summary
 from app.engine.fetching import diverges_at
 from app.engine.lean import NO_HEADERS
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.partitions import short_id
 from app.recover.ground import Agrees, Ground, ground, note
 from app.settings import Settings
-
-CAUSE = "lost-records"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +28,15 @@ class Gap:
     why: str
 
     def __str__(self) -> str:
-        last = "?" if self.until is None else str(self.until - 1)
-        return (
-            f"{self.source.topic}, partition {self.source.partition}: records {self.first} to "
-            f"{last} are lost ({self.why}); it goes on at {self.goes_on_at}"
-        )
+        lost = "is lost" if self.summary.first == self.summary.last else "are lost"
+        return f"{self.summary} {lost} ({self.why}); it goes on at {self.goes_on_at}"
+
+    @property
+    def summary(self) -> Summary:
+        """What is told of it for as long as dead letters are kept."""
+        topic, partition = self.source
+        last = None if self.until is None else self.until - 1
+        return Summary(topic=topic, partition=partition, first=self.first, last=last, why=self.why)
 
 
 async def accept(settings: Settings, agrees: Agrees) -> Sequence[str]:
@@ -43,15 +45,15 @@ async def accept(settings: Settings, agrees: Agrees) -> Sequence[str]:
         found: list[tuple[TP, Marker, list[Gap]]] = []
         for changelog, sources in _tables(given):
             marker = await given.marker_in(changelog)
-            if marker is not None and (gaps := await _gaps(given, marker, sources)):
-                found.append((changelog, marker, gaps))
-        told = [str(gap) for _, _, gaps in found for gap in gaps]
+            if marker is not None and (lost := await gaps(given, marker, sources)):
+                found.append((changelog, marker, lost))
+        told = [str(gap) for _, _, lost in found for gap in lost]
         if not told:
             return ["there is no gap: the topics have all records that come next"]
         if not agrees(told):
             return ["nothing was done"]
-        for changelog, marker, gaps in found:
-            await _write(given, changelog, marker, gaps)
+        for changelog, marker, lost in found:
+            await _write(given, changelog, marker, lost)
         for line in told:
             note(line)
         return ["accepted: start the workers, and run: python -m app verify"]
@@ -70,10 +72,11 @@ def _tables(given: Ground) -> Sequence[tuple[TP, Sequence[TP]]]:
     ]
 
 
-async def _gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Gap]:
+async def gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Gap]:
+    """Return what sources lack behind a marker, or before it."""
     cluster = given.cluster
     begins, ends = await cluster.starts(sources), await cluster.ends(sources)
-    gaps = []
+    found = []
     for tp in sources:
         at = marker.next.get(tp.topic)
         if at is None:
@@ -81,33 +84,24 @@ async def _gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Ga
         begin, end = begins[tp], ends[tp]
         now = short_id(cluster.topic_id(tp.topic))
         if marker.ids.get(tp.topic, now) != now:
-            gaps.append(Gap(tp, at, None, begin, "the topic was made anew"))
+            found.append(Gap(tp, at, None, begin, "the topic was made anew"))
         elif at < begin:
-            gaps.append(Gap(tp, at, begin, begin, "they were deleted before they were applied"))
+            found.append(Gap(tp, at, begin, begin, "they were deleted before they were applied"))
         elif at > end:
-            gaps.append(Gap(tp, end, at, end, "the log has lost its end, which was applied"))
+            found.append(Gap(tp, end, at, end, "the log has lost its end, which was applied"))
         elif (lost := await diverges_at(cluster, tp, *marker.last_read(tp.topic))) is not None:
-            gaps.append(Gap(tp, lost, at, lost, "the log has lost its end, which was applied"))
-    return gaps
+            found.append(Gap(tp, lost, at, lost, "the log has lost its end, which was applied"))
+    return found
 
 
-async def _write(given: Ground, changelog: TP, marker: Marker, gaps: Sequence[Gap]) -> None:
+async def _write(given: Ground, changelog: TP, marker: Marker, lost: Sequence[Gap]) -> None:
     """Write the marker and the summaries, in one transaction."""
     letters = []
-    for gap in gaps:
+    for gap in lost:
         topic = gap.source.topic
         marker = marker.going_on(topic, gap.goes_on_at, short_id(given.cluster.topic_id(topic)))
-        key = f"{CAUSE}/{topic}/{gap.source.partition}/{gap.first}".encode()
-        summary = {
-            "topic": topic,
-            "partition": gap.source.partition,
-            "first": gap.first,
-            "last": None if gap.until is None else gap.until - 1,
-            "why": gap.why,
-        }
-        headers = [("error", CAUSE.encode()), ("error-detail", str(gap).encode())]
-        letters.append((None, key, orjson.dumps(summary), headers))
-    await given.producer.write(
+        letters.append(gap.summary.to_write(LOST_RECORDS, str(gap)))
+    await given.write(
         {
             changelog: [(None, MARKER_KEY, marker.encode(), NO_HEADERS)],
             TP(given.topics.dead_letter.name, changelog.partition): letters,

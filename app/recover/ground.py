@@ -1,8 +1,9 @@
 """What all ways out stand on: the brokers, no worker in the group, and who does it."""
 
 import getpass
+import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,12 +11,14 @@ import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from app.consumed import ConsumedRecord
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
 from app.engine.cluster import Cluster
+from app.engine.fetching import scan
 from app.engine.marker import Marker
 from app.engine.transactional_ids import command_id
-from app.engine.transactions import FencedProducer
+from app.engine.transactions import FencedProducer, Sendings
 from app.errors import SettingsError
 from app.partitioning import standing
 from app.refusals import unusable
@@ -23,6 +26,9 @@ from app.settings import Settings
 from app.topics import Topics, declare, ensure
 
 log = structlog.get_logger(__name__)
+
+#: What is read at once, about.
+MAX_RECORDS, MAX_BYTES = 5_000, 4 * 1024 * 1024
 
 #: Is told what will be done; returns whether it shall.
 Agrees = Callable[[Sequence[str]], bool]
@@ -44,6 +50,31 @@ class Ground:
         end = (await self.cluster.stable_ends([changelog]))[changelog]
         return await newest_marker(self.cluster, changelog, begin, end)
 
+    async def records(self, tp: TP) -> AsyncIterator[Sequence[ConsumedRecord]]:
+        """Yield all records of a partition."""
+        begin = (await self.cluster.starts([tp]))[tp]
+        end = (await self.cluster.stable_ends([tp]))[tp]
+        async for taken in scan(self.cluster, tp, begin, end, MAX_RECORDS, MAX_BYTES):
+            yield taken.records
+
+    async def require_no_worker(self) -> None:
+        """Raise `SettingsError` if a worker is in the group."""
+        app_id = self.settings.app_id
+        _, members = await describe_group(self.cluster, app_id)
+        if members:
+            raise SettingsError(
+                f"APP_ID: workers are in the group {app_id}: stop them all, and wait "
+                "until their sessions are over"
+            )
+
+    async def write(self, sendings: Sendings) -> Mapping[TP, range]:
+        """Write records in one transaction; return their offsets by partition.
+
+        While somebody was asked, a worker may have started.
+        """
+        await self.require_no_worker()
+        return await self.producer.write(sendings)
+
 
 @asynccontextmanager
 async def ground(settings: Settings) -> AsyncIterator[Ground]:
@@ -59,14 +90,10 @@ async def ground(settings: Settings) -> AsyncIterator[Ground]:
     producer = FencedProducer(settings.kafka, command_id(settings.app_id, "recover"), names)
     try:
         await cluster.start()
-        _, members = await describe_group(cluster, settings.app_id)
-        if members:
-            raise SettingsError(
-                f"APP_ID: workers are in the group {settings.app_id}: stop them all, and wait "
-                "until their sessions are over"
-            )
+        given = Ground(settings, topics, cluster, producer)
+        await given.require_no_worker()
         await producer.start()
-        yield Ground(settings, topics, cluster, producer)
+        yield given
     except (KafkaError, TimeoutError) as error:
         raise unusable(settings.kafka, error) from None
     finally:
@@ -76,4 +103,13 @@ async def ground(settings: Settings) -> AsyncIterator[Ground]:
 
 def note(what: str) -> None:
     """Write to the log who has done what."""
-    log.warning("recovered", what=what, by=getpass.getuser(), host=socket.gethostname())
+    log.warning("recovered", what=what, by=who())
+
+
+def who() -> str:
+    """Return the user of this process, and the machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have a user without a name
+        user = str(os.getuid())
+    return f"{user} at {socket.gethostname()}"

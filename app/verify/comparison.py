@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from app.engine.marker import PAGE_RECORDS
 from app.outcomes import Outcome
 from app.topics import Topics
 from app.verify.emails import FoundClaims
 from app.verify.findings import Difference, Findings
 from app.verify.multisets import Multiset
 from app.verify.places import NOWHERE, Span, place
-from app.verify.tables import PAGE_RECORDS, UNJUDGED, TableFold, digest_of, offset_of
+from app.verify.tables import UNJUDGED, TableFold, digest_of, offset_of
 from app.verify.users import UsersFold
 from app.verify.verdicts import Verdicts
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.consumed import ConsumedRecord
+from app.dead_letters.summaries import LOST_RECORDS, SKIPPED, Summary
 from app.verify.findings import Difference, Findings
 from app.verify.places import Offsets, Span, named
 
@@ -20,7 +21,10 @@ class LetterFold:
     partition: int
     partitions: int
     letters: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    #: Records in the topic that are no letters.
+    #: What operators decided: that records are lost, and that one is skipped.
+    lost: list[Summary] = field(default_factory=list)
+    skipped: list[Summary] = field(default_factory=list)
+    #: Records in the topic that are neither.
     others: int = 0
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
@@ -37,9 +41,21 @@ class LetterFold:
                 or position.partition != self.partition
                 or record.key != b"%b/%b" % (topic, token)
             ):
-                self.others += 1
+                self._add_other(record)
             else:
                 self.letters[topic.decode(errors="replace")].add(position.offset)
+
+    def _add_other(self, record: ConsumedRecord) -> None:
+        for cause, found in ((LOST_RECORDS, self.lost), (SKIPPED, self.skipped)):
+            summary = Summary.read(record, cause)
+            if summary is not None and summary.partition == self.partition:
+                found.append(summary)
+                return
+        self.others += 1
+
+    def skipped_of(self, topic: str) -> set[int]:
+        """Return the offsets of the records of a topic that operators have skipped."""
+        return {summary.first for summary in self.skipped if summary.topic == topic}
 
     def count(self) -> int:
         """Return of how many records there are letters."""

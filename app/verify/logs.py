@@ -65,7 +65,9 @@ class Logs:
         twice = (
             self.users[number]
             for number in range(self.partitions)
-            if self.begins_late(number) or self.outcomes[number].start
+            if self.begins_late(number)
+            or self.outcomes[number].start
+            or self.dead_letters[number].start
         )
         return sum(map(len, [*self._all(), *again, *twice]))
 

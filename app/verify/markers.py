@@ -34,6 +34,17 @@ class Found:
         if why is not None:
             raise SettingsError(f"{self.changelog.topic} {why}: nothing can be verified")
 
+    def require_applied(self, topic: str, offset: int, findings: Findings) -> None:
+        """Tell of a marker that is behind what was applied of a topic: the changelog lost it."""
+        at = _applied(self.marker, topic)
+        if at < offset and self.wrong is None:
+            where = f"{self.changelog.topic} {self.changelog.partition}"
+            findings.differs(
+                Difference.MARKER,
+                f"{where} is at {at} of {topic}, which was applied up to {offset}: the changelog "
+                "has lost something",
+            )
+
     def span(self, log: Extent, findings: Findings) -> Span:
         """Return what is applied of a log, and judge whether the marker can be right."""
         until = log.end if self.wrong else _applied(self.marker, log.topic)

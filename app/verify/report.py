@@ -24,6 +24,8 @@ class Totals:
     open_attempts: int = 0
     foreign_copies: int = 0
     foreign_letters: int = 0
+    #: Records that operators gave up, a line each.
+    decided_by_people: list[str] = field(default_factory=list)
 
     def tell(self, topics: Topics, findings: Findings) -> None:
         """Add the notes."""
@@ -41,6 +43,7 @@ class Totals:
         for table in (USERS, EMAILS):
             tell(f"{table}: {counts[table]:,} rows")
         tell(f"{topics.dead_letter.name}: dead letters of {self.letters:,} records")
+        findings.notes.extend(self.decided_by_people)
         if self.not_applied:
             tell(f"not applied yet: {self.not_applied:,} records")
         if self.open_attempts:
@@ -65,6 +68,8 @@ class Lacking:
     #: Records that were rejected because too many waited, by the table's own word.
     rejections: int = 0
     letters: int = 0
+    #: Records that were skipped by an operator, by the table's own word.
+    skips: int = 0
     copies: int = 0
 
     def tell(self, topics: Topics, findings: Findings) -> None:
@@ -81,8 +86,13 @@ class Lacking:
                 findings.unchecked.append(
                     f"{topic}: its beginning is gone, perhaps with the {what.format(count)}"
                 )
-        if self.rejections:
-            findings.unchecked.append(
-                f"{topics.registration_outcomes.name}: its beginning is gone; that "
-                f"{self.rejections:,} records were rejected as too-many-pending is what users says"
-            )
+        believed = (
+            (topics.registration_outcomes.name, self.rejections, "rejected as too-many-pending"),
+            (topics.dead_letter.name, self.skips, "skipped"),
+        )
+        for topic, count, what in believed:
+            if count:
+                findings.unchecked.append(
+                    f"{topic}: its beginning is gone; that {count:,} records were {what} is what "
+                    "users says"
+                )

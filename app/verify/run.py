@@ -1,9 +1,11 @@
 """The verification: markers, then emails, then users, then what leads across the partitions."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from faust.types import TP
 
 from app.engine.marker import rules
 from app.partitioning import Partitioning, read
@@ -22,6 +24,7 @@ from app.verify.comparison import (
 )
 from app.verify.emails import EmailsFold, FoundClaims
 from app.verify.findings import Difference, Findings
+from app.verify.group import applied_by_group, until_decided
 from app.verify.letters import LetterFold, compare_letters
 from app.verify.logs import EMAILS, USERS, Logs, late
 from app.verify.markers import Found, newest
@@ -29,6 +32,7 @@ from app.verify.moves import Moves, OutcomesTopic, compare_moves
 from app.verify.multisets import Multiset
 from app.verify.outcomes import OutcomesFold
 from app.verify.places import Offsets, Span, place
+from app.verify.reading import IndependentScan
 from app.verify.report import Lacking, Totals
 from app.verify.splits import Cutting, Handed, parent, pieces
 from app.verify.stores import Store, compare_store, held
@@ -44,17 +48,25 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
     """
     partitioning = await read(settings)
     settings = partitioning.of(settings)
-    topics, kafka = declare(settings), settings.kafka
+    topics, kafka, scan = declare(settings), settings.kafka, IndependentScan()
     with held(stores, (USERS, EMAILS)) as databases:
         async with (
-            reader(kafka, topics.all()) as committed,
+            reader(kafka, topics.all(), scan=scan) as committed,
             reader(kafka, (), "read_uncommitted") as everything,
         ):
+            # Before the changelogs are looked at: a marker may have gone on since, and never back.
+            applied = await applied_by_group(settings, topics, findings)
+            await until_decided(topics, committed, everything)
             logs = await Logs.find(topics, committed, everything)
             verification = Verification(settings, partitioning, topics, logs, committed, findings)
-            await verification.find_markers()
+            await verification.find_markers(applied)
             with bar(logs.size(databases)) as committed.advance:
                 await verification.run(databases)
+            if batches := len(scan.left_to_engine):
+                findings.notes.append(
+                    f"{batches:,} batches were read by the engine's parser: aiokafka's cannot read "
+                    "them, or not in bounded memory"
+                )
 
 
 @dataclass(slots=True)
@@ -115,8 +127,11 @@ class Verification:
         self.claims = [FoundClaims() for _ in numbers]
         self.verdicts = [Multiset() for _ in numbers]
 
-    async def find_markers(self) -> None:
-        """Find up to where everything is applied; raise `SettingsError` if others decided it."""
+    async def find_markers(self, applied: Mapping[TP, int]) -> None:
+        """Find up to where everything is applied; raise `SettingsError` if others decided it.
+
+        ``applied`` says up to where the group has applied the sources, as far as it tells.
+        """
         ours = rules(self.settings.email_keys)
         for markers, changelogs in (
             (self.users_markers, self.logs.users),
@@ -128,6 +143,10 @@ class Verification:
                 markers.append(found)
                 if found.wrong is not None:
                     self.findings.differs(Difference.MARKER, found.wrong)
+        for source, offset in applied.items():
+            of_emails = source.topic == self.topics.email_claims.name
+            markers = self.emails_markers if of_emails else self.users_markers
+            markers[source.partition].require_applied(source.topic, offset, self.findings)
 
     async def run(self, stores: Sequence[Store]) -> None:
         """Verify everything, and tell the findings."""
@@ -189,10 +208,11 @@ class Verification:
         verdicts = await self._verdicts(number)
         self._compare_verdicts(number, verdicts)
         outcomes = await self._outcomes(number, verdicts.asking)
-        fold = await self._records(number, verdicts, outcomes)
+        letters = await self._letters(number)
+        fold = await self._records(number, verdicts, outcomes, letters)
         self._compare_claims(number, fold)
         self._compare_outcomes(fold, outcomes)
-        await self._letters(number, fold)
+        self._compare_letters(number, fold, letters)
         await self._users_table(number, fold)
         self._count(number, fold)
 
@@ -209,11 +229,14 @@ class Verification:
             verdicts.add(records)
         return verdicts
 
-    async def _records(self, number: int, verdicts: Verdicts, outcomes: OutcomesFold) -> UsersFold:
+    async def _records(
+        self, number: int, verdicts: Verdicts, outcomes: OutcomesFold, letters: LetterFold
+    ) -> UsersFold:
         logs, log = self.logs, self.logs.registrations[number]
         handed = self.handed_users.pop(number, Handed())
         begins_late = logs.begins_late(number) or not handed.is_whole
-        lacks_something = begins_late or not outcomes.is_whole
+        lacks_letters = bool(logs.dead_letters[number].start)
+        lacks_something = begins_late or not outcomes.is_whole or lacks_letters
         kept = await self._kept_outcomes(number) if lacks_something else None
         fold = UsersFold(
             verdicts,
@@ -223,6 +246,8 @@ class Verification:
             self._cutting(log),
             kept if begins_late else None,
             kept if not outcomes.is_whole else None,
+            letters.skipped_of(log.topic),
+            kept if lacks_letters else None,
             late(logs.registrations),
             late(logs.claims),
             handed,
@@ -272,11 +297,14 @@ class Verification:
             for offset in offsets.all:
                 self.findings.differs(difference, fold.span.place(offset))
 
-    async def _letters(self, number: int, fold: UsersFold) -> None:
-        extent, claims = self.logs.dead_letters[number], self.settled[number]
+    async def _letters(self, number: int) -> LetterFold:
         letters = LetterFold(number, self.logs.partitions)
-        async for records in self.reading.read(extent):
+        async for records in self.reading.read(self.logs.dead_letters[number]):
             letters.add(records)
+        return letters
+
+    def _compare_letters(self, number: int, fold: UsersFold, letters: LetterFold) -> None:
+        extent, claims = self.logs.dead_letters[number], self.settled[number]
         for span, unreadable in (
             (fold.span, fold.unreadable),
             (fold.verdicts.span, fold.verdicts.unreadable),
@@ -287,6 +315,11 @@ class Verification:
             )
         self.totals.letters += letters.count()
         self.totals.foreign_letters += letters.others
+        self.totals.decided_by_people += [
+            *(f"{lost} were lost, and accepted as lost ({lost.why})" for lost in letters.lost),
+            *(f"{skipped} was skipped ({skipped.why})" for skipped in letters.skipped),
+        ]
+        self.lacking.skips += fold.believed_skips
 
     async def _users_table(self, number: int, fold: UsersFold) -> None:
         changelog = self.logs.users[number]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from app.consumed import ConsumedRecord
 from app.email_claims import decode_holder
-from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, RESERVED_PREFIX
+from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
 from app.records import decode_row
 from app.registration import attempt_of
 from app.verify.multisets import Multiset
@@ -19,9 +19,6 @@ from app.verify.multisets import Multiset
 _OFFSET_BYTES = 8
 _DIGEST_BYTES = 16
 _HASH_BYTES = 8
-
-#: How many outcomes a row of ``users`` keeps (tables/outcomes.py).
-PAGE_RECORDS = 256
 
 #: Stands for the outcome of a record that follows others which are gone.
 UNJUDGED = 255

@@ -20,6 +20,7 @@ import numpy as np
 from app.arrivals import MOVED_FROM_HEADER, id_of, sort
 from app.consumed import ConsumedRecord
 from app.email_claims import Verdict
+from app.engine.marker import PAGE_RECORDS
 from app.keys import partitions_of
 from app.outcomes import Decided, Outcome
 from app.positions import token
@@ -31,7 +32,7 @@ from app.verify.outcomes import OutcomesFold
 from app.verify.places import Offsets, Span, named
 from app.verify.queues import Queues
 from app.verify.splits import Cutting, Handed
-from app.verify.tables import PAGE_RECORDS, UNJUDGED, TableFold, kept, row_of
+from app.verify.tables import UNJUDGED, TableFold, kept, row_of
 from app.verify.verdicts import Verdicts
 
 
@@ -60,6 +61,11 @@ class UsersFold:
     #: The same where the beginning of the outcomes is gone: they tell which records were rejected
     #: because too many waited.
     kept_rejections: TableFold | None = None
+    #: Records that an operator has skipped.
+    skipped: Collection[int] = ()
+    #: The outcomes that the table keeps, where the beginning of the dead letters is gone: they tell
+    #: which records may have been skipped.
+    kept_skips: TableFold | None = None
     #: Partitions of the log whose beginning is gone: what was moved there may be gone.
     begun_late: Collection[int] = ()
     #: The same of ``email-claims``.
@@ -87,6 +93,8 @@ class UsersFold:
     foreign_copies: int = 0
     #: Records that were rejected because too many waited, as only the table tells.
     believed_rejections: int = 0
+    #: Records that were skipped, as only the table tells.
+    believed_skips: int = 0
     records: int = 0
     not_applied: int = 0
 
@@ -200,13 +208,16 @@ class UsersFold:
     def _decide(self, records: Sequence[ConsumedRecord]) -> None:
         batch = sort(self.span.partition, records, self.cutting.partitions)
         for record, _ in batch.unreadable:
-            self._note_outcome(record.offset, Outcome.DEAD_LETTER)
-            self.unreadable.add(record.offset)
+            self._note_letter(record.offset)
         for move in batch.elsewhere:
+            if self._is_skipped(move.arrival.offset):
+                continue
             self._note_outcome(move.arrival.offset, Outcome.MOVED)
             gone = move.partition in self.begun_late
             (self.moved_perhaps if gone else self.moved).add(move.arrival.offset)
         for key, (record, wish) in zip(batch.keys, batch.here, strict=True):
+            if self._is_skipped(record.offset):
+                continue
             asked = Queued(record.offset, record.timestamp, wish)
             if self._is_rejected(key, asked):
                 self._decisions.reject(key, asked)
@@ -219,6 +230,20 @@ class UsersFold:
             else:
                 self._note_outcome(record.offset, UNJUDGED)
         self._note_claims()
+
+    def _is_skipped(self, offset: int) -> bool:
+        """Return whether an operator has made a record a dead letter, and note it."""
+        kept = self.kept_skips
+        believed = kept is not None and kept.outcome(offset) == Outcome.DEAD_LETTER
+        if offset not in self.skipped and not believed:
+            return False
+        self.believed_skips += offset not in self.skipped
+        self._note_letter(offset)
+        return True
+
+    def _note_letter(self, offset: int) -> None:
+        self._note_outcome(offset, Outcome.DEAD_LETTER)
+        self.unreadable.add(offset)
 
     def _is_rejected(self, key: bytes, asked: Queued) -> bool:
         """Return whether a record is told as rejected because too many waited."""

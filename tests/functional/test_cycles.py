@@ -31,6 +31,7 @@ from app.engine.transactions import Member, Rows, Sendings
 from app.errors import (
     ApplyError,
     CorruptBatchError,
+    DecisionError,
     FencedError,
     LostChangelogError,
     LostRecordsError,
@@ -765,6 +766,26 @@ async def test_what_fails_while_it_is_sent_is_read_again(world: World) -> None:
     assert world.order("source", 3) == [0]
 
 
+async def test_a_record_at_which_deciding_fails_is_named_by_where_it_can_be_read(
+    world: World,
+) -> None:
+    """What was only sent is in the log of nobody once its transaction is aborted."""
+
+    def fail(topic: str, partition: int, records: Sequence[Any], changes: Changes) -> None:
+        claim_and_settle(topic, partition, records, changes)
+        if topic == "claims":
+            raise LookupError("a bug")
+
+    world.decide = fail
+    await world.own(("users", 3), ("emails", 1))
+    world.arrive("source", 3, 1)
+    await until(lambda: bool(world.failures))
+    (told,) = map(str, world.failures)
+    (claim,) = world.broker.sources[CLAIMS].records
+    assert told.startswith(f"claims, partition 1: record {claim.offset}: deciding fails")
+    assert world.order("source", 3) == [0]
+
+
 async def test_a_rebalance_in_the_middle_leaves_nothing_that_counts(world: World) -> None:
     world.decide = claim_and_settle
     await world.own(("users", 3), ("emails", 1))
@@ -1182,19 +1203,52 @@ async def test_settling_where_nothing_was_begun_is_at_once(world: World) -> None
 # -- agents
 
 
-async def test_an_exception_in_an_agent_ends_the_worker_and_not_the_agent(world: World) -> None:
-    def fail(topic: str, partition: int, records: Sequence[Any], changes: Changes) -> None:
-        raise LookupError("a bug")
+def failing_at(*offsets: int) -> Decide:
+    """Return what decides records of the source, but for some."""
 
+    def decide(topic: str, partition: int, records: Sequence[Any], changes: Changes) -> None:
+        if topic == "source" and any(record.offset in offsets for record in records):
+            raise LookupError("a bug")
+        write_rows(topic, partition, records, changes)
+
+    return decide
+
+
+@pytest.mark.parametrize("offset", [0, 1, 700, 2_999])
+async def test_a_record_that_cannot_be_decided_is_named_and_all_before_it_are_applied(
+    world: World, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.001)
+    world.decide = failing_at(offset)
+    world.arrive("source", 3, 3_000)
+    world.arrive("verdicts", 3, 5)
     await world.own(("users", 3))
-    world.decide = fail
-    world.arrive("source", 3, 3)
     await until(lambda: bool(world.failures))
-    assert isinstance(world.failures[0], LookupError)
-    assert world.broker.commits == 0
+    assert isinstance(world.failures[0], DecisionError)
+    assert str(world.failures[0]) == (
+        f"source, partition 3: record {offset}: deciding fails (LookupError); "
+        "see docs/operations.md"
+    )
+    assert world.order("source", 3) == list(range(offset))
+    assert world.owned("users", 3).applied("source") == offset
     assert not world.owned("users", 3).is_open
     assert world._agent is not None
     assert not world._agent.done()
+
+
+async def test_a_record_that_is_too_large_rests_its_partition_whatever_else_waits_there(
+    world: World,
+) -> None:
+    def is_too_large(tp: TP, records: Sequence[Any]) -> bool:
+        return tp.partition == 0 and any(key == b"source-0" for _, key, _, _ in records)
+
+    world.broker.is_too_large = is_too_large
+    world.arrive("source", 0, 2)
+    world.arrive("verdicts", 0, 2)
+    world.arrive("source", 1, 4)
+    await world.own(("users", 0), ("users", 1))
+    await world.applied("source", 1, 4)
+    await until(lambda: world.cycles._rests_until != {})
 
 
 async def test_an_agent_that_never_decides_ends_the_worker(

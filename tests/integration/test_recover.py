@@ -1,9 +1,15 @@
 """Ways out, by the steps of their runbooks, on registries that stopped."""
 
 import subprocess
+import sys
+from pathlib import Path
 
 import orjson
+import pytest
 
+from app.keys import partition_of
+from app.positions import token
+from local.broker import Broker
 from tests import kafka
 from tests.clients import assert_all_found
 from tests.integration.test_lost_records import (
@@ -12,6 +18,7 @@ from tests.integration.test_lost_records import (
     last_words,
     make_anew,
     produce,
+    registration,
     settle,
 )
 from tests.integration.test_repartition import run
@@ -32,6 +39,16 @@ def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Reg
         settle(worker, ids)
     for topic in (registry.users_changelog, registry.emails_changelog):
         make_anew(registry, topic)
+
+    # It looks like a new registry, but for what its group has applied.
+    lost = run(worker, "verify")
+    assert lost.returncode == 1, lost.stdout
+    for changelog, source in (
+        (registry.users_changelog, registry.registrations),
+        (registry.users_changelog, registry.email_decisions),
+        (registry.emails_changelog, registry.email_claims),
+    ):
+        assert f"  {changelog} 0 is at 0 of {source}, which was applied up to " in lost.stdout
 
     worker.launch()
     assert "the store on this machine has more than its changelog" in last_words(worker)
@@ -54,8 +71,7 @@ def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Reg
     with worker:
         assert_all_found(worker, ids)
         assert "a store is rebuilt" not in worker.log.read_text()
-        verified = run(worker, "verify")
-        assert verified.returncode == 0, verified.stdout
+        assert verified(worker).endswith("result: clean\n")
         with other:  # by the changelogs alone
             assert_all_found(other, ids)
 
@@ -65,8 +81,12 @@ def test_while_a_worker_runs_nothing_is_recovered(registry: Registry) -> None:
     with other:
         pass  # it leaves a folder with stores
     with registry.worker(1) as worker:
-        for arguments in (("gap", "--yes"), ("changelog", str(other.folder), "--yes")):
-            refused = run(worker, "recover", *arguments)
+        for arguments in (
+            ("gap",),
+            ("changelog", str(other.folder)),
+            ("skip", registry.registrations, "0", "0", "--reason", "none"),
+        ):
+            refused = run(worker, "recover", *arguments, "--yes")
             assert (refused.returncode, refused.stdout) == (2, "")
             assert refused.stderr.startswith("APP_ID: workers are in the group ")
             assert refused.stderr.count("\n") == 1
@@ -84,6 +104,11 @@ def test_a_gap_is_named_and_passed(registry: Registry) -> None:
     delete_below(registry, registry.registrations, begins)
     worker.launch()
     assert "were deleted before they were applied" in last_words(worker)
+    gap = "applied up to {}, the log begins at {}; what stood between was removed before it was"
+    found = run(worker, "verify")
+    assert found.returncode == 2, found.stdout
+    for number, begin in begins.items():
+        assert gap.format(before[number], begin) in found.stdout
 
     declined = recover(worker, "gap", answer="no\n")
     assert declined.stdout.splitlines()[-1] == "nothing was done"
@@ -104,7 +129,95 @@ def test_a_gap_is_named_and_passed(registry: Registry) -> None:
 
     with worker:
         assert_all_found(worker, [*ids, *produce(registry, 20)])
-        verified = run(worker, "verify")
+        found = run(worker, "verify")
         # The beginning is gone, so only part can be checked; and that is as it should be.
-        assert verified.returncode == 2, verified.stdout
-        assert ": 1\n" not in verified.stdout.partition("result")[0]
+        assert found.returncode == 2, found.stdout
+        for number, begin in begins.items():
+            place = f"{registry.registrations}, partition {number}: records {before[number]} to "
+            assert f"{place}{begin - 1} were lost, and accepted as lost" in found.stdout
+
+
+POISON = "user-that-cannot-be-decided"
+HOME = partition_of(POISON.encode(), PARTITIONS)
+
+
+@pytest.fixture
+def impatient(broker: Broker, tmp_path: Path) -> Registry:
+    """Return a registry that misses a worker sooner than others."""
+    return Registry(broker.address, tmp_path, settings={"SESSION_TIMEOUT_SECONDS": "6"})
+
+
+def faulty(registry: Registry) -> Worker:
+    """Return a worker that cannot decide any record of an id."""
+    worker = registry.worker()
+    worker.command = [sys.executable, "-m", "tests.faulty_worker", "cannot-decide", POISON]
+    return worker
+
+
+def poison(registry: Registry) -> None:
+    """Write a record of the id."""
+    record = {"key": POISON.encode(), "value": registration(POISON), "partition": HOME}
+    kafka.produce(registry.brokers, registry.registrations, [record])
+
+
+def test_a_record_that_cannot_be_decided_is_named_and_skipped(impatient: Registry) -> None:
+    registry, worker = impatient, faulty(impatient)
+    worker.start()
+    ids = produce(registry, 20, HOME)
+    poison(registry)
+    ids += produce(registry, 20, HOME)
+    place = f"{registry.registrations}, partition {HOME}: record 20"
+    assert f"{place}: deciding fails (LookupError); see docs/operations.md" in last_words(worker)
+    assert POISON not in worker.log.read_text()
+    done = skip(registry.worker(2), registry.registrations, HOME, 20)
+    assert done.returncode == 0, done.stderr
+    with worker:
+        assert_all_found(worker, ids)
+        answer = worker.get(f"/registrations/{token(HOME, 20)}")
+        assert answer.json()["outcome"] == "dead-letter"
+    assert f"{place} was skipped (a bug; by " in verified(registry.worker(2))
+
+
+@pytest.mark.soak
+def test_only_the_next_record_is_skipped_and_it_can_be_replayed_later(impatient: Registry) -> None:
+    """It is the first one of all, so that there is no marker yet."""
+    registry, worker, operator = impatient, faulty(impatient), impatient.worker(2)
+    assert run(operator, "topics").returncode == 0
+    poison(registry)
+    ids = produce(registry, 20, HOME)
+    worker.launch()
+    place = f"{registry.registrations}, partition {HOME}"
+    assert f"{place}: record 0: deciding fails" in last_words(worker)
+
+    wrong = skip(operator, registry.registrations, HOME, 1)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == f"{place}: 0 is the next record to be applied\n"
+    claims = skip(operator, registry.email_claims, HOME, 0)
+    assert claims.stderr.startswith(f"{registry.email_claims}: only records of ")
+    declined = skip(operator, registry.registrations, HOME, 0, answer="no\n")
+    assert declined.stdout.splitlines()[-1] == "nothing was done"
+    done = skip(operator, registry.registrations, HOME, 0)
+    assert done.returncode == 0, done.stderr
+
+    # A version without the bug applies it after all.
+    with operator:
+        assert_all_found(operator, ids)
+        replayed = run(operator, "dead-letters", "replay", token(HOME, 0))
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+        operator.wait_for_user(POISON)
+    assert f"{place}: record 0 was skipped (a bug; by " in verified(operator)
+
+
+def skip(
+    worker: Worker, topic: str, partition: int, offset: int, answer: str = "yes\n"
+) -> subprocess.CompletedProcess[str]:
+    """Skip a record."""
+    place = (topic, str(partition), str(offset))
+    return recover(worker, "skip", *place, "--reason", "a bug", answer=answer)
+
+
+def verified(worker: Worker) -> str:
+    """Return what `verify` says; fail if it finds a difference."""
+    ended = run(worker, "verify")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout

@@ -102,7 +102,7 @@ async def test_frozen_records_come_to_the_rows_outcomes_and_letters_that_they_ca
     logs = await Logs.find(topics, reader, reader)
     now = frozen.manifest.partitioning
     verification = Verification(settings, now, topics, logs, reader, findings)
-    await verification.find_markers()
+    await verification.find_markers({})
     await verification.run(())
     assert findings.status == CLEAN, "\n".join(findings.lines())
     assert any("2 records" in line for line in findings.lines() if "dead-letter" in line)

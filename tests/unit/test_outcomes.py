@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.marker import RESERVED_PREFIX
+from app.engine.marker import PAGE_RECORDS, RESERVED_PREFIX, move_key
 from app.engine.transactions import Rows
 from app.outcomes import Decided, Outcome
-from tables.outcomes import PAGE_RECORDS, RecordOutcomes, move_key
+from tables.outcomes import RecordOutcomes
 from tables.store import PartitionedStore
 
 WORDS = {

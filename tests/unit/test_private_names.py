@@ -10,8 +10,10 @@ from aiohttp.web_protocol import RequestHandler
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer import group_coordinator
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.sender import Sender
+from aiokafka.protocol import fetch
 from aiokafka.protocol.api import RequestStruct
 from faust.app import base as faust_app
 from faust.assignor.partition_assignor import PartitionAssignor
@@ -116,6 +118,36 @@ def test_aiokafkas_client_sends_what_we_have_packed() -> None:
     assert {"DEFAULT", "COORDINATION"} <= set(vars(ConnectionGroup))
     for name in ("bootstrap", "close", "force_metadata_update"):
         assert callable(getattr(AIOKafkaClient, name))
+
+
+def test_verify_reads_by_what_aiokafkas_consumer_reads_by() -> None:
+    assert list(inspect.signature(PartitionRecords).parameters) == [
+        "tp",
+        "records",
+        "aborted_transactions",
+        "fetch_offset",
+        "key_deserializer",
+        "value_deserializer",
+        "check_crcs",
+        "isolation_level",
+    ]
+    unpack = source(PartitionRecords._unpack_records)
+    assert "yield consumer_record" in unpack
+    assert "consumer_record = self._consumer_record(tp, record)" in unpack
+    assert "self.next_fetch_offset = record.offset + 1" in unpack
+    # Brokers since Kafka 2.3 answer in the newest version that aiokafka knows.
+    assert not hasattr(fetch, "FetchResponse_v12")
+    (_, of_topic) = fetch.FetchResponse_v11.SCHEMA.fields[-1].array_of.fields
+    assert of_topic.array_of.names == (
+        "partition",
+        "error_code",
+        "highwater_offset",
+        "last_stable_offset",
+        "log_start_offset",
+        "aborted_transactions",
+        "preferred_read_replica",
+        "message_set",
+    )
 
 
 def test_the_write_path_can_give_up_aiokafkas_producer() -> None:

@@ -1,20 +1,23 @@
 """Verifying, without Kafka: what is a difference, what is none, and what cannot be told."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 import orjson
 import pytest
 from click.testing import CliRunner
+from faust.types import TP
 
 from app import registration
 from app.__main__ import main
 from app.agents import decide_registrations
 from app.arrivals import MOVED_FROM_HEADER
+from app.dead_letters.summaries import SKIPPED, Summary
 from app.email_claims import encode_claim, encode_holder, encode_verdict
 from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
 from app.engine.partitions import Changes
@@ -25,6 +28,7 @@ from app.outcomes import Decided, Outcome
 from app.partitioning import Partitioning
 from app.positions import Position, token
 from app.records import decode_row, encode_outcome, encode_row
+from app.recover.skip import Skip
 from app.registration import MAX_QUEUE, Decisions
 from app.settings import settings
 from app.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference, Findings
@@ -34,8 +38,6 @@ from app.verify.outcomes import OutcomesFold
 from app.verify.places import Span
 from app.verify.run import Verification
 from app.verify.stores import ChangelogAt, Store, StoreComparison
-from app.verify.tables import PAGE_RECORDS
-from tables import outcomes as kept_outcomes
 from tests.simulation import PARTITIONS, Log, Record, SimulatedReader, Simulation
 
 REGISTRATIONS, DECISIONS, CLAIMS = (
@@ -57,13 +59,14 @@ async def verified(
     between: Callable[[], None] = lambda: None,
     findings: Findings | None = None,
     now: Partitioning = WHOLE,
+    applied: Mapping[TP, int] = MappingProxyType({}),
 ) -> Findings:
     """Return what a verification finds; ``between`` is called before each look at an end."""
     findings = findings or Findings()
     reader = cast(Any, SimulatedReader(simulation, between))
     logs = await Logs.find(topics, reader, reader)
     verification = Verification(settings(), now, topics, logs, reader, findings)
-    await verification.find_markers()
+    await verification.find_markers(applied)
     await verification.run(())
     return findings
 
@@ -181,11 +184,6 @@ def apply_registrations(simulation: Simulation, home: int) -> None:
     following = records[-1].offset + 1
     marker = simulation.markers["users", home].after(REGISTRATIONS.name, following)
     simulation.commit("users", home, changes, marker)
-
-
-def test_the_rows_of_outcomes_are_where_the_table_has_them() -> None:
-    assert kept_outcomes.PAGE_RECORDS == PAGE_RECORDS
-    assert kept_outcomes.move_key(7) == MOVES_PREFIX + (7).to_bytes(8, "big")
 
 
 # -- rows
@@ -891,6 +889,83 @@ async def test_where_letters_are_gone_it_is_partial(settled: Simulation) -> None
     findings = await verified(settled)
     assert_status(findings, PARTIAL)
     assert "perhaps with the letters of 1 records" in findings.unchecked[0]
+
+
+# -- what the group says
+
+
+@pytest.mark.parametrize("table", ["users", "emails"])
+async def test_a_changelog_that_lost_something_is_told_by_the_group(
+    settled: Simulation, table: str
+) -> None:
+    topics_of = {"users": [REGISTRATIONS, DECISIONS], "emails": [CLAIMS]}[table]
+    changelog = USERS if table == "users" else EMAILS
+    applied = {
+        TP(topic.name, number): settled.markers[table, number].next[topic.name]
+        for topic in topics_of
+        for number in range(PARTITIONS)
+    }
+    assert_status(await verified(settled, applied=applied), CLEAN)
+    number = max(applied, key=lambda tp: applied[tp]).partition
+    log = settled.log(changelog, number)
+    log.records.clear()
+    log.end = 0
+    findings = await verified(settled, applied=applied)
+    behind = sum(applied[TP(topic.name, number)] > 0 for topic in topics_of)
+    assert findings.counts[Difference.MARKER] == behind > 0
+    assert any("which was applied up to" in line for line in findings.lines())
+
+
+# -- what operators have skipped
+
+
+def skip(simulation: Simulation, home: int) -> int:
+    """Skip the record of a partition that was written last; return its offset."""
+    log, marker = simulation.log(REGISTRATIONS, home), simulation.markers["users", home]
+    record = log.records[-1]
+    marker = marker.after(REGISTRATIONS.name, record.offset + 1)
+    skipped = Skip(TP(REGISTRATIONS.name, home), record, marker, "a bug")
+    changes = Changes(rows=dict(skipped.rows(simulation.tables["users"][home])))
+    changes.outgoing[LETTERS.name, home] += skipped.letters(LETTERS.name)
+    simulation.commit("users", home, changes, marker)
+    return record.offset
+
+
+async def test_a_record_that_was_skipped_is_a_dead_letter_and_told(settled: Simulation) -> None:
+    home = register(settled, "ada", "ada@example.com")
+    at = skip(settled, home)
+    told = f"{REGISTRATIONS.name}, partition {home}: record {at} was skipped (a bug)"
+    findings = await verified(settled)
+    assert_status(findings, CLEAN)
+    assert told in findings.notes
+    # The same may come again, and its letter be erased: the summary stays.
+    register(settled, "ada", "ada@example.com")
+    settled.run()
+    settled.arrive(home, b"ada", None)
+    settled.run()
+    assert any(is_mark(record) for record in settled.log(LETTERS, home).records)
+    assert_status(await verified(settled), CLEAN)
+
+
+async def test_a_record_is_not_skipped_because_somebody_says_so(settled: Simulation) -> None:
+    home = register(settled, "ada", "ada@example.com")
+    at = skip(settled, home)
+    log = settled.log(LETTERS, home)
+    log.records.pop()
+    findings = await verified(settled)
+    assert findings.counts[Difference.EXTRA_LETTER] == 1
+    assert findings.counts[Difference.MISSING_ROW] == 1
+    # Where the beginning of the letters is gone, it is what the table says.
+    log.remove_below(log.end)
+    findings = await verified(settled)
+    assert_status(findings, PARTIAL)
+    assert any("1 records were skipped is what users says" in each for each in findings.unchecked)
+    summary = Summary(
+        topic=REGISTRATIONS.name, partition=home, first=at - 2, last=at - 2, why="a lie"
+    )
+    _, key, value, headers = summary.to_write(SKIPPED, "a lie")
+    log.append(Record(0, key, value, headers))
+    assert_status(await verified(settled), DIFFERENCES)
 
 
 # -- moves
