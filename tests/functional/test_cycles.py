@@ -699,8 +699,8 @@ async def test_while_it_is_found_out_rows_are_not_shown(world: World) -> None:
     assert world.owned("users", 3).answers
 
 
-async def test_fenced_means_that_nothing_more_is_written(world: World) -> None:
-    await world.own(("users", 3))
+async def test_fenced_means_that_nothing_more_is_written_or_answered(world: World) -> None:
+    await world.own(("users", 3), ("emails", 5))
     world.broker.failures = [(FencedError("another"), False)]
     world.arrive("source", 3, 3)
     await until(lambda: bool(world.fenced))
@@ -708,6 +708,8 @@ async def test_fenced_means_that_nothing_more_is_written(world: World) -> None:
     await a_while()
     assert world.fenced == [MEMBER]
     assert not world.owned("users", 3).is_open
+    # Others may own all of it by now, and not only what the cycle wrote.
+    assert not world.owned("emails", 5).answers
     assert world.broker.commits == 1
     assert (world.order("source", 3), world.stores["users"].rows[3]) == ([], {})
     assert world.broker.starts_of_producer == 1
