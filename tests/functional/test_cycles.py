@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from app.engine.batches import Batch
 from app.engine.changelog import Advanced, Changelog, Reading
 from app.engine.cycles import MAX_RECORDS, Callbacks, Cycles
 from app.engine.fetching import Taken
+from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.partitions import (
     AppliedTable,
@@ -1106,18 +1107,22 @@ async def test_caught_up_means_that_what_is_committed_is_in_the_store(world: Wor
     assert b"source-0" in world.stores["users"].rows[3]
 
 
-async def test_a_commit_confirms_membership_from_when_it_was_begun(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_commit_confirms_membership_from_when_it_was_begun(world: World) -> None:
+    """While its answer is under way, the broker may give the partitions away."""
+    now = Moment(1.0, 1.0)
+    lease = world.partitions.lease = Lease(lambda: now)
     await world.own(("users", 3))
-    lease = world.partitions.lease
-    began = lease.now()
-    assert not lease.holds
+    assert not world.partitions.owns("users", 3)
+    held = world.broker.held = asyncio.Event()
     world.arrive("source", 3, 1)
+    await until(lambda: world.broker.commits > 0)
+    now = Moment(5.0, 5.0)
+    held.set()
     await world.applied("source", 3, 1)
-    assert lease.holds
-    assert began.at <= lease.confirmed_at <= lease.now().at
+    assert lease.confirmed_at == 1.0
     assert world.partitions.owns("users", 3)
+    now = Moment(1.0 + lease.session_seconds, 1.0 + lease.session_seconds)
+    assert not world.partitions.owns("users", 3)
 
 
 async def test_while_the_lease_holds_the_store_is_complete(world: World) -> None:
@@ -1166,6 +1171,23 @@ async def test_a_new_table_begins_where_its_source_begins(world: World) -> None:
     owned = await opened(world)
     assert (owned.applied("source"), owned.applied("verdicts")) == (8, 0)
     assert owned.marker.rules == RULES
+
+
+async def test_who_reads_from_a_beginning_looks_what_others_made_of_it(world: World) -> None:
+    """Under another APP_ID, records may have been moved already."""
+    looked: list[TP] = []
+
+    async def look(source: TP) -> None:
+        looked.append(source)
+
+    world.opening = replace(world.opening, read_again=look)
+    world.broker.sources[TP("source", 3)] = Log([], 8, 20)
+    owned = await opened(world)
+    assert looked == [TP("source", 3)]  # of verdicts there are none
+    await opened(world, owned.marker.after("source", 19))
+    assert looked == [TP("source", 3)] * 2
+    await opened(world, owned.marker.after("source", 20))
+    assert looked == [TP("source", 3)] * 2
 
 
 async def test_an_empty_changelog_of_a_group_that_has_applied_something_was_lost(

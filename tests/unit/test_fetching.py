@@ -701,6 +701,20 @@ async def test_it_is_complete_once_all_that_is_decided_is_taken(world: World) ->
     await until(lambda: (world.fetcher.complete_at(ONE) or 0.0) > first)
 
 
+async def test_what_waits_behind_an_open_transaction_counts_and_is_told(world: World) -> None:
+    found = world.cluster.partitions[ONE]
+    found.append(b"a")
+    found.end, found.stable_end = 3, 1
+    world.fetcher.assign(ONE, 0)
+    await until(lambda: ONE in world.fetcher.ready())
+    assert world.fetcher.held_up() == []  # there is something to be taken first
+    world.fetcher.take(ONE, MANY, MANY)
+    assert world.fetcher.held_up() == [ONE]
+    assert world.fetcher.ends() == {ONE: 3}
+    found.stable_end = 3
+    await until(lambda: world.fetcher.held_up() == [])
+
+
 # -- scanning
 
 
