@@ -15,6 +15,7 @@ from aiokafka.errors import (
     NodeNotReadyError,
     NotLeaderForPartitionError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 from faust.types import TP
 
@@ -619,6 +620,17 @@ async def test_a_partition_without_a_leader_is_read_once_there_is_one(world: Wor
     await until(lambda: world.cluster.refreshes > 1)
     found.leader = 2
     assert await world.taken(ONE, 1) == [0]
+
+
+async def test_a_topic_that_stays_away_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new broker may not know it for a moment; but nobody waits for ever in silence."""
+    monkeypatch.setattr(fetching, "GONE_SECONDS", 0.02)
+    world.cluster.partitions[ONE].error = protocol.UNKNOWN_TOPIC_ID
+    world.cluster.refresh_failures = [UnknownTopicOrPartitionError("one")] * 10_000
+    world.fetcher.assign(ONE, 0)
+    assert await world.failure() == "one: the topic is gone"
 
 
 async def test_who_may_not_read_is_told_what_is_missing(world: World) -> None:

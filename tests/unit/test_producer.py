@@ -368,6 +368,22 @@ async def test_nothing_is_sent_after_a_standstill_that_waited_through_it(
         assert len(broker.sent) == sent
 
 
+async def test_nothing_is_sent_that_waited_too_long_for_a_connection(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client may have sent it again by now."""
+    monkeypatch.setattr(producing, "WATCH_SECONDS", 3600.0)
+
+    async def ready_late(*_: object) -> bool:
+        monkeypatch.setattr(producing, "now", lambda: clocks.now() + 3600)
+        return True
+
+    async with producer() as given:
+        monkeypatch.setattr(Client, "ready", ready_late)
+        assert (await told(send(given)))[0] is BrokerUnavailableError
+        assert broker.sent == []
+
+
 async def test_a_way_that_is_too_narrow_carries_smaller_requests(broker: Broker) -> None:
     async with producer() as given:
         broker.answer = lambda number, data: None

@@ -60,6 +60,8 @@ class FakeCluster:
     epoch: int = 0
     refreshes: int = 0
     groups: list[Any] = field(default_factory=list)
+    #: The requests to commit offsets, packed.
+    members: list[bytes] = field(default_factory=list)
 
     async def refresh(self) -> None:
         """Note it."""
@@ -90,6 +92,7 @@ class FakeCluster:
         assert (kind, key) == ((GROUP, "group") if name == "offsets" else (TRANSACTION, "id"))
         if name == "offsets":
             self.groups.append(group)
+            self.members.append(call.arguments[0])
         error = self._begin(name)
         await asyncio.sleep(0)
         return SimpleNamespace(error_code=error)
@@ -167,6 +170,10 @@ async def test_a_transaction_is_joined_then_written_with_its_offsets_and_then_en
     assert {(node, tp) for node, tp, _ in cluster.sent} == {(1, ONE), (1, TWO), (2, FAR)}
     # Offsets go behind the records, where both go to the same broker.
     assert cluster.groups == [DATA]
+    # In the name of a generation: by that the broker knows who may not write any more.
+    name = (MEMBER.generation, MEMBER.member_id, MEMBER.instance_id)
+    offsets = protocol.commit_offsets("id", PRODUCER, MEMBER.group, name, {TP("s", 0): 5})
+    assert cluster.members == [offsets.arguments[0]]
     assert producer.is_started
 
 
