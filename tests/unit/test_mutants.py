@@ -11,11 +11,11 @@ import pytest
 
 from tests.mutants import PROJECT, Mutant, all_mutants, as_page
 from tests.mutants import run as running
-from tests.mutants.run import Verdict, attempt, copied, encode, require_sound
+from tests.mutants.run import Verdict, attempt, copied, encode
 
 MUTANTS = all_mutants()
-#: It needs nothing but pure code, and so little time.
-QUICK = next(mutant for mutant in MUTANTS if mutant.name == "last-claim-wins")
+#: Its test needs little time.
+QUICK = next(mutant for mutant in MUTANTS if mutant.name == "lease-without-end")
 
 
 @cache
@@ -53,7 +53,6 @@ def copy() -> Iterator[Path]:
 
 
 def test_a_mutant_is_found_by_the_test_that_it_names(copy: Path) -> None:
-    require_sound(copy, [QUICK])
     result = attempt(copy, QUICK)
     assert (result.verdict, result.seen_by) == (Verdict.FOUND, list(QUICK.found_by))
     assert result.verdict.is_good
