@@ -112,8 +112,8 @@ def test_a_crash_at_each_step_of_applying_leaves_the_tables_right(registry: Regi
     assert_verified(worker, "--stores", str(worker.folder))
 
 
-# Writes to stores, one after the other: the pending row, the claim, the registered row. There are no
-# others: the registry is new, and nothing is recovered.
+# Writes to stores, one after the other: the pending row, the claim, the registered row. There are
+# no others: the registry is new, and nothing is recovered.
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_who_waits_for_a_write_is_told_although_a_store_failed_after_its_commit(
     registry: Registry, number: int
