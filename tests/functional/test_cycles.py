@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from app.engine.batches import Batch
 from app.engine.changelog import Advanced, Changelog, Reading
 from app.engine.cycles import MAX_RECORDS, Callbacks, Cycles
 from app.engine.fetching import Taken
+from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.partitions import (
     AppliedTable,
@@ -151,6 +152,8 @@ class FakeBroker:
     send_failures: list[Exception] = field(default_factory=list)
     #: How many records of others come just before what is sent next.
     between: dict[TP, int] = field(default_factory=dict)
+    #: How many of others come behind its first record.
+    among: dict[TP, int] = field(default_factory=dict)
     on_end: Callable[[], None] = lambda: None
     starts_of_producer: int = 0
     commits: int = 0
@@ -182,10 +185,13 @@ class FakeBroker:
             log = self.sources[tp]
             begin = log.end + self.between.pop(tp, 0)
             log.open_at = begin if log.open_at is None else log.open_at
-            spans[tp] = range(begin, begin + len(records))
+            among = self.among.pop(tp, 0)
+            spans[tp] = range(begin, begin + len(records) + among)
+            log.records += [Record(b"value", begin + 1 + number) for number in range(among)]
+            at = [begin, *range(begin + 1 + among, spans[tp].stop)]
             self.ahead += [
                 (tp, Record(value or b"", offset, key=key))
-                for offset, (_, key, value, _) in zip(spans[tp], records, strict=True)
+                for offset, (_, key, value, _) in zip(at, records, strict=True)
             ]
             log.end = spans[tp].stop
         return spans
@@ -217,6 +223,7 @@ class FakeBroker:
         outgoing: list[tuple[TP, bytes | None]] = [(tp, record.key) for tp, record in ahead]
         for tp, record in ahead:
             self.sources[tp].records.append(record)
+            self.sources[tp].records.sort(key=lambda each: each.offset)
         self._close_all()
         for tp, records in sendings.items():
             if tp.topic.endswith("changelog"):
@@ -711,6 +718,17 @@ async def test_what_others_have_sent_before_comes_first(world: World, at: TP) ->
     assert of_claims == sorted(set(of_claims))
 
 
+async def test_what_others_have_sent_in_between_is_not_stepped_over(world: World) -> None:
+    world.decide = claim_and_settle
+    await world.own(("users", 3), ("emails", 1))
+    world.broker.among[CLAIMS] = 1
+    world.arrive("source", 3, 2)
+    await world.applied("source", 3, 2)
+    world.fetcher.has_records.set()
+    await world.applied("claims", 1, 3)
+    assert world.order("claims", 1) == [0, 1, 2]
+
+
 async def test_what_waits_in_the_partition_already_comes_first(world: World) -> None:
     world.decide = claim_and_settle
     world.cycles._size.records = 16
@@ -944,8 +962,8 @@ async def test_while_it_is_found_out_rows_are_not_shown(world: World) -> None:
     assert world.owned("users", 3).answers
 
 
-async def test_fenced_means_that_nothing_more_is_written(world: World) -> None:
-    await world.own(("users", 3))
+async def test_fenced_means_that_nothing_more_is_written_or_answered(world: World) -> None:
+    await world.own(("users", 3), ("emails", 5))
     world.broker.failures = [(FencedError("another"), False)]
     world.arrive("source", 3, 3)
     await until(lambda: bool(world.fenced))
@@ -953,6 +971,8 @@ async def test_fenced_means_that_nothing_more_is_written(world: World) -> None:
     await a_while()
     assert world.fenced == [MEMBER]
     assert not world.owned("users", 3).is_open
+    # Others may own all of it by now, and not only what the cycle wrote.
+    assert not world.owned("emails", 5).answers
     assert world.broker.commits == 1
     assert (world.order("source", 3), world.stores["users"].rows[3]) == ([], {})
     assert world.broker.starts_of_producer == 1
@@ -1382,18 +1402,22 @@ async def test_caught_up_means_that_what_is_committed_is_in_the_store(world: Wor
     assert b"source-0" in world.stores["users"].rows[3]
 
 
-async def test_a_commit_confirms_membership_from_when_it_was_begun(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_commit_confirms_membership_from_when_it_was_begun(world: World) -> None:
+    """While its answer is under way, the broker may give the partitions away."""
+    now = Moment(1.0, 1.0)
+    lease = world.partitions.lease = Lease(lambda: now)
     await world.own(("users", 3))
-    lease = world.partitions.lease
-    began = lease.now()
-    assert not lease.holds
+    assert not world.partitions.owns("users", 3)
+    held = world.broker.held = asyncio.Event()
     world.arrive("source", 3, 1)
+    await until(lambda: world.broker.commits > 0)
+    now = Moment(5.0, 5.0)
+    held.set()
     await world.applied("source", 3, 1)
-    assert lease.holds
-    assert began.at <= lease.confirmed_at <= lease.now().at
+    assert lease.confirmed_at == 1.0
     assert world.partitions.owns("users", 3)
+    now = Moment(1.0 + lease.session_seconds, 1.0 + lease.session_seconds)
+    assert not world.partitions.owns("users", 3)
 
 
 async def test_while_the_lease_holds_the_store_is_complete(world: World) -> None:
@@ -1442,6 +1466,23 @@ async def test_a_new_table_begins_where_its_source_begins(world: World) -> None:
     owned = await opened(world)
     assert (owned.applied("source"), owned.applied("verdicts")) == (8, 0)
     assert owned.marker.rules == RULES
+
+
+async def test_who_reads_from_a_beginning_looks_what_others_made_of_it(world: World) -> None:
+    """Under another APP_ID, records may have been moved already."""
+    looked: list[TP] = []
+
+    async def look(source: TP) -> None:
+        looked.append(source)
+
+    world.opening = replace(world.opening, read_again=look)
+    world.broker.sources[TP("source", 3)] = Log([], 8, 20)
+    owned = await opened(world)
+    assert looked == [TP("source", 3)]  # of verdicts there are none
+    await opened(world, owned.marker.after("source", 19))
+    assert looked == [TP("source", 3)] * 2
+    await opened(world, owned.marker.after("source", 20))
+    assert looked == [TP("source", 3)] * 2
 
 
 async def test_an_empty_changelog_of_a_group_that_has_applied_something_was_lost(

@@ -128,21 +128,23 @@ def test_a_worker_that_owns_all_that_a_user_needs_settles_it_in_one_transaction(
     assert_verified(worker)
 
 
+# Writes to stores, one after the other: the user's row, the address's. There are no others: the
+# registry is new, and nothing is recovered.
+@pytest.mark.parametrize("number", [1, 2])
 def test_who_waits_for_a_write_is_told_although_a_store_failed_after_its_commit(
-    registry: Registry,
+    registry: Registry, number: int
 ) -> None:
     worker = registry.worker()
-    # Writes to stores, one after the other: the pending row, the claim, the registered row.
-    for number in (1, 2, 3):
-        worker.command = faulty_command("store-fails", number)
-        with worker:
-            user_id = f"user-{uuid.uuid4().hex[:12]}"
-            body = {"id": user_id, "name": "N", "email": f"{user_id}@example.com"}
-            began = time.monotonic()
-            told = worker.post("/users", json=body, headers={"Prefer": "wait=10"})
-            assert (told.status_code, told.json()["status"]) == (201, "registered"), number
-            assert time.monotonic() - began < 5
-            assert "a disk that fails once" in worker.log.read_text()
+    worker.command = faulty_command("store-fails", number)
+    with worker:
+        user_id = f"user-{uuid.uuid4().hex[:12]}"
+        body = {"id": user_id, "name": "N", "email": f"{user_id}@example.com"}
+        assert "a disk that fails once" not in worker.log.read_text()
+        began = time.monotonic()
+        told = worker.post("/users", json=body, headers={"Prefer": "wait=10"})
+        assert (told.status_code, told.json()["status"]) == (201, "registered")
+        assert time.monotonic() - began < 5
+        assert "a disk that fails once" in worker.log.read_text()
 
 
 @pytest.mark.soak

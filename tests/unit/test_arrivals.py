@@ -198,7 +198,8 @@ def test_nothing_is_sorted_into_nothing() -> None:
 @pytest.mark.parametrize("wish", [ADA, RENAMED, None])
 def test_a_record_in_a_wrong_partition_is_sent_home_under_its_ids_key(wish: Wish) -> None:
     value = None if wish is None else orjson.dumps({**wish, "unknown": 1})
-    arrival = Record(value, key=b"ada", headers=[("theirs", b"1")])
+    key = b"ada" if wish is None else b"of their own"
+    arrival = Record(value, key=key, headers=[("theirs", b"1")])
     (move,) = sort_one(arrival, WRONG).elsewhere
     assert (move.arrival, move.partition, move.id, move.key) == (arrival, HOME, "ada", b"ada")
     # As it is understood, and nothing else.

@@ -28,6 +28,7 @@ TABLES = {
     "emails": ("email-claims",),
 }
 MEMBER = Member("app", 7, "member-1", "worker-1")
+SESSION_SECONDS = 10.0
 
 
 @dataclass
@@ -96,7 +97,7 @@ class World:
             store = cast(Any, self.stores[name])
             changelog = Changelog(f"{name}-changelog", store)
             self.partitions.add(AppliedTable(name, sources, changelog, store))
-        settings = EngineSettings(Connection("nowhere:1"), "app", "worker-1", 10.0, 60.0)
+        settings = EngineSettings(Connection("nowhere:1"), "app", "worker-1", SESSION_SECONDS, 60.0)
         self.assignment = PartitionAssignment(cast(Any, self.app), self.partitions, settings)
         self.opened: list[Key] = []
         self.begun: list[Member] = []
@@ -236,6 +237,25 @@ async def test_cycles_commit_as_the_member_of_the_generation_that_was_assigned(
     following = replace(MEMBER, generation=8)
     await world.rebalance(following, of(0))
     assert world.begun == [MEMBER, following]
+
+
+async def test_they_do_so_although_the_next_generation_has_begun_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is opened now may be another worker's in that one."""
+
+    async def connect() -> None:
+        world.app.consumer.now = replace(MEMBER, generation=MEMBER.generation + 1)
+
+    monkeypatch.setattr(world.assignment, "_connect", connect)
+    await world.rebalance(MEMBER, of(0))
+    assert world.begun == [MEMBER]
+
+
+def test_a_transaction_is_over_before_the_session_of_its_worker_is(world: World) -> None:
+    """Else it would hold up who takes over."""
+    producer = world.assignment._producer
+    assert 0 < producer._timeout_ms < SESSION_SECONDS * 1000
 
 
 async def test_what_is_copied_from_others_is_kept_and_all_else_is_closed(world: World) -> None:

@@ -15,6 +15,7 @@ from app.engine import protocol
 from app.engine.barrier import Barrier, end_abandoned, fence, worker_ids
 from app.engine.cluster import GROUP, TRANSACTION
 from app.engine.transactional_ids import worker_id
+from app.errors import UndecidedError
 
 APP = "registry"
 CHANGELOG = TP("users-changelog", 3)
@@ -36,6 +37,8 @@ class FakeCluster:
     open: dict[str, Callable[[], None]] = field(default_factory=dict)
     #: The producer ids of all that were open.
     producers: dict[str, int] = field(default_factory=dict)
+    #: Those that their coordinator has forgotten.
+    forgotten_ids: set[str] = field(default_factory=set)
     members: list[str | None] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     asked_for: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -121,7 +124,7 @@ class FakeCluster:
         rows: list[Any] = [
             (each, number, "Ongoing", {})
             for each, number in self.producers.items()
-            if number in wanted
+            if number in wanted and each not in self.forgotten_ids
         ]
         return [
             SimpleNamespace(error_code=self.list_error, transactions=rows[::2]),
@@ -287,6 +290,14 @@ async def test_workers_are_those_that_are_in_the_group_under_a_name(cluster: Fak
     cluster.members = ["worker-1", None, "worker-2"]
     expected = {worker_id(APP, "worker-1"), worker_id(APP, "worker-2")}
     assert await worker_ids(cast(Any, cluster), APP) == expected
+
+
+async def test_what_nobody_knows_the_end_of_stops_a_new_owner(cluster: FakeCluster) -> None:
+    """Whether it was committed or aborted, its coordinator has forgotten."""
+    cluster.open = {"gone": lambda: None}
+    cluster.forgotten_ids = {"gone"}
+    with pytest.raises(UndecidedError, match="does not know any more how it ended"):
+        await end_abandoned(cast(Any, cluster), APP, CHANGELOG)
 
 
 # -- fencing

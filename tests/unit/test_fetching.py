@@ -15,6 +15,7 @@ from aiokafka.errors import (
     NodeNotReadyError,
     NotLeaderForPartitionError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 from faust.types import TP
 
@@ -130,6 +131,12 @@ def test_what_is_known_already_is_not_given_and_what_ends_it_tells_the_epoch() -
     log.add(fetched(marker(2, 7) + batch(3, [b"c"], epoch=4)))
     taken = log.take(10, MANY)
     assert (offsets(taken), taken.next, taken.epoch) == ([3], 4, 4)
+
+
+async def test_the_epoch_of_what_is_passed_is_not_known(world: "World") -> None:
+    world.fetcher.assign(ONE, 0, 3)
+    world.fetcher.pass_to(ONE, 2)
+    assert world.fetcher.take(ONE, 10, MANY) == Taken([], 2, -1)
 
 
 def test_what_is_known_already_is_passed_within_a_fetch_of_aborted_transactions() -> None:
@@ -655,6 +662,17 @@ async def test_a_partition_without_a_leader_is_read_once_there_is_one(world: Wor
     assert await world.taken(ONE, 1) == [0]
 
 
+async def test_a_topic_that_stays_away_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new broker may not know it for a moment; but nobody waits for ever in silence."""
+    monkeypatch.setattr(fetching, "GONE_SECONDS", 0.02)
+    world.cluster.partitions[ONE].error = protocol.UNKNOWN_TOPIC_ID
+    world.cluster.refresh_failures = [UnknownTopicOrPartitionError("one")] * 10_000
+    world.fetcher.assign(ONE, 0)
+    assert await world.failure() == "one: the topic is gone"
+
+
 async def test_who_may_not_read_is_told_what_is_missing(world: World) -> None:
     world.cluster.partitions[ONE].error = NOT_AUTHORIZED
     world.fetcher.assign(ONE, 0)
@@ -733,6 +751,20 @@ async def test_it_is_complete_once_all_that_is_decided_is_taken(world: World) ->
     assert first > -math.inf
     # It goes on counting while nothing comes.
     await until(lambda: (world.fetcher.complete_at(ONE) or 0.0) > first)
+
+
+async def test_what_waits_behind_an_open_transaction_counts_and_is_told(world: World) -> None:
+    found = world.cluster.partitions[ONE]
+    found.append(b"a")
+    found.end, found.stable_end = 3, 1
+    world.fetcher.assign(ONE, 0)
+    await until(lambda: ONE in world.fetcher.ready())
+    assert world.fetcher.held_up() == []  # there is something to be taken first
+    world.fetcher.take(ONE, MANY, MANY)
+    assert world.fetcher.held_up() == [ONE]
+    assert world.fetcher.ends() == {ONE: 3}
+    found.stable_end = 3
+    await until(lambda: world.fetcher.held_up() == [])
 
 
 # -- scanning

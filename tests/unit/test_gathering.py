@@ -217,6 +217,18 @@ async def test_a_group_that_is_late_between_two_of_its_batches_is_of_unknown_out
     assert not waiting.room.is_used
 
 
+async def test_the_rest_of_a_group_stays_before_those_that_came_later() -> None:
+    """Else an older write of an id would overtake a newer one."""
+    waiting, some, behind = Waiting(), group(2, since=1), group(1, since=3)
+    waiting.add(some, behind)
+    waiting.lane.hand_over(1, 3)
+    waiting.lane.drop_late(2)
+    waiting.lane.acknowledge(7, 3)
+    waiting.lane.hand_over(2, 3)
+    waiting.lane.acknowledge(8, 3)
+    assert [list(each.offsets.result()) for each in (some, behind)] == [[7, 8], [9]]
+
+
 async def test_a_group_that_is_sent_in_part_is_of_unknown_outcome() -> None:
     waiting, some, behind = Waiting(), group(3), group(1)
     waiting.add(some, behind)

@@ -82,6 +82,7 @@ class Client:
         return await self._produce(request)
 
     async def _produce(self, request: ProduceRequest) -> Any:
+        assert request._required_acks == -1  # of all in-sync replicas
         ((topic, batches),) = request._topics
         answers = []
         for number, data in batches:
@@ -221,17 +222,21 @@ async def test_a_start_fences_what_a_worker_before_may_have_left(broker: Broker)
 
 @pytest.mark.parametrize("failure", [KafkaConnectionError(), (NOT_LEADER, -1)])
 async def test_a_batch_is_sent_again_as_the_same_bytes(broker: Broker, failure: Any) -> None:
-    answers = [failure, failure, (0, 9)]
+    answers = [failure, failure, (0, 9), (0, 10)]
     broker.answer = lambda number, data: answers.pop(0)
     async with producer() as given:
         assert list(await send(given)) == [9]
-    assert len({data for _, data in broker.sent}) == 1
+        assert len({data for _, data in broker.sent}) == 1
+        assert list(await send(given)) == [10]
+    assert [epoch_and_sequence(data)[1] for _, data in broker.sent] == [0, 0, 0, 1]
     assert broker.fences == [[0, 1]]
 
 
+@pytest.mark.parametrize("before", [{}, {0: 1}], ids=["no marker", "an older marker"])
 async def test_a_partition_that_the_coordinator_has_passed_over_is_fenced_again(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, before: dict[int, int]
 ) -> None:
+    broker.markers = before
     monkeypatch.setattr(producing, "START_SECONDS", 0.2)
     broker.skipped = {0}
     async with producer() as made:
@@ -241,6 +246,7 @@ async def test_a_partition_that_the_coordinator_has_passed_over_is_fenced_again(
         while (await told(send(made)))[0] is not None:
             await asyncio.sleep(0.01)
         assert broker.markers.keys() == {0, 1}
+        assert broker.markers[0] > 1
 
 
 async def test_who_is_told_that_nobody_knows_is_told_behind_the_fence(broker: Broker) -> None:
@@ -360,6 +366,22 @@ async def test_nothing_is_sent_after_a_standstill_that_waited_through_it(
         broker.answer = lambda number, data: (0, 8)
         assert (await told(offsets))[0] is BrokerUnavailableError
         assert len(broker.sent) == sent
+
+
+async def test_nothing_is_sent_that_waited_too_long_for_a_connection(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client may have sent it again by now."""
+    monkeypatch.setattr(producing, "WATCH_SECONDS", 3600.0)
+
+    async def ready_late(*_: object) -> bool:
+        monkeypatch.setattr(producing, "now", lambda: clocks.now() + 3600)
+        return True
+
+    async with producer() as given:
+        monkeypatch.setattr(Client, "ready", ready_late)
+        assert (await told(send(given)))[0] is BrokerUnavailableError
+        assert broker.sent == []
 
 
 async def test_a_way_that_is_too_narrow_carries_smaller_requests(broker: Broker) -> None:

@@ -429,8 +429,14 @@ def test_a_number_without_end_is_refused_at_once() -> None:
         record_batches._varint(endless, 0)
 
 
-def test_a_snappy_block_that_says_it_is_huge_is_refused_before_it_is_unpacked() -> None:
+def test_a_snappy_block_that_says_it_is_huge_is_refused_before_it_is_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unpacked: list[memoryview] = []
+    # What a block says that it holds is allocated there.
+    monkeypatch.setattr("cramjam.snappy.decompress_raw", unpacked.append)
     made = sample()
     made[ATTRIBUTES_AT + 1] |= CODECS["snappy"]
     huge = sealed(made[:RECORDS_AT] + b"\xff\xff\xff\xff\x0f\0")
     assert unreadable(huge) == list(range(9))
+    assert unpacked == []

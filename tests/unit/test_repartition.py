@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 from faust.types import TP
+from pydantic import SecretStr
 
 from app import restart
-from app.errors import NotWrittenError
+from app.errors import NotWrittenError, SettingsError
 from app.partitioning import Change, Partitioning, Step
 from app.repartition import watching
 from app.repartition.watching import Watching
@@ -46,6 +47,17 @@ class Worker:
 def change(step: Step, *ends: int) -> Partitioning:
     """Return that a change is so far."""
     return NOW.changing(Change(partitions=4, step=step, ends=ends))
+
+
+def test_the_secret_that_a_registry_began_with_stays_its_own() -> None:
+    """Also over a repartition: by another one, each address would have another key."""
+    begun = NOW.with_secret(Settings(email_secret=SecretStr("a secret of sixteen letters")))
+    other = Settings(email_secret=SecretStr("and another one, as long as that"))
+    for standing in (begun, begun.split(4, {}), begun.changing(None)):
+        with pytest.raises(SettingsError, match="began with another one"):
+            standing.require_secret(other)
+    begun.require_secret(Settings(email_secret=SecretStr("a secret of sixteen letters")))
+    NOW.require_secret(other)  # a registry of version 0.8
 
 
 async def test_writes_are_held_and_sources_end_while_a_change_says_so() -> None:

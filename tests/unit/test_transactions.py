@@ -59,6 +59,8 @@ class FakeCluster:
     epoch: int = 0
     refreshes: int = 0
     groups: list[Any] = field(default_factory=list)
+    #: The requests to commit offsets, packed.
+    members: list[bytes] = field(default_factory=list)
 
     async def refresh(self) -> None:
         """Note it."""
@@ -89,6 +91,7 @@ class FakeCluster:
         assert (kind, key) == ((GROUP, "group") if name == "offsets" else (TRANSACTION, "id"))
         if name == "offsets":
             self.groups.append(group)
+            self.members.append(call.arguments[0])
         error = self._begin(name)
         await asyncio.sleep(0)
         return SimpleNamespace(error_code=error)
@@ -167,6 +170,10 @@ async def test_a_transaction_is_joined_then_written_with_its_offsets_and_then_en
     assert {(node, tp) for node, tp, _ in cluster.sent} == {(1, ONE), (1, TWO), (2, FAR)}
     # Offsets go behind the records, where both go to the same broker.
     assert cluster.groups == [DATA]
+    # In the name of a generation: by that the broker knows who may not write any more.
+    name = (MEMBER.generation, MEMBER.member_id, MEMBER.instance_id)
+    offsets = protocol.commit_offsets("id", PRODUCER, MEMBER.group, name, {TP("s", 0): 5})
+    assert cluster.members == [offsets.arguments[0]]
     assert producer.is_started
 
 
@@ -230,6 +237,19 @@ async def test_no_other_transaction_begins_while_one_is_under_way(world: World) 
     assert not producer.is_started
     await producer.start()
     assert producer.is_started
+
+
+async def test_what_was_left_open_is_ended_when_a_worker_stops(world: World) -> None:
+    cluster, producer = world
+    await producer.end_open()
+    assert cluster.events == []
+    await producer.send(MEMBER, {ONE: rows(b"a")})
+    await producer.end_open()
+    assert cluster.events[-1] == "start"
+    cluster.failures["start"] = TimeoutError()
+    await producer.send(MEMBER, {ONE: rows(b"a")})
+    await producer.end_open()
+    assert not producer.is_started
 
 
 async def test_what_fails_ahead_leaves_the_producer_without_its_identity(world: World) -> None:

@@ -1,0 +1,179 @@
+"""Lookups: what the owner says, what a copy may say, and what became of a write."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from app.engine.lease import Lease
+from app.engine.partitions import AppliedTable, OwnedPartition
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+from app.keys import EmailKeys, partition_of
+from app.lookups import Lookups, Tables, Told
+from app.outcomes import Outcome
+from app.positions import CURRENT_GENERATION, Position
+from app.records import User
+
+PARTITIONS = 4
+TOPIC = "user-registrations"
+KEYS = EmailKeys(b"a secret of sixteen letters")
+ADA, ADDRESS = "ada", "ada@example.com"
+HOME = partition_of(ADA.encode(), PARTITIONS)
+#: Long enough that nobody waits for it.
+LONG_SECONDS = 60.0
+
+
+def user(email: str = ADDRESS) -> User:
+    """Return a user under an address."""
+    row = b'"status": "registered", "version": 1, "position": "p"'
+    times = b'"registered_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"'
+    return User.model_validate_json(
+        b'{"id": "ada", "name": "Ada", "email": "%b", %b, %b}' % (email.encode(), row, times)
+    )
+
+
+@dataclass
+class Rows:
+    """What the tables of this worker have."""
+
+    topic: str = TOPIC
+    users: dict[str, User] = field(default_factory=dict)
+    holders: dict[bytes, str] = field(default_factory=dict)
+    outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    moves: dict[tuple[int, int], Position] = field(default_factory=dict)
+
+    def tables(self) -> Tables:
+        """Return them as lookups read them."""
+        users = SimpleNamespace(topic=TOPIC, find=lambda _, user_id: self.users.get(user_id))
+        emails = SimpleNamespace(find=lambda _, key: self._holder(key))
+        outcomes = SimpleNamespace(
+            find=lambda *place: self.outcomes.get(place),
+            moved_to=lambda *place: self.moves[place].token(),
+        )
+        return Tables(cast(Any, users), cast(Any, emails), cast(Any, outcomes), cast(Any, None))
+
+    def _holder(self, key: bytes) -> dict[str, str] | None:
+        held = self.holders.get(key)
+        return None if held is None else {"id": held, "attempt": "a"}
+
+
+@dataclass
+class Alone:
+    """The routing of a worker that is alone, and owns all, or keeps copies."""
+
+    stale: float = 0.0
+    partitions: int = PARTITIONS
+    owned: defaultdict[int, OwnedPartition] = field(init=False)
+
+    def __post_init__(self) -> None:
+        table = AppliedTable("users", (TOPIC,), cast(Any, None), cast(Any, None))
+        self.owned = defaultdict(lambda: OwnedPartition(table, 0, Lease()))
+
+    def here(self, partition: int) -> OwnedPartition | None:
+        """Return a partition, if it is owned."""
+        return None if self.stale else self.owned[partition]
+
+    def stale_seconds(self, partition: int) -> float:
+        """Return how old the rows may be."""
+        return self.stale
+
+    def owners_elsewhere(self, partitions: object) -> set[str]:
+        """Return nobody."""
+        return set()
+
+    def other_workers(self) -> set[str]:
+        """Return nobody."""
+        return set()
+
+    def apply(self, partition: int, offset: int) -> None:
+        """Take everything below an offset for applied."""
+        owned = self.owned[partition]
+        owned.move_on(owned.marker.after(TOPIC, offset))
+
+
+@pytest.fixture
+def rows() -> Rows:
+    """Return tables that have Ada and her address."""
+    return Rows(users={ADA: user()}, holders={KEYS.key(ADDRESS): ADA})
+
+
+def lookups(rows: Rows, routing: Alone, max_wait_seconds: float = LONG_SECONDS) -> Lookups:
+    """Return lookups of this worker alone."""
+    given = cast(Any, routing)
+    return Lookups(rows.tables(), given, given, KEYS, max_wait_seconds)
+
+
+# -- what became of a write
+
+
+async def test_a_write_that_is_not_applied_yet_is_pending_and_not_unknown(rows: Rows) -> None:
+    alone, position = Alone(), Position(1, 7)
+    alone.apply(1, 7)
+    assert await lookups(rows, alone).outcome(position) == Told(position, Outcome.PENDING)
+    alone.apply(1, 8)
+    assert await lookups(rows, alone).outcome(position) is None
+
+
+async def test_who_waits_for_a_write_is_told_once_it_is_settled(rows: Rows) -> None:
+    alone, position = Alone(), Position(1, 7)
+    rows.outcomes[1, 7] = Outcome.PENDING
+    asked = asyncio.create_task(lookups(rows, alone).outcome(position, LONG_SECONDS))
+    while not alone.owned[1]._waiters:
+        assert not asked.done()
+        await asyncio.sleep(0)
+    rows.outcomes[1, 7] = Outcome.REGISTERED
+    alone.owned[1].wake_all()
+    assert await asked == Told(position, Outcome.REGISTERED)
+
+
+async def test_a_moved_write_is_followed(rows: Rows) -> None:
+    moved, home = Position(1, 7), Position(2, 9)
+    rows.outcomes = {(1, 7): Outcome.MOVED, (2, 9): Outcome.REGISTERED}
+    rows.moves[1, 7] = home
+    assert await lookups(rows, Alone()).settled(moved, 0) == Told(home, Outcome.REGISTERED)
+
+
+async def test_a_position_of_another_topic_of_the_name_is_refused(rows: Rows) -> None:
+    rows.outcomes[1, 7] = Outcome.REGISTERED
+    with pytest.raises(InvalidPositionError):
+        await lookups(rows, Alone()).outcome(Position(1, 7, CURRENT_GENERATION + 1))
+
+
+# -- after a write
+
+
+async def test_a_lookup_after_a_write_waits_until_it_is_settled(rows: Rows) -> None:
+    alone, position = Alone(), Position(HOME, 7)
+    rows.outcomes[HOME, 7] = Outcome.PENDING
+    with pytest.raises(NotSettledError):
+        await lookups(rows, alone, max_wait_seconds=0.01).find(ADA, after=position)
+    rows.outcomes[HOME, 7] = Outcome.UPDATED
+    assert await lookups(rows, alone).find(ADA, after=position) == user()
+
+
+async def test_no_copy_answers_a_lookup_after_a_write(rows: Rows) -> None:
+    copy = lookups(rows, Alone(stale=3.0))
+    assert await copy.find(ADA) == user().stale(3.0)
+    with pytest.raises(NotReadyError):
+        await copy.find(ADA, after=Position(HOME, 7))
+
+
+# -- by email
+
+
+async def test_who_has_let_go_of_an_address_is_not_found_by_it(rows: Rows) -> None:
+    """Its release may be under way."""
+    assert await lookups(rows, Alone()).find_by_email(ADDRESS) == user()
+    rows.users[ADA] = user("new@example.com")
+    assert await lookups(rows, Alone()).find_by_email(ADDRESS) is None
+
+
+async def test_copies_that_disagree_do_not_say_that_nobody_has_an_address(rows: Rows) -> None:
+    copy = lookups(rows, Alone(stale=3.0))
+    assert await copy.find_by_email(ADDRESS) == user().stale(3.0)
+    rows.users[ADA] = user("new@example.com")
+    with pytest.raises(NotReadyError):
+        await copy.find_by_email(ADDRESS)
