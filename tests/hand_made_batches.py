@@ -1,10 +1,17 @@
 """Record batches as a broker sends and takes them, made by hand where no client would make them."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
+from aiokafka.errors import for_code
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c as crc32c
 from backports import zstd
+from faust.types import TP
+
+from app.engine import protocol
+from app.engine.cluster import Cluster
+from app.settings import Settings
 
 #: Where attributes, the last offset delta, the greatest timestamp, the number of records and the
 #: records of a batch stand.
@@ -43,6 +50,26 @@ def with_bad_name(rows: Sequence[Row], base: int = 0) -> bytes:
     made = batch(rows, base=base)
     assert made.count(NAME_TO_SPOIL.encode()) == 1
     return sealed(bytearray(made.replace(NAME_TO_SPOIL.encode(), BAD_NAME)))
+
+
+def send(brokers: str, topic: str, partition: int, batch: bytes) -> int:
+    """Write a batch as it is; return the offset of its first record."""
+
+    async def write() -> int:
+        cluster = Cluster(Settings(kafka_brokers=brokers).kafka, [topic])
+        try:
+            await cluster.start()
+            tp = TP(topic, partition)
+            call = protocol.produce(None, 15_000, [(tp, batch)])
+            answer = await cluster.send(cluster.leader(tp), call)
+        finally:
+            await cluster.close()
+        ((_, error_code, offset),) = answer.partitions
+        if error_code:
+            raise for_code(error_code)(topic)
+        return int(offset)
+
+    return asyncio.run(write())
 
 
 def bomb(values: Iterable[bytes], timestamp: int) -> bytes:

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -49,6 +57,18 @@ def has_no_members(brokers: str, group: str) -> bool:
     """Return whether nobody is in a group."""
     admin = AdminClient({"bootstrap.servers": brokers})
     return not admin.describe_consumer_groups([group])[group].result(10).members
+
+
+def is_rebalancing(admin: AdminClient, group: str) -> bool:
+    """Return whether the members of a group are joining it anew; not if nobody can tell now."""
+    try:
+        found = admin.describe_consumer_groups([group])[group].result(10)
+    except KafkaException:  # its coordinator has just come back
+        return False
+    return found.state in (
+        ConsumerGroupState.PREPARING_REBALANCING,
+        ConsumerGroupState.COMPLETING_REBALANCING,
+    )
 
 
 def copies(brokers: str, prefix: str = "") -> dict[str, set[int]]:

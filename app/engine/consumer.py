@@ -62,6 +62,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     member: Member | None = None
 
     @property
+    def waits(self) -> bool:
+        """Whether something is not answered yet: brokers that are away explain that."""
+        return self.unanswered > 0 or self.joins_since is not None
+
+    @property
     def is_suspect(self) -> bool:
         """Whether something should have been answered long ago, if the brokers are there."""
         joins_since = self.joins_since
@@ -295,10 +300,13 @@ class Consumer(driver.Consumer):
                 log.critical("the brokers refuse this worker; it ends", reason=str(error))
                 await self.app.crash(error)
                 return
-            if not thread.is_suspect:
+            if not thread.waits:
                 continue
+            # Asked all the while: an outage that is over when it is late would count, too.
             if not await brokers_answer(self._client()):
                 thread.begin_anew()
+                continue
+            if not thread.is_suspect:
                 continue
             # What was asked while brokers were away tells nothing: once more, as all answer now.
             await self.is_member()

@@ -1,8 +1,8 @@
-"""Chaos: registrations from many clients, while workers and the broker are killed under them.
+"""Chaos: clients write and readers look up, while workers and the broker are killed under them.
 
-`run` starts a broker and workers of its own, lets clients write, does the faults of a seeded
-schedule to them, and then looks whether every promise held: nothing acknowledged is lost, nothing
-is applied twice, and the tables come back the same from nothing but the topics.
+`run` starts a broker and workers of its own, does the faults of a seeded schedule to them, and then
+looks whether every promise held: nothing acknowledged is lost, nothing is applied twice, no lookup
+lied, and the tables come back the same from nothing but the topics (docs/promises.md, "Chaos").
 ``python -m tests.chaos`` is the same as a command.
 """
 

@@ -29,6 +29,18 @@ SEEDS = 1_000_000
     show_default=True,
     help="How often a worker stands still for longer than its session, and goes on.",
 )
+@click.option(
+    "--deletions",
+    default=DEFAULTS.deletions,
+    show_default=True,
+    help="How often applied records of a partition are deleted.",
+)
+@click.option(
+    "--rebalances",
+    default=DEFAULTS.rebalances,
+    show_default=True,
+    help="How many kinds of faults happen once while the group rebalances.",
+)
 @click.option("--standbys", type=int, help="STANDBY_REPLICAS of the workers.")
 @click.option("--seconds-limit", default=DEFAULTS.seconds_limit, show_default=True)
 @click.option(
@@ -44,6 +56,8 @@ def main(
     seed: int | None,
     faults: int,
     suspensions: int,
+    deletions: int,
+    rebalances: int,
     standbys: int | None,
     seconds_limit: float,
     longest_pause: float,
@@ -59,6 +73,8 @@ def main(
         clients=clients,
         faults=faults,
         suspensions=suspensions,
+        deletions=deletions,
+        rebalances=rebalances,
         longest_pause_seconds=longest_pause,
         seconds_limit=seconds_limit,
         verify=verify,

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -16,6 +16,7 @@ ANSWERS_WITHIN_SECONDS = 20.0
 #: What leaves no doubt; all else means that nobody can tell now.
 TELLING = (200, 404)
 ASKED_AT_ONCE = 8
+PAGE_USERS = 1_000
 
 #: The status of an answer (0: none that tells), and of a 200 what it shows.
 Answer = tuple[int, Mapping[str, Any]]
@@ -33,6 +34,18 @@ class Answers:
         with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
             shares = [asked[start::ASKED_AT_ONCE] for start in range(ASKED_AT_ONCE)]
             return {path: answer for share in pool.map(self._ask, shares) for path, answer in share}
+
+    def everybody(self) -> Iterator[Mapping[str, Any]]:
+        """Yield all users, page by page; no page may be missing."""
+        more = ""
+        while True:
+            path = f"/users?limit={PAGE_USERS}{more}"
+            status, said = self.to([path])[path]
+            assert status == 200, f"{path} is not answered"
+            yield from said["users"]
+            if "next" not in said:
+                return
+            more = f"&cursor={said['next']}"
 
     def _ask(self, paths: list[str]) -> list[tuple[str, Answer]]:
         until = time.monotonic() + ANSWERS_WITHIN_SECONDS

@@ -3,21 +3,26 @@
 import random
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+from confluent_kafka import Message
 
+from app.positions import offset_of
 from app.settings import Settings
 from tests import kafka
 from tests.chaos.answers import Answer, Answers, agrees
 from tests.chaos.cluster import Cluster
 from tests.chaos.model import Model, Record, User
+from tests.chaos.readers import Claim
 from tests.chaos.report import Report
+from tests.chaos.schedule import Kind
 from tests.chaos.topics import (
     Outcomes,
     Sources,
@@ -33,6 +38,11 @@ from tests.chaos.writes import Write, spelled, user_id
 LAG_WITHIN_SECONDS = 5.0
 APPLIED_WITHIN_SECONDS = 60.0
 SHOWN = 5
+#: What `verify` ends with: exit status and last line. It is partial if records were deleted.
+CLEAN = 0, "result: clean"
+PARTIAL = 2, "result: no difference in what could be checked"
+#: What a list tells of a user, of that what the model knows.
+LISTED = ("id", "name", "email", "status", "position")
 
 #: By topic and partition: how many records are not applied yet, as the group's offsets say.
 Lag = dict[str, dict[int, int]]
@@ -50,6 +60,8 @@ class Log:
     #: Acknowledged positions that hold what was sent, and those that hold anything else.
     written: set[str] = field(default_factory=set)
     strange: list[Record] = field(default_factory=list)
+    #: Records of the clients that no acknowledgement names.
+    copies: list[Record] = field(default_factory=list)
 
 
 class Checks:
@@ -60,7 +72,7 @@ class Checks:
         cluster: Cluster,
         report: Report,
         acknowledged: Mapping[str, Write],
-        strays: Sequence[str],
+        strays: Set[str],
         deadline: float,
     ) -> None:
         self._cluster = cluster
@@ -123,13 +135,14 @@ class Checks:
 
     # -- topics
 
-    def read(self) -> Log:
-        """Return what the topics hold, once it is checked against the acknowledgements."""
+    def read(self, deleted: Mapping[tuple[int, int], Message]) -> Log:
+        """Return what the topics hold, and held before some of it was deleted."""
         registry = self._registry
         partitions = len(kafka.end_offsets(registry.brokers, registry.registrations))
         log = Log(read_outcomes(registry.brokers, registry.outcomes), Sources(partitions))
         with reading(registry.brokers, registry.registrations) as reader:
-            for record in log.sources.at_home(reader.to_the_end()):
+            left = (each for each in reader.to_the_end() if kafka.place(each) not in deleted)
+            for record in log.sources.at_home(chain(deleted.values(), left)):
                 self._take(log, record)
         return log
 
@@ -139,6 +152,8 @@ class Checks:
             log.model.take(record, told.outcome)
         sent = self._acknowledged.get(record.position)
         if sent is None:
+            if record.id not in self._strays:
+                log.copies.append(record)
             return
         log.written.add(record.position)
         seed = self._report.seed
@@ -156,6 +171,21 @@ class Checks:
         self._outcomes(log)
         for what in log.model.wrong():
             self._wrong(what)
+
+    def copies(self, log: Log, unanswered: Set[Write]) -> None:
+        """The last acknowledged write of each user is the final one.
+
+        A write that was told not to be stored, or that nobody knows, is stored by then or never:
+        it was sent again until it was acknowledged, so no copy of it stands behind that one. Only
+        where a request had no answer at all, one may.
+        """
+        sent = defaultdict[str, list[tuple[int, Write]]](list)
+        for position, write in self._acknowledged.items():
+            sent[user_id(self._report.seed, write.number)].append((offset_of(position), write))
+        seed = self._report.seed
+        late = [c for c in log.copies if not _may_be_there(c, sent[c.id], unanswered, seed)]
+        if late:
+            self._wrong(f"{len(late)} copies of writes behind the acknowledged one: {_some(late)}")
 
     def _outcomes(self, log: Log) -> None:
         told = log.outcomes
@@ -226,6 +256,24 @@ class Checks:
 
     # -- lookups
 
+    def claims(self, claims: Sequence[Claim], model: Model) -> None:
+        """What lookups said during the storm was true when they said it."""
+        if not claims:
+            self._wrong("no lookup was answered during the storm")
+        if lies := [claim for claim in claims if not claim.holds(model)]:
+            self._wrong(f"{len(lies)} of {len(claims)} claims are not true: {_some(lies)}")
+
+    def listed(self, model: Model) -> None:
+        """Every user, and nobody else, is listed as the last write left it."""
+        found = {user["id"]: user for user in self._answers.everybody()}
+        shown = {user_id: {n: user[n] for n in LISTED} for user_id, user in found.items()}
+        wanted = {
+            user_id: {name: row[name] for name in LISTED}
+            for user_id, user in model.users.items()
+            for row in [_row(user_id, user)]
+        }
+        self._equal("the list of users", shown, wanted)
+
     def questions(self, log: Log, size: int) -> dict[str, Answer]:
         """Return paths to be asked for, and the answers that the model has for them.
 
@@ -280,7 +328,9 @@ class Checks:
             self._wrong(f"verify took more than {seconds:.0f} s")
             return
         self._report.verified.append(status)
-        if status:
+        # A broker that is killed within a minute has deleted records again.
+        right = (CLEAN, PARTIAL) if self._report.counts.get(Kind.RECORDS_DELETED) else (CLEAN,)
+        if (status, said.splitlines()[-1]) not in right:
             self._wrong(f"verify ended with status {status}: {said.strip()[-2000:]}")
 
     def _wrong(self, what: str) -> None:
@@ -317,6 +367,15 @@ def _found(user_id: str, user: User | None) -> Answer:
 
 def _holder(user_id: str | None) -> Answer:
     return (404, {}) if user_id is None else (200, {"id": user_id})
+
+
+def _may_be_there(
+    copy: Record, sent: Sequence[tuple[int, Write]], unanswered: Set[Write], seed: int
+) -> bool:
+    """Return whether a record that nobody acknowledged stands where it may."""
+    same = [(offset, write) for offset, write in sent if write.wish(seed) == copy.wish]
+    at = offset_of(copy.position)
+    return any(at < offset or write in unanswered for offset, write in same)
 
 
 def _sample(chance: random.Random, these: Set[str], size: int) -> list[str]:

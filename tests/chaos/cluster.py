@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import requests
+from confluent_kafka.admin import AdminClient
 
 from local.broker import Broker
 from local.broker import Cluster as BrokerCluster
@@ -24,6 +26,10 @@ from tests.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
 #: A worker that ended by itself is started again after this long, as a supervisor does.
 START_AGAIN_AFTER_SECONDS = 1.0
 ASK_EVERY_SECONDS = 0.1
+#: How soon the group must notice who has come or gone: a session later, on a busy machine.
+REBALANCES_WITHIN_SECONDS = 120.0
+#: What a worker says that is started and reaches no broker.
+NO_BROKER = ("Unable to bootstrap from", "KAFKA_BROKERS: no usable answer from")
 #: Behind the deadline, conditions may still be looked at for this long.
 LAST_CHANCE_SECONDS = 0.5
 #: Workers that end more often than this are no registry.
@@ -37,6 +43,8 @@ class Ending:
     worker: int
     status: int
     last_line: str
+    #: Whether it was started while there was no broker: it says so, and is started again.
+    excused: bool = False
 
 
 class Member(Worker):
@@ -47,7 +55,9 @@ class Member(Worker):
         self.number = number
         self.log = registry.folder / "logs" / f"worker-{number}.log"
         self.wanted = False
+        self.launched_at = 0.0
         self.ended_at: float | None = None
+        self._logged_before = 0
         self._asked_at = 0.0
         self._served = False
 
@@ -58,7 +68,9 @@ class Member(Worker):
 
     def launch(self) -> None:
         """Start the process."""
+        self._logged_before = self.log.stat().st_size if self.log.exists() else 0
         super().launch()
+        self.launched_at = time.monotonic()
         self.wanted, self.ended_at, self._served = True, None, False
 
     def serves(self) -> bool:
@@ -87,6 +99,10 @@ class Member(Worker):
         except subprocess.TimeoutExpired:
             return self._end(signal.SIGKILL)
 
+    def has_logged(self, what: str) -> bool:
+        """Return whether the process has logged something."""
+        return what.encode() in self.log.read_bytes()[self._logged_before :]
+
     def last_line(self) -> str:
         """Return the last line of the log."""
         lines = self.log.read_text(errors="replace").splitlines()
@@ -100,6 +116,7 @@ class Crew:
         self._deadline = deadline
         self.registry = registry
         self.members = {n: Member(registry, n) for n in range(1, workers + 1)}
+        self._newcomer = workers + 1
         self.endings: list[Ending] = []
         self.stop_statuses: list[int] = []
 
@@ -152,12 +169,17 @@ class Crew:
                 continue
             if member.ended_at is None:
                 member.ended_at = time.monotonic()
-                self.endings.append(Ending(member.number, status, member.last_line()))
+                ending = Ending(member.number, status, member.last_line(), self._excuses(member))
+                self.endings.append(ending)
                 assert len(self.endings) <= MOST_ENDINGS, (
                     f"workers end again and again; logs: {member.log.parent}"
                 )
             elif time.monotonic() - member.ended_at >= START_AGAIN_AFTER_SECONDS:
                 member.launch()
+
+    def _excuses(self, _ended: Member) -> bool:
+        """Return whether a worker had a reason to end."""
+        return False
 
     def kill(self, number: int) -> None:
         """End a worker with no warning."""
@@ -175,6 +197,26 @@ class Crew:
         """Ask a worker to end, and start it again as soon as it has."""
         self.stop(number)
         self.start(number)
+
+    def rebalance(self) -> None:
+        """Let a new worker join the group or, if one has, leave it; return while that goes on.
+
+        Who has left is missed after a session.
+        """
+        number = self._newcomer
+        if number in self.members:
+            # Else it may not be in the group yet, and be missed by nobody.
+            self.wait(
+                lambda: self.is_ready(number), READY_TIMEOUT_SECONDS, "the new worker is ready"
+            )
+            self.stop(number)
+            del self.members[number]
+        else:
+            self.members[number] = Member(self.registry, number)
+            self.start(number)
+        admin = AdminClient({"bootstrap.servers": self.registry.brokers})
+        rebalances = partial(kafka.is_rebalancing, admin, self.registry.app_id)
+        self.wait(rebalances, REBALANCES_WITHIN_SECONDS, "the group rebalances")
 
     @property
     def is_up(self) -> bool:
@@ -241,6 +283,8 @@ class Cluster(Crew):
         )
         #: How often brokers were killed.
         self._kills = 0
+        #: When the last one was back.
+        self._back_at = 0.0
         address = ",".join(f"{HOST}:{port}" for port in range(first, first + brokers))
         super().__init__(Registry(address, folder, settings=settings), workers, deadline)
 
@@ -271,3 +315,8 @@ class Cluster(Crew):
         self._kills += 1
         broker.kill()
         broker.start()
+        self._back_at = time.monotonic()
+
+    def _excuses(self, ended: Member) -> bool:
+        was_away = ended.launched_at < self._back_at
+        return was_away and any(map(ended.has_logged, NO_BROKER))

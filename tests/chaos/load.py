@@ -11,6 +11,7 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
+from app.positions import Position
 from tests.chaos.clients import RETRIABLE, Clients
 from tests.chaos.writes import UPDATES, Kind, Write, user_id
 
@@ -19,12 +20,17 @@ SIZES = (1, 1, 10, 50)
 #: How many registrations are sent a second time, and how many ids come again with other data.
 REPEATED_SHARE = 0.05
 CONFLICTING_SHARE = 0.01
-#: How many users are changed once they are acknowledged, and how many are erased.
-UPDATED_SHARE = 0.06
+#: How many users are changed once they are acknowledged, and how often at most; how many are
+#: erased, and how many of these come back.
+UPDATED_SHARE = 0.04
+MOST_UPDATES = 3
 ERASED_SHARE = 0.03
+RETURNING_SHARE = 0.3
 #: How many of these writes follow at once, while the one before may not be settled yet; the others
 #: wait until the client has had another request.
 AT_ONCE_SHARE = 0.5
+#: So the answer is called that says that a write may be stored even later.
+OPEN = "outcome-open"
 #: So far ahead are requests planned: the pace follows a change of plan as soon.
 LONGEST_TURN_SECONDS = 1.0
 #: So often clients that wait for their turn look whether they should hurry.
@@ -35,8 +41,13 @@ LOOK_UP_SECONDS = 0.02
 class Tally:
     """What is acknowledged; written by the clients' thread, read by all."""
 
-    #: By position, in the order of the acknowledgements.
+    #: By position, and in the order of the acknowledgements.
     writes: dict[str, Write] = field(default_factory=dict)
+    order: list[Write] = field(default_factory=list)
+    #: By the user's number: where the last acknowledged write stands.
+    last: dict[int, Position] = field(default_factory=dict)
+    #: Writes of which a request had no answer, or the answer that it may be stored even later.
+    unanswered: set[Write] = field(default_factory=set)
     #: Numbers of the users whose registration is acknowledged.
     registered: list[int] = field(default_factory=list)
     counts: Counter[Kind] = field(default_factory=Counter)
@@ -55,6 +66,9 @@ class Tally:
         self.longest_gap_seconds = max(self.longest_gap_seconds, now - self._last_ack)
         self._last_ack = now
         self.writes[position] = write
+        at = Position.parse(position)
+        self.last[write.number] = max(at, self.last.get(write.number, at))
+        self.order.append(write)
         self.counts[write.kind] += 1
         self.contended += write.is_contended
         if write.kind is Kind.REGISTRATION:
@@ -144,13 +158,16 @@ class Load(Clients):
         self, session: aiohttp.ClientSession, url: str, writes: list[Write]
     ) -> list[Write]:
         """Send writes in one request; return those to be sent again."""
-        left = writes
+        left: list[Write] | None = None
         self.tally.writes_in_flight += len(writes)
         try:
             with self._request_to(url):
                 left = await self._send(session, url, writes)
         finally:
             self.tally.writes_in_flight -= len(writes)
+        if left is None:
+            self.tally.unanswered.update(writes)
+            return writes
         return left
 
     async def _send(
@@ -185,6 +202,8 @@ class Load(Clients):
                 self.tally.acknowledge(write, position)
             case _ if status in RETRIABLE:
                 self.traffic.failures[str(status)] += 1
+                if OPEN in str(said):
+                    self.tally.unanswered.add(write)
                 return False
             case _:
                 self.traffic.refuse(write, f"{status} {said}")
@@ -197,15 +216,17 @@ def _follow_ups(chance: random.Random, numbers: Sequence[int]) -> tuple[list[Wri
     later: list[Write] = []
     for number in numbers:
         when = at_once if chance.random() < AT_ONCE_SHARE else later
-        when.extend(Write(number, kind) for kind in _changes(chance))
+        when.extend(Write(number, kind, turn) for turn, kind in enumerate(_changes(chance)))
     return at_once, later
 
 
 def _changes(chance: random.Random) -> Iterator[Kind]:
     if chance.random() < UPDATED_SHARE:
-        yield chance.choice(UPDATES)
+        yield from chance.choices(UPDATES, k=chance.randint(1, MOST_UPDATES))
     if chance.random() < ERASED_SHARE:
         yield Kind.ERASURE
+        if chance.random() < RETURNING_SHARE:
+            yield Kind.REPEAT
 
 
 def _request(seed: int, write: Write) -> tuple[str, str, object]:
@@ -224,7 +245,7 @@ def _outcome(result: object) -> tuple[int, object]:
     match result:
         case {"result": {"data": said}}:
             return 200, said
-        case {"error": {"message": str(message), "data": {"httpStatus": int(status)}}}:
-            return status, message
+        case {"error": {"data": {"httpStatus": int(status)}} as error}:
+            return status, error
         case _:
             return 500, f"not an answer of tRPC: {result!r}"

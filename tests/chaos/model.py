@@ -5,10 +5,13 @@ before one is rejected. A record's outcome must be one that the users before it 
 after the last record must be the rows of the tables.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Set
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from app.positions import offset_of
 from app.registration import MAX_QUEUE
 from tests.chaos.writes import Wish
 
@@ -50,11 +53,39 @@ class User:
         return normalised(self.email)
 
 
+class Shown(NamedTuple):
+    """What a lookup shows of a user."""
+
+    status: str
+    position: str
+    name: str
+    email: str
+
+
+@dataclass
+class History:
+    """What lookups may have shown of a user, one after the other; None: nobody was there."""
+
+    _offsets: list[int] = field(default_factory=list)
+    _shown: list[Shown | None] = field(default_factory=list)
+
+    def add(self, position: str, shown: Shown | None) -> None:
+        """Add what the record at a position made of the user."""
+        self._offsets.append(offset_of(position))
+        self._shown.append(shown)
+
+    def since(self, offset: int) -> Sequence[Shown | None]:
+        """Return what was to be seen once the record at an offset was settled, and later."""
+        first = bisect_right(self._offsets, offset) - 1
+        return self._shown[first:] if first >= 0 else [None, *self._shown]
+
+
 @dataclass
 class Model:
     """The users, after the records that were taken in."""
 
     users: dict[str, User] = field(default_factory=dict)
+    histories: defaultdict[str, History] = field(default_factory=lambda: defaultdict(History))
     counts: Counter[str] = field(default_factory=Counter)
     impossible: list[str] = field(default_factory=list)
     #: Addresses that more than one id claimed.
@@ -77,6 +108,9 @@ class Model:
             return
         if outcome != "too-many-pending":
             self._before[record.id] += 1
+        if user is None and outcome in ("registered", "email-taken"):
+            # Until its address is settled, it is shown all the same.
+            self._note(record, _made(None, record), "pending")
         if outcome in ("registered", "updated"):
             self.users[record.id] = user = _made(user, record)
             self._granted.add(user.address)
@@ -87,6 +121,13 @@ class Model:
             self._note_claim(record.id, address)
         elif outcome == "erased":
             self.users.pop(record.id, None)
+        self._note(record, self.users.get(record.id))
+
+    def _note(self, record: Record, user: User | None, status: str = "registered") -> None:
+        shown = None
+        if user is not None:
+            shown = Shown(status, user.position, user.name, user.email)
+        self.histories[record.id].add(record.position, shown)
 
     def _possible(self, user: User | None, record: Record) -> Set[str]:
         """Return the outcomes that a record may have; that too many wait depends on timing."""

@@ -24,6 +24,8 @@ class Fault:
     acknowledged: int
     requests_in_flight: int
     writes_in_flight: int
+    #: Whether the group was rebalancing, because a worker had come or gone.
+    in_rebalance: bool
 
     def __str__(self) -> str:
         worker = f" {self.worker}" if self.worker else ""
@@ -31,6 +33,7 @@ class Fault:
             f"{self.at_seconds:6.1f} s  {self.kind + worker:<19} took {self.seconds:4.1f} s; "
             f"{self.acknowledged:>7,} acknowledged, {self.requests_in_flight} requests with "
             f"{self.writes_in_flight} writes in flight"
+            f"{', in a rebalance' if self.in_rebalance else ''}"
         )
 
 
@@ -53,6 +56,9 @@ class Report:
     contended: int = 0
     strays: int = 0
     unreadable: int = 0
+    #: Lookups during the storm, by what was answered, and what of it was checked.
+    lookups: dict[str, int] = field(default_factory=dict)
+    claims: int = 0
     requests: int = 0
     tries_in_vain: int = 0
     failures: dict[str, int] = field(default_factory=dict)
@@ -122,6 +128,7 @@ class Report:
         yield f"contended       {self.contended:,} for {self.contended_addresses:,} addresses"
         yield f"outcomes        {_listed(self.outcomes)}"
         yield f"by a producer   {self.strays:,} registrations, {self.unreadable} unreadable records"
+        yield f"lookups         {_listed(self.lookups)}; {self.claims:,} claims checked"
         yield f"in flight       {self.in_flight_at_faults:,} writes when faults happened"
         yield f"sent again      {self.tries_in_vain:,} tries without an acknowledgement"
         yield f"                {_listed(self.failures)}"
@@ -133,7 +140,9 @@ class Report:
         yield f"SIGTERM         exit statuses {self.stop_statuses}"
         yield f"ended alone     {len(self.endings)} workers"
         for ending in self.endings:
-            yield f"                {ending.worker}: status {ending.status}: {ending.last_line}"
+            why = ", started without a broker" if ending.excused else ""
+            status = f"status {ending.status}{why}"
+            yield f"                {ending.worker}: {status}: {ending.last_line}"
         yield f"seconds         {_listed({n: round(s, 1) for n, s in self.seconds.items()})}"
 
     def _verdict(self) -> Iterator[str]:

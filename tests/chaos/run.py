@@ -13,7 +13,9 @@ from pathlib import Path
 from tests import kafka
 from tests.chaos.checks import Checks
 from tests.chaos.cluster import Cluster
+from tests.chaos.deletions import Deletions
 from tests.chaos.load import Load
+from tests.chaos.readers import Readers
 from tests.chaos.report import Report
 from tests.chaos.schedule import Kind as FaultKind
 from tests.chaos.schedule import schedule, wanted
@@ -37,6 +39,10 @@ class Config:
     #: How often each kind of fault happens, and how often a worker is suspended.
     faults: int = 3
     suspensions: int = 1
+    #: How often applied records of a partition are deleted. `verify` is partial then.
+    deletions: int = 1
+    #: How many kinds of faults happen once while the group rebalances: all of them.
+    rebalances: int = len(FaultKind)
     longest_pause_seconds: float = 4.0
     seconds_limit: float = 280.0
     #: How many ids are looked up by HTTP.
@@ -85,7 +91,9 @@ class _Run:
         registry = cluster.registry
         partitions = len(kafka.end_offsets(registry.brokers, registry.registrations))
         self._strays = Strays(registry.brokers, registry.registrations, partitions, config.seed)
+        self._deletions = Deletions(registry, partitions, config.seed)
         self._load = Load(cluster.urls, config.registrations, config.clients, config.seed)
+        self._readers = Readers(cluster.urls, self._load.tally, config.seed)
 
     def all(self) -> None:
         """Storm, checks, stores deleted, checks."""
@@ -101,18 +109,27 @@ class _Run:
             self._report.wrong += [
                 f"worker {each.worker} ended by itself, status {each.status}: {each.last_line}"
                 for each in self._cluster.endings
+                if not each.excused
             ]
             if stuck := self._cluster.stop_statuses.count(-signal.SIGKILL):
                 self._report.wrong.append(f"{stuck} x a worker did not end after SIGTERM")
 
     def _storm(self) -> None:
         config = self._config
-        counts = wanted(config.faults, config.suspensions)
-        steps = schedule(config.seed, config.workers, counts, config.longest_pause_seconds)
-        storm = Storm(self._cluster, self._load, self._strays, steps, self._tell)
+        counts = wanted(config.faults, config.suspensions, config.deletions)
+        steps = schedule(
+            config.seed,
+            config.workers,
+            counts,
+            config.longest_pause_seconds,
+            rebalances=config.rebalances,
+        )
+        cluster, load, strays = self._cluster, self._load, self._strays
+        storm = Storm(cluster, load, strays, self._deletions, steps, self._tell)
         try:
-            with self._load:
+            with self._readers, self._load:
                 storm.rage(self._storm_deadline)
+            assert self._readers.done
         finally:
             self._report.wanted = {kind.value: count for kind, count in counts.items()}
             self._report.faults = storm.faults
@@ -127,7 +144,10 @@ class _Run:
         report.requests, report.tries_in_vain = traffic.requests, traffic.tries_in_vain
         report.failures = dict(traffic.failures)
         report.longest_without_ack_seconds = round(tally.longest_gap_seconds, 1)
-        report.strays, report.unreadable = len(self._strays.ids), self._strays.unreadable
+        strays, found = self._strays, self._readers.findings
+        report.strays, report.unreadable = len(strays.ids), strays.unreadable + strays.poisoned
+        report.lookups, report.claims = dict(found.answers), len(found.claims)
+        report.wrong += [f"an answer is not right: {answer}" for answer in found.wrong]
         # A worker that is started has no writes yet.
         met = {fault.kind for fault in report.faults if fault.writes_in_flight}
         met.add(FaultKind.WORKER_STARTED.value)
@@ -149,16 +169,19 @@ class _Run:
         config = self._config
         # Each partition ends with a registration: once these are settled, all before them is read.
         self._strays.write_last()
-        writes = self._load.tally.writes
-        checks = Checks(self._cluster, self._report, writes, self._strays.ids, self._deadline)
+        tally, strays = self._load.tally, set(self._strays.ids)
+        checks = Checks(self._cluster, self._report, tally.writes, strays, self._deadline)
         with self._phase("settling"):
             checks.settle()
         with self._phase("checks"):
-            log = checks.read()
+            log = checks.read(self._deletions.kept)
             checks.log(log)
+            checks.copies(log, tally.unanswered)
+            checks.claims(self._readers.findings.claims, log.model)
             checks.strays(log.sources)
             users, emails = checks.tables()
             checks.rows(users, emails, log.model)
+            checks.listed(log.model)
             questions = checks.questions(log, config.sample)
             answers = checks.answers(questions)
         self._verify(checks)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.chaos.cluster import Cluster
+from tests.chaos.deletions import Deletions
 from tests.chaos.load import Load
 from tests.chaos.report import Fault
 from tests.chaos.schedule import Kind, Step
@@ -22,12 +23,19 @@ class Storm:
     """Does the faults of a schedule to a cluster while clients write."""
 
     def __init__(
-        self, cluster: Cluster, load: Load, strays: Strays, steps: Sequence[Step], tell: Tell
+        self,
+        cluster: Cluster,
+        load: Load,
+        strays: Strays,
+        deletions: Deletions,
+        steps: Sequence[Step],
+        tell: Tell,
     ) -> None:
         self.faults: list[Fault] = []
         self._cluster = cluster
         self._load = load
         self._strays = strays
+        self._deletions = deletions
         self._steps = steps
         self._tell = tell
         self._began = time.monotonic()
@@ -58,6 +66,9 @@ class Storm:
             self._wait_until(lambda: ready(step.worker), soon, f"{step} once it is ready")
 
     def _do(self, step: Step) -> None:
+        if step.rebalance:
+            self._tell(f"a rebalance before {step}", len(self._load.tally.registered))
+            self._cluster.rebalance()
         self._hurry(step)
         tally, began = self._load.tally, time.monotonic()
         in_flight = self._load.traffic.requests_in_flight
@@ -67,7 +78,8 @@ class Storm:
         self._actions[step.kind](step)
         took = time.monotonic() - began
         at = began - self._began
-        self.faults.append(Fault(step.kind, step.worker, round(at, 1), round(took, 1), *now))
+        when = round(at, 1), round(took, 1)
+        self.faults.append(Fault(step.kind, step.worker, *when, *now, step.rebalance))
 
     def _hurry(self, step: Step) -> None:
         """Have every client in the middle of a request, for there is something to be lost."""
@@ -85,6 +97,8 @@ class Storm:
             Kind.WORKER_STARTED: self._start,
             Kind.BROKER_KILLED: lambda _: cluster.restart_broker(),
             Kind.WORKER_SUSPENDED: lambda step: cluster.suspend(step.worker),
+            Kind.RECORD_POISONED: lambda _: self._strays.poison(),
+            Kind.RECORDS_DELETED: lambda _: self._deletions.delete(),
         }
 
     def _start(self, step: Step) -> None:

@@ -3,16 +3,24 @@
 What is misplaced may be an update or an erasure, too: of a user whom the program registered before.
 """
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
+from aiokafka.errors import KafkaError
 
 from app.keys import encode_key, partition_of
 from tests import kafka
+from tests.hand_made_batches import NAME_TO_SPOIL, Row, send, with_bad_name
+from tests.worker import wait_until
 
 #: So a record begins that nobody can read; everything else in the topic can be read.
 UNREADABLE = b"\x00chaos"
+#: A part of the ids of registrations that could be read but for their headers.
+POISONED = "poisoned"
+WRITTEN_WITHIN_SECONDS = 30.0
 EACH_TIME_MISPLACED = 4
 EACH_TIME_KEYLESS = 2
 
@@ -23,6 +31,7 @@ class Strays:
     def __init__(self, brokers: str, topic: str, partitions: int, seed: int) -> None:
         self.ids: list[str] = []
         self.unreadable = 0
+        self.poisoned = 0
         self._brokers = brokers
         self._topic = topic
         self._partitions = partitions
@@ -36,6 +45,23 @@ class Strays:
         """Write one registration into each partition, behind all others."""
         records = [self._last_of(partition) for partition in range(self._partitions)]
         kafka.produce(self._brokers, self._topic, records)
+
+    def poison(self) -> None:
+        """Write a registration that no client can read: a header's name is not UTF-8."""
+        user_id = f"chaos-{self._seed}-{POISONED}-{self.poisoned}"
+        self.poisoned += 1
+        key, value = encode_key(user_id), _value(user_id)
+        row: Row = (0, int(time.time() * 1000), key, value, [(NAME_TO_SPOIL, b"1")])
+        batch = with_bad_name([row])
+
+        def is_sent() -> bool:
+            # A broker that was killed leads no partition for a moment.
+            with suppress(KafkaError):
+                send(self._brokers, self._topic, self._home(user_id), batch)
+                return True
+            return False
+
+        wait_until(is_sent, WRITTEN_WITHIN_SECONDS, "a poisoned record is written")
 
     def _records(self) -> Iterator[dict[str, Any]]:
         changes = (_update, _erasure)

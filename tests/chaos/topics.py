@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,21 +15,25 @@ from app.keys import encode_key, partition_of
 from app.positions import Position
 from tests import kafka
 from tests.chaos.model import Record
-from tests.chaos.strays import UNREADABLE
+from tests.chaos.strays import POISONED, UNREADABLE
 
 #: Keys of a changelog that begin so are the engine's own: how far it has come, no row.
 BOOKKEEPING = b"\xff"
 FETCH_RECORDS = 10_000
 FETCH_SECONDS = 0.05
 READ_TIMEOUT_SECONDS = 60
+#: A level of syslog.
+ERRORS_ONLY = 3
 
 
 class Reader:
     """Reads a topic from its beginning; records of aborted transactions are left out."""
 
-    def __init__(self, consumer: Consumer, topic: str) -> None:
+    def __init__(
+        self, consumer: Consumer, topic: str, partitions: Sequence[int] | None = None
+    ) -> None:
         self._consumer = consumer
-        self._partitions = partitions_of(consumer, topic)
+        self._partitions = partitions or partitions_of(consumer, topic)
         self._ended: set[int] = set()
         consumer.assign([TopicPartition(topic, number, 0) for number in self._partitions])
 
@@ -56,18 +60,21 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
 
 
 @contextmanager
-def reading(brokers: str, topic: str) -> Iterator[Reader]:
-    """Read a topic in the block."""
+def reading(brokers: str, topic: str, partitions: Sequence[int] | None = None) -> Iterator[Reader]:
+    """Read a topic, or some of its partitions, in the block."""
     settings: dict[str, Any] = {
         "bootstrap.servers": brokers,
         "group.id": uuid.uuid4().hex,
         "enable.auto.commit": False,
         "enable.partition.eof": True,
+        # Not all topics begin where they did.
+        "auto.offset.reset": "earliest",
+        "log_level": ERRORS_ONLY,
         "isolation.level": "read_committed",
     }
     consumer = Consumer(settings)
     try:
-        yield Reader(consumer, topic)
+        yield Reader(consumer, topic, partitions)
     finally:
         consumer.close()
 
@@ -169,6 +176,9 @@ class Sources:
                 continue
             wish = None if value is None else orjson.loads(value)
             user_id = cast(bytes, message.key()).decode() if wish is None else wish["id"]
+            if POISONED in user_id:
+                self.unreadable.add(position)
+                continue
             if partition_of(encode_key(user_id), self.partitions) != message.partition():
                 self.misplaced.add(position)
                 continue

@@ -34,6 +34,8 @@ class Write:
 
     number: int
     kind: Kind = Kind.REGISTRATION
+    #: Tells the updates of a user apart.
+    turn: int = 0
 
     @property
     def is_contended(self) -> bool:
@@ -56,12 +58,16 @@ class Write:
             case Kind.ERASURE:
                 return None
             case Kind.RENAME:
-                changed = {"name": f"User {self.number} Renamed"}
+                changed = {"name": f"User {self.number} Renamed {self.turn}"}
             case Kind.NEW_ADDRESS:
-                changed = {"email": _email(seed, "new", self.number)}
+                changed = {"email": _email(seed, f"new-{self.turn}", self.number)}
             case Kind.CONTENDED_ADDRESS:
                 changed = {"email": contended_email(seed, self.number)}
         return {"type": "update"} | named | changed
+
+    def email(self, seed: int) -> str:
+        """Return the address that it asks for, else the first one of its user."""
+        return (self.wish(seed) or {}).get("email") or self._first_email(seed)
 
     def _first_email(self, seed: int) -> str:
         if Write(self.number).is_contended:

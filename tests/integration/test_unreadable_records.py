@@ -1,6 +1,5 @@
 """Records that most clients cannot read stop nobody: each is a dead letter with its cause."""
 
-import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -10,15 +9,11 @@ from typing import Any
 
 import orjson
 import pytest
-from faust.types import TP
 
-from app.engine import protocol
-from app.engine.cluster import Cluster
 from app.keys import partition_of
-from app.settings import Settings
 from local.broker import Broker
 from tests import kafka
-from tests.hand_made_batches import NAME_TO_SPOIL, bomb, with_bad_name
+from tests.hand_made_batches import NAME_TO_SPOIL, bomb, send, with_bad_name
 from tests.integration.test_dead_letters import fresh, home_of, listed, registration, run
 from tests.integration.test_repartition import run as run_to_end
 from tests.worker import Registry, Worker, wait_until
@@ -43,25 +38,6 @@ def running(spoiled: Registry) -> Iterator[Worker]:
         yield started
 
 
-def write(registry: Registry, topic: str, partition: int, batch: bytes) -> int:
-    """Write a batch as it is; return the offset of its first record."""
-
-    async def send() -> int:
-        cluster = Cluster(Settings(kafka_brokers=registry.brokers).kafka, [topic])
-        try:
-            await cluster.start()
-            tp = TP(topic, partition)
-            call = protocol.produce(None, 15_000, [(tp, batch)])
-            answer = await cluster.send(cluster.leader(tp), call)
-        finally:
-            await cluster.close()
-        ((_, error_code, offset),) = answer.partitions
-        assert error_code == 0
-        return int(offset)
-
-    return asyncio.run(send())
-
-
 def spoil(registry: Registry, topic: str, partition: int, value: bytes, key: bytes = b"k") -> int:
     """Write a record with a header name that is not UTF-8, between two others of its batch."""
     now = int(time.time() * 1000)
@@ -71,7 +47,7 @@ def spoil(registry: Registry, topic: str, partition: int, value: bytes, key: byt
         (1, now, key, value, headers),
         (2, now, b"k", b"behind", []),
     ]
-    return write(registry, topic, partition, with_bad_name(rows)) + 1
+    return send(registry.brokers, topic, partition, with_bad_name(rows)) + 1
 
 
 def register(registry: Registry, worker: Worker, partition: int) -> None:
@@ -171,7 +147,7 @@ def test_a_batch_that_unpacks_to_much_more_than_memory_is_passed(
     zeros = bytes(BOMB_VALUE_BYTES)
     made = bomb((zeros for _ in range(BOMB_VALUES)), int(time.time() * 1000))
     before = len(letters(spoiled, "invalid-json"))
-    write(spoiled, spoiled.registrations, 3, made)
+    send(spoiled.brokers, spoiled.registrations, 3, made)
     user_id = next(each for each in iter(fresh, "") if partition_of(each.encode(), 8) == 3)
     value = orjson.dumps({"id": user_id, "name": "N", "email": f"{user_id}@example.com"})
     kafka.produce(spoiled.brokers, spoiled.registrations, [{"value": value}])
