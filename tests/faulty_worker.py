@@ -46,7 +46,7 @@ def inject(words: list[str]) -> None:
         threading.Thread(target=injector.read, args=[orders], daemon=True).start()
         return execute(worker)
 
-    faust.Worker.execute_from_commandline = executing  # type: ignore[method-assign]
+    faust.Worker.execute_from_commandline = executing  # type: ignore[method-assign, assignment]
     be_impatient()
 
 

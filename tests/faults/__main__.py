@@ -1,12 +1,13 @@
-"""``python -m tests.faults``: run cells on a broker of their own, and write down what happened."""
+"""``python -m tests.faults``: runs cells, and writes down what happened in each."""
 
-import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import click
 
 from local.broker import Broker
 from tests.faults import table
@@ -17,38 +18,39 @@ from tests.worker import Registry
 Cell = tuple[Step, Kind]
 
 
-def main() -> None:
-    """Run the cells that are asked for: all, unless a part, a step or a kind is named."""
-    asked = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    asked.add_argument("--part", choices=[part.name for part in Part], help="only this part")
-    asked.add_argument("--step", help="only steps that begin so", default="")
-    asked.add_argument("--kind", choices=[kind.name for kind in Kind], help="only this kind")
-    asked.add_argument("--untried", action="store_true", help="only cells without a result")
-    asked.add_argument("--folder", type=Path, help="where data and logs stay")
-    wanted = asked.parse_args()
-    folder = wanted.folder or Path(tempfile.mkdtemp(prefix="faults-"))
-    happened = table.read() if wanted.untried else {}
-    parts = {
-        part: [
-            (step, kind)
-            for step in STEPS.values()
-            for kind in step.kinds
-            if step.part is part
-            and wanted.part in (None, part.name)
-            and wanted.kind in (None, kind.name)
-            and step.name.startswith(wanted.step)
-            and kind not in happened.get(step.name, {})
+@click.command(help="Inject faults at every step of a worker; see that no promise is broken.")
+@click.option("--part", type=click.Choice([part.name for part in Part]), help="Only this part.")
+@click.option("--kind", type=click.Choice([kind.name for kind in Kind]), help="Only this kind.")
+@click.option("--step", default="", help="Only steps whose names begin so.")
+@click.option("--untried", is_flag=True, help="Only cells that have no result yet.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where data and logs stay.")
+def main(part: str | None, kind: str | None, step: str, untried: bool, folder: Path | None) -> None:
+    """Run the cells that are asked for on a broker of their own; status 1 if one failed."""
+    happened = table.read() if untried else {}
+    parts = [
+        [
+            (each, what)
+            for each, what in cells_of(of)
+            if what not in happened.get(each.name, {})
+            and kind in (None, what.name)
+            and each.name.startswith(step)
         ]
-        for part in Part
-    }
+        for of in Part
+        if part in (None, of.name)
+    ]
+    folder = folder or Path(tempfile.mkdtemp(prefix="faults-"))
     # Most of the time is waiting: for sessions to end, and for workers to start.
     with Broker(folder / "broker", port=0) as broker, ThreadPoolExecutor() as at_once:
-        running = [
-            at_once.submit(run, Registry(broker.address, folder), cells) for cells in parts.values()
-        ]
+        running = [at_once.submit(run, Registry(broker.address, folder), cells) for cells in parts]
         failed = [cell for each in running for cell in each.result()]
     table.write()
     sys.exit(bool(failed))
+
+
+def cells_of(part: Part) -> list[Cell]:
+    """Return the cells of a part; those that need no start of a worker come first."""
+    steps = [step for step in STEPS.values() if step.part is part]
+    return [(step, kind) for kind in reversed(Kind) for step in steps if kind in step.kinds]
 
 
 def run(registry: Registry, cells: Sequence[Cell]) -> list[Cell]:
@@ -56,26 +58,23 @@ def run(registry: Registry, cells: Sequence[Cell]) -> list[Cell]:
     failed: list[Cell] = []
     left = list(cells)
     while left:
+        pair = Cells(Registry(registry.brokers, registry.folder))
         try:
-            pair = Cells(Registry(registry.brokers, registry.folder))
             with pair.running():
                 while left:
                     step, kind = left.pop(0)
                     began = time.monotonic()
                     told = pair.run(step, kind)
-                    print(
-                        f"{time.monotonic() - began:5.1f} s  {step.name} / {kind}: {told}",
-                        flush=True,
-                    )
+                    seconds = time.monotonic() - began
+                    click.echo(f"{seconds:5.1f} s  {step.name} / {kind}: {told}")
                     table.note(step, kind, told)
             pair.verify()
-            print(f"verified; longest {pair.ledger.most_seconds:.1f} s, {pair.ledger.told}")
+            click.echo(f"verified; longest {pair.ledger.most_seconds:.1f} s; {pair.ledger.told}")
         except Exception as error:
             failed.append((step, kind))
-            print(
+            click.echo(
                 f"FAILED  {step.name} / {kind}, in {pair.registry.app_id}: "
-                f"{type(error).__name__}: {str(error)[-1500:]}",
-                flush=True,
+                f"{type(error).__name__}: {str(error)[-1500:]}"
             )
     return failed
 

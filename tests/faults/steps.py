@@ -33,10 +33,10 @@ class Kind(StrEnum):
 
     KILL_BEFORE = "kill before"
     KILL_AFTER = "kill after"
-    RAISE = "raise"
-    DELAY = "delay"
     STAND = "stand still"
+    DELAY = "delay"
     LOSE = "lose answer"
+    RAISE = "raise"
 
 
 class Scene(StrEnum):
