@@ -58,7 +58,7 @@ def run(registry: Registry, cells: Sequence[Cell]) -> list[Cell]:
     failed: list[Cell] = []
     left = list(cells)
     while left:
-        pair = Cells(Registry(registry.brokers, registry.folder))
+        pair, (step, kind) = Cells(Registry(registry.brokers, registry.folder)), left[0]
         try:
             with pair.running():
                 while left:
@@ -72,6 +72,7 @@ def run(registry: Registry, cells: Sequence[Cell]) -> list[Cell]:
             click.echo(f"verified; longest {pair.ledger.most_seconds:.1f} s; {pair.ledger.told}")
         except Exception as error:
             failed.append((step, kind))
+            left = [cell for cell in left if cell not in failed]
             click.echo(
                 f"FAILED  {step.name} / {kind}, in {pair.registry.app_id}: "
                 f"{type(error).__name__}: {str(error)[-1500:]}"
