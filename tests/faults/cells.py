@@ -26,7 +26,7 @@ from tests.faulty_worker import ORDERS
 from tests.worker import Registry, Worker, email_of, wait_until
 
 PARTITIONS = 4
-CLIENTS = 3
+CLIENTS = 2
 #: The shortest that Kafka allows.
 SESSION_SECONDS = 6
 ACK_SECONDS = 2

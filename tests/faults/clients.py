@@ -24,7 +24,7 @@ WAIT_SECONDS = 3
 SLACK_SECONDS = 8.0
 #: A request that is not answered at all is given up.
 REQUEST_TIMEOUT_SECONDS = 30.0
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.2
 CHANGES = 5
 
 ERASED = ""
@@ -169,16 +169,20 @@ class Client(threading.Thread):
                 user.is_over = True
             return None
         except requests.Timeout:
-            self._wrong(f"{method} {path} hung for {REQUEST_TIMEOUT_SECONDS} s")
+            self._note_seconds(began, stood, f"{method} {path} has no answer")
             if user is not None:
                 user.perhaps.add(name)
                 user.is_over = True
             return None
+        self._note_seconds(began, stood, f"{method} {path} is told {answer.status_code}")
+        return answer
+
+    def _note_seconds(self, began: float, stood: float, what: str) -> None:
+        """Note how long a request took, but for the time in which a worker stood still."""
         seconds = time.monotonic() - began - (self._stood() - stood)
         self._ledger.most_seconds = max(self._ledger.most_seconds, seconds)
         if seconds > self._limit:
-            self._wrong(f"{method} {path} took {seconds:.1f} s: {answer.status_code}")
-        return answer
+            self._wrong(f"{what} after {seconds:.1f} s")
 
     def _stood(self) -> float:
         """Return for how long a worker stood still until now, all told."""

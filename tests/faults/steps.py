@@ -6,7 +6,7 @@ met where all of them pass: `AIOKafkaClient.send`.
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -63,6 +63,7 @@ class Scene(StrEnum):
 #: Why a cell is left out.
 NOBODY_IS_ASKED = "nobody is asked, so there is no answer"
 NOTHING_FAILS = "works in memory only, nothing there fails"
+SAME_MOMENT = "the moment of killing before the next step"
 
 
 @dataclass(frozen=True)
@@ -498,7 +499,30 @@ WRITE_PATH = (
     ),
 )
 
-STEPS: Mapping[str, Step] = {step.name: step for step in (*CYCLE, *TAKEOVER, *WRITE_PATH)}
+#: Steps behind which another one does not follow at once, so that to be killed there is a case of
+#: its own; of a cycle all are tried.
+_LAST = {
+    "the group is joined",
+    "an open transaction: it is ended",
+    "the sources are read on",
+    "a standby writes to its store",
+    "the batch is produced",
+    "the acknowledgement is taken in",
+    "the client is answered",
+    "the fence: the markers are looked for",
+    "the fence of a start",
+}
+
+
+def _without_the_same(step: Step) -> Step:
+    if step.part is Part.CYCLE or step.name in _LAST:
+        return step
+    return replace(step, left_out={Kind.KILL_AFTER: SAME_MOMENT, **step.left_out})
+
+
+STEPS: Mapping[str, Step] = {
+    step.name: step for step in (*CYCLE, *map(_without_the_same, (*TAKEOVER, *WRITE_PATH)))
+}
 
 #: Requests of no step, and why.
 _AIOKAFKAS = (

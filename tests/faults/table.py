@@ -1,6 +1,6 @@
 """What happened in each cell: kept as JSON, shown in docs/faults.md."""
 
-import threading
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,23 +13,24 @@ PAGE = Path("docs/faults.md")
 #: Behind this line the page is generated.
 MARK = "<!-- made by `python -m tests.faults` -->\n"
 
-_lock = threading.Lock()
-
 Happened = dict[str, dict[str, str]]
 
 
 def read() -> Happened:
     """Return what happened, by step and kind."""
-    found: Happened = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
+    found: Happened = orjson.loads(RESULTS.read_bytes())
     return found
 
 
 def note(step: Step, kind: Kind, what: str) -> None:
     """Write down what happened in a cell."""
-    with _lock:
-        found = read()
+    with RESULTS.open("r+b") as results:
+        fcntl.flock(results, fcntl.LOCK_EX)  # parts run at the same time
+        found: Happened = orjson.loads(results.read())
         found.setdefault(step.name, {})[kind.value] = what
-        RESULTS.write_bytes(_encode(found))
+        results.seek(0)
+        results.truncate()
+        results.write(_encode(found))
 
 
 def _encode(found: Happened) -> bytes:
