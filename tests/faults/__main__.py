@@ -20,12 +20,12 @@ Cell = tuple[Step, Kind]
 
 @click.command(help="Inject faults at every step of a worker; see that no promise is broken.")
 @click.option("--part", type=click.Choice([part.name for part in Part]), help="Only this part.")
-@click.option("--kind", type=click.Choice([kind.name for kind in Kind]), multiple=True)
-@click.option("--step", default="", help="Only steps whose names begin so.")
+@click.option("--kind", "kinds", type=click.Choice([kind.name for kind in Kind]), multiple=True)
+@click.option("--step", "steps", multiple=True, help="Only steps whose names begin so.")
 @click.option("--untried", is_flag=True, help="Only cells that have no result yet.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where data and logs stay.")
 def main(
-    part: str | None, kind: Sequence[str], step: str, untried: bool, folder: Path | None
+    part: str | None, kinds: Sequence[str], steps: Sequence[str], untried: bool, folder: Path | None
 ) -> None:
     """Run the cells that are asked for on a broker of their own; status 1 if one failed."""
     happened = table.read() if untried else {}
@@ -34,8 +34,8 @@ def main(
             (each, what)
             for each, what in cells_of(of)
             if what not in happened.get(each.name, {})
-            and (not kind or what.name in kind)
-            and each.name.startswith(step)
+            and (not kinds or what.name in kinds)
+            and each.name.startswith(tuple(steps) or "")
         ]
         for of in Part
         if part in (None, of.name)
