@@ -98,7 +98,7 @@ class Cells:
             f"the worker comes there: {step.name}",
         )
         began = time.monotonic()
-        how = self._outlive(step, kind)
+        how = self._outlive(step, kind, mark)
         self._settle()
         seconds = time.monotonic() - began
         if step.scene is Scene.OTHER_DIES:
@@ -147,7 +147,7 @@ class Cells:
             return os.open(self.faulty.folder / ORDERS, os.O_WRONLY | os.O_NONBLOCK)
         return None
 
-    def _outlive(self, step: Step, kind: Kind) -> str:
+    def _outlive(self, step: Step, kind: Kind, mark: int) -> str:
         """Bring the worker through what the fault does to it; return what that was."""
         if kind in (Kind.KILL_BEFORE, Kind.KILL_AFTER):
             assert self.faulty.wait(SETTLED_WITHIN_SECONDS) == -signal.SIGKILL
@@ -155,18 +155,19 @@ class Cells:
             return "started again"
         if kind is Kind.STAND:
             self.ledger.standing_since = time.monotonic()
-            if step.scene is not Scene.OTHER_DIES:
-                wait_until(self._other_answers, SETTLED_WITHIN_SECONDS, "the other takes over")
-            else:
+            if step.scene is Scene.OTHER_DIES:
                 self._revive_other()
-                wait_until(self._other_answers, SETTLED_WITHIN_SECONDS, "the other takes over")
+            wait_until(self._other_answers, SETTLED_WITHIN_SECONDS, "the other takes over")
             self.faulty.resume()
             self.ledger.stood_seconds += time.monotonic() - self.ledger.standing_since
             self.ledger.standing_since = None
             return "the other takes over"
+        if kind is Kind.DELAY:
+            over = f'"over":"{step.name}: {kind}"'
+            wait_until(lambda: over in self._log(mark), FIRED_WITHIN_SECONDS, "the delay is over")
         if kind in step.ends:
             assert self.faulty.wait(SETTLED_WITHIN_SECONDS) != 0
-            assert step.ends[kind] in self._log(0)
+            assert step.ends[kind] in self._log(mark)
             self._launch()
             return "ends with one line, started again"
         return ""

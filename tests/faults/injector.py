@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -88,7 +89,8 @@ class Injector:
                 return method(*args, **kwargs)
             _before(fault)
             if fault.kind is Kind.DELAY:
-                time.sleep(DELAY_SECONDS)
+                with _over_at_the_end(fault):
+                    time.sleep(DELAY_SECONDS)
             result = method(*args, **kwargs)
             _after(fault)
             return result
@@ -99,12 +101,21 @@ class Injector:
                 return await method(*args, **kwargs)
             _before(fault)
             if fault.kind is Kind.DELAY:
-                await asyncio.sleep(DELAY_SECONDS)
+                with _over_at_the_end(fault):  # who waits may give up before
+                    await asyncio.sleep(DELAY_SECONDS)
             result = await method(*args, **kwargs)
             _after(fault)
             return result
 
         setattr(target, attribute, awaiting if iscoroutinefunction(method) else calling)
+
+
+@contextmanager
+def _over_at_the_end(fault: Fault) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        _tell(over=f"{fault.step.name}: {fault.kind}")
 
 
 def _before(fault: Fault) -> None:
