@@ -116,8 +116,10 @@ class Routing:
 
     def owners_elsewhere(self, partitions: Collection[int]) -> set[str]:
         """Return the addresses of the other workers that own some partitions."""
-        others = self.other_workers()
-        return {url for url in others if not set(partitions).isdisjoint(self._workers()[url])}
+        # Asked once: the consumer's thread may take another assignment in at any moment.
+        workers = self._workers().items()
+        wanted = set(partitions)
+        return {url for url, has in workers if not (self._is_here(url) or wanted.isdisjoint(has))}
 
     def _is_here(self, url: str) -> bool:
         return url.rstrip("/") == str(self._app.conf.canonical_url).rstrip("/")

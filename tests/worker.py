@@ -148,6 +148,11 @@ class Worker:
         """Whether the process was started, and not ended by this object."""
         return self._process is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is not there: it has ended by itself, or was ended."""
+        return self._process is None or self._process.poll() is not None
+
     def start(self) -> None:
         """Start the process and wait until it is ready."""
         self.launch()

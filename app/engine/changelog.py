@@ -170,7 +170,9 @@ class Changelog:
             await cluster.start()
             followed = [TP(self.topic, number) for number in partitions]
             for tp in followed:
-                end = (await cluster.stable_ends([tp]))[tp]
+                # Not the stable end: a commit is answered before its markers are written, so a
+                # worker that has just been the owner would find its store ahead of that.
+                end = (await cluster.ends([tp]))[tp]
                 fetcher.assign(tp, await self._begin(cluster, tp.partition, end))
             fetcher.start()
             while not failures:

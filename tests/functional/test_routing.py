@@ -50,3 +50,15 @@ async def test_a_worker_that_refuses_to_be_asked_is_told_of_once(
         assert await told(401) == []
         assert await told(200) == []
         assert len(await told(401)) == 1
+
+
+def test_a_worker_that_leaves_while_owners_are_looked_for_is_no_error() -> None:
+    """The consumer's thread takes assignments in, whatever the event loop is at."""
+    known = [{"http://other:1": {"changelog": [3]}}, {}]
+    app = SimpleNamespace(
+        conf=SimpleNamespace(canonical_url="http://here:1"),
+        assignor=SimpleNamespace(table_metadata=lambda _: known.pop(0)),
+    )
+    routing = Routing(cast(Any, app), "users", cast(Any, SimpleNamespace(name="changelog")))
+    assert routing.owners_elsewhere([3]) == {"http://other:1"}
+    assert routing.owners_elsewhere([3]) == set()

@@ -13,7 +13,7 @@ import pytest
 
 from app.keys import encode_key, partition_of
 from tests import kafka
-from tests.faulty_worker import STEPS
+from tests.faults.steps import Kind
 from tests.worker import Registry, Worker, is_fresh, wait_until
 
 PARTITIONS = 8
@@ -38,18 +38,18 @@ def produce(registry: Registry, users: int) -> list[str]:
 SOUND_COMMAND = [sys.executable, "-m", "app", "worker"]
 
 
-#: At which time that it comes to a step a worker dies.
-NUMBERS = {
-    "before commit": 3,
-    "after commit": 4,
-    "between commit and store": 24,
-    "while taking over": 12,
-}
+#: Where a worker dies, and at which time that it comes there.
+DEATHS = (
+    ("the transaction is ended", Kind.KILL_BEFORE, 3),
+    ("the transaction is ended", Kind.KILL_AFTER, 4),
+    ("rows are written to a store", Kind.KILL_BEFORE, 8),
+    ("where the changelog begins", Kind.KILL_BEFORE, 12),
+)
 
 
-def faulty_command(step: str, number: int) -> list[str]:
+def faulty_command(*words: object) -> list[str]:
     """Return what starts a worker with a fault."""
-    return [sys.executable, "-m", "tests.faulty_worker", step, str(number)]
+    return [sys.executable, "-m", "tests.faulty_worker", *map(str, words)]
 
 
 def nothing_is_left(registry: Registry) -> bool:
@@ -89,7 +89,7 @@ def assert_rows(registry: Registry, ids: Sequence[str]) -> None:
     assert set(rows) == {user_id.encode() for user_id in ids}
 
 
-def test_a_crash_at_each_step_of_applying_leaves_the_tables_right(registry: Registry) -> None:
+def test_a_crash_while_applying_or_taking_over_leaves_the_tables_right(registry: Registry) -> None:
     worker = registry.worker()
     assert (
         subprocess.run(
@@ -101,11 +101,11 @@ def test_a_crash_at_each_step_of_applying_leaves_the_tables_right(registry: Regi
         == 0
     )
     ids: list[str] = []
-    for step in STEPS:
+    for death in DEATHS:
         ids += produce(registry, 400)
-        worker.command = faulty_command(step, NUMBERS[step])
+        worker.command = faulty_command(*death)
         worker.launch()
-        assert worker.wait() == -signal.SIGKILL, step
+        assert worker.wait() == -signal.SIGKILL, death
     worker.command = SOUND_COMMAND
     with worker:
         wait_until(lambda: nothing_is_left(registry), 20, "everything is applied")
@@ -135,16 +135,16 @@ def test_who_waits_for_a_write_is_told_although_a_store_failed_after_its_commit(
     registry: Registry, number: int
 ) -> None:
     worker = registry.worker()
-    worker.command = faulty_command("store-fails", number)
+    worker.command = faulty_command("rows are written to a store", Kind.RAISE, number)
     with worker:
         user_id = f"user-{uuid.uuid4().hex[:12]}"
         body = {"id": user_id, "name": "N", "email": f"{user_id}@example.com"}
-        assert "a disk that fails once" not in worker.log.read_text()
+        assert "Input/output error" not in worker.log.read_text()
         began = time.monotonic()
         told = worker.post("/users", json=body, headers={"Prefer": "wait=10"})
         assert (told.status_code, told.json()["status"]) == (201, "registered")
         assert time.monotonic() - began < 5
-        assert "a disk that fails once" in worker.log.read_text()
+        assert "Input/output error" in worker.log.read_text()
 
 
 @pytest.mark.soak

@@ -684,3 +684,35 @@ async def test_a_standby_follows_and_needs_no_rebuild(world: World) -> None:
     await producer.start()
     assert await world.recover() == world.marker
     assert world.rows_read == 0
+
+
+async def test_a_standby_that_was_the_owner_waits_for_the_end_of_its_last_commit(
+    world: World,
+) -> None:
+    """A commit is answered before the broker has written its markers: the store is ahead then."""
+    producer = await world.producer()
+    await world.commit(producer, None, "a")
+    await world.recover()
+    goes_on, reached_end = asyncio.Event(), asyncio.Event()
+    last, offsets = world.transaction("b")
+    with held_before_end(goes_on, reached_end.set):
+        committing = asyncio.create_task(producer.commit(None, last, offsets))
+        await asyncio.wait_for(reached_end.wait(), 10)
+        at = TP(world.topic, 0)
+        end = (await world.cluster.ends([at]))[at]
+        rows = {key or b"": value for _, key, value, _ in last[at]}
+        world.store.apply(0, rows, end - 1)
+        following = asyncio.create_task(world.changelog.follow(world.connection, [0]))
+        try:
+            await asyncio.wait([following], timeout=0.5)
+            assert not following.done()
+            goes_on.set()
+            await committing
+            await world.commit(producer, None, "c")
+            async with asyncio.timeout(10):
+                while not world.holds(b"c"):
+                    assert not following.done()
+                    await asyncio.sleep(0.02)
+        finally:
+            following.cancel()
+            await asyncio.wait([following])

@@ -17,10 +17,10 @@ from app.topics import TopicSpec
 from app.verify.findings import Difference
 from app.verify.reading import IndependentScan
 from local.broker import Broker
-from tests.hand_made_batches import bomb
+from tests.hand_made_batches import bomb, send
 from tests.integration.test_lost_records import produce
 from tests.integration.test_repartition import run
-from tests.integration.test_unreadable_records import spoil, write
+from tests.integration.test_unreadable_records import spoil
 from tests.unit.test_verify_reading import said
 from tests.worker import Registry, wait_until
 
@@ -47,7 +47,12 @@ def topic(registry: Registry) -> TopicSpec:
                 producer.abort_transaction()
         if number % 5 == 0:
             spoil(registry, name, 0, b"spoiled")
-    write(registry, name, 0, bomb((bytes(900_000) for _ in range(20)), int(time.time() * 1000)))
+    send(
+        registry.brokers,
+        name,
+        0,
+        bomb((bytes(900_000) for _ in range(20)), int(time.time() * 1000)),
+    )
     producers[0].begin_transaction()
     producers[0].produce(name, b"aborted", b"k", 0)
     producers[0].abort_transaction()

@@ -1,0 +1,48 @@
+"""The table of faults is whole: no request without a step, no cell without a result."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+from aiokafka.protocol.api import Request, RequestStruct
+
+import app.engine
+from app import producer, write_fence
+from tests.faults import table
+from tests.faults.steps import STEPS, WITHOUT_STEPS, Step
+
+
+def modules() -> Iterator[ModuleType]:
+    """Yield the modules that ask brokers: the engine's and those of the write path."""
+    yield from (producer, write_fence)
+    for found in pkgutil.iter_modules(app.engine.__path__, "app.engine."):
+        yield importlib.import_module(found.name)
+
+
+def requests() -> set[str]:
+    """Return the kinds of request that they can send."""
+    return {
+        name.strip("_")
+        for module in modules()
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, RequestStruct | Request)
+    } - {"Packed", "RequestStruct"}
+
+
+def test_every_request_of_engine_and_write_path_is_a_step_or_says_why_not() -> None:
+    assert requests() - {step.request for step in STEPS.values()} - WITHOUT_STEPS.keys() == set()
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=str)
+def test_every_step_is_a_call_of_the_product(step: Step) -> None:
+    assert callable(getattr(pkgutil.resolve_name(step.owner), step.attribute))
+
+
+def test_every_cell_was_tried_and_the_page_shows_it() -> None:
+    happened = table.read()
+    assert {name: list(cells) for name, cells in happened.items()} == {
+        name: step.kinds for name, step in STEPS.items()
+    }
+    assert table.PAGE.read_text().endswith(f"{table.MARK}\n{table.render(happened)}")
