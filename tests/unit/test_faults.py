@@ -35,7 +35,7 @@ def test_every_request_of_engine_and_write_path_is_a_step_or_says_why_not() -> N
     assert requests() - {step.request for step in STEPS.values()} - WITHOUT_STEPS.keys() == set()
 
 
-@pytest.mark.parametrize("step", STEPS.values(), ids=str)
+@pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
 def test_every_step_is_a_call_of_the_product(step: Step) -> None:
     assert callable(getattr(pkgutil.resolve_name(step.owner), step.attribute))
 
