@@ -26,7 +26,7 @@ from app.engine.batches import Abandoned, Batch, SliceSize
 from app.engine.fetching import Fetcher, Taken
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
 from app.engine.shares import Shares
-from app.engine.transactions import Member, TransactionalProducer
+from app.engine.transactions import Member, Sendings, TransactionalProducer
 from app.errors import (
     ApplyError,
     DecisionError,
@@ -48,9 +48,9 @@ MAX_SLICES = 60
 
 #: Cycles begin further apart the more records a second are applied, up to this: each costs broker
 #: and worker the more, the more partitions it touches, whatever it writes there.
-SPACING_SECONDS = 0.015
-#: From so many records a second on, and fully from so many; a registration is three records.
-EASY_RATE, BUSY_RATE = 60.0, 400.0
+SPACING_SECONDS = 0.020
+#: From so many records a second on, and fully from so many.
+EASY_RATE, BUSY_RATE = 5.0, 50.0
 #: A record waits no longer than this for a cycle to begin.
 MAX_LINGER_SECONDS = 0.010
 #: How much the last second counts for the rate.
@@ -371,22 +371,33 @@ class Cycles:
             shares.note(await self._producer.send(self._member, noted))
         for _ in range(MAX_HOPS):
             ahead = shares.take_ahead(partial(self._is_next, shares))
+            if ahead:
+                await self._send_ahead(shares, ahead)
+            # Also if nothing was sent: something may have been taken.
+            await self._decide(shares)
             if not ahead:
                 return
-            owners = {tp: owned for tp in ahead if (owned := self._partitions.at(tp)) is not None}
-            later = [*shares.likely(), *(owned.changelog for owned in owners.values())]
-            spans = await self._producer.send(self._member, ahead, later)
-            for tp, owned in owners.items():
-                if shares.add_sent(owned, tp, spans[tp], ahead[tp]):
-                    self._fetcher.pass_to(tp, spans[tp].stop)
-                    self._sent_to[tp] = spans[tp].stop
-            await self._decide(shares)
+
+    async def _send_ahead(self, shares: Shares, ahead: Sendings) -> None:
+        owners = {tp: owned for tp in ahead if (owned := self._partitions.at(tp)) is not None}
+        later = [*shares.likely(), *(owned.changelog for owned in owners.values())]
+        spans = await self._producer.send(self._member, ahead, later)
+        for tp, owned in owners.items():
+            if shares.add_sent(owned, tp, spans[tp], ahead[tp]):
+                self._fetcher.pass_to(tp, spans[tp].stop)
+                self._sent_to[tp] = spans[tp].stop
 
     def _is_next(self, shares: Shares, tp: TP) -> bool:
-        """Return whether what is sent to a partition now would be the next that is applied here."""
+        """Return whether what is sent to a partition now would be the next that is applied here.
+
+        What has come meanwhile is taken as well: it stands before that.
+        """
         owned = self._partitions.at(tp)
         if owned is None or not owned.answers or self._alone or tp in self._partitions.ends:
             return False
+        if self._fetcher.has(tp):
+            taken = self._fetcher.take(tp, self._size.records, MAX_BYTES)
+            shares.of(owned).add(tp.topic, taken)
         return self._fetcher.is_at_end(tp, shares.next_of(owned, tp.topic))
 
     # -- committing

@@ -257,6 +257,10 @@ class Fetcher:
         """Return the partitions of which something waits to be taken."""
         return list(self._ready)
 
+    def has(self, tp: TP) -> bool:
+        """Return whether something of a partition waits to be taken."""
+        return tp in self._ready
+
     def take(self, tp: TP, max_records: int, max_bytes: int) -> Taken:
         """Take the next records of a partition; raise `CorruptBatchError` if one is damaged."""
         found = self._logs[tp]

@@ -70,7 +70,7 @@ class Share:
     def _add(self, topic: str, records: Sequence[ConsumedRecord]) -> None:
         self.counts[topic] = self.counts.get(topic, 0) + len(records)
         if records:
-            self.undecided[topic] = records
+            self.undecided[topic] = [*self.undecided.get(topic, ()), *records]
             self.begins_at.setdefault(topic, records[0].offset)
 
     def sendings(self) -> Iterator[tuple[TP, list[ToWrite]]]:
@@ -138,7 +138,7 @@ class Shares:
             for record, note in share.changes.noted:
                 note(next(offsets[TP(record.topic, record.partition)]))
 
-    def take_ahead(self, is_next: Callable[[TP], bool]) -> Mapping[TP, Sequence[ToWrite]]:
+    def take_ahead(self, is_next: Callable[[TP], bool]) -> Sendings:
         """Take out what can be applied as soon as it is sent, by whether it would be next."""
         places = {place for share in self for place in share.changes.outgoing}
         ahead: dict[TP, list[ToWrite]] = {tp: [] for place in places if is_next(tp := TP(*place))}

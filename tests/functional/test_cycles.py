@@ -291,6 +291,10 @@ class FakeFetcher:
         """Return where something waits."""
         return [tp for tp, at in self.positions.items() if at < self._sources[tp].stable_end]
 
+    def has(self, tp: TP) -> bool:
+        """Return whether something waits."""
+        return tp in self.ready()
+
     def is_at_end(self, tp: TP, offset: int) -> bool:
         """Return whether nothing is behind an offset."""
         return self.positions.get(tp) == offset and self._sources[tp].end <= offset
@@ -738,6 +742,25 @@ async def test_what_waits_in_the_partition_already_comes_first(world: World) -> 
     await world.applied("claims", 1, 3_001)
     assert world.order("claims", 1) == sorted(world.order("claims", 1))
     assert len(world.order("claims", 1)) == 3_001
+
+
+@pytest.mark.parametrize("others", [1, 15, 16, 17, 100])
+async def test_what_comes_while_the_cycle_is_decided_is_applied_before_what_it_sends(
+    world: World, others: int
+) -> None:
+    def meanwhile(topic: str, partition: int, records: Sequence[Any], changes: Changes) -> None:
+        claim_and_settle(topic, partition, records, changes)
+        if topic == "source":
+            world.arrive("claims", 1, others)
+
+    world.decide = meanwhile
+    world.cycles._size.records = 16
+    await world.own(("users", 3), ("emails", 1))
+    world.arrive("source", 3, 1)
+    await world.applied("claims", 1, others + 1)
+    assert world.order("claims", 1) == list(range(others + 1))
+    taken = [o for topic, _, offsets in world.decided if topic == "claims" for o in offsets]
+    assert taken == list(range(others + 1))
 
 
 async def test_what_belongs_to_another_worker_is_only_sent(world: World) -> None:
