@@ -12,7 +12,7 @@ What fails in any other way is read again from the markers.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +25,7 @@ from tenacity.wait import wait_exponential_jitter
 from app.engine.batches import Abandoned, Batch, SliceSize
 from app.engine.fetching import Fetcher, Taken
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
-from app.engine.shares import Shares
+from app.engine.shares import Share, Shares
 from app.engine.transactions import Member, Sendings, TransactionalProducer
 from app.errors import (
     ApplyError,
@@ -410,40 +410,51 @@ class Cycles:
                 await applying.enter_async_context(share.owned.applying)
             spans = await self._producer.commit(self._member, shares.sendings(), shares.offsets())
             self._partitions.lease.renew(asked_at)
-            for share in written:
-                owned = share.owned
-                owned.apply(share.changes, share.marker, spans[owned.changelog][-1])
-                self._passed.discard(owned.key)
+            failed = [error for share in written if (error := self._store(share, spans))]
         for share in written:
             for committed in share.changes.on_commit:
                 committed()
             for topic, count in share.counts.items():
                 APPLIED.labels(topic).inc(count)
+        if failed:
+            raise failed[0]
+
+    def _store(self, share: Share, spans: Mapping[TP, range]) -> StoreError | None:
+        """Write to a store what is committed; return why it does not take it."""
+        owned = share.owned
+        try:
+            owned.apply(share.changes, share.marker, spans[owned.changelog][-1])
+        except StoreError as error:
+            return error
+        share.is_applied = True
+        self._passed.discard(owned.key)
+        return None
 
     # -- what fails
 
     async def _begin_again(self, shares: Shares, error: Exception) -> None:
         """Go on from the markers: what of a cycle is committed only the changelogs can tell."""
-        for share in shares:
+        left = [share for share in shares if not share.is_applied]
+        for share in left:
             share.owned.distrust()
             self._fetcher.drop(share.owned.sources())
             TRANSACTIONS_FAILED.labels(share.owned.table.name).inc()
             share.owned.trouble = str(error) or type(error).__name__
         log.warning("a cycle is tried again", cause=f"{type(error).__name__}: {error}")
-        if not any(share.owned.key in self._rests_until for share in shares):
+        if not any(share.owned.key in self._rests_until for share in left):
             pause = RETRY_SECONDS * 2 ** (self._failures - 1)
             await asyncio.sleep(min(pause, MAX_BACK_OFF_SECONDS))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(TRANSIENT),
             stop=disk_stays_bad,
             wait=wait_exponential_jitter(multiplier=0.05, max=MAX_BACK_OFF_SECONDS, jitter=0.05),
-            before_sleep=partial(_note_trouble, shares),
+            before_sleep=partial(_note_trouble, left),
             reraise=True,
         ):
             with attempt:
                 if not self._producer.is_started:
                     await self._producer.start()
-                for share in shares:
+                for share in left:
                     if not share.owned.is_open:
                         await share.owned.open(self._opening)
                         self.read(share.owned)
@@ -513,7 +524,7 @@ def disk_stays_bad(state: RetryCallState) -> bool:
     return of_disk and seconds > GIVE_UP_AFTER_SECONDS
 
 
-def _note_trouble(shares: Shares, state: RetryCallState) -> None:
+def _note_trouble(shares: Iterable[Share], state: RetryCallState) -> None:
     cause = state.outcome and state.outcome.exception()
     for share in shares:
         share.owned.trouble = str(cause) or type(cause).__name__

@@ -36,6 +36,8 @@ class Share:
     counts: dict[str, int] = field(default_factory=dict)
     #: The offset of the first of each topic.
     begins_at: dict[str, int] = field(default_factory=dict)
+    #: Whether the store has what comes of it.
+    is_applied: bool = False
     #: Whether some were not read: this cycle has sent them itself.
     has_sent: bool = False
     #: What of them no agent was given yet.

@@ -158,13 +158,9 @@ class Cells:
             if step.scene is Scene.OTHER_DIES:
                 self._revive_other()
             wait_until(self._other_answers, SETTLED_WITHIN_SECONDS, "the other takes over")
-            stood = self._log_size()
             self.faulty.resume()
             self.ledger.stood_seconds += time.monotonic() - self.ledger.standing_since
             self.ledger.standing_since = None
-            wait_until(
-                lambda: "worker ready" in self._log(stood), SETTLED_WITHIN_SECONDS, "it is back"
-            )
             return "the other takes over"
         if kind is Kind.DELAY:
             over = f'"over":"{step.name}: {kind}"'
@@ -186,8 +182,15 @@ class Cells:
         return False
 
     def _settle(self) -> None:
-        """Wait until a write to each partition through each worker is settled."""
+        """Wait until a write to each partition through each worker is settled.
+
+        And until both have their half: the next fault must not meet a rebalance of this one.
+        """
         workers = self.faulty, self.sound
+        if not any(worker.has_ended for worker in workers):
+            wait_until(
+                lambda: all(map(_has_half, workers)), SETTLED_WITHIN_SECONDS, "each has its half"
+            )
         for worker in workers:
             if not worker.is_running:
                 continue
@@ -297,6 +300,12 @@ def _shown(worker: Worker, user: User) -> tuple[str | None] | None:
     if answer.status_code != 200 or "Registry-Stale-Seconds" in answer.headers:
         return None
     return (answer.json()["name"],)
+
+
+def _has_half(worker: Worker) -> bool:
+    """Return whether a worker owns half of the partitions, of both tables, by its last word."""
+    ready = [line for line in worker.log.read_text().splitlines() if '"worker ready"' in line]
+    return bool(ready) and int(orjson.loads(ready[-1])["partitions"]) == PARTITIONS
 
 
 def _probes() -> list[str]:
