@@ -21,6 +21,10 @@ SLICE_SECONDS = 0.002
 #: The smallest slice, and the first of all.
 MIN_SLICE_RECORDS, FIRST_SLICE_RECORDS = 16, 64
 MAX_SLICE_RECORDS = 1_000
+#: How much longer than a slice others may take before the next, if they have something to do.
+OTHERS_SHARE = 4
+#: A round of the loop in which nobody has anything to do takes less.
+IDLE_SECONDS = 0.0002
 
 
 class Slice(NamedTuple):
@@ -42,6 +46,22 @@ class SliceSize:
         if records >= MIN_SLICE_RECORDS:
             fitting = int(records * SLICE_SECONDS / max(seconds, 1e-6))
             self.records = min(max(fitting, MIN_SLICE_RECORDS), MAX_SLICE_RECORDS)
+
+
+async def give_way(seconds: float) -> None:
+    """Let others have the event loop after a slice: for longer than it took, if they need it.
+
+    So requests that wait are served first when there is too much to do, and applying still has
+    its share. Where nothing waits, a round of the loop takes no time, and applying goes on at once.
+    """
+    left = seconds * OTHERS_SHARE
+    while left > 0:
+        began = time.perf_counter()
+        await asyncio.sleep(0)
+        others = time.perf_counter() - began
+        if others < IDLE_SECONDS:
+            return
+        left -= others
 
 
 @dataclass(slots=True)
@@ -80,8 +100,9 @@ class Batch:
                 began = time.perf_counter()
                 self.deciding = Slice(partition, some, changes)
                 yield self.deciding
-                self.size.learn(len(some), time.perf_counter() - began)
-                await asyncio.sleep(0)
+                seconds = time.perf_counter() - began
+                self.size.learn(len(some), seconds)
+                await give_way(seconds)
 
     async def __aenter__(self) -> Self:
         return self
