@@ -24,7 +24,7 @@ class Proxy:
     delay_seconds: float = 0.0
     #: How much passes in a second, of each connection and in each direction; None: all that comes.
     bytes_per_second: int | None = None
-    #: What is held back: the connection that carries this next, and nothing else.
+    #: What is held back: the connection that sends this next, and nothing else.
     _marker: bytes | None = None
     _released: asyncio.Event = field(default_factory=asyncio.Event)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -54,7 +54,9 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._passes.set)
 
     def hold(self, marker: bytes) -> None:
-        """Hold back the connection that carries these bytes next, until `release`; others pass.
+        """Hold back the connection that sends these bytes next, until `release`; others pass.
+
+        What the target answers is never held: a record that is read is not the one to be written.
 
         So does the kernel of a host that is gone from the network, or the socket of a broker that
         stands still: what was sent is read later, whatever has become of who sent it.
@@ -97,7 +99,9 @@ class Proxy:
         try:
             there, onward = await asyncio.open_connection(HOST, self.target_port, limit=CHUNK_BYTES)
             self._writers.add(onward)
-            await asyncio.gather(self._pass(reader, onward), self._pass(there, writer))
+            await asyncio.gather(
+                self._pass(reader, onward, is_sent=True), self._pass(there, writer)
+            )
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -111,9 +115,11 @@ class Proxy:
         per_second = self.bytes_per_second
         return CHUNK_BYTES if per_second is None else max(per_second // 10, 1)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_sent: bool = False
+    ) -> None:
         while chunk := await reader.read(self._chunk_bytes):
-            if self._marker is not None and self._marker in chunk:
+            if is_sent and self._marker is not None and self._marker in chunk:
                 self._marker = None
                 await self._released.wait()
                 writer.write(chunk)

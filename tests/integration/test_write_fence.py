@@ -43,8 +43,8 @@ def home(user_id: str) -> int:
 
 
 def neighbour(user_id: str) -> str:
-    """Return another id of the same partition."""
-    names = (f"neighbour-{number}-{user_id}" for number in range(1000))
+    """Return another id of the same partition, in which this one does not occur."""
+    names = (f"neighbour-{number}" for number in range(1000))
     return next(name for name in names if home(name) == home(user_id))
 
 
@@ -109,7 +109,7 @@ def test_what_a_worker_left_when_it_was_killed_never_lands_after_the_next_has_st
     registry = Registry(net.far, tmp_path, settings=SETTINGS)
     with registry.worker() as worker:
         register(worker, neighbour("left-user"))
-        net.proxy.hold(b'left-user"')
+        net.proxy.hold(b"left-user")
         url = f"{worker.url}/users"
         with pytest.raises(requests.Timeout):
             requests.post(url, json=body("left-user"), timeout=ACK_SECONDS / 2)
