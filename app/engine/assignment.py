@@ -221,7 +221,6 @@ class PartitionAssignment(Service):
         """Give up everything."""
         await self._stop_tasks()
         await self.cycles.settle()
-        await self._producer.end_open()
         await self._fetcher.stop()
         self._partitions.give_up(self._partitions.owned())
         await asyncio.gather(*(cluster.close() for cluster in self._clusters))

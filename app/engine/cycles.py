@@ -179,6 +179,8 @@ class Cycles:
         self._pause()
         while not self.batches.empty():
             self.batches.get_nowait()
+        # Of hops that are not committed: others would wait behind what was sent.
+        await self._producer.end_open()
 
     def _pause(self) -> None:
         for owned in self._partitions.owned():

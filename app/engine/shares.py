@@ -1,6 +1,5 @@
 """Shares: what each partition has of a cycle: records go in, what is to be written comes out."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +19,7 @@ class Sent(NamedTuple):
     """A record that this worker has sent, as others will read it."""
 
     offset: int
+    #: 0 where the producer sets it: nothing is decided by it.
     timestamp: int
     key: bytes | None
     value: bytes | None
@@ -144,13 +144,9 @@ class Shares:
         """Take out what can be applied as soon as it is sent, by whether it would be next."""
         places = {place for share in self for place in share.changes.outgoing}
         ahead: dict[TP, list[ToWrite]] = {tp: [] for place in places if is_next(tp := TP(*place))}
-        now_ms = int(time.time() * 1000)
         for share in self:
             for tp in ahead.keys() & share.changes.outgoing.keys():
-                ahead[tp] += [
-                    (now_ms if at is None else at, key, value, headers)
-                    for at, key, value, headers in share.changes.outgoing.pop(tp)
-                ]
+                ahead[tp] += share.changes.outgoing.pop(tp)
         return {tp: records for tp, records in ahead.items() if records}
 
     def likely(self) -> Iterator[TP]:
