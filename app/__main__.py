@@ -15,7 +15,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from app import rights
+from app import descriptors, rights
 from app.access.commands import keys
 from app.backup.commands import backup, restore
 from app.dead_letters.commands import dead_letters
@@ -69,6 +69,7 @@ def worker() -> None:
         from app.loop import Policy
         from app.main import app, restart
 
+        descriptors.allow_all()
         asyncio.set_event_loop_policy(Policy())
         _collect_rarely()
         try:

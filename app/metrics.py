@@ -45,6 +45,19 @@ RESPONSES = Counter(
     registry=REGISTRY,
 )
 
+CONNECTIONS = Gauge("registry_connections", "Connections of clients.", registry=REGISTRY)
+CONNECTIONS_REFUSED = Counter(
+    "registry_connections_refused_total",
+    "Connections that were refused, by the limit that was reached: of all, or of one client.",
+    ["limit"],
+    registry=REGISTRY,
+)
+CONNECTIONS_CLOSED = Counter(
+    "registry_connections_closed_total",
+    "Connections that were closed because their clients kept them waiting and others came.",
+    registry=REGISTRY,
+)
+
 # -- writes
 
 WRITES = Counter(

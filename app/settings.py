@@ -222,6 +222,17 @@ class Settings(BaseSettings):
         le=3600,
         description="A client is cut off that takes longer to send a body, or takes no answer.",
     )
+    max_connections: int = Field(
+        2_000,
+        ge=16,
+        le=1_000_000,
+        description="Most connections of clients; fewer if the process may have fewer open files.",
+    )
+    client_connections: int | None = Field(
+        None,
+        ge=1,
+        description="Most of one address; unset: half of them, and all behind TRUSTED_PROXIES.",
+    )
     ready_lag_seconds: float = Field(
         300, gt=0, description="A worker whose records wait for longer is not ready."
     )

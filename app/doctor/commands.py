@@ -21,7 +21,8 @@ EXIT_INTERRUPTED = 130
 def doctor(is_json: bool) -> None:
     """Check what a worker needs, and say what to do about what is amiss.
 
-    Looks at the settings and the files that they name, versions, disk, clock, keys, certificates,
+    Looks at the settings and the files that they name, versions, disk, open files, clock,
+    keys, certificates,
     the worker at WEB_HOST:WEB_PORT, brokers, topics and the consumer group. Changes nothing;
     workers may run.
 

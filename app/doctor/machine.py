@@ -1,4 +1,4 @@
-"""The machine that a worker runs on: what is installed, its disk and its clock."""
+"""The machine that a worker runs on: what is installed, its disk, its files and its clock."""
 
 import ctypes
 import platform
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiohttp import ClientError
 
+from app.descriptors import allow_all, allowed, reserved
 from app.doctor.findings import Finding, ok, problem, warning
 from app.doctor.worker import ask
 from app.settings import Settings
@@ -84,6 +85,21 @@ def judge_disk(free: int, total: int) -> Finding:
     if free < SCARCE_BYTES or free < total * SCARCE_SHARE:
         return warning(what, advice)
     return ok(what)
+
+
+async def open_files(settings: Settings) -> Sequence[Finding]:
+    """Look at how many files and connections a process may have open, started from here."""
+    allow_all()
+    return [judge_open_files(allowed(), reserved(settings), settings.max_connections)]
+
+
+def judge_open_files(files: int, kept: int, connections: int) -> Finding:
+    """Tell whether there are enough for the connections that there may be."""
+    what = f"a process may have {files} files open: {kept} of them are for stores and brokers"
+    if files - kept >= connections:
+        return ok(what)
+    advice = "raise the limit (ulimit -n, LimitNOFILE=), or lower MAX_CONNECTIONS"
+    return warning(f"{what}, MAX_CONNECTIONS is {connections}", advice)
 
 
 async def clock(settings: Settings) -> Sequence[Finding]:

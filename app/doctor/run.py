@@ -27,6 +27,7 @@ async def examine(settings: Settings) -> Sequence[Told]:
         _told("settings", access.files(settings)),
         _told("versions", machine.versions(settings)),
         _told("disk", machine.disk(settings)),
+        _told("open files", machine.open_files(settings)),
         _told("clock", machine.clock(settings)),
         _told("keys", access.keys(settings)),
         _told("certificates", access.certificates(settings)),

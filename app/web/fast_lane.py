@@ -37,6 +37,7 @@ from app.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
 from app.web import lookups, problems, trpc
 from app.web.access import ACCESS
 from app.web.clients import client_at, client_with
+from app.web.connections import Connections, most, most_of_client
 from app.web.problems import ProblemError, from_error
 from app.web.services import READ_AT, SERVICES, Services
 from app.web.urls import registration_url
@@ -84,6 +85,8 @@ class _Server(web.Server):
         super().__init__(handler, request_factory=partial(_with_time, factory), **options)
         self._app = app
         self._options = options
+        settings = app[SERVICES].settings
+        self.held = Connections(most(settings), most_of_client(settings))
 
     def __call__(self) -> RequestHandler:
         return FastLane(self._app, self, loop=self._loop, **self._options)
@@ -105,8 +108,12 @@ def _with_time(
 class FastLane(RequestHandler):
     """One connection."""
 
-    def __init__(self, app: web.Application, manager: web.Server, **options: Any) -> None:
+    def __init__(self, app: web.Application, manager: _Server, **options: Any) -> None:
         super().__init__(manager, **options)
+        self._held = manager.held
+        self._client = ""
+        #: When its client last sent something, or took something of an answer.
+        self._heard_at = 0.0
         self._given = app[SERVICES]
         self._access = app.get(ACCESS)
         #: Until something that is not plain comes: then aiohttp has the connection.
@@ -124,16 +131,41 @@ class FastLane(RequestHandler):
         self._paused_at = self._resumed_at = math.inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take note of who the client is."""
+        """Take note of who the client is, unless there are too many already."""
+        peer = transport.get_extra_info("peername")
+        self._client = client_at(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._heard_at = self._given.standstills.look()
+        if not self._held.admit(self, self._client, self._heard_at):
+            self._held.refuse(cast(asyncio.Transport, transport))
+            return
         super().connection_made(transport)
         _cut_off_if_nothing_is_taken(transport, self._given.settings.slow_client_seconds)
-        peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._given = self._given.for_client(client_at(address))
+        self._given = self._given.for_client(self._client)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room for others."""
+        self._held.forget(self, self._client)
+        super().connection_lost(exc)
+
+    @property
+    def waits_since(self) -> float | None:
+        """When its client was last heard of, by whom the next step is; None if that is ours."""
+        request = self._current_request
+        if self._under_way is not None or self._messages:
+            is_ours = not self.writing_paused
+        else:
+            is_ours = request is not None and request.content.is_eof() and not self.writing_paused
+        return None if is_ours else self._heard_at
+
+    def make_room(self) -> None:
+        """End at once."""
+        self._held.forget(self, self._client)
+        if self.transport is not None:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take what comes: a plain request is answered here, all else by aiohttp."""
-        at = self._given.standstills.look()
+        at = self._heard_at = self._given.standstills.look()
         if not self._is_ours:
             self._leave(data, at, at)
         elif self._under_way is not None or self.writing_paused:
@@ -166,6 +198,7 @@ class FastLane(RequestHandler):
     def resume_writing(self) -> None:
         """Go on once the client has taken its answers."""
         super().resume_writing()
+        self._heard_at = self._given.standstills.look()
         if self._is_ours:
             self._go_on()
 

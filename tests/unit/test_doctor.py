@@ -16,7 +16,15 @@ from app.doctor.access import judge_certificate, judge_keys, judge_permissions
 from app.doctor.brokers import judge_broker, judge_cluster, release_of
 from app.doctor.findings import Finding, Mark, ok, problem, warning
 from app.doctor.group import Group, judge_group, judge_lag
-from app.doctor.machine import GIB, existing, judge_clock, judge_disk, judge_versions, pinned
+from app.doctor.machine import (
+    GIB,
+    existing,
+    judge_clock,
+    judge_disk,
+    judge_open_files,
+    judge_versions,
+    pinned,
+)
 from app.doctor.printing import as_json, print_findings
 from app.doctor.run import examine
 from app.doctor.topics import judge_fence, judge_topic
@@ -40,6 +48,13 @@ CONFIG = {
 def marks(findings: Iterable[Finding]) -> list[str]:
     """Return how bad findings are."""
     return [finding.mark.value for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("files", "mark"), [(2_192, Mark.OK), (2_191, Mark.WARNING), (256, Mark.WARNING)]
+)
+def test_open_files_are_judged_by_the_connections_that_there_may_be(files: int, mark: Mark) -> None:
+    assert judge_open_files(files, 192, 2_000).mark is mark
 
 
 @pytest.mark.parametrize(
