@@ -1,34 +1,79 @@
-"""Bodies of requests: whoever sends one too slowly is cut off."""
+"""Bodies of requests: whoever sends one too slowly is cut off, and all together have a limit.
+
+Room is asked for twice: for a body while it comes, which its client decides, and for what it is
+parsed to, many times as much, which does not take long. So those that send slowly keep out none but
+others who send.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from app.web.problems import ProblemError
+from app.web.clients import client_of
+from app.web.problems import Handler, ProblemError
+from app.web.room import Room
 from app.web.services import services
 
 T = TypeVar("T")
+
+#: Smaller bodies need no room: there are as few of them as connections.
+SMALL_BYTES = 16 * 1024
+#: What all bodies may take while they come, and once they are parsed.
+COMING_BYTES, PARSED_BYTES = 64 * 1024 * 1024, 128 * 1024 * 1024
+#: So many times its size a body of empty lists takes, parsed.
+PARSED_TIMES = 20
+#: What a stream of rows takes: a few chunks of them.
+STREAM_BYTES = 4 * 1024 * 1024
 
 #: A form of ours has a few short fields.
 MAX_FORM_BYTES, MAX_FORM_FIELDS = 16 * 1024, 20
 
 
+COMING, PARSED = web.AppKey("coming", Room), web.AppKey("parsed", Room)
+#: The room that a request has until it is answered.
+_HELD = web.RequestKey("held", AsyncExitStack)
+#: A form that was read: who checks that it is of a session reads it before who handles it.
+_FORM = web.RequestKey("form", Mapping[str, str])
+
+
+def install(web_app: web.Application) -> None:
+    """Bound what bodies take."""
+    web_app[COMING], web_app[PARSED] = Room(COMING_BYTES), Room(PARSED_BYTES)
+    web_app.middlewares.append(give_room_back)
+
+
+@web.middleware
+async def give_room_back(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give back what a request has taken, once it is answered."""
+    try:
+        return await handler(request)
+    finally:
+        if _HELD in request:
+            await request[_HELD].aclose()
+
+
 async def body_of(request: web.Request) -> bytes:
-    """Return a body that is wholly there in time, or raise the problem of one that is not."""
-    _require_plain(request)
-    return await _in_time(request, request.read())
+    """Return a body that is wholly there in time, or raise the problem of one that is not.
+
+    Raises `OverloadedError` while too many large ones are under way.
+    """
+    return await _read(request, request.client_max_size, "body")
 
 
 async def form_of(request: web.Request) -> Mapping[str, str]:
     """Return the fields of a form that is wholly there in time; what holds files has none."""
-    body = await body_of(request)
+    if _FORM not in request:
+        request[_FORM] = _fields(request, await _read(request, MAX_FORM_BYTES, "form"))
+    return request[_FORM]
+
+
+def _fields(request: web.Request, body: bytes) -> Mapping[str, str]:
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
-    if len(body) > MAX_FORM_BYTES:
-        raise ProblemError(413, "too-large", f"A form has at most {MAX_FORM_BYTES} bytes.")
     try:
         fields = parse_qsl(
             body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
@@ -42,9 +87,44 @@ async def form_of(request: web.Request) -> Mapping[str, str]:
     return dict(fields)
 
 
+async def _read(request: web.Request, most: int, what: str) -> bytes:
+    _require_plain(request)
+    size = most if request.content_length is None else request.content_length
+    if size > most:
+        raise _too_large(most, what)
+    if size <= SMALL_BYTES:
+        return await _in_time(request, _all(request, most, what))
+    async with request.app[COMING].take(client_of(request), size):
+        body = await _in_time(request, _all(request, most, what))
+        await _hold(request, PARSED_TIMES * len(body))
+    return body
+
+
+async def _all(request: web.Request, most: int, what: str) -> bytes:
+    parts, left = [], most
+    while part := await request.content.readany():
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            raise _too_large(most, what)
+    return b"".join(parts)
+
+
+def _too_large(most: int, what: str) -> ProblemError:
+    return ProblemError(413, "too-large", f"A {what} has at most {most} bytes.")
+
+
+async def _hold(request: web.Request, size: int) -> None:
+    """Take room until a request is answered."""
+    if _HELD not in request:
+        request[_HELD] = AsyncExitStack()
+    await request[_HELD].enter_async_context(request.app[PARSED].take(client_of(request), size))
+
+
 async def parts_of(request: web.Request) -> AsyncIterator[bytes]:
     """Yield a body of any length as it comes; each part must come in time."""
     _require_plain(request)
+    await _hold(request, STREAM_BYTES)
     while part := await _in_time(request, request.content.readany()):
         yield part
 

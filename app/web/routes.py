@@ -9,6 +9,7 @@ from app.settings import Settings
 from app.web import (
     access,
     batches,
+    bodies,
     cors,
     dead_letters,
     events,
@@ -69,4 +70,5 @@ def install(web_app: web.Application, given: Services) -> None:
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)
+    bodies.install(web_app)
     web_app.router.add_static("/static/", _STATIC)

@@ -110,7 +110,7 @@ async def test_no_more_is_read_than_may_wait(
             yield lines(*[{**user(offered), "padding": "x" * 1_000}] * 10)
 
     posting = asyncio.create_task(client.post("/users/batch", data=rows(), headers=NDJSON))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not offered or len(producer.asked) < batches.MAX_CHUNKS_UNDER_WAY:
             await asyncio.sleep(0)
         before = -1

@@ -98,6 +98,6 @@ async def test_those_that_end_make_room(place: Place) -> None:
 
 async def until_sent(place: Place, count: int) -> None:
     """Wait until so many writes were sent to the broker."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(place.producer.asked) < count:
             await asyncio.sleep(0.001)

@@ -50,7 +50,7 @@ TABLES = {"users": ("verdicts", "source"), "emails": ("claims",)}
 RULES = "3:secret"
 MEMBER = Member("app", 4, "member", "worker")
 EPOCH = 2
-TIMEOUT_SECONDS = 3.0
+TIMEOUT_SECONDS = 60.0
 
 
 @dataclass

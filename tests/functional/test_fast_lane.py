@@ -115,7 +115,7 @@ async def slow(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
 async def connected(
     place: Place,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
         try:
             yield reader, writer
@@ -135,7 +135,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str], b
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.001)
 
@@ -497,7 +497,7 @@ async def test_a_client_that_goes_away_does_no_harm(fast: Place) -> None:
 async def test_what_is_under_way_is_answered_before_the_server_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with asyncio.timeout(10), serving(Runner, monkeypatch) as place:
+    async with asyncio.timeout(30), serving(Runner, monkeypatch) as place:
         place.producer.silent = True
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
         writer.write(request())

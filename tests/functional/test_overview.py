@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_is_watched_for_no_longer(
 
 async def nobody_watches(client: Client) -> None:
     """Wait until it is so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while client.app[WATCHING].is_collecting:
             await asyncio.sleep(0)
 
@@ -169,7 +169,7 @@ async def test_too_many_watchers_are_refused(
 async def test_streams_end_when_the_worker_stops(client: Client) -> None:
     async with client.get("/events") as answer:
         await event(answer)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.gather(client.server.close(), answer.read())
         assert answer.content.at_eof()
 

@@ -140,7 +140,7 @@ def test_keys_are_created_and_revoked_while_workers_run(place: Place) -> None:
     name = f"key-{uuid.uuid4().hex[:8]}"
     key = place.keys("create", "--name", name, "--scope", "read")
     for worker in place.workers:
-        wait_until(partial(is_told, worker, key, 404), 5, "the key is accepted")
+        wait_until(partial(is_told, worker, key, 404), 30, "the key is accepted")
         forbidden = requests.post(
             f"{worker.url}/users",
             json=fresh(),
@@ -151,14 +151,14 @@ def test_keys_are_created_and_revoked_while_workers_run(place: Place) -> None:
         assert forbidden.status_code == 403
     place.keys("revoke", name)
     for worker in place.workers:
-        wait_until(partial(is_told, worker, key, 401), 5, "the key is refused")
+        wait_until(partial(is_told, worker, key, 401), 30, "the key is refused")
 
 
 def test_a_renewed_certificate_is_served_without_a_restart(place: Place) -> None:
     worker = place.workers[0]
     before, pid = serial(worker, place.authority), worker.pid
     place.authority.issue()
-    wait_until(lambda: serial(worker, place.authority) != before, 5, "the new one is served")
+    wait_until(lambda: serial(worker, place.authority) != before, 30, "the new one is served")
     assert worker.pid == pid
     assert status(worker, place.admin) == 404
 

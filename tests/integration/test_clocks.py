@@ -45,7 +45,7 @@ def test_writes_at_a_wrong_time_are_refused_clearly_until_the_clock_is_right(
     with refused_by(shared_registry, shared_registry.registrations):
         # It takes the broker a moment to heed what it is set to.
         wait_until(lambda: register(worker, "late") == 503, 10, "writes are refused")
-        wait_until(lambda: says_why(worker), 5, "readiness says why")
+        wait_until(lambda: says_why(worker), 30, "readiness says why")
     wait_until(lambda: register(worker, "late") == 202, 10, "the same write is taken")
     assert worker.wait_for_user("late")["name"] == "Ada"
     assert worker.is_ready()

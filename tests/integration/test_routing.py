@@ -67,7 +67,7 @@ def test_a_copy_answers_until_the_dead_worker_is_replaced(pair: Pair) -> None:
         asked = (two.get(f"/users/{user_id}", headers={FORWARDED_HEADER: "1"}) for user_id in ids)
         return all(answer.status_code == 200 for answer in asked)
 
-    wait_until(has_copies, 5, "the standby has what the other worker owns")
+    wait_until(has_copies, 30, "the standby has what the other worker owns")
     one.kill()
     stale: dict[str, requests.Response] = {}
     for user_id in ids:
@@ -137,7 +137,7 @@ def test_a_worker_that_stops_is_first_avoided_then_refuses_then_leaves(pair: Pai
         told: list[str] = requests.get(f"{one.url}/health/ready", timeout=2).json().get("reasons")
         return told
 
-    assert wait_until(reasons, 5, "it is not ready") == ["the worker is stopping"]
+    assert wait_until(reasons, 30, "it is not ready") == ["the worker is stopping"]
     # Whoever has not noticed yet is served.
     wish = {"id": uuid.uuid4().hex, "name": "Ada", "email": "ada@example.com"}
     answer = requests.post(f"{one.url}/users", json=wish, timeout=5)
@@ -151,7 +151,7 @@ def test_a_worker_that_stops_is_first_avoided_then_refuses_then_leaves(pair: Pai
             return True
         return refused[-1].status_code == 503
 
-    wait_until(refuses, 5, "it refuses, or is gone")
+    wait_until(refuses, 30, "it refuses, or is gone")
     assert [a.status_code for a in refused[:-1]] == [202] * (len(refused) - 1)
     assert refused[-1].json()["type"].endswith("overloaded")
     assert refused[-1].headers["Retry-After"] == "1"

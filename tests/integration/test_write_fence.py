@@ -92,7 +92,7 @@ def test_a_write_that_was_told_to_be_of_unknown_outcome_never_lands_after_its_re
         seconds = time.monotonic() - began
         assert net.proxy.is_holding()
         assert (told.status_code, told.json()["type"]) == (503, PROBLEM + "outcome-unknown")
-        assert ACK_SECONDS <= seconds < 2 * ACK_SECONDS + 0.5
+        assert ACK_SECONDS <= seconds < 2 * ACK_SECONDS + 2
         # The fence is in the log before anybody is told.
         after = end_offsets(net.broker.address, registry.registrations)
         is_fenced = after[home("late-user")] > ends[home("late-user")]
@@ -113,7 +113,7 @@ def test_what_a_worker_left_when_it_was_killed_never_lands_after_the_next_has_st
         url = f"{worker.url}/users"
         with pytest.raises(requests.Timeout):
             requests.post(url, json=body("left-user"), timeout=ACK_SECONDS / 2)
-        wait_until(net.proxy.is_holding, 5, "the write is held")
+        wait_until(net.proxy.is_holding, 30, "the write is held")
         worker.kill()
         worker.start()
         register(worker, "left-user")
@@ -139,7 +139,7 @@ def test_without_a_fence_a_client_is_told_that_the_write_may_still_land(
         assert (told.status_code, told.json()["type"]) == (503, PROBLEM + "outcome-open")
         assert "look before you retry" in told.json()["detail"]
         assert told.headers["Retry-After"]
-        assert seconds < 2 * ACK_SECONDS + 0.5
+        assert seconds < 2 * ACK_SECONDS + 2
         assert refused.status_code == 503
         assert refused.json()["type"] == PROBLEM + "broker-unavailable"
         wait_until(worker.is_ready, 60, "the worker is back")
@@ -237,7 +237,7 @@ def test_what_waited_in_a_stopped_workers_socket_is_not_written(net: Net, tmp_pa
         def is_taken() -> bool:
             return worker.post("/users", json=body("fresh")).status_code == 202
 
-        wait_until(is_taken, 5, "a new write is taken")
+        wait_until(is_taken, 30, "a new write is taken")
         took = time.monotonic() - woke
         told = {n: answer_of(connection) for n, connection in enumerate(connections)}
         wrong = {n: answer for n, answer in told.items() if not is_refused(answer)}
@@ -245,4 +245,4 @@ def test_what_waited_in_a_stopped_workers_socket_is_not_written(net: Net, tmp_pa
         keys = [message.key() for message in read_all(registry.brokers, registry.registrations)]
         assert b"fresh" in keys
         assert not [key for key in keys if key and key.startswith(b"stale")]
-        assert took < 2
+        assert took < 5

@@ -276,7 +276,7 @@ async def test_without_a_fence_it_is_told_that_the_outcome_is_open(broker: Broke
         assert (await told(send(given)))[0] is BrokerUnavailableError
         sent = len(broker.sent)
         broker.is_there, broker.answer = True, lambda number, data: (0, 8)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await told(send(given)))[0]:
                 await asyncio.sleep(0.01)
         assert broker.fences[-1] == [0]

@@ -115,7 +115,7 @@ def made(cluster: FakeCluster) -> TransactionalId:
 
 async def next_identity(cluster: FakeCluster) -> ProducerIdentity:
     """Return the next identity, in time."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await made(cluster).next_identity()
 
 

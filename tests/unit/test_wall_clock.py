@@ -12,7 +12,6 @@ MAY_ASK = {
     "app/clocks.py": "whether it was set, which ends a lease",
     "app/doctor/access.py": "when keys and certificates end",
     "app/doctor/worker.py": "comparing clocks",
-    "app/engine/shares.py": "the timestamps of records that are sent",
     "app/load/driving.py": "the date of a report",
     "app/refusals.py": "whether a certificate has ended",
     "app/web/fast_lane.py": "the header Date",
