@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, cast
 
 import orjson
 
+from app.compact import dumps
 from app.errors import UnreadableRecordError
 from app.records import Headers
 
@@ -107,7 +108,7 @@ def pack(headers: Headers) -> bytes:
     A value that is not there is null.
     """
     named = [(name.encode(errors="surrogateescape"), value) for name, value in headers]
-    return orjson.dumps([(_base64(name), _base64(value)) for name, value in named])
+    return dumps([(_base64(name), _base64(value)) for name, value in named])
 
 
 def unpack(packed: bytes) -> Headers:

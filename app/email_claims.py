@@ -11,6 +11,7 @@ import orjson
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from app.compact import dumps
 from app.records import UserId
 
 
@@ -49,19 +50,19 @@ read_verdict = cast("Callable[[bytes], Verdict]", TypeAdapter(Verdict).validator
 
 def encode_claim(kind: Literal["claim", "release"], user_id: str, attempt: str) -> bytes:
     """Return a claim or release as a record's value."""
-    return orjson.dumps({"type": kind, "id": user_id, "attempt": attempt})
+    return dumps({"type": kind, "id": user_id, "attempt": attempt})
 
 
 def encode_verdict(email_key: bytes, attempt: str, verdict: str, at: str) -> bytes:
     """Return a verdict as a record's value."""
-    return orjson.dumps(
+    return dumps(
         {"email_key": email_key.decode(), "attempt": attempt, "verdict": verdict, "at": at}
     )
 
 
 def encode_holder(holder: Holder) -> bytes:
     """Return a row of ``emails``."""
-    return orjson.dumps(holder)
+    return dumps(holder)
 
 
 def decode_holder(stored: bytes) -> Holder:

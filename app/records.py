@@ -19,6 +19,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from app.compact import dumps
 from app.keys import EMAIL_PATTERN
 from app.outcomes import Decided, Outcome
 
@@ -116,8 +117,8 @@ def encode(wish: Registration | Update) -> bytes:
     """Return a registration or an update as the JSON bytes that travel."""
     # No casts here: a hundred thousand a second pass.
     if wish.get("type") == "update":
-        return orjson.dumps({name: wish[name] for name in _UPDATE_MEMBERS if name in wish})  # type: ignore[literal-required]
-    return orjson.dumps({"id": wish["id"], "name": wish["name"], "email": wish["email"]})
+        return dumps({name: wish[name] for name in _UPDATE_MEMBERS if name in wish})  # type: ignore[literal-required]
+    return dumps({"id": wish["id"], "name": wish["name"], "email": wish["email"]})
 
 
 _UPDATE_MEMBERS = ("type", "id", "name", "email")
@@ -167,7 +168,7 @@ class UserRow(TypedDict):
 
 
 #: Returns a row as JSON bytes.
-encode_row = cast("Callable[[UserRow], bytes]", orjson.dumps)
+encode_row = cast("Callable[[UserRow], bytes]", dumps)
 
 
 def decode_row(stored: bytes) -> UserRow:
@@ -178,7 +179,7 @@ def decode_row(stored: bytes) -> UserRow:
 def encode_outcome(position: str, decided: Decided, moved_to: str | None = None) -> bytes:
     """Return the value of a record in ``registration-outcomes``; the id alone is its key."""
     if moved_to is not None:
-        return orjson.dumps(outcome_members(position, decided.outcome, moved_to))
+        return dumps(outcome_members(position, decided.outcome, moved_to))
     # No character of a position needs to be escaped.
     return b'{"position":"%b",%b' % (position.encode(), _OUTCOME_ENDS[decided.outcome])
 
@@ -195,7 +196,7 @@ def outcome_members(position: str, outcome: Outcome, moved_to: str | None = None
 
 #: Of each outcome, its members in JSON that follow the position.
 _OUTCOME_ENDS = {
-    outcome: orjson.dumps(outcome_members("", outcome)).partition(b",")[2] for outcome in Outcome
+    outcome: dumps(outcome_members("", outcome)).partition(b",")[2] for outcome in Outcome
 }
 
 

@@ -2,6 +2,7 @@
 
 import orjson
 
+from app.compact import dumps
 from app.engine.marker import letters_key
 from app.engine.transactions import Rows
 from tables.store import PartitionedStore
@@ -25,7 +26,7 @@ class LettersById:
 
     def with_new(self, partition: int, user_id: str, position: str, pending: Rows) -> bytes:
         """Return the row of an id with one more letter."""
-        return orjson.dumps([*self.of(partition, user_id, pending), position][-MAX_LETTERS:])
+        return dumps([*self.of(partition, user_id, pending), position][-MAX_LETTERS:])
 
 
 letters_by_id = LettersById(users.store)

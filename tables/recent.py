@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
+from app.compact import dumps
 from app.engine.marker import RECENT_KEY
 from app.engine.transactions import Rows
 from app.records import UserRow
@@ -48,9 +49,7 @@ class RecentRegistrations:
         # An erased one leaves its time: how far back the others go must not seem further.
         named = {(at, "" if user_id in erased else user_id) for at, user_id in newest}
         kept = sorted(named, reverse=True)[:RECENT_PER_PARTITION]
-        return (
-            {} if kept == before else {RECENT_KEY: orjson.dumps([tuple(recent) for recent in kept])}
-        )
+        return {} if kept == before else {RECENT_KEY: dumps([tuple(recent) for recent in kept])}
 
 
 def _decode(stored: bytes) -> list[Recent]:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Self
 from uuid import uuid4
 
-import orjson
 from pydantic import BaseModel, ConfigDict
 
+from app.compact import dumps
 from app.keys import EmailKeys
 
 #: Raised when the same records would come to other rows, or another engine writes them.
@@ -131,7 +131,7 @@ class Marker(BaseModel):
     def encode(self) -> bytes:
         """Return the marker as a row."""
         members = {name: value for name, value in self.__dict__.items() if value or name in _ALWAYS}
-        return orjson.dumps(members)
+        return dumps(members)
 
     def sealed(self, *, is_sealed: bool = True) -> "Marker":
         """Return the marker with the seal, or without."""

@@ -7,6 +7,7 @@ import orjson
 from faust.types import TP
 
 from app.arrivals import id_of
+from app.compact import dumps
 from app.consumed import ConsumedRecord, as_they_were
 from app.dead_letters.letters import DeadLetters
 from app.dead_letters.summaries import SKIPPED, Summary
@@ -69,7 +70,7 @@ class Skip:
         if id_of(self.record) is not None:
             positions = orjson.loads(before.get(letters_of) or b"[]")
             position = token(self.source.partition, self.record.offset)
-            rows[letters_of] = orjson.dumps([*positions, position])
+            rows[letters_of] = dumps([*positions, position])
         return {**rows, MARKER_KEY: self.marker.encode()}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from app.compact import dumps
 from app.engine.marker import (
     LETTERS_PREFIX,
     MARKER_KEY,
@@ -74,7 +75,7 @@ def recent_of(home: int, recent: bytes, after: int) -> bytes:
     Those that were erased have no id, and keep their time everywhere: how far back the others go
     must not seem further.
     """
-    return orjson.dumps(
+    return dumps(
         [
             (at, user_id)
             for at, user_id in orjson.loads(recent)

@@ -7,6 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import orjson
 
+from app.compact import dumps
 from app.transfer.remote import Format, RefusedError
 
 #: No legal row is longer, as NDJSON; servers refuse a request with a longer one.
@@ -79,7 +80,7 @@ def _row(line: int, value: object) -> Row:
     """Return a row, less what a registration does not have."""
     if isinstance(value, Mapping):
         value = {member: value[member] for member in MEMBERS if member in value}
-    sent = orjson.dumps(value)
+    sent = dumps(value)
     return _too_long(line) if len(sent) >= MAX_ROW_BYTES else Row(line, sent)
 
 

@@ -7,23 +7,20 @@ others who send.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import AsyncExitStack
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from app.web.clients import client_of
-from app.web.problems import Handler, ProblemError
-from app.web.room import Room
+from app.web.problems import ProblemError
+from app.web.room import COMING, PARSED, hold
 from app.web.services import services
 
 T = TypeVar("T")
 
 #: Smaller bodies need no room: there are as few of them as connections.
 SMALL_BYTES = 16 * 1024
-#: What all bodies may take while they come, and once they are parsed.
-COMING_BYTES, PARSED_BYTES = 64 * 1024 * 1024, 128 * 1024 * 1024
 #: So many times its size a body of empty lists takes, parsed.
 PARSED_TIMES = 20
 #: What a stream of rows takes: a few chunks of them.
@@ -33,27 +30,8 @@ STREAM_BYTES = 4 * 1024 * 1024
 MAX_FORM_BYTES, MAX_FORM_FIELDS = 16 * 1024, 20
 
 
-COMING, PARSED = web.AppKey("coming", Room), web.AppKey("parsed", Room)
-#: The room that a request has until it is answered.
-_HELD = web.RequestKey("held", AsyncExitStack)
 #: A form that was read: who checks that it is of a session reads it before who handles it.
 _FORM = web.RequestKey("form", Mapping[str, str])
-
-
-def install(web_app: web.Application) -> None:
-    """Bound what bodies take."""
-    web_app[COMING], web_app[PARSED] = Room(COMING_BYTES), Room(PARSED_BYTES)
-    web_app.middlewares.append(give_room_back)
-
-
-@web.middleware
-async def give_room_back(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give back what a request has taken, once it is answered."""
-    try:
-        return await handler(request)
-    finally:
-        if _HELD in request:
-            await request[_HELD].aclose()
 
 
 async def body_of(request: web.Request) -> bytes:
@@ -96,7 +74,7 @@ async def _read(request: web.Request, most: int, what: str) -> bytes:
         return await _in_time(request, _all(request, most, what))
     async with request.app[COMING].take(client_of(request), size):
         body = await _in_time(request, _all(request, most, what))
-        await _hold(request, PARSED_TIMES * len(body))
+        await hold(request, PARSED, PARSED_TIMES * len(body))
     return body
 
 
@@ -114,17 +92,10 @@ def _too_large(most: int, what: str) -> ProblemError:
     return ProblemError(413, "too-large", f"A {what} has at most {most} bytes.")
 
 
-async def _hold(request: web.Request, size: int) -> None:
-    """Take room until a request is answered."""
-    if _HELD not in request:
-        request[_HELD] = AsyncExitStack()
-    await request[_HELD].enter_async_context(request.app[PARSED].take(client_of(request), size))
-
-
 async def parts_of(request: web.Request) -> AsyncIterator[bytes]:
     """Yield a body of any length as it comes; each part must come in time."""
     _require_plain(request)
-    await _hold(request, STREAM_BYTES)
+    await hold(request, PARSED, STREAM_BYTES)
     while part := await _in_time(request, request.content.readany()):
         yield part
 

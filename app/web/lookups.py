@@ -15,6 +15,7 @@ from app.web.access import is_forwarded
 from app.web.negotiation import json, wants_page
 from app.web.preferences import after, wait_seconds, waits_in_query
 from app.web.problems import ProblemError
+from app.web.room import SHOWN, USER_BYTES, hold
 from app.web.services import services
 from app.web.urls import rest_of_path
 
@@ -54,6 +55,7 @@ async def get_registrations(request: web.Request) -> web.Response:
     """List the newest registrations, newest first, as far back as they are remembered."""
     forwarded = is_forwarded(request)
     limit, before = _limit(request, NEWEST_USERS), place_before(request.query.get("cursor"))
+    await hold(request, SHOWN, limit * USER_BYTES)
     newest = await services(request).lookups.newest(limit, before=before, forwarded=forwarded)
     body: dict[str, object] = {"users": _fragments(newest.users)}
     if newest.has_more:
@@ -132,6 +134,7 @@ def _stale(seconds: float | None) -> Mapping[str, str]:
 async def _list(request: web.Request) -> web.Response:
     forwarded, shows = is_forwarded(request), wants_page(request)
     wanted = _wanted(request, pages.LISTED_USERS if shows else PAGE_USERS)
+    await hold(request, SHOWN, wanted.limit * USER_BYTES)
     page = await services(request).lookups.page(wanted, after=after(request), forwarded=forwarded)
     if shows:
         return pages.show_list(request, wanted, page)

@@ -3,10 +3,14 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
+from aiohttp import web
+
 from app.errors import OverloadedError
+from app.web.clients import client_of
+from app.web.problems import Handler
 
 #: How long a request waits for room, and how many may.
 WAIT_SECONDS, MAX_WAITING = 5.0, 100
@@ -76,3 +80,40 @@ class Room:
 
 
 _TOO_MUCH = "too many large requests are under way"
+
+_MIB = 1024 * 1024
+#: What may be held: bodies while they come, what they are parsed to, and users that are shown.
+COMING = web.AppKey("coming", Room)
+PARSED = web.AppKey("parsed", Room)
+SHOWN = web.AppKey("shown", Room)
+SIZES = {COMING: 64 * _MIB, PARSED: 128 * _MIB, SHOWN: 64 * _MIB}
+
+#: What a user takes until it is shown, about.
+USER_BYTES = 4 * 1024
+
+#: The room that a request has until it is answered.
+_HELD = web.RequestKey("held", AsyncExitStack)
+
+
+def install(web_app: web.Application) -> None:
+    """Bound what requests hold, all together."""
+    for key, size in SIZES.items():
+        web_app[key] = Room(size)
+    web_app.middlewares.append(_give_back)
+
+
+@web.middleware
+async def _give_back(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    finally:
+        if _HELD in request:
+            await request[_HELD].aclose()
+
+
+async def hold(request: web.Request, room: web.AppKey[Room], size: int) -> None:
+    """Take room for a request until it is answered; raise `OverloadedError` if there is none."""
+    if _HELD not in request:
+        request[_HELD] = AsyncExitStack()
+    taking = request.app[room].take(client_of(request), size)
+    await request[_HELD].enter_async_context(taking)

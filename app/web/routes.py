@@ -9,7 +9,6 @@ from app.settings import Settings
 from app.web import (
     access,
     batches,
-    bodies,
     cors,
     dead_letters,
     events,
@@ -20,6 +19,7 @@ from app.web import (
     metrics,
     openapi,
     pages,
+    room,
     spans,
     tracing,
     trpc,
@@ -70,5 +70,5 @@ def install(web_app: web.Application, given: Services) -> None:
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)
-    bodies.install(web_app)
+    room.install(web_app)
     web_app.router.add_static("/static/", _STATIC)

@@ -21,8 +21,8 @@ PARSED_BYTES = 2 * bodies.PARSED_TIMES * len(LARGE)
 @pytest.fixture(autouse=True)
 def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(bodies, "COMING_BYTES", COMING_BYTES)
-    monkeypatch.setattr(bodies, "PARSED_BYTES", PARSED_BYTES)
+    monkeypatch.setitem(room.SIZES, room.COMING, COMING_BYTES)
+    monkeypatch.setitem(room.SIZES, room.PARSED, PARSED_BYTES)
 
 
 async def slowly(parts: asyncio.Event) -> AsyncIterator[bytes]:
@@ -35,7 +35,7 @@ async def slowly(parts: asyncio.Event) -> AsyncIterator[bytes]:
 async def test_large_bodies_that_come_slowly_keep_out_others_of_their_kind_alone(
     client: Client,
 ) -> None:
-    coming = client.app[bodies.COMING]
+    coming = client.app[room.COMING]
     goes_on = asyncio.Event()
 
     async def upload() -> int:
@@ -60,7 +60,7 @@ async def test_large_bodies_that_come_slowly_keep_out_others_of_their_kind_alone
 async def test_what_bodies_are_parsed_to_is_bounded_until_they_are_answered(
     client: Client,
 ) -> None:
-    parsed = client.app[bodies.PARSED]
+    parsed = client.app[room.PARSED]
     async with parsed.take("address:127.0.0.1", PARSED_BYTES // 2):
         refused = await client.post("/users/batch", data=LARGE, headers=JSON)
         stream = await client.post(

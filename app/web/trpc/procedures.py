@@ -21,6 +21,7 @@ from app.positions import Position
 from app.records import Email, Registration, User, UserId
 from app.web.preferences import after, wait_seconds
 from app.web.problems import ProblemError, from_error
+from app.web.room import SHOWN, USER_BYTES, hold
 from app.web.services import services
 from app.web.tracing import note_acknowledged
 from app.web.writes import rejected
@@ -38,6 +39,8 @@ ResolveOne = Callable[[web.Request, Any], Awaitable[object]]
 
 #: Users that `listUsers` returns if it is not told how many.
 PAGE_USERS = 50
+#: Users that the calls of one request list at most.
+MAX_LISTED_USERS = 1_000
 
 _STRICT = ConfigDict(strict=True, extra="ignore")
 
@@ -182,8 +185,21 @@ def _found(user: User | None) -> object:
     return orjson.Fragment(user.encode())
 
 
-async def list_users(request: web.Request, wanted: Page) -> object:
-    """Return a page of users in the order of their ids, over all workers."""
+async def list_users(request: web.Request, calls: Mapping[int, Page], tell: Tell) -> None:
+    """Return pages of users in the order of their ids, over all workers."""
+    users, within = 0, {}
+    for index, wanted in calls.items():
+        users += wanted.get("limit", PAGE_USERS)
+        if users <= MAX_LISTED_USERS:
+            within[index] = wanted
+        else:
+            told = f"The calls of a request may list at most {MAX_LISTED_USERS} users together."
+            tell(index, ProblemError(413, "too-large", told))
+    await hold(request, SHOWN, min(users, MAX_LISTED_USERS) * USER_BYTES)
+    await _list_each(request, within, tell)
+
+
+async def _list(request: web.Request, wanted: Page) -> object:
     page = await services(request).lookups.page(
         Wanted(
             wanted.get("prefix", ""),
@@ -194,6 +210,9 @@ async def list_users(request: web.Request, wanted: Page) -> object:
     )
     items = [orjson.Fragment(user.encode()) for user in page.users]
     return {"items": items, "nextCursor": page.cursor()} if page.has_more else {"items": items}
+
+
+_list_each = each(_list)
 
 
 def _procedure(kind: Kind, resolve: Resolve, takes: Any, returns: Any) -> Procedure:
@@ -207,6 +226,6 @@ PROCEDURES: Mapping[str, Procedure] = {
     "hello": Procedure("query", hello, None, TypeAdapter(str), None),
     "userById": _procedure("query", each(user_by_id), ById, User),
     "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
-    "listUsers": _procedure("query", each(list_users), Page, Users),
+    "listUsers": _procedure("query", list_users, Page, Users),
     "registerUser": _procedure("mutation", register_user, Registration, Registered),
 }
