@@ -19,6 +19,7 @@ from app.records import FieldError, read_registrations
 from app.web.bodies import body_of, parts_of
 from app.web.negotiation import json
 from app.web.problems import ProblemError, from_error, pointers
+from app.web.room import turn
 from app.web.services import Services, services
 from app.web.writes import require_json
 
@@ -113,7 +114,7 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
                 await given.turn()
                 await asyncio.sleep(0)
             # A task per chunk, in order: each sends before it first waits.
-            under_way.append(asyncio.create_task(_accept(given, rows)))
+            under_way.append(asyncio.create_task(_accept(request, given, rows)))
             if len(under_way) == MAX_CHUNKS_UNDER_WAY:
                 report.add(await under_way.popleft())
         while under_way:
@@ -125,9 +126,10 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
         await asyncio.gather(*under_way)
 
 
-async def _accept(given: Services, rows: Sequence[Any]) -> _Chunk:
+async def _accept(request: web.Request, given: Services, rows: Sequence[Any]) -> _Chunk:
     """Send the good rows among some, and wait for their acknowledgements."""
-    read = read_registrations(rows)
+    async with turn(request):
+        read = read_registrations(rows)
     good = [row for row in read if isinstance(row, dict)]
     wrong = {
         index: _BROKEN.get(rows[index], row) if type(rows[index]) is object else row
@@ -159,7 +161,9 @@ async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:
             for begin in range(0, len(lines), CHUNK_ROWS):
                 yield list(map(_row, lines[begin : begin + CHUNK_ROWS]))
         return
-    rows = iter(_array(await body_of(request)))
+    body = await body_of(request)
+    async with turn(request):
+        rows = iter(_array(body))
     while chunk := list(islice(rows, CHUNK_ROWS)):
         yield chunk
 

@@ -21,7 +21,7 @@ from app.lookups import FindsUsers
 from app.records import User
 from app.web.lookups import prefix_of
 from app.web.problems import ProblemError
-from app.web.room import SHOWN, USER_BYTES, hold
+from app.web.room import EXPORTS, hold
 from app.web.services import services
 
 routes = web.RouteTableDef()
@@ -82,7 +82,7 @@ async def get_export(request: web.Request) -> web.StreamResponse:
     )
     if request.method == "HEAD":
         return response
-    await hold(request, SHOWN, PAGE_USERS * USER_BYTES)
+    await hold(request, EXPORTS, 1)
     pages = _pages(services(request).lookups, wanted)
     first = await anext(pages)  # what fails here is a problem like any other
     try:

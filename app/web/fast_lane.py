@@ -17,14 +17,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache, partial
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, cast
 
 import httptools
 import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from pydantic import ValidationError
 
 from app.access.scopes import Scope
@@ -222,6 +222,10 @@ class FastLane(RequestHandler):
             self._paused_at = self._resumed_at = math.inf
         known = len(self._messages)
         super().data_received(data)
+        for message, _ in islice(self._messages, known, None):
+            if isinstance(message, _ErrInfo):
+                # Its frames hold what was read, and it is held by them.
+                message.exc.__traceback__ = None
         # What is read after a pause may have come when that began.
         times = min(read_at, self._paused_at), min(at, self._paused_at)
         self._read_by_aiohttp.extend(repeat(times, len(self._messages) - known))
@@ -289,6 +293,8 @@ class FastLane(RequestHandler):
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
         if key is None or not key.allows(Scope.READ if request.is_get else Scope.WRITE):
             return None
+        if not self._given.limits.tell_clients_apart:
+            return self._given
         return self._given.for_client(client_with(key))
 
     def _acknowledged(self, user_id: str, partition: int, offsets: Offsets) -> None:

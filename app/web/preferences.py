@@ -4,8 +4,10 @@ import re
 
 from aiohttp import web
 
+from app.errors import NotSettledError
 from app.positions import Position
-from app.web.problems import ProblemError
+from app.web.clients import CLIENT, client_of
+from app.web.problems import Handler, ProblemError
 from app.web.services import services
 
 #: Of tRPC calls, which have no query of their own: a lookup after the write at this position.
@@ -28,6 +30,27 @@ def after(request: web.Request) -> Position | None:
     """Return the position of the write that a lookup must know of, or None."""
     token = request.query.get("after", request.headers.get(AFTER_HEADER))
     return None if token is None else Position.parse(token)
+
+
+@web.middleware
+async def bound_waits(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let no more requests wait than may: who waits for too long is told to come again.
+
+    Of those that read; a write is told of when it is durable (`Services.wait`).
+    """
+    asks = {"after", "wait"} & request.query.keys() or {AFTER_HEADER, "Prefer"} & {*request.headers}
+    if not asks or request.method not in ("GET", "HEAD") or _is_of_worker(request):
+        return await handler(request)
+    try:
+        async with services(request).waits.place(client_of(request)):
+            return await handler(request)
+    except TimeoutError:
+        raise NotSettledError("too many requests wait for writes to be settled") from None
+
+
+def _is_of_worker(request: web.Request) -> bool:
+    client = request.get(CLIENT)
+    return client is not None and client.is_worker
 
 
 def waits_in_query(request: web.Request) -> float:

@@ -115,7 +115,17 @@ _NAMES = {
 
 
 def from_error(error: BaseException) -> ProblemError:
-    """Return the problem that tells a client of any error that a handler raised."""
+    """Return the problem that tells a client of any error that a handler raised.
+
+    It is not tied to where it was raised: what was at work there would be kept with it, until
+    garbage is looked for.
+    """
+    problem = _from_error(error)
+    problem.__traceback__ = problem.__context__ = None
+    return problem
+
+
+def _from_error(error: BaseException) -> ProblemError:
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, web.HTTPException):

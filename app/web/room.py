@@ -87,9 +87,14 @@ COMING = web.AppKey("coming", Room)
 PARSED = web.AppKey("parsed", Room)
 SHOWN = web.AppKey("shown", Room)
 SIZES = {COMING: 64 * _MIB, PARSED: 128 * _MIB, SHOWN: 64 * _MIB}
+#: How many exports are under way.
+EXPORTS = web.AppKey("exports", Room)
+MAX_EXPORTS = 4
 
 #: What a user takes until it is shown, about.
 USER_BYTES = 4 * 1024
+
+_TURN = web.AppKey("turn", asyncio.Lock)
 
 #: The room that a request has until it is answered.
 _HELD = web.RequestKey("held", AsyncExitStack)
@@ -99,6 +104,8 @@ def install(web_app: web.Application) -> None:
     """Bound what requests hold, all together."""
     for key, size in SIZES.items():
         web_app[key] = Room(size)
+    web_app[EXPORTS] = Room(MAX_EXPORTS)
+    web_app[_TURN] = asyncio.Lock()
     web_app.middlewares.append(_give_back)
 
 
@@ -109,6 +116,14 @@ async def _give_back(request: web.Request, handler: Handler) -> web.StreamRespon
     finally:
         if _HELD in request:
             await request[_HELD].aclose()
+
+
+@asynccontextmanager
+async def turn(request: web.Request) -> AsyncIterator[None]:
+    """Do what takes milliseconds, one request after the other: others have the loop between."""
+    async with request.app[_TURN]:
+        yield
+        await asyncio.sleep(0)
 
 
 async def hold(request: web.Request, room: web.AppKey[Room], size: int) -> None:

@@ -19,6 +19,7 @@ from app.web import (
     metrics,
     openapi,
     pages,
+    preferences,
     room,
     spans,
     tracing,
@@ -31,7 +32,7 @@ from app.web.services import SERVICES, Services
 #: A connection on which no request comes, or not a whole one, is closed after so long.
 KEEP_ALIVE_SECONDS = 75.0
 #: The longest first line of a request: a tRPC batch names each of its calls there.
-MAX_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = 16 * 1024
 
 _STATIC = Path(__file__).parent / "static"
 _KIB = 1024
@@ -71,4 +72,5 @@ def install(web_app: web.Application, given: Services) -> None:
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)
     room.install(web_app)
+    web_app.middlewares.append(preferences.bound_waits)
     web_app.router.add_static("/static/", _STATIC)

@@ -31,9 +31,11 @@ from app.readiness import Readiness
 from app.restart import inherited
 from app.routing import Asking, Routing
 from app.settings import settings
+from app.web.connections import most
 from app.web.fast_lane import Runner
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
+from app.web.waits import SHARE_OF_CONNECTIONS, Waits
 from tables.emails import EMAILS, emails
 from tables.outcomes import record_outcomes
 from tables.recent import recent_registrations
@@ -102,6 +104,7 @@ class RegistryWeb(faust_aiohttp.Web):
             lookups,
             dead_letters,
             limits=limits,
+            waits=Waits(most(wanted) // SHARE_OF_CONNECTIONS),
             replays=LetterReplays(wanted),
             overview=Collecting(by_id, lookups, partial(state, registry, USERS, lags)),
             why_not_ready=ready.why_not,

@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.standstills import Standstills
 from app.topics import TopicSpec
 from app.web.clients import client_of
+from app.web.waits import Waits
 
 #: Tests that do not ask for these give none.
 _NOT_GIVEN = cast(ReadsDeadLetters, None)
@@ -49,6 +50,8 @@ class Services:
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
     client: str = ""
+    #: Those that wait for a write.
+    waits: Waits = field(default_factory=Waits)
     #: Which requests may have waited for too long, and when the one that this is for was read.
     standstills: Standstills = field(default_factory=Standstills)
     read_at: float | None = None
@@ -56,8 +59,8 @@ class Services:
     why_not_ready: Callable[[], Sequence[str]] = tuple
 
     def for_client(self, client: str) -> "Services":
-        """Return these services for one client, if clients are told apart."""
-        return replace(self, client=client) if self.limits.tell_clients_apart else self
+        """Return these services for one client."""
+        return replace(self, client=client)
 
     def read(self, at: float | None) -> "Services":
         """Return these services for a request whose first bytes were read at a time."""
@@ -122,8 +125,9 @@ class Services:
         if not seconds:
             return pending
         try:
-            return await self.lookups.settled(position, seconds) or pending
-        except NotReadyError:
+            async with self.waits.place(self.client):
+                return await self.lookups.settled(position, seconds) or pending
+        except (NotReadyError, TimeoutError):
             return pending
 
 

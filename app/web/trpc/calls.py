@@ -40,9 +40,9 @@ class Calls:
         path = rest_of_path(request, "/trpc/").rstrip("/")
         _require_json(request)
         is_batch = request.query.get("batch") == "1"
-        calls = cls(path.split(",") if is_batch else [path], is_batch)
-        if len(calls.paths) > services(request).settings.max_batch_calls:
+        if is_batch and path.count(",") >= services(request).settings.max_batch_calls:
             raise ProblemError(400, "malformed", "Batch call exceeds maximum size")
+        calls = cls(path.split(",") if is_batch else [path], is_batch)
         called = (PROCEDURES[path] for path in dict.fromkeys(calls.paths) if path in PROCEDURES)
         kinds = dict.fromkeys(procedure.kind for procedure in called)
         if len(kinds) > 1:
