@@ -143,9 +143,15 @@ class FastLane(RequestHandler):
         self._given = self._given.for_client(self._client)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Make room for others."""
+        """Make room for others, and leave nothing that only the collector of garbage would find."""
         self._held.forget(self, self._client)
+        self._request.end()
+        request, handler = self._current_request, self._task_handler
         super().connection_lost(exc)
+        if request is not None and handler is not None:
+            # What ends the handler is kept by the request, and its frames keep what was read.
+            error = request.content.exception()
+            handler.add_done_callback(lambda _: _forget_frames(error))
 
     @property
     def waits_since(self) -> float | None:
@@ -212,7 +218,9 @@ class FastLane(RequestHandler):
         request.feed(data)
         if not request.is_plain or (request.is_complete and not self._serve(request)):
             self._is_ours = False
-            self._leave(b"".join(request.fed), self._read_at, at)
+            fed = b"".join(request.fed)
+            request.restart()
+            self._leave(fed, self._read_at, at)
 
     def _leave(self, data: bytes, read_at: float, at: float) -> None:
         """Give to aiohttp what was read from one time on, and may be answered from another."""
@@ -224,8 +232,7 @@ class FastLane(RequestHandler):
         super().data_received(data)
         for message, _ in islice(self._messages, known, None):
             if isinstance(message, _ErrInfo):
-                # Its frames hold what was read, and it is held by them.
-                message.exc.__traceback__ = None
+                _forget_frames(message.exc)
         # What is read after a pause may have come when that began.
         times = min(read_at, self._paused_at), min(at, self._paused_at)
         self._read_by_aiohttp.extend(repeat(times, len(self._messages) - known))
@@ -356,6 +363,12 @@ def _cut_off_if_nothing_is_taken(transport: asyncio.BaseTransport, seconds: floa
         held.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
+def _forget_frames(error: BaseException | None) -> None:
+    """Free what was at work where an error was raised: its frames hold it, and it holds them."""
+    if error is not None:
+        error.__traceback__ = None
+
+
 class _PlainRequest:
     """A request as it comes in; `is_plain` as long as nothing of it says otherwise.
 
@@ -365,7 +378,7 @@ class _PlainRequest:
 
     def __init__(self) -> None:
         self.restart()
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
 
     def restart(self) -> None:
         """Be the next request."""
@@ -379,15 +392,22 @@ class _PlainRequest:
         self._size = 0
         self._names: set[bytes] = set()
 
+    def end(self) -> None:
+        """Be no request any more: the parser, which refers to this, would keep it."""
+        self.restart()
+        self._parser = None
+
     def feed(self, data: bytes) -> None:
         """Take more bytes of it."""
         self.fed.append(data)
         self._size += len(data)
+        if self._size > MAX_REQUEST_BYTES:
+            self.is_plain = False
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.is_plain = False
-        self.is_plain = self.is_plain and self._size <= MAX_REQUEST_BYTES
 
     # -- called by the parser
 

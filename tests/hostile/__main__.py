@@ -9,7 +9,7 @@ import click
 
 from local.broker import Broker
 from tests.hostile.attacks import ATTACKS
-from tests.hostile.trial import attempt, fill, limited
+from tests.hostile.trial import SETTINGS, attempt, fill, limited
 from tests.worker import Registry
 
 USERS = 20_000
@@ -24,7 +24,7 @@ def main(names: Sequence[str], seconds: float, live_ms: float) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     bad = 0
     with Broker(folder / "broker", port=0) as broker:
-        registry = Registry(broker.address, folder)
+        registry = Registry(broker.address, folder, settings=SETTINGS)
         worker = limited(registry.worker())
         with worker:
             fill(worker, USERS)

@@ -17,6 +17,8 @@ from tests.worker import Worker, email_of, wait_until
 
 #: Descriptors and memory (in KiB) that a worker has to do with.
 OPEN_FILES, MEMORY_KIB = 256, 512 * 1024
+#: What stores keep in memory is not what an attack has left there.
+SETTINGS = {"CACHE_MIB": "16", "WRITE_BUFFER_MIB": "16"}
 EVERY_SECONDS = 0.05
 #: How long an honest client tries one request, with what pause between.
 PATIENCE_SECONDS, PAUSE_SECONDS = 10.0, 0.05

@@ -171,6 +171,9 @@ def test_the_write_path_finds_what_it_leans_on_in_aiokafka() -> None:
 def test_the_fast_lane_finds_what_it_leans_on_in_aiohttp() -> None:
     assert aiohttp.__version__ == "3.14.5"
     assert "self._next_keepalive_close_time" in source(RequestHandler._process_keepalive)
-    assert {"_close", "_force_close", "_next_keepalive_close_time"} <= set(RequestHandler.__slots__)
+    leant_on = {"_close", "_current_request", "_force_close", "_messages", "_task_handler"}
+    assert leant_on | {"_next_keepalive_close_time"} <= set(RequestHandler.__slots__)
+    assert "_ErrInfo(status=400, exc=exc" in source(RequestHandler.data_received)
+    assert "self._current_request._cancel(exc)" in source(RequestHandler.connection_lost)
     assert "_make_handler" in source(web.AppRunner._make_server)
     assert "self._kwargs" in source(web.Server.__call__)
