@@ -17,15 +17,31 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_SECONDS = 1.0
 
 
+#: How long the last good keys are accepted while the file cannot be read.
+TRUST_SECONDS = 60.0
+
+
 class KeyRing:
-    """Finds keys; a changed file is noticed within a second, a broken one changes nothing."""
+    """Finds keys; a changed file is noticed within a second.
+
+    While the file is broken, the last good keys are accepted for a minute, then none: nobody knows
+    which of them were revoked.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
         self._path = path
         self._clock = clock
         self._stamp: Stamp = stamp_of(path)
         self._next_look = clock() + LOOK_EVERY_SECONDS
+        self._trouble: str | None = None
+        self._trusted_until = 0.0
         self._take(read_keys(path))
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the keys of the file are not known now; None if they are."""
+        self._look()
+        return self._trouble
 
     def find(self, text: str) -> Key | None:
         """Return the key that a client gave, if it is one and not expired.
@@ -46,18 +62,28 @@ class KeyRing:
             return
         self._next_look = now + LOOK_EVERY_SECONDS
         stamp = stamp_of(self._path)
-        if stamp != self._stamp:
+        # What cannot be read may be readable again without another stamp.
+        if stamp != self._stamp or self._trouble is not None:
             self._stamp = stamp
-            self._reread(vanished=stamp is None)
+            self._reread(now, vanished=stamp is None)
+        if self._trouble is not None and now >= self._trusted_until:
+            self._take(())
 
-    def _reread(self, *, vanished: bool) -> None:
+    def _reread(self, now: float, *, vanished: bool) -> None:
         try:
             if vanished:
-                raise SettingsError(f"KEYS_FILE: {self._path} is gone")
+                raise SettingsError(f"KEYS_FILE: {self._path} is gone, or cannot be reached")
             self._take(read_keys(self._path))
         except SettingsError as error:
-            log.error("the last good keys stand", reason=str(error))
+            if self._trouble is None:
+                self._trusted_until = now + TRUST_SECONDS
+                log.error(
+                    "the keys cannot be read: the last good ones stand for a minute",
+                    reason=str(error),
+                )
+            self._trouble = str(error)
         else:
+            self._trouble = None
             log.info("the keys were read again", keys=len(self._by_id))
 
     def _take(self, keys: tuple[Key, ...]) -> None:

@@ -152,6 +152,13 @@ def require_same_site(request: web.Request) -> None:
         raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
 
 
+def why_no_key_is_known(request: web.Request) -> list[str]:
+    """Return why the keys are not known now; nothing if they are, or none are asked for."""
+    access = request.app.get(ACCESS)
+    trouble = None if access is None else access.ring.trouble
+    return [] if trouble is None else [trouble]
+
+
 def is_forwarded(request: web.Request) -> bool:
     """Return whether another worker sent a request; where keys are asked for, it is proven."""
     if ACCESS in request.app:

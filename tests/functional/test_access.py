@@ -145,6 +145,20 @@ async def test_keys_change_without_a_restart(
     assert (await client.get("/users/ada", headers=bearer(keys[READ]))).status == 401
 
 
+async def test_a_worker_whose_keys_file_is_broken_is_not_ready(
+    client: Client, keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ring, "LOOK_EVERY_SECONDS", 0.0)
+    _look_now(client)
+    good = keys_file.read_bytes()
+    keys_file.write_text("{")
+    answer = await client.get("/health/ready")
+    assert answer.status == 503
+    assert "is not a file of keys" in str((await answer.json())["reasons"])
+    keys_file.write_bytes(good)
+    assert (await client.get("/health/ready")).status == 200
+
+
 async def test_another_worker_reads_by_its_proof_alone(
     client: Client, lookups: FakeLookups
 ) -> None:

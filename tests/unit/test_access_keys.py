@@ -160,8 +160,14 @@ def test_a_changed_file_is_noticed_after_a_second_and_not_asked_before(tmp_path:
     assert ring.find(text) == key
 
 
-@pytest.mark.parametrize("breaks", [Path.unlink, lambda path: path.write_text("{")])
-def test_a_broken_or_vanished_file_keeps_the_last_good_keys(
+def as_directory(path: Path) -> None:
+    """Put a directory where a file was: nobody can read it, not even root."""
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("breaks", [Path.unlink, lambda path: path.write_text("{"), as_directory])
+def test_a_broken_or_vanished_file_keeps_the_last_good_keys_for_a_minute(
     tmp_path: Path, breaks: Callable[[Path], object]
 ) -> None:
     path, clock = tmp_path / "keys.json", Clock()
@@ -173,11 +179,40 @@ def test_a_broken_or_vanished_file_keeps_the_last_good_keys(
         for _ in range(3):
             clock.now += 1
             assert ring.find(text) == key
+            assert str(ring.trouble).startswith(f"KEYS_FILE: {path} ")
+        clock.now += 57
+        assert ring.find(text) == key
+        clock.now += 1
+        assert (ring.find(text), ring.find_id(key.id)) == (None, None)
     assert [line["log_level"] for line in logged] == ["error"]
     assert key.sha256 not in str(logged)
-    write_keys(path, ())
+    if path.is_dir():
+        path.rmdir()
+    write_keys(path, (key,))
     clock.now += 1
-    assert ring.find(text) is None
+    assert (ring.find(text), ring.trouble) == (key, None)
+
+
+def test_a_file_that_cannot_be_read_is_tried_again_though_it_does_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "keys.json", Clock()
+    text, key = new_key("good", frozenset({Scope.READ}), None)
+    write_keys(path, (key,))
+    ring = KeyRing(path, clock)
+
+    def fails(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    path.chmod(0o640)  # neither its time nor its size changes
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        clock.now += 1
+        assert str(ring.trouble).endswith("cannot be read: Input/output error")
+        clock.now += 60
+        assert ring.find(text) is None
+    clock.now += 1
+    assert (ring.find(text), ring.trouble) == (key, None)
 
 
 def test_a_proof_is_good_for_about_a_minute() -> None:
