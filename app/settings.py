@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -57,10 +57,13 @@ _KAFKA_FILES = (
     "kafka_certificate_file",
     "kafka_key_file",
 )
+#: A name or an address, without a port.
+_HOST = r"([A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\])"
 #: What the patterns below want, in words; all others are Kafka's alphabet.
 _PATTERNS = {
     "kafka_brokers": "must be host:port, several separated by commas",
     "web_url": "must be http://host:port",
+    "allowed_hosts": "must be names or addresses without ports, separated by commas",
     "cors_origins": "must be origins such as https://example.com separated by commas, or *",
 }
 
@@ -180,6 +183,11 @@ class Settings(BaseSettings):
         pattern=r"^(\*|https?://[^/\s,]+(\s*,\s*https?://[^/\s,]+)*)$",
         description="Sites whose scripts may call: origins separated by commas, or * for all.",
     )
+    allowed_hosts: str | None = Field(
+        None,
+        pattern=rf"^{_HOST}(\s*,\s*{_HOST})*$",
+        description="Names by which clients may ask, beside this machine's: separated by commas.",
+    )
     tls_cert_file: Path | None = Field(
         None, description="This worker's certificate and those between it and the root, in PEM."
     )
@@ -260,6 +268,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _scripts_of_all_sites_need_keys(self) -> Self:
+        if "*" in self.origins and self.keys_file is None:
+            raise ValueError(
+                "CORS_ORIGINS: * lets the scripts of any site write; set KEYS_FILE to ask for "
+                "access keys, or name the sites"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE, TLS_KEY_FILE: set both or neither")
@@ -268,7 +285,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _secret_is_set(self) -> Self:
         hosts = (broker.rpartition(":")[0] for broker in self.kafka_brokers.split(","))
-        if self.email_secret is None and not all(map(_is_loopback, hosts)):
+        if self.email_secret is None and not all(map(is_loopback, hosts)):
             raise ValueError(
                 "EMAIL_SECRET: must be set for a broker beyond this machine: 16 or more random "
                 "characters, the same for all workers and for ever"
@@ -329,7 +346,7 @@ class Settings(BaseSettings):
     @property
     def is_open(self) -> bool:
         """Whether others than this machine reach the worker."""
-        return not _is_loopback(self.web_host)
+        return not is_loopback(self.web_host)
 
     @property
     def signing_secret(self) -> bytes:
@@ -344,7 +361,12 @@ class Settings(BaseSettings):
     @property
     def origins(self) -> frozenset[str]:
         """The sites whose scripts may call."""
-        return frozenset(map(str.strip, (self.cors_origins or "").lower().split(","))) - {""}
+        return frozenset(_listed(self.cors_origins))
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """The names by which clients may ask, beside this machine's."""
+        return _listed(self.allowed_hosts)
 
     @property
     def url(self) -> str:
@@ -352,6 +374,11 @@ class Settings(BaseSettings):
         scheme = "http" if self.tls_cert_file is None else "https"
         here = f"{scheme}://{_bracketed(self.web_host)}:{self.web_port}"
         return (self.web_url or here).rstrip("/")
+
+
+def _listed(text: str | None) -> list[str]:
+    """Return what a setting lists, in lower case."""
+    return [each.strip() for each in (text or "").lower().split(",") if each.strip()]
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
@@ -403,7 +430,8 @@ def _unreadable(given: Settings) -> Iterator[str]:
             yield f"{name.upper()}: {path} cannot be read: {why}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a name or an address is this machine, as seen from itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

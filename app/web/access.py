@@ -88,21 +88,22 @@ async def require_access(request: web.Request, handler: Handler) -> web.StreamRe
 
 def scope_of(request: web.Request) -> Scope | None:
     """Return what a request needs; None if it is open to all."""
-    route = _route(request)
-    if _is_below(route, _OPEN):
+    route = route_of(request)
+    if is_below(route, _OPEN):
         return None
-    if _is_below(route, _ADMINS):
+    if is_below(route, _ADMINS):
         return Scope.ADMIN
     return Scope.READ if request.method in _READING else Scope.WRITE
 
 
-def _route(request: web.Request) -> str:
+def route_of(request: web.Request) -> str:
     """Return the route that was found as it is written, "" if there is none."""
     resource = request.match_info.route.resource
     return "" if resource is None else resource.canonical
 
 
-def _is_below(route: str, tops: tuple[str, ...]) -> bool:
+def is_below(route: str, tops: tuple[str, ...]) -> bool:
+    """Return whether a route is one of some, or below one."""
     return any(route == top or route.startswith(f"{top}/") for top in tops)
 
 
@@ -113,7 +114,7 @@ def _identify(access: Access, request: web.Request) -> Client:
     if authorization is not None:
         return Client(access.key_of(authorization))
     session = request.cookies.get(COOKIE)
-    if session is None or not (request.method in _READING or _is_below(_route(request), _FORMS)):
+    if session is None or not (request.method in _READING or is_below(route_of(request), _FORMS)):
         return Client()
     key_id = access.sessions.key_id(session)
     key = None if key_id is None else access.ring.find_id(key_id)

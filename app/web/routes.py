@@ -14,6 +14,7 @@ from app.web import (
     events,
     export,
     health,
+    hosts,
     login,
     lookups,
     metrics,
@@ -67,6 +68,7 @@ def install(web_app: web.Application, given: Services) -> None:
     events.install(web_app, given)
     openapi.install(web_app)
     cors.install(web_app, given.settings)
+    hosts.install(web_app, given.settings)
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)
     web_app.router.add_static("/static/", _STATIC)
