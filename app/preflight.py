@@ -147,7 +147,7 @@ def _require_keys(settings: Settings) -> None:
     if settings.keys_file is None:
         return
     # Without it, nothing can be signed.
-    _ = settings.signing_secret
+    _ = settings.signing_secrets
     keys = read_keys(settings.keys_file)
     if settings.is_open and all(key.is_expired for key in keys):
         raise SettingsError(

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -22,9 +23,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.connection import OAUTHBEARER, Connection
 from app.errors import SettingsError
 from app.keys import EmailKeys
+from app.secret_files import read_secrets
 
 #: Exit status of a command whose settings or arguments are wrong.
 EXIT_USAGE = 2
+
+#: Fewer characters may be guessed.
+MIN_SECRET = 16
 
 #: How often files are looked after within the time in which erased users must be gone from them.
 TIDY_TIMES = 6
@@ -139,9 +144,20 @@ class Settings(BaseSettings):
     )
     email_secret: SecretStr | None = Field(
         None,
-        min_length=16,
+        min_length=MIN_SECRET,
         description="Hides email addresses in topics; the same for all workers and for ever. "
         "Needed unless the broker is on this machine.",
+    )
+    email_secret_file: Path | None = Field(
+        None, description="Holds the secret, instead of EMAIL_SECRET."
+    )
+    signing_secret: SecretStr | None = Field(
+        None,
+        description="Signs sessions and workers' requests; several, separated by commas: the first "
+        "signs, all are accepted. Unset: what is derived from EMAIL_SECRET.",
+    )
+    signing_secret_file: Path | None = Field(
+        None, description="Holds the secrets, a line each, instead of SIGNING_SECRET."
     )
     standby_replicas: int = Field(
         1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
@@ -163,7 +179,7 @@ class Settings(BaseSettings):
     web_port: Port = Field(6066, description="Port to listen on; each worker needs its own.")
     web_url: str | None = Field(
         None,
-        pattern=r"^https?://[^/]+/?$",
+        pattern=r"^https?://[^/?#@\s]+/?$",
         description="Where other workers reach this one; unset: WEB_HOST:WEB_PORT.",
     )
     allow_open_bind: bool = Field(
@@ -258,6 +274,17 @@ class Settings(BaseSettings):
 
     _generation: int = PrivateAttr(0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_of_files(cls, given: dict[str, object]) -> dict[str, object]:
+        return {**given, **read_secrets(given, ("email_secret", "signing_secret"))}
+
+    @model_validator(mode="after")
+    def _secrets_are_long(self) -> Self:
+        if any(len(secret) < MIN_SECRET for secret in _secrets_in(self.signing_secret)):
+            raise ValueError(f"SIGNING_SECRET: each must have at least {MIN_SECRET} characters")
+        return self
+
     @model_validator(mode="after")
     def _bound_to_loopback(self) -> Self:
         if self.is_open and not self.allow_open_bind and self.keys_file is None:
@@ -349,14 +376,15 @@ class Settings(BaseSettings):
         return not is_loopback(self.web_host)
 
     @property
-    def signing_secret(self) -> bytes:
+    def signing_secrets(self) -> Sequence[bytes]:
         """What sessions and workers' requests are signed with; raise `SettingsError`."""
-        if self.email_secret is None:
+        secrets = _secrets_in(self.signing_secret) or _secrets_in(self.email_secret, whole=True)
+        if not secrets:
             raise SettingsError(
-                "EMAIL_SECRET: must be set if KEYS_FILE is: sessions and requests between workers "
-                "are signed with what is made of it"
+                "EMAIL_SECRET: must be set if KEYS_FILE is, or SIGNING_SECRET: sessions and "
+                "requests between workers are signed with what is made of it"
             )
-        return self.email_secret.get_secret_value().encode()
+        return [secret.encode() for secret in secrets]
 
     @property
     def origins(self) -> frozenset[str]:
@@ -379,6 +407,13 @@ class Settings(BaseSettings):
 def _listed(text: str | None) -> list[str]:
     """Return what a setting lists, in lower case."""
     return [each.strip() for each in (text or "").lower().split(",") if each.strip()]
+
+
+def _secrets_in(secret: SecretStr | None, *, whole: bool = False) -> list[str]:
+    """Return the secrets that a setting lists, or the ``whole`` as one."""
+    text = _revealed(secret) or ""
+    listed = [text] if whole else re.split(r"[,\s]+", text)
+    return [each for each in listed if each]
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

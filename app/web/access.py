@@ -15,7 +15,7 @@ from app.access.proofs import Proofs
 from app.access.ring import KeyRing
 from app.access.scopes import Scope
 from app.access.sessions import Sessions
-from app.routing import FORWARDED_HEADER
+from app.routing import FORWARDED_HEADER, origin_of
 from app.settings import Settings
 from app.web import rendering
 from app.web.bodies import form_of
@@ -33,6 +33,14 @@ _OPEN = ("/health", "/static", "/openapi.json", "/docs", "/login", "/logout")
 _ADMINS = ("/dead-letters",)
 #: The only routes where a session may do more than read.
 _FORMS = ("/register", "/logout", "/dead-letters")
+#: The routes where workers ask each other: a proof opens no other.
+_FORWARDED = (
+    "/users",
+    "/registrations",
+    "/registrations/{position}",
+    "/email-holders/{key}",
+    "/overview",
+)
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -43,15 +51,18 @@ class Access:
     ring: KeyRing
     sessions: Sessions
     proofs: Proofs
+    #: The address that proofs for this worker are made for.
+    here: str
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
         """Return what settings ask for, None if they ask for no keys; raise `SettingsError`."""
         if settings.keys_file is None:
             return None
-        secret = settings.signing_secret
-        sessions = Sessions(secret, settings.session_hours)
-        return cls(KeyRing(settings.keys_file), sessions, Proofs(secret))
+        secret, *others = settings.signing_secrets
+        sessions = Sessions(secret, settings.session_hours, others)
+        proofs = Proofs(secret, others=others)
+        return cls(KeyRing(settings.keys_file), sessions, proofs, origin_of(settings.url))
 
     def key_of(self, authorization: str) -> Key | None:
         """Return the key in the value of a header ``Authorization``."""
@@ -123,8 +134,9 @@ def _identify(access: Access, request: web.Request) -> Client:
 
 def _has_proof(access: Access, request: web.Request) -> bool:
     proof = request.headers.get(FORWARDED_HEADER)
-    is_get = request.method == "GET"
-    return proof is not None and is_get and access.proofs.holds(request.raw_path, proof)
+    if proof is None or request.method != "GET" or route_of(request) not in _FORWARDED:
+        return False
+    return access.proofs.holds(access.here, request.raw_path, proof)
 
 
 def _refuse(request: web.Request, client: Client, needed: Scope) -> web.Response:

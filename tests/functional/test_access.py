@@ -163,11 +163,35 @@ async def test_another_worker_reads_by_its_proof_alone(
     client: Client, lookups: FakeLookups
 ) -> None:
     lookups.holders["key"] = "ada"
-    for path in ("/users/ada?x=%2F", "/email-holders/key?caught_up=1", "/users?limit=1"):
+    for path in ("/users?id=ada&x=%2F", "/email-holders/key?caught_up=1", "/users?limit=1"):
         assert (await client.get(encoded(path), headers=proven(path))).status == 200
-    assert (await client.get("/users/b", headers=proven("/users/ada"))).status == 401
+    assert (await client.get("/users?id=b", headers=proven("/users?id=ada"))).status == 401
     assert (await client.post("/users", json=ADA, headers=proven("/users"))).status == 401
-    assert (await client.get("/dead-letters", headers=proven("/dead-letters"))).status == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/export", "/users/ada", "/", "/metrics", "/events", "/trpc/hello", "/dead-letters"]
+)
+async def test_a_proof_opens_only_what_workers_ask_each_other(client: Client, path: str) -> None:
+    assert (await client.get(path, headers=proven(path))).status == 401
+
+
+async def test_a_proof_for_another_worker_is_none(client: Client) -> None:
+    path = "/users?id=ada"
+    assert (await client.get(path, headers=proven(path, at="http://other:6066"))).status == 401
+
+
+async def test_secrets_are_changed_one_after_the_other(
+    keys: dict[str, str], keys_file: Path, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    """First all accept the new one, then it signs, then the old one is gone."""
+    old, new = "old-and-16-characters", "new-and-16-characters"
+    path = "/users?limit=1"
+    for secrets, status in ((f"{old},{new}", 200), (f"{new}, {old}", 200), (new, 401)):
+        async with serving(
+            producer, lookups, keys_file=keys_file, signing_secret=secrets
+        ) as client:
+            assert (await client.get(path, headers=proven(path, old))).status == status
 
 
 @pytest.mark.parametrize("forged", ["1", "", "é", "0" * 64])
@@ -183,8 +207,8 @@ async def test_a_forged_proof_makes_nobody_a_worker(
 
 
 async def test_a_proof_of_another_registry_is_none(client: Client) -> None:
-    headers = proven("/users/ada", "another secret")
-    assert (await client.get("/users/ada", headers=headers)).status == 401
+    headers = proven("/users?id=ada", "another secret")
+    assert (await client.get("/users?id=ada", headers=headers)).status == 401
 
 
 async def test_rates_are_those_of_a_key(
@@ -254,9 +278,9 @@ def encoded(path: str) -> URL:
     return URL(path, encoded=True)
 
 
-def proven(path: str, secret: str = SECRET) -> dict[str, str]:
-    """Return the headers of another worker."""
-    return Asking(Proofs(secret.encode())).headers(encoded(path))
+def proven(path: str, secret: str = SECRET, at: str = Settings().url) -> dict[str, str]:
+    """Return the headers of another worker, which asks a worker at an address."""
+    return Asking(Proofs(secret.encode())).headers(encoded(at + path))
 
 
 def _look_now(client: Client) -> None:

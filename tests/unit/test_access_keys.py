@@ -17,6 +17,7 @@ from app.access.keys import hash_of, new_key
 from app.access.proofs import Proofs
 from app.access.ring import KeyRing
 from app.access.scopes import Scope
+from app.access.sessions import Sessions
 from app.errors import SettingsError
 from app.preflight import checked
 from app.settings import Settings
@@ -215,17 +216,45 @@ def test_a_file_that_cannot_be_read_is_tried_again_though_it_does_not_change(
     assert (ring.find(text), ring.trouble) == (key, None)
 
 
+HERE, THERE = "http://here:6066", "http://there:6066"
+
+
 def test_a_proof_is_good_for_about_a_minute() -> None:
     clock = Clock()
     proofs, other = Proofs(b"secret", clock), Proofs(b"other", clock)
-    proof = proofs.make("/users/a%2Fb?x=1")
-    assert proofs.holds("/users/a%2Fb?x=1", proof)
-    assert not proofs.holds("/users/a/b?x=1", proof)
-    assert not other.holds("/users/a%2Fb?x=1", proof)
+    proof = proofs.make(HERE, "/users/a%2Fb?x=1")
+    assert proofs.holds(HERE, "/users/a%2Fb?x=1", proof)
+    assert not proofs.holds(HERE, "/users/a/b?x=1", proof)
+    assert not other.holds(HERE, "/users/a%2Fb?x=1", proof)
     clock.now += 60
-    assert proofs.holds("/users/a%2Fb?x=1", proof)
+    assert proofs.holds(HERE, "/users/a%2Fb?x=1", proof)
     clock.now += 60
-    assert not proofs.holds("/users/a%2Fb?x=1", proof)
+    assert not proofs.holds(HERE, "/users/a%2Fb?x=1", proof)
+
+
+def test_a_proof_for_one_worker_is_of_no_use_at_another() -> None:
+    proofs = Proofs(b"secret", Clock())
+    assert not proofs.holds(THERE, "/users", proofs.make(HERE, "/users"))
+
+
+def test_a_new_secret_signs_while_the_one_before_is_accepted() -> None:
+    clock = Clock()
+    before, both, after = (
+        Proofs(b"old", clock),
+        Proofs(b"new", clock, others=[b"old"]),
+        Proofs(b"new", clock),
+    )
+    assert both.holds(HERE, "/users", before.make(HERE, "/users"))
+    assert after.holds(HERE, "/users", both.make(HERE, "/users"))
+    assert not before.holds(HERE, "/users", both.make(HERE, "/users"))
+    old, new = Sessions(b"old", 1), Sessions(b"new", 1, [b"old"])
+    session = old.begin("an id")
+    assert new.key_id(session) == "an id"
+    assert new.has_token(session, old.token(session))
+    assert (old.key_id(new.begin("an id")), old.has_token(session, new.token(session))) == (
+        None,
+        False,
+    )
 
 
 def refused(tmp_path: Path, **settings: object) -> str:
