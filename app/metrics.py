@@ -45,6 +45,13 @@ RESPONSES = Counter(
     registry=REGISTRY,
 )
 
+KEY_UNUSED_SECONDS = Gauge(
+    "registry_key_unused_seconds",
+    "For how long this worker has not been asked with an access key, of those it was asked with.",
+    ["key"],
+    registry=REGISTRY,
+)
+
 # -- writes
 
 WRITES = Counter(

@@ -34,6 +34,8 @@ class KeyRing:
         self._stamp: Stamp = stamp_of(path)
         self._next_look = clock() + LOOK_EVERY_SECONDS
         self._trouble: str | None = None
+        #: When keys were used, by their ids.
+        self._used_at: dict[str, float] = {}
         self._trusted_until = 0.0
         self._take(read_keys(path))
 
@@ -49,12 +51,26 @@ class KeyRing:
         What is compared is its hash: whoever measures how long that takes learns nothing of a key.
         """
         self._look()
-        return _usable(self._by_hash.get(hash_of(text)))
+        return self._usable(self._by_hash.get(hash_of(text)))
 
     def find_id(self, key_id: str) -> Key | None:
         """Return the key with an id, if there is one and it is not expired."""
         self._look()
-        return _usable(self._by_id.get(key_id))
+        return self._usable(self._by_id.get(key_id))
+
+    def unused_seconds(self) -> Mapping[str, float]:
+        """Return for how long keys were not used, by name; of those that were used here."""
+        now, used_at = self._clock(), self._used_at
+        return {
+            key.name: now - used_at[key.id] for key in self._by_id.values() if key.id in used_at
+        }
+
+    def _usable(self, key: Key | None) -> Key | None:
+        """Return a key if it may be used, and note that it is."""
+        if key is None or key.is_expired:
+            return None
+        self._used_at[key.id] = self._clock()
+        return key
 
     def _look(self) -> None:
         now = self._clock()
@@ -89,7 +105,3 @@ class KeyRing:
     def _take(self, keys: tuple[Key, ...]) -> None:
         self._by_hash: Mapping[str, Key] = {key.sha256: key for key in keys}
         self._by_id: Mapping[str, Key] = {key.id: key for key in keys}
-
-
-def _usable(key: Key | None) -> Key | None:
-    return None if key is None or key.is_expired else key

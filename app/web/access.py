@@ -4,6 +4,7 @@ Installed only where keys are asked for. What a request needs follows from the r
 not from how its path is spelt; a route that is not named below needs a key.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -42,6 +43,12 @@ _FORWARDED = (
     "/overview",
 )
 _READING = ("GET", "HEAD", "OPTIONS")
+#: What reads one user or one write, and what names one in a query; all else that reads is a list.
+_LOOKUPS = ("/users/{id}", "/registrations/{position}")
+_LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail"})
+_NAMES_OF_ONE = frozenset({"id", "email"})
+#: Reading that has a scope of its own.
+_READS = {"/metrics": Scope.METRICS, "/export": Scope.EXPORT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,18 @@ def scope_of(request: web.Request) -> Scope | None:
         return None
     if is_below(route, _ADMINS):
         return Scope.ADMIN
-    return Scope.READ if request.method in _READING else Scope.WRITE
+    if request.method in _READING:
+        return Scope.LOOKUP if _is_lookup(request, route) else _READS.get(route, Scope.READ)
+    return Scope.ERASE if request.method == "DELETE" else Scope.WRITE
+
+
+def _is_lookup(request: web.Request, route: str) -> bool:
+    """Return whether a request asks for single users, or for what became of a write."""
+    if route == "/users":
+        return not request.query.keys().isdisjoint(_NAMES_OF_ONE)
+    if route == "/trpc/{path}":
+        return _LOOKUPS_OVER_TRPC.issuperset(request.path.removeprefix("/trpc/").split(","))
+    return route in _LOOKUPS
 
 
 def route_of(request: web.Request) -> str:
@@ -165,11 +183,22 @@ def require_same_site(request: web.Request) -> None:
         raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
 
 
+def may_look_up(request: web.Request) -> bool:
+    """Return whether who sent a request may see users; anyone may where no keys are asked for."""
+    return ACCESS not in request.app or request[CLIENT].may(Scope.LOOKUP)
+
+
 def why_no_key_is_known(request: web.Request) -> list[str]:
     """Return why the keys are not known now; nothing if they are, or none are asked for."""
     access = request.app.get(ACCESS)
     trouble = None if access is None else access.ring.trouble
     return [] if trouble is None else [trouble]
+
+
+def seconds_of_keys_unused(request: web.Request) -> Mapping[str, float]:
+    """Return for how long keys were not used here, by name; of those that were."""
+    access = request.app.get(ACCESS)
+    return {} if access is None else access.ring.unused_seconds()
 
 
 def is_forwarded(request: web.Request) -> bool:

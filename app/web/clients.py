@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from app.access.keys import Key
-from app.access.scopes import Scope
+from app.access.scopes import Scope, allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,9 @@ class Client:
 
     def may(self, needed: Scope) -> bool:
         """Return whether the client has a right."""
-        has_read = self.is_worker and needed is Scope.READ
-        return has_read or (self.key is not None and self.key.allows(needed))
+        if self.is_worker:
+            return allow((Scope.READ,), needed)
+        return self.key is not None and self.key.allows(needed)
 
 
 #: Set by `app.web.access` on each request, where keys are asked for.
@@ -35,6 +36,12 @@ def client_of(request: web.Request) -> str:
     if client is not None and client.key is not None:
         return client_with(client.key)
     return client_at(_address(request))
+
+
+def rate_of(request: web.Request) -> float | None:
+    """Return how many writes a second a client may send by its key; None if that says nothing."""
+    client = request.get(CLIENT)
+    return None if client is None or client.key is None else client.key.writes_per_second
 
 
 def client_with(key: Key) -> str:

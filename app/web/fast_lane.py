@@ -262,9 +262,9 @@ class FastLane(RequestHandler):
         if self._access is None:
             return self._given
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
-        if key is None or not key.allows(Scope.READ if request.is_get else Scope.WRITE):
+        if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
             return None
-        return self._given.for_client(client_with(key))
+        return self._given.for_client(client_with(key), key.writes_per_second)
 
     def _is_served(self, host: bytes) -> bool:
         """Return whether a host is served, and remember it: a client asks one and the same."""

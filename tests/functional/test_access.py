@@ -2,13 +2,17 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from yarl import URL
 
 from app.access import ring
-from app.access.files import write_keys
+from app.access.files import read_keys, write_keys
+from app.access.keys import new_key
 from app.access.proofs import Proofs
+from app.access.scopes import Scope
+from app.outcomes import Outcome
 from app.routing import FORWARDED_HEADER, Asking
 from app.settings import Settings
 from app.web import access
@@ -102,6 +106,97 @@ async def test_no_spelling_of_a_path_gets_around_a_key(client: Client, path: str
     answer = await client.get(URL(path, encoded=True))
     assert answer.status in {401, 403, 404}
     assert "ada@example.com" not in await answer.text()
+
+
+#: The smallest scope that each request needs, and what else it is enough for.
+SMALL = [
+    ("GET", "/metrics", "metrics", {READ}),
+    ("GET", "/users/ada", "lookup", {READ}),
+    ("HEAD", "/users/ada", "lookup", {READ}),
+    ("GET", "/users?id=ada", "lookup", {READ}),
+    ("GET", "/users?email=ada@example.com", "lookup", {READ}),
+    ("GET", "/registrations/AQAAAAAAAAAAAAAAAAAA", "lookup", {READ}),
+    ("GET", "/trpc/hello", "lookup", {READ}),
+    ("GET", "/trpc/userById,userByEmail?batch=1", "lookup", {READ}),
+    ("GET", "/export", "export", {READ}),
+    ("DELETE", "/users/ada", "erase", {WRITE}),
+    ("DELETE", "/users?id=ada", "erase", {WRITE}),
+    ("GET", "/users", READ, set()),
+    ("GET", "/users?prefix=a", READ, set()),
+    ("GET", "/trpc/listUsers", READ, set()),
+    ("GET", "/trpc/userById,listUsers?batch=1", READ, set()),
+    ("GET", "/trpc/userById%2ClistUsers?batch=1", READ, set()),
+    ("GET", "/registrations", READ, set()),
+    ("HEAD", "/events", READ, set()),
+    ("GET", "/", READ, set()),
+    ("PATCH", "/users/ada", WRITE, set()),
+    ("POST", "/users", WRITE, set()),
+    ("POST", "/trpc/userById", WRITE, set()),
+    ("GET", "/dead-letters", ADMIN, set()),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "needed", "sets"), SMALL)
+async def test_a_small_scope_allows_what_it_says_and_nothing_else(
+    client: Client, keys_file: Path, method: str, path: str, needed: str, sets: set[str]
+) -> None:
+    client.app[ACCESS].ring._next_look = 0.0
+    given = {scope: add_key(keys_file, scope, name=f"only-{scope}") for scope in Scope}
+    for scope, key in given.items():
+        if scope == needed == ADMIN:
+            continue  # the stand-ins have no dead letters to show
+        answer = await client.request(method, encoded(path), headers=bearer(key))
+        assert (answer.status == 403) == (scope not in {needed, ADMIN, *sets}), (scope, path)
+
+
+async def test_a_write_key_sees_no_row_of_others(
+    client: Client, keys: dict[str, str], lookups: FakeLookups
+) -> None:
+    """What it sent is all that it is told, whatever has become of the user."""
+    lookups.add("ada", name="Somebody Else", email="else@example.com")
+    calls = [
+        ("POST", Outcome.REGISTERED, 201, {"name": "Ada", "email": "ada@example.com"}),
+        ("POST", Outcome.REPLAYED, 200, {"name": "Ada", "email": "ada@example.com"}),
+        ("PATCH", Outcome.UPDATED, 200, {"name": "Ada"}),
+        ("POST", Outcome.ID_TAKEN, 409, {}),
+    ]
+    for method, outcome, status, sent in calls:
+        lookups.outcome_of_all = outcome
+        path, body = ("/users", ADA) if method == "POST" else ("/users/ada", {"name": "Ada"})
+        headers = bearer(keys[WRITE]) | {"Prefer": "wait=1"}
+        answer = await client.request(method, path, json=body, headers=headers)
+        assert answer.status == status
+        told = await answer.json(content_type=None)
+        assert "else" not in str(told).lower()
+        if status < 300:
+            assert told == {"id": "ada", "status": outcome.word, "position": ANY, **sent}
+    headers = bearer(keys[ADMIN]) | {"Prefer": "wait=1"}
+    lookups.outcome_of_all = Outcome.REPLAYED
+    answer = await client.post("/users", json=ADA, headers=headers)
+    assert (await answer.json())["email"] == "else@example.com"
+
+
+async def test_a_key_may_have_a_rate_of_its_own(
+    keys_file: Path, keys: dict[str, str], producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    text, key = new_key("slow", frozenset({Scope.WRITE}), None, 0.01)
+    write_keys(keys_file, (*read_keys(keys_file), key))
+    async with serving(producer, lookups, keys_file=keys_file, email_secret=SECRET) as client:
+        assert await _statuses(client, bearer(text)) == [202, 429]
+        assert await _statuses(client, bearer(keys[WRITE])) == [202, 202]
+
+
+async def test_metrics_tell_for_how_long_keys_were_not_used(
+    client: Client, keys: dict[str, str]
+) -> None:
+    async def told() -> str:
+        return await (await client.get("/metrics", headers=bearer(keys[ADMIN]))).text()
+
+    before = await told()
+    assert 'registry_key_unused_seconds{key="admin"}' in before
+    assert 'registry_key_unused_seconds{key="read"}' not in before
+    await client.get("/users/ada", headers=bearer(keys[READ]))
+    assert 'registry_key_unused_seconds{key="read"}' in await told()
 
 
 async def test_refusals_are_problems(client: Client, keys: dict[str, str]) -> None:

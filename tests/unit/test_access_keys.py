@@ -72,6 +72,30 @@ def test_a_created_key_is_shown_once_and_kept_as_a_hash(run: Run, path: Path) ->
     assert "expires_at" not in key
 
 
+def test_a_file_of_the_version_before_is_read(path: Path) -> None:
+    path.parent.mkdir()
+    member = (
+        '{"name": "ci", "id": "0123456789abcdef", "sha256": "%s", "scopes": ["read", "write"], '
+        '"created_at": "2026-01-01T00:00:00Z"}'
+    )
+    path.write_text('{"keys": [%s]}' % (member % ("0" * 64)))
+    (key,) = read_keys(path)
+    assert (key.name, key.writes_per_second, key.is_expired) == ("ci", None, False)
+    assert key.allows(Scope.EXPORT)
+    assert key.allows(Scope.ERASE)
+    assert not key.allows(Scope.ADMIN)
+
+
+def test_a_key_has_a_rate_if_it_is_given_one(run: Run, path: Path) -> None:
+    run("create", "--name", "ci", "--scope", "write", "--writes-per-second", "2.5")
+    assert [key.writes_per_second for key in read_keys(path)] == [2.5]
+    assert "2.5" in run("list").stdout
+    for wrong in ("0", "-1", "nan", "inf", "x"):
+        result = run("create", "--name", "b", "--scope", "write", "--writes-per-second", wrong)
+        assert result.exit_code == 2, wrong
+        assert result.stdout == ""
+
+
 def test_a_list_shows_neither_keys_nor_hashes(run: Run) -> None:
     assert run("list").stdout == "No keys.\n"
     text = run("create", "--name", "ci", "--scope", "admin", "--expires-in", "30").stdout.strip()
