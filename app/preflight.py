@@ -17,6 +17,7 @@ from aiokafka.errors import (
 )
 from faust.types import TP
 
+from app.access.audit import require_audit_file
 from app.access.files import read_keys
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
@@ -44,6 +45,7 @@ def checked(settings: Settings) -> Iterator[None]:
     if not inherited():
         require_port(settings.web_host, settings.web_port)
     _require_keys(settings)
+    require_audit_file(settings.audit_file)
     server_tls(settings)
     client_tls(settings)
     if (spans := provider_for(settings)) is not None:

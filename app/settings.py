@@ -188,6 +188,10 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(
         None, description="Holds the access keys; unset: nobody is asked for one."
     )
+    audit_file: Path | None = Field(
+        None,
+        description="Where the audit log goes; unset: to stderr if KEYS_FILE is set, else nowhere.",
+    )
     session_hours: float = Field(
         12, gt=0, le=8760, description="How long a person stays logged in to the pages."
     )
@@ -385,6 +389,12 @@ class Settings(BaseSettings):
                 "requests between workers are signed with what is made of it"
             )
         return [secret.encode() for secret in secrets]
+
+    @property
+    def audit_secret(self) -> bytes:
+        """What hides ids in the audit log."""
+        secrets = _secrets_in(self.email_secret, whole=True) or _secrets_in(self.signing_secret)
+        return [*secrets, _LOCAL_SECRET.get_secret_value()][0].encode()
 
     @property
     def origins(self) -> frozenset[str]:

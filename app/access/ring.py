@@ -1,6 +1,6 @@
 """The keys that a worker knows: those of the file as it is now, without a restart."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -29,6 +29,8 @@ class KeyRing:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
+        #: Is told the names of keys that are added and removed; of a changed one, both.
+        self.changed: Callable[..., None] = _nobody_is_told
         self._path = path
         self._clock = clock
         self._stamp: Stamp = stamp_of(path)
@@ -37,7 +39,8 @@ class KeyRing:
         #: When keys were used, by their ids.
         self._used_at: dict[str, float] = {}
         self._trusted_until = 0.0
-        self._take(read_keys(path))
+        self._read = frozenset(read_keys(path))
+        self._take(self._read)
 
     @property
     def trouble(self) -> str | None:
@@ -89,7 +92,7 @@ class KeyRing:
         try:
             if vanished:
                 raise SettingsError(f"KEYS_FILE: {self._path} is gone, or cannot be reached")
-            self._take(read_keys(self._path))
+            known = read_keys(self._path)
         except SettingsError as error:
             if self._trouble is None:
                 self._trusted_until = now + TRUST_SECONDS
@@ -100,8 +103,21 @@ class KeyRing:
             self._trouble = str(error)
         else:
             self._trouble = None
-            log.info("the keys were read again", keys=len(self._by_id))
+            self._take(known)
+            log.info("the keys were read again", keys=len(known))
+            added, removed = set(known) - self._read, self._read - set(known)
+            if added or removed:
+                self.changed(added=_names(added), removed=_names(removed))
+            self._read = frozenset(known)
 
-    def _take(self, keys: tuple[Key, ...]) -> None:
+    def _take(self, keys: Collection[Key]) -> None:
         self._by_hash: Mapping[str, Key] = {key.sha256: key for key in keys}
         self._by_id: Mapping[str, Key] = {key.id: key for key in keys}
+
+
+def _names(keys: Collection[Key]) -> list[str]:
+    return sorted(key.name for key in keys)
+
+
+def _nobody_is_told(*, added: list[str], removed: list[str]) -> None:
+    pass

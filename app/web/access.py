@@ -6,11 +6,13 @@ not from how its path is spelt; a route that is not named below needs a key.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from app.access.audit import Audit
 from app.access.keys import Key
 from app.access.proofs import Proofs
 from app.access.ring import KeyRing
@@ -80,12 +82,14 @@ class Access:
 ACCESS = web.AppKey("access", Access)
 
 
-def install(web_app: web.Application, settings: Settings) -> bool:
+def install(web_app: web.Application, settings: Settings, audit: Audit | None = None) -> bool:
     """Ask for keys if the settings say so, and return whether; if not, requests pass unseen."""
     web_app[TRUSTED_PROXIES] = settings.trusted_proxies
     access = Access.of(settings)
     if access is not None:
         web_app[ACCESS] = access
+        if audit is not None:
+            access.ring.changed = partial(audit.note, "keys", "changed")
         web_app.middlewares.append(require_access)
     return access is not None
 

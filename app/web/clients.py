@@ -35,7 +35,7 @@ def client_of(request: web.Request) -> str:
     client = request.get(CLIENT)
     if client is not None and client.key is not None:
         return client_with(client.key)
-    return client_at(_address(request))
+    return client_at(address_of(request))
 
 
 def rate_of(request: web.Request) -> float | None:
@@ -62,7 +62,7 @@ def is_https(request: web.Request) -> bool:
     return request.secure or told.strip().lower() == "https"
 
 
-def _address(request: web.Request) -> str:
+def address_of(request: web.Request) -> str:
     """Return the client's address: its own, or what the first of the trusted proxies saw."""
     own = request.remote or ""
     trusted = request.app[TRUSTED_PROXIES]

@@ -8,6 +8,7 @@ from aiohttp import web
 from app.settings import Settings
 from app.web import (
     access,
+    auditing,
     batches,
     cors,
     dead_letters,
@@ -68,7 +69,8 @@ def install(web_app: web.Application, given: Services) -> None:
     events.install(web_app, given)
     openapi.install(web_app)
     cors.install(web_app, given.settings)
+    audit = auditing.install(web_app, given.settings)
     hosts.install(web_app, given.settings)
-    if access.install(web_app, given.settings):
+    if access.install(web_app, given.settings, audit):
         web_app.add_routes(login.routes)
     web_app.router.add_static("/static/", _STATIC)

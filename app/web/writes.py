@@ -13,6 +13,7 @@ from app.outcomes import Outcome
 from app.positions import Position
 from app.records import Wish, field_errors, is_user_id, read_registration, read_update
 from app.web.access import may_look_up
+from app.web.auditing import note, note_id
 from app.web.bodies import body_of
 from app.web.negotiation import json
 from app.web.preferences import wait_seconds
@@ -89,7 +90,10 @@ def _id_in_query(request: web.Request) -> str:
 async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response:
     given = services(request)
     seconds = wait_seconds(request)
+    if wish is None:
+        note_id(request, user_id)
     position = await given.write(user_id, wish)
+    note(request, position=position.token())
     note_acknowledged(request, position)
     told = await given.wait(position, seconds)
     applied = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
