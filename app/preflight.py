@@ -19,6 +19,7 @@ from faust.types import TP
 
 from app.access.audit import require_audit_file
 from app.access.files import read_keys
+from app.access.tokens import Tokens
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
 from app.engine.cluster import Cluster
@@ -45,6 +46,7 @@ def checked(settings: Settings) -> Iterator[None]:
     if not inherited():
         require_port(settings.web_host, settings.web_port)
     _require_keys(settings)
+    Tokens.of(settings)
     require_audit_file(settings.audit_file)
     server_tls(settings)
     client_tls(settings)

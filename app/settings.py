@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -188,6 +189,13 @@ class Settings(BaseSettings):
     keys_file: Path | None = Field(
         None, description="Holds the access keys; unset: nobody is asked for one."
     )
+    jwt_jwks: str | None = Field(
+        None,
+        description="A file or an https address with the keys that sign JWTs; needs the extra jwt.",
+    )
+    jwt_audience: str | None = Field(None, description="Whom JWTs must be made for.")
+    jwt_issuer: str | None = Field(None, description="Who must have made JWTs.")
+    jwt_scope_claim: str = Field("scope", description="The claim of JWTs that holds scopes.")
     audit_file: Path | None = Field(
         None,
         description="Where the audit log goes; unset: to stderr if KEYS_FILE is set, else nowhere.",
@@ -308,6 +316,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _tokens_are_bound(self) -> Self:
+        given = (self.jwt_jwks, self.jwt_audience, self.jwt_issuer)
+        if any(given) and not all(given):
+            raise ValueError("JWT_JWKS, JWT_AUDIENCE, JWT_ISSUER: set all of them or none")
+        if self.jwt_jwks is not None and self.keys_file is None:
+            raise ValueError("JWT_JWKS: needs KEYS_FILE, also if it holds no keys")
+        if _is_plain_http(self.jwt_jwks):
+            raise ValueError("JWT_JWKS: must be https: who answers for it makes keys")
+        return self
+
+    @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE, TLS_KEY_FILE: set both or neither")
@@ -417,6 +436,12 @@ class Settings(BaseSettings):
 def _listed(text: str | None) -> list[str]:
     """Return what a setting lists, in lower case."""
     return [each.strip() for each in (text or "").lower().split(",") if each.strip()]
+
+
+def _is_plain_http(url: str | None) -> bool:
+    """Return whether an address is asked beyond this machine, and anybody between could answer."""
+    parts = urlsplit(url or "")
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _secrets_in(secret: SecretStr | None, *, whole: bool = False) -> list[str]:

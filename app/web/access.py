@@ -4,7 +4,8 @@ Installed only where keys are asked for. What a request needs follows from the r
 not from how its path is spelt; a route that is not named below needs a key.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -18,6 +19,7 @@ from app.access.proofs import Proofs
 from app.access.ring import KeyRing
 from app.access.scopes import Scope
 from app.access.sessions import Sessions
+from app.access.tokens import Tokens
 from app.routing import FORWARDED_HEADER, origin_of
 from app.settings import Settings
 from app.web import rendering
@@ -62,6 +64,7 @@ class Access:
     proofs: Proofs
     #: The address that proofs for this worker are made for.
     here: str
+    tokens: Tokens | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -71,12 +74,18 @@ class Access:
         secret, *others = settings.signing_secrets
         sessions = Sessions(secret, settings.session_hours, others)
         proofs = Proofs(secret, others=others)
-        return cls(KeyRing(settings.keys_file), sessions, proofs, origin_of(settings.url))
+        here, tokens = origin_of(settings.url), Tokens.of(settings)
+        return cls(KeyRing(settings.keys_file), sessions, proofs, here, tokens)
 
     def key_of(self, authorization: str) -> Key | None:
-        """Return the key in the value of a header ``Authorization``."""
+        """Return the key, or what a token allows, in the value of a header ``Authorization``."""
         scheme, _, text = authorization.partition(" ")
-        return self.ring.find(text.strip()) if scheme.lower() == "bearer" else None
+        if scheme.lower() != "bearer":
+            return None
+        # A key has no dots, a token has two.
+        if self.tokens is not None and "." in text:
+            return self.tokens.find(text.strip())
+        return self.ring.find(text.strip())
 
 
 ACCESS = web.AppKey("access", Access)
@@ -88,10 +97,22 @@ def install(web_app: web.Application, settings: Settings, audit: Audit | None = 
     access = Access.of(settings)
     if access is not None:
         web_app[ACCESS] = access
+        if access.tokens is not None:
+            web_app.cleanup_ctx.append(_keep_up)
         if audit is not None:
             access.ring.changed = partial(audit.note, "keys", "changed")
         web_app.middlewares.append(require_access)
     return access is not None
+
+
+async def _keep_up(web_app: web.Application) -> AsyncIterator[None]:
+    """Keep up with the keys that sign tokens, while an application runs."""
+    tokens = web_app[ACCESS].tokens
+    keeping = asyncio.create_task(tokens.keep_up()) if tokens else None
+    yield
+    if keeping is not None:
+        keeping.cancel()
+        await asyncio.wait([keeping])
 
 
 @web.middleware
@@ -195,8 +216,10 @@ def may_look_up(request: web.Request) -> bool:
 def why_no_key_is_known(request: web.Request) -> list[str]:
     """Return why the keys are not known now; nothing if they are, or none are asked for."""
     access = request.app.get(ACCESS)
-    trouble = None if access is None else access.ring.trouble
-    return [] if trouble is None else [trouble]
+    if access is None:
+        return []
+    troubles = (access.ring.trouble, access.tokens and access.tokens.trouble)
+    return [trouble for trouble in troubles if trouble]
 
 
 def seconds_of_keys_unused(request: web.Request) -> Mapping[str, float]:
