@@ -63,13 +63,10 @@ _KAFKA_FILES = (
     "kafka_certificate_file",
     "kafka_key_file",
 )
-#: A name or an address, without a port.
-_HOST = r"([A-Za-z0-9._-]+|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\])"
 #: What the patterns below want, in words; all others are Kafka's alphabet.
 _PATTERNS = {
     "kafka_brokers": "must be host:port, several separated by commas",
     "web_url": "must be http://host:port",
-    "allowed_hosts": "must be names or addresses without ports, separated by commas",
     "cors_origins": "must be origins such as https://example.com separated by commas, or *",
 }
 
@@ -213,7 +210,6 @@ class Settings(BaseSettings):
     )
     allowed_hosts: str | None = Field(
         None,
-        pattern=rf"^{_HOST}(\s*,\s*{_HOST})*$",
         description="Names by which clients may ask, beside this machine's: separated by commas.",
     )
     tls_cert_file: Path | None = Field(
@@ -303,6 +299,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 "WEB_HOST: beyond loopback anyone may write; set KEYS_FILE to ask for access keys, "
                 "or ALLOW_OPEN_BIND=1 if something in front of the worker keeps strangers out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_are_named(self) -> Self:
+        if not all(map(_is_host, self.hosts)):
+            raise ValueError(
+                "ALLOWED_HOSTS: must be names or addresses without ports, separated by commas "
+                f"(got {self.allowed_hosts})"
             )
         return self
 
@@ -506,6 +511,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_host(text: str) -> bool:
+    """Return whether a text is a name or an address, that of IPv6 with or without brackets."""
+    if re.fullmatch(r"[a-z0-9._-]+", text):
+        return True
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return ipaddress.ip_address(inner).version == 6
+    except ValueError:
+        return False
 
 
 def _bracketed(host: str) -> str:

@@ -1,8 +1,12 @@
 """Keys: who may do what, route by route, and how those are told who may not."""
 
+import hmac
 from collections.abc import AsyncIterator
 from pathlib import Path
-from unittest.mock import ANY
+from time import time
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import ANY, AsyncMock
 
 import pytest
 from yarl import URL
@@ -10,8 +14,9 @@ from yarl import URL
 from app.access import ring
 from app.access.files import read_keys, write_keys
 from app.access.keys import new_key
-from app.access.proofs import Proofs
+from app.access.proofs import Proofs, derived
 from app.access.scopes import Scope
+from app.answers import Found, Question, _ask
 from app.outcomes import Outcome
 from app.routing import FORWARDED_HEADER, Asking
 from app.settings import Settings
@@ -274,6 +279,29 @@ async def test_a_proof_opens_only_what_workers_ask_each_other(client: Client, pa
 async def test_a_proof_for_another_worker_is_none(client: Client) -> None:
     path = "/users?id=ada"
     assert (await client.get(path, headers=proven(path, at="http://other:6066"))).status == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/users?id=nobody",
+        "/users?prefix=&limit=1",
+        "/registrations",
+        "/registrations/AQAAAAAAAAAAAAAAAAAA?wait=0.000",
+        "/email-holders/key?caught_up=0",
+        "/overview?here=1",
+    ],
+)
+async def test_a_worker_of_another_version_is_told_nothing_false(client: Client, path: str) -> None:
+    """Its proof names nobody: it is refused, which it takes for no answer, and never for a 404."""
+    secret = derived(SECRET.encode(), "forwarded requests")
+    minute = int(time() // 60)
+    before = hmac.digest(secret, f"GET\n{path}\n{minute}".encode(), "sha256").hex()
+    answer = await client.get(encoded(path), headers={FORWARDED_HEADER: before})
+    assert answer.status == 401
+    told = SimpleNamespace(ask=AsyncMock(return_value=(answer.status, await answer.read())))
+    question = Question[object](0, lambda: None, path, lambda _, body: Found(body))
+    assert await _ask(cast(Any, told), "http://other:1", question) is None
 
 
 async def test_secrets_are_changed_one_after_the_other(
