@@ -300,7 +300,7 @@ async def test_a_worker_of_another_version_is_told_nothing_false(client: Client,
     answer = await client.get(encoded(path), headers={FORWARDED_HEADER: before})
     assert answer.status == 401
     told = SimpleNamespace(ask=AsyncMock(return_value=(answer.status, await answer.read())))
-    question = Question[object](0, lambda: None, path, lambda _, body: Found(body))
+    question: Question[object] = Question(0, lambda: None, path, lambda _, body: Found(body))
     assert await _ask(cast(Any, told), "http://other:1", question) is None
 
 
