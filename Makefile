@@ -99,7 +99,7 @@ clients: setup-dev
 lock: setup-dev
 	$(LOCK) $(ARGS) -o locks/worker.txt
 	$(LOCK) $(ARGS) --extra local -c locks/worker.txt -o locks/run.txt
-	$(LOCK) $(ARGS) --extra local --extra otel --extra dev -c locks/run.txt -o locks/dev.txt
+	$(LOCK) $(ARGS) --extra local --extra otel --extra jwt --extra dev -c locks/run.txt -o locks/dev.txt
 	$(LOCK) $(ARGS) --extra bench -o locks/bench.txt
 
 clean: stop

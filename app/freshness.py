@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-#: What differs if a file was written or replaced; None if there is no file.
+#: What differs if a file was written, replaced or given other rights; None if there is no file.
 Stamp = tuple[int, int, int] | None
 
 
@@ -12,4 +12,4 @@ def stamp_of(path: Path) -> Stamp:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_ctime_ns, found.st_size, found.st_ino

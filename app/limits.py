@@ -53,14 +53,15 @@ class Limits:
         """Whether it matters which client writes."""
         return self._client_per_second is not None
 
-    def admit(self, records: int, client: str) -> None:
-        """Count writes in, all or none.
+    def admit(self, records: int, client: str, own_rate: float | None = None) -> None:
+        """Count writes in, all or none; a client may have a rate of its own.
 
         Raises `TooManyRequestsError` if the client, or `OverloadedError` if the worker is over its
         rate; both say when to try again.
         """
         now = self._clock()
-        if self._client_per_second is not None:
+        client_per_second = own_rate or self._client_per_second
+        if client_per_second is not None:
             rate = self._rate_of(client)
             if wait := rate.wait(now):
                 raise TooManyRequestsError("this client writes more than it may", wait)
@@ -68,13 +69,14 @@ class Limits:
             if wait := self._all.wait(now):
                 raise OverloadedError("more is written than this worker may take", wait)
             self._all.use(records, self._per_second, now)
-        if self._client_per_second is not None:
-            rate.use(records, self._client_per_second, now)
+        if client_per_second is not None:
+            rate.use(records, client_per_second, now)
 
-    def wait(self, client: str) -> float:
+    def wait(self, client: str, own_rate: float | None = None) -> float:
         """Return the seconds until a client's writes are admitted again; 0 if they are now."""
         now = self._clock()
-        of_client = self._rate_of(client).wait(now) if self.tell_clients_apart else 0.0
+        is_limited = own_rate is not None or self.tell_clients_apart
+        of_client = self._rate_of(client).wait(now) if is_limited else 0.0
         return max(of_client, self._all.wait(now))
 
     def _rate_of(self, client: str) -> Rate:

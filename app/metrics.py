@@ -57,6 +57,12 @@ CONNECTIONS_CLOSED = Counter(
     "Connections that were closed because their clients kept them waiting and others came.",
     registry=REGISTRY,
 )
+KEY_UNUSED_SECONDS = Gauge(
+    "registry_key_unused_seconds",
+    "For how long this worker has not been asked with an access key, of those it was asked with.",
+    ["key"],
+    registry=REGISTRY,
+)
 
 # -- writes
 

@@ -17,7 +17,9 @@ from aiokafka.errors import (
 )
 from faust.types import TP
 
+from app.access.audit import require_audit_file
 from app.access.files import read_keys
+from app.access.tokens import Tokens
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
 from app.engine.cluster import Cluster
@@ -44,6 +46,8 @@ def checked(settings: Settings) -> Iterator[None]:
     if not inherited():
         require_port(settings.web_host, settings.web_port)
     _require_keys(settings)
+    Tokens.of(settings)
+    require_audit_file(settings.audit_file)
     server_tls(settings)
     client_tls(settings)
     if (spans := provider_for(settings)) is not None:
@@ -147,7 +151,7 @@ def _require_keys(settings: Settings) -> None:
     if settings.keys_file is None:
         return
     # Without it, nothing can be signed.
-    _ = settings.signing_secret
+    _ = settings.signing_secrets
     keys = read_keys(settings.keys_file)
     if settings.is_open and all(key.is_expired for key in keys):
         raise SettingsError(

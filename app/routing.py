@@ -1,5 +1,6 @@
 """Routing: which worker owns a partition, and asking it over HTTP."""
 
+import re
 import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ log = structlog.get_logger(__name__)
 FORWARD_TIMEOUT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 0.5
 
+#: All of an address that is sent a question: nothing that leads a proof elsewhere.
+_WORKER_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
+#: The longest answer: 1,000 users, or the newest of many partitions, are far less.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+#: Most announced texts that are told of.
+MAX_TOLD = 100
+
 #: What is not surely all there is was so a moment ago, at least; Kafka's clocks tick in ms.
 MIN_STALE_SECONDS = 0.001
 
@@ -45,13 +53,38 @@ class Asking:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return how workers with these settings ask each other."""
-        proofs = None if settings.keys_file is None else Proofs(settings.signing_secret)
-        return cls(proofs, client_tls(settings))
+        if settings.keys_file is None:
+            return cls(tls=client_tls(settings))
+        secret, *others = settings.signing_secrets
+        return cls(Proofs(secret, others=others), client_tls(settings))
 
     def headers(self, url: URL) -> dict[str, str]:
         """Return the headers of a GET at an address."""
-        proof = "1" if self.proofs is None else self.proofs.make(url.raw_path_qs)
-        return {FORWARDED_HEADER: proof, "Accept": "application/json"}
+        proof = "1"
+        if self.proofs is not None:
+            proof = self.proofs.make(str(url.origin()), url.raw_path_qs)
+        # What would unpack to more than it seems is not asked for.
+        asked = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        return {FORWARDED_HEADER: proof, **asked}
+
+
+class _TooLongError(Exception):
+    """An answer is longer than any that a worker gives."""
+
+
+async def _body_of(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer, if it is no longer than a worker's may be."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise _TooLongError
+    return bytes(body)
+
+
+def origin_of(url: str) -> str:
+    """Return a worker's address as proofs name it, however it is written."""
+    return str(URL(url).origin())
 
 
 _ANSWERED, _FAILED = FORWARDED.labels("answered"), FORWARDED.labels("failed")
@@ -70,8 +103,9 @@ class Routing:
         self._table = table
         self._changelog = changelog
         self._asking = asking
-        #: Workers that do not take this one's proofs.
+        #: Workers that do not take this one's proofs, and what is announced that is no address.
         self._refused_by: set[str] = set()
+        self._no_addresses: set[str] = set()
 
     @property
     def partitions(self) -> int:
@@ -108,7 +142,20 @@ class Routing:
         """Return the partitions of every worker of the group, by the worker's URL."""
         topic = self._changelog.name
         distribution = self._app.assignor.table_metadata(topic)
-        return {url: topics.get(topic, []) for url, topics in distribution.items()}
+        return {
+            url: topics.get(topic, [])
+            for url, topics in distribution.items()
+            if self._is_address(url)
+        }
+
+    def _is_address(self, url: str) -> bool:
+        """Return whether what a member of the group announces may be asked; tell once if not."""
+        if _WORKER_URL.fullmatch(url):
+            return True
+        if url not in self._no_addresses and len(self._no_addresses) < MAX_TOLD:
+            self._no_addresses.add(url)
+            log.warning("a member of the group announces no address of a worker", announced=url)
+        return False
 
     def other_workers(self) -> set[str]:
         """Return the addresses of the other workers."""
@@ -139,14 +186,19 @@ class Routing:
         began = monotonic()
         try:
             async with self._app.http_client.get(
-                asked, headers=self._asking.headers(asked), timeout=timeout, ssl=self._asking.tls
+                asked,
+                headers=self._asking.headers(asked),
+                timeout=timeout,
+                ssl=self._asking.tls,
+                allow_redirects=False,
+                auto_decompress=False,
             ) as answer:
-                body = await answer.read()
+                body = await _body_of(answer)
                 _ANSWERED.inc()
                 FORWARD_SECONDS.observe(monotonic() - began)
                 self._note_refusal(url, is_refused=answer.status == 401)
                 return answer.status, body
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, _TooLongError) as error:
             _FAILED.inc()
             raise NotReadyError(
                 f"a worker that was asked does not answer ({type(error).__name__})"
@@ -158,4 +210,8 @@ class Routing:
             self._refused_by.discard(url)
         elif url not in self._refused_by:
             self._refused_by.add(url)
-            log.warning("a worker refuses to be asked: clocks or EMAIL_SECRET differ", url=url)
+            log.warning(
+                "a worker refuses to be asked: clocks or EMAIL_SECRET differ",
+                or_else="SIGNING_SECRET, WEB_URL or the version",
+                url=url,
+            )

@@ -2,11 +2,13 @@
 
 import ipaddress
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -22,9 +24,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.connection import OAUTHBEARER, Connection
 from app.errors import SettingsError
 from app.keys import EmailKeys
+from app.secret_files import read_secrets
 
 #: Exit status of a command whose settings or arguments are wrong.
 EXIT_USAGE = 2
+
+#: Fewer characters may be guessed.
+MIN_SECRET = 16
 
 #: How often files are looked after within the time in which erased users must be gone from them.
 TIDY_TIMES = 6
@@ -136,9 +142,20 @@ class Settings(BaseSettings):
     )
     email_secret: SecretStr | None = Field(
         None,
-        min_length=16,
+        min_length=MIN_SECRET,
         description="Hides email addresses in topics; the same for all workers and for ever. "
         "Needed unless the broker is on this machine.",
+    )
+    email_secret_file: Path | None = Field(
+        None, description="Holds the secret, instead of EMAIL_SECRET."
+    )
+    signing_secret: SecretStr | None = Field(
+        None,
+        description="Signs sessions and workers' requests; several, separated by commas: the first "
+        "signs, all are accepted. Unset: what is derived from EMAIL_SECRET.",
+    )
+    signing_secret_file: Path | None = Field(
+        None, description="Holds the secrets, a line each, instead of SIGNING_SECRET."
     )
     standby_replicas: int = Field(
         1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
@@ -160,7 +177,7 @@ class Settings(BaseSettings):
     web_port: Port = Field(6066, description="Port to listen on; each worker needs its own.")
     web_url: str | None = Field(
         None,
-        pattern=r"^https?://[^/]+/?$",
+        pattern=r"^https?://[^/?#@\s]+/?$",
         description="Where other workers reach this one; unset: WEB_HOST:WEB_PORT.",
     )
     allow_open_bind: bool = Field(
@@ -168,6 +185,17 @@ class Settings(BaseSettings):
     )
     keys_file: Path | None = Field(
         None, description="Holds the access keys; unset: nobody is asked for one."
+    )
+    jwt_jwks: str | None = Field(
+        None,
+        description="A file or an https address with the keys that sign JWTs; needs the extra jwt.",
+    )
+    jwt_audience: str | None = Field(None, description="Whom JWTs must be made for.")
+    jwt_issuer: str | None = Field(None, description="Who must have made JWTs.")
+    jwt_scope_claim: str = Field("scope", description="The claim of JWTs that holds scopes.")
+    audit_file: Path | None = Field(
+        None,
+        description="Where the audit log goes; unset: to stderr if KEYS_FILE is set, else nowhere.",
     )
     session_hours: float = Field(
         12, gt=0, le=8760, description="How long a person stays logged in to the pages."
@@ -179,6 +207,10 @@ class Settings(BaseSettings):
         None,
         pattern=r"^(\*|https?://[^/\s,]+(\s*,\s*https?://[^/\s,]+)*)$",
         description="Sites whose scripts may call: origins separated by commas, or * for all.",
+    )
+    allowed_hosts: str | None = Field(
+        None,
+        description="Names by which clients may ask, beside this machine's: separated by commas.",
     )
     tls_cert_file: Path | None = Field(
         None, description="This worker's certificate and those between it and the root, in PEM."
@@ -261,6 +293,17 @@ class Settings(BaseSettings):
 
     _generation: int = PrivateAttr(0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_of_files(cls, given: dict[str, object]) -> dict[str, object]:
+        return {**given, **read_secrets(given, ("email_secret", "signing_secret"))}
+
+    @model_validator(mode="after")
+    def _secrets_are_long(self) -> Self:
+        if any(len(secret) < MIN_SECRET for secret in _secrets_in(self.signing_secret)):
+            raise ValueError(f"SIGNING_SECRET: each must have at least {MIN_SECRET} characters")
+        return self
+
     @model_validator(mode="after")
     def _bound_to_loopback(self) -> Self:
         if self.is_open and not self.allow_open_bind and self.keys_file is None:
@@ -268,6 +311,35 @@ class Settings(BaseSettings):
                 "WEB_HOST: beyond loopback anyone may write; set KEYS_FILE to ask for access keys, "
                 "or ALLOW_OPEN_BIND=1 if something in front of the worker keeps strangers out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_are_named(self) -> Self:
+        if not all(map(_is_host, self.hosts)):
+            raise ValueError(
+                "ALLOWED_HOSTS: must be names or addresses without ports, separated by commas "
+                f"(got {self.allowed_hosts})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scripts_of_all_sites_need_keys(self) -> Self:
+        if "*" in self.origins and self.keys_file is None:
+            raise ValueError(
+                "CORS_ORIGINS: * lets the scripts of any site write; set KEYS_FILE to ask for "
+                "access keys, or name the sites"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_bound(self) -> Self:
+        given = (self.jwt_jwks, self.jwt_audience, self.jwt_issuer)
+        if any(given) and not all(given):
+            raise ValueError("JWT_JWKS, JWT_AUDIENCE, JWT_ISSUER: set all of them or none")
+        if self.jwt_jwks is not None and self.keys_file is None:
+            raise ValueError("JWT_JWKS: needs KEYS_FILE, also if it holds no keys")
+        if _is_plain_http(self.jwt_jwks):
+            raise ValueError("JWT_JWKS: must be https: who answers for it makes keys")
         return self
 
     @model_validator(mode="after")
@@ -279,7 +351,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _secret_is_set(self) -> Self:
         hosts = (broker.rpartition(":")[0] for broker in self.kafka_brokers.split(","))
-        if self.email_secret is None and not all(map(_is_loopback, hosts)):
+        if self.email_secret is None and not all(map(is_loopback, hosts)):
             raise ValueError(
                 "EMAIL_SECRET: must be set for a broker beyond this machine: 16 or more random "
                 "characters, the same for all workers and for ever"
@@ -340,22 +412,34 @@ class Settings(BaseSettings):
     @property
     def is_open(self) -> bool:
         """Whether others than this machine reach the worker."""
-        return not _is_loopback(self.web_host)
+        return not is_loopback(self.web_host)
 
     @property
-    def signing_secret(self) -> bytes:
+    def signing_secrets(self) -> Sequence[bytes]:
         """What sessions and workers' requests are signed with; raise `SettingsError`."""
-        if self.email_secret is None:
+        secrets = _secrets_in(self.signing_secret) or _secrets_in(self.email_secret, whole=True)
+        if not secrets:
             raise SettingsError(
-                "EMAIL_SECRET: must be set if KEYS_FILE is: sessions and requests between workers "
-                "are signed with what is made of it"
+                "EMAIL_SECRET: must be set if KEYS_FILE is, or SIGNING_SECRET: sessions and "
+                "requests between workers are signed with what is made of it"
             )
-        return self.email_secret.get_secret_value().encode()
+        return [secret.encode() for secret in secrets]
+
+    @property
+    def audit_secret(self) -> bytes:
+        """What hides ids in the audit log."""
+        secrets = _secrets_in(self.email_secret, whole=True) or _secrets_in(self.signing_secret)
+        return [*secrets, _LOCAL_SECRET.get_secret_value()][0].encode()
 
     @property
     def origins(self) -> frozenset[str]:
         """The sites whose scripts may call."""
-        return frozenset(map(str.strip, (self.cors_origins or "").lower().split(","))) - {""}
+        return frozenset(_listed(self.cors_origins))
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """The names by which clients may ask, beside this machine's."""
+        return _listed(self.allowed_hosts)
 
     @property
     def url(self) -> str:
@@ -363,6 +447,24 @@ class Settings(BaseSettings):
         scheme = "http" if self.tls_cert_file is None else "https"
         here = f"{scheme}://{_bracketed(self.web_host)}:{self.web_port}"
         return (self.web_url or here).rstrip("/")
+
+
+def _listed(text: str | None) -> list[str]:
+    """Return what a setting lists, in lower case."""
+    return [each.strip() for each in (text or "").lower().split(",") if each.strip()]
+
+
+def _is_plain_http(url: str | None) -> bool:
+    """Return whether an address is asked beyond this machine, and anybody between could answer."""
+    parts = urlsplit(url or "")
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def _secrets_in(secret: SecretStr | None, *, whole: bool = False) -> list[str]:
+    """Return the secrets that a setting lists, or the ``whole`` as one."""
+    text = _revealed(secret) or ""
+    listed = [text] if whole else re.split(r"[,\s]+", text)
+    return [each for each in listed if each]
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
@@ -414,11 +516,23 @@ def _unreadable(given: Settings) -> Iterator[str]:
             yield f"{name.upper()}: {path} cannot be read: {why}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a name or an address is this machine, as seen from itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_host(text: str) -> bool:
+    """Return whether a text is a name or an address, that of IPv6 with or without brackets."""
+    if re.fullmatch(r"[a-z0-9._-]+", text):
+        return True
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return ipaddress.ip_address(inner).version == 6
+    except ValueError:
+        return False
 
 
 def _bracketed(host: str) -> str:

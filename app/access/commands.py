@@ -1,5 +1,6 @@
 """``python -m app keys create``, ``list`` and ``revoke``."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,15 @@ def keys() -> None:
     metavar="DAYS",
     help="After so many days it is no longer accepted. Unset: never.",
 )
-def create(name: str, scopes: Sequence[str], expires_in: int | None) -> None:
+@click.option(
+    "--writes-per-second",
+    "rate",
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    callback=lambda _context, _option, rate: _number(rate),
+    metavar="RATE",
+    help="How many writes it may send, instead of CLIENT_WRITES_PER_SECOND.",
+)
+def create(name: str, scopes: Sequence[str], expires_in: int | None, rate: float | None) -> None:
     """Create a key, and show it: this once, as only its hash is kept."""
     lifetime = None if expires_in is None else timedelta(days=expires_in)
     with _told_in_one_line():
@@ -55,7 +64,7 @@ def create(name: str, scopes: Sequence[str], expires_in: int | None) -> None:
         with locked_keys(_path()) as known:
             if any(key.name == name for key in known):
                 raise SettingsError(f"there is a key named {name} already; revoke it first")
-            text, key = new_key(name, frozenset(map(Scope, scopes)), lifetime)
+            text, key = new_key(name, frozenset(map(Scope, scopes)), lifetime, rate)
             write_keys(_path(), (*known, key))
     click.echo(text)
     click.echo("Keep it safe: it is not shown again, and only its hash is kept.", err=True)
@@ -98,14 +107,24 @@ def _require_name(name: str) -> None:
         raise SettingsError("--name: must be 1 to 64 letters, digits, '.', '_' and '-'") from None
 
 
+def _number(rate: float | None) -> float | None:
+    if rate is not None and math.isnan(rate):
+        raise click.BadParameter("must be a number")
+    return rate
+
+
 def _table(known: Sequence[Key]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "scopes", "id", "created", "expires"):
+    for heading in ("name", "scopes", "id", "created", "expires", "writes/s"):
         table.add_column(heading)
     for key in known:
         scopes = ", ".join(scope for scope in Scope if scope in key.scopes)
-        table.add_row(key.name, scopes, key.id, _day(key.created_at), _end(key))
+        table.add_row(key.name, scopes, key.id, _day(key.created_at), _end(key), _rate(key))
     return table
+
+
+def _rate(key: Key) -> str:
+    return "" if key.writes_per_second is None else f"{key.writes_per_second:g}"
 
 
 def _end(key: Key) -> str:

@@ -27,6 +27,8 @@ class Key(BaseModel):
     scopes: Annotated[frozenset[Scope], Field(min_length=1)]
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
+    #: How many writes a second its holder may send, instead of CLIENT_WRITES_PER_SECOND.
+    writes_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @property
     def is_expired(self) -> bool:
@@ -38,7 +40,12 @@ class Key(BaseModel):
         return allow(self.scopes, needed)
 
 
-def new_key(name: str, scopes: frozenset[Scope], lifetime: timedelta | None) -> tuple[str, Key]:
+def new_key(
+    name: str,
+    scopes: frozenset[Scope],
+    lifetime: timedelta | None,
+    writes_per_second: float | None = None,
+) -> tuple[str, Key]:
     """Return a new key: the text that its holder is given, and what is kept of it."""
     text = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     now = datetime.now(UTC).replace(microsecond=0)
@@ -49,6 +56,7 @@ def new_key(name: str, scopes: frozenset[Scope], lifetime: timedelta | None) -> 
         scopes=scopes,
         created_at=now,
         expires_at=None if lifetime is None else now + lifetime,
+        writes_per_second=writes_per_second,
     )
 
 

@@ -1,7 +1,7 @@
 """What proves that a request comes from another worker: a signature with their common secret."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from time import time
 
@@ -10,30 +10,37 @@ _MINUTE_SECONDS = 60
 
 
 class Proofs:
-    """Makes and checks proofs for GET requests."""
+    """Makes and checks proofs for GET requests; other secrets than the first are accepted only.
 
-    def __init__(self, secret: bytes, clock: Callable[[], float] = time) -> None:
-        self._secret = derived(secret, "forwarded requests")
+    A proof names the worker that is asked: whoever obtains it can ask nobody else with it.
+    """
+
+    def __init__(
+        self, secret: bytes, clock: Callable[[], float] = time, others: Sequence[bytes] = ()
+    ) -> None:
+        self._secrets = [derived(each, "requests to a worker") for each in (secret, *others)]
         self._clock = clock
 
-    def make(self, path: str) -> str:
-        """Return the proof for a path and its query, as they are sent now."""
-        return self._proof(path, self._minute())
+    def make(self, recipient: str, path: str) -> str:
+        """Return the proof for a worker's address, and a path and its query, as of now."""
+        return _proof(self._secrets[0], recipient, path, self._minute())
 
-    def holds(self, path: str, proof: str) -> bool:
-        """Return whether a proof is one for this path, of about now."""
+    def holds(self, recipient: str, path: str, proof: str) -> bool:
+        """Return whether a proof is one for this worker and path, of about now."""
         now, given = self._minute(), proof.encode(errors="replace")
         return any(
-            hmac.compare_digest(self._proof(path, minute).encode(), given)
+            hmac.compare_digest(_proof(secret, recipient, path, minute).encode(), given)
+            for secret in self._secrets
             for minute in (now, now - 1, now + 1)
         )
 
     def _minute(self) -> int:
         return int(self._clock() // _MINUTE_SECONDS)
 
-    def _proof(self, path: str, minute: int) -> str:
-        signed = f"GET\n{path}\n{minute}".encode(errors="surrogateescape")
-        return hmac.digest(self._secret, signed, sha256).hex()
+
+def _proof(secret: bytes, recipient: str, path: str, minute: int) -> str:
+    signed = f"GET\n{recipient}\n{path}\n{minute}".encode(errors="surrogateescape")
+    return hmac.digest(secret, signed, sha256).hex()
 
 
 def derived(secret: bytes, purpose: str) -> bytes:

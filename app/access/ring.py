@@ -1,6 +1,6 @@
 """The keys that a worker knows: those of the file as it is now, without a restart."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -17,15 +17,36 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_SECONDS = 1.0
 
 
+#: How long the last good keys are accepted while the file cannot be read.
+TRUST_SECONDS = 60.0
+
+
 class KeyRing:
-    """Finds keys; a changed file is noticed within a second, a broken one changes nothing."""
+    """Finds keys; a changed file is noticed within a second.
+
+    While the file is broken, the last good keys are accepted for a minute, then none: nobody knows
+    which of them were revoked.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
+        #: Is told the names of keys that are added and removed; of a changed one, both.
+        self.changed: Callable[..., None] = _nobody_is_told
         self._path = path
         self._clock = clock
         self._stamp: Stamp = stamp_of(path)
         self._next_look = clock() + LOOK_EVERY_SECONDS
-        self._take(read_keys(path))
+        self._trouble: str | None = None
+        #: When keys were used, by their ids.
+        self._used_at: dict[str, float] = {}
+        self._trusted_until = 0.0
+        self._read = frozenset(read_keys(path))
+        self._take(self._read)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the keys of the file are not known now; None if they are."""
+        self._look()
+        return self._trouble
 
     def find(self, text: str) -> Key | None:
         """Return the key that a client gave, if it is one and not expired.
@@ -33,12 +54,26 @@ class KeyRing:
         What is compared is its hash: whoever measures how long that takes learns nothing of a key.
         """
         self._look()
-        return _usable(self._by_hash.get(hash_of(text)))
+        return self._usable(self._by_hash.get(hash_of(text)))
 
     def find_id(self, key_id: str) -> Key | None:
         """Return the key with an id, if there is one and it is not expired."""
         self._look()
-        return _usable(self._by_id.get(key_id))
+        return self._usable(self._by_id.get(key_id))
+
+    def unused_seconds(self) -> Mapping[str, float]:
+        """Return for how long keys were not used, by name; of those that were used here."""
+        now, used_at = self._clock(), self._used_at
+        return {
+            key.name: now - used_at[key.id] for key in self._by_id.values() if key.id in used_at
+        }
+
+    def _usable(self, key: Key | None) -> Key | None:
+        """Return a key if it may be used, and note that it is."""
+        if key is None or key.is_expired:
+            return None
+        self._used_at[key.id] = self._clock()
+        return key
 
     def _look(self) -> None:
         now = self._clock()
@@ -46,24 +81,43 @@ class KeyRing:
             return
         self._next_look = now + LOOK_EVERY_SECONDS
         stamp = stamp_of(self._path)
-        if stamp != self._stamp:
+        # What cannot be read may be readable again without another stamp.
+        if stamp != self._stamp or self._trouble is not None:
             self._stamp = stamp
-            self._reread(vanished=stamp is None)
+            self._reread(now, vanished=stamp is None)
+        if self._trouble is not None and now >= self._trusted_until:
+            self._take(())
 
-    def _reread(self, *, vanished: bool) -> None:
+    def _reread(self, now: float, *, vanished: bool) -> None:
         try:
             if vanished:
-                raise SettingsError(f"KEYS_FILE: {self._path} is gone")
-            self._take(read_keys(self._path))
+                raise SettingsError(f"KEYS_FILE: {self._path} is gone, or cannot be reached")
+            known = read_keys(self._path)
         except SettingsError as error:
-            log.error("the last good keys stand", reason=str(error))
+            if self._trouble is None:
+                self._trusted_until = now + TRUST_SECONDS
+                log.error(
+                    "the keys cannot be read: the last good ones stand for a minute",
+                    reason=str(error),
+                )
+            self._trouble = str(error)
         else:
-            log.info("the keys were read again", keys=len(self._by_id))
+            self._trouble = None
+            self._take(known)
+            log.info("the keys were read again", keys=len(known))
+            added, removed = set(known) - self._read, self._read - set(known)
+            if added or removed:
+                self.changed(added=_names(added), removed=_names(removed))
+            self._read = frozenset(known)
 
-    def _take(self, keys: tuple[Key, ...]) -> None:
+    def _take(self, keys: Collection[Key]) -> None:
         self._by_hash: Mapping[str, Key] = {key.sha256: key for key in keys}
         self._by_id: Mapping[str, Key] = {key.id: key for key in keys}
 
 
-def _usable(key: Key | None) -> Key | None:
-    return None if key is None or key.is_expired else key
+def _names(keys: Collection[Key]) -> list[str]:
+    return sorted(key.name for key in keys)
+
+
+def _nobody_is_told(*, added: list[str], removed: list[str]) -> None:
+    pass

@@ -1,17 +1,33 @@
 """What a key may do."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """A right; each is independent of the others, but `ADMIN` includes all."""
+    """A right: some are sets of others, and `ADMIN` includes all."""
 
+    METRICS = "metrics"
+    LOOKUP = "lookup"
+    EXPORT = "export"
+    ERASE = "erase"
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
 
 
+#: What each right includes beside itself.
+_INCLUDED: Mapping[Scope, Collection[Scope]] = {
+    Scope.READ: (Scope.METRICS, Scope.LOOKUP, Scope.EXPORT),
+    Scope.WRITE: (Scope.ERASE,),
+    Scope.ADMIN: tuple(Scope),
+}
+_SUFFICIENT: Mapping[Scope, frozenset[Scope]] = {
+    needed: frozenset({needed, *(scope for scope, has in _INCLUDED.items() if needed in has)})
+    for needed in Scope
+}
+
+
 def allow(scopes: Collection[Scope], needed: Scope) -> bool:
     """Return whether scopes include what is needed."""
-    return needed in scopes or Scope.ADMIN in scopes
+    return not _SUFFICIENT[needed].isdisjoint(scopes)

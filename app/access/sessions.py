@@ -1,6 +1,7 @@
 """Sessions of people: a signed cookie that names a key, and tokens that only our forms know."""
 
 import hmac
+from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 
@@ -10,16 +11,21 @@ from app.access.proofs import derived
 
 
 class Sessions:
-    """Makes and reads sessions; every worker with the same secret accepts them."""
+    """Makes and reads sessions; every worker that has the secret accepts them.
 
-    def __init__(self, secret: bytes, hours: float) -> None:
+    Other secrets than the first are accepted only.
+    """
+
+    def __init__(self, secret: bytes, hours: float, others: Sequence[bytes] = ()) -> None:
+        secrets = (secret, *others)
         self.lifetime = timedelta(hours=hours)
         self._signer = URLSafeTimedSerializer(
-            derived(secret, "sessions"),
+            # It signs with the last one.
+            [derived(secret, "sessions") for secret in reversed(secrets)],
             salt="session",
             signer_kwargs={"key_derivation": "hmac", "digest_method": sha256},
         )
-        self._token_secret = derived(secret, "form tokens")
+        self._token_secrets = [derived(secret, "form tokens") for secret in secrets]
 
     def begin(self, key_id: str) -> str:
         """Return a new session of the holder of a key."""
@@ -37,8 +43,16 @@ class Sessions:
 
     def token(self, session: str) -> str:
         """Return what a form carries that this session may send."""
-        return hmac.digest(self._token_secret, session.encode(), sha256).hex()
+        return _token(self._token_secrets[0], session)
 
     def has_token(self, session: str, given: str) -> bool:
         """Return whether a form carries the token of this session."""
-        return hmac.compare_digest(self.token(session).encode(), given.encode(errors="replace"))
+        text = given.encode(errors="replace")
+        return any(
+            hmac.compare_digest(_token(secret, session).encode(), text)
+            for secret in self._token_secrets
+        )
+
+
+def _token(secret: bytes, session: str) -> str:
+    return hmac.digest(secret, session.encode(), sha256).hex()

@@ -32,7 +32,12 @@ def _files(settings: Settings) -> Iterator[Finding]:
     else:
         yield problem(f"DATA_DIR: {folder} cannot be written", "give it to the worker's user")
     yield _judge_secret(settings)
-    named = {"KEYS_FILE": settings.keys_file, "TLS_KEY_FILE": settings.tls_key_file}
+    named = {
+        "KEYS_FILE": settings.keys_file,
+        "TLS_KEY_FILE": settings.tls_key_file,
+        "EMAIL_SECRET_FILE": settings.email_secret_file,
+        "SIGNING_SECRET_FILE": settings.signing_secret_file,
+    }
     for name, path in named.items():
         if path is not None and path.exists():
             yield judge_permissions(name, path, path.stat().st_mode)
@@ -41,7 +46,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
 def _judge_secret(settings: Settings) -> Finding:
     if settings.email_secret is not None:
         return ok("EMAIL_SECRET is set")
-    if settings.keys_file is not None:
+    if settings.keys_file is not None and settings.signing_secret is None:
         return problem(
             "EMAIL_SECRET is not set, and KEYS_FILE is: no worker starts",
             "set it: 16 or more random characters, the same for all workers and for ever",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from app.access.keys import Key
-from app.access.scopes import Scope
+from app.access.scopes import Scope, allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,9 @@ class Client:
 
     def may(self, needed: Scope) -> bool:
         """Return whether the client has a right."""
-        has_read = self.is_worker and needed is Scope.READ
-        return has_read or (self.key is not None and self.key.allows(needed))
+        if self.is_worker:
+            return allow((Scope.READ,), needed)
+        return self.key is not None and self.key.allows(needed)
 
 
 #: Set by `app.web.access` on each request, where keys are asked for.
@@ -34,7 +35,13 @@ def client_of(request: web.Request) -> str:
     client = request.get(CLIENT)
     if client is not None and client.key is not None:
         return client_with(client.key)
-    return client_at(_address(request))
+    return client_at(address_of(request))
+
+
+def rate_of(request: web.Request) -> float | None:
+    """Return how many writes a second a client may send by its key; None if that says nothing."""
+    client = request.get(CLIENT)
+    return None if client is None or client.key is None else client.key.writes_per_second
 
 
 def client_with(key: Key) -> str:
@@ -55,7 +62,7 @@ def is_https(request: web.Request) -> bool:
     return request.secure or told.strip().lower() == "https"
 
 
-def _address(request: web.Request) -> str:
+def address_of(request: web.Request) -> str:
     """Return the client's address: its own, or what the first of the trusted proxies saw."""
     own = request.remote or ""
     trusted = request.app[TRUSTED_PROXIES]

@@ -13,6 +13,7 @@ from app.positions import Position
 from app.records import moment
 from app.web import rendering
 from app.web.access import require_same_site
+from app.web.auditing import note
 from app.web.negotiation import json, page, wants_page
 from app.web.problems import from_error
 from app.web.rendering import CauseRow, LetterRow, Replayed
@@ -36,6 +37,7 @@ async def replay_dead_letter(request: web.Request) -> web.Response:
     require_same_site(request)
     given = services(request)
     position = Position.parse(request.match_info["position"])
+    note(request, position=position.token())
     try:
         replayed_as = await given.replays.replay(position)
     except (UnknownLetterError, NotReplayedError) as error:
@@ -47,6 +49,7 @@ async def replay_dead_letter(request: web.Request) -> web.Response:
         return page(_page(await given.dead_letters.recent(), refused), from_error(error).status)
     given.dead_letters.forget()
     told = {"position": position.token(), "replayed_as": replayed_as.token()}
+    note(request, replayed_as=replayed_as.token())
     if wants_page(request):
         raise web.HTTPSeeOther(
             f"/dead-letters?replayed={position.token()}&as={told['replayed_as']}"

@@ -19,6 +19,7 @@ from app.errors import NotReadyError, RegistryError
 from app.listing import UsersPage, Wanted
 from app.lookups import FindsUsers
 from app.records import User
+from app.web.auditing import note
 from app.web.lookups import prefix_of
 from app.web.problems import ProblemError
 from app.web.room import EXPORTS, hold
@@ -92,9 +93,10 @@ async def get_export(request: web.Request) -> web.StreamResponse:
             await response.write(encode(users))
         await response.write_eof()
     except ConnectionResetError:
-        pass  # the client has gone
+        note(request, outcome="cut off by its client")
     except RegistryError as error:
         log.warning("an export is cut off", because=str(error))
+        note(request, outcome="cut off")
         _cut_off(request)
     return response
 

@@ -38,6 +38,7 @@ from app.web import lookups, problems, trpc
 from app.web.access import ACCESS
 from app.web.clients import client_at, client_with
 from app.web.connections import Connections, most, most_of_client
+from app.web.hosts import HOSTS, local_of
 from app.web.problems import ProblemError, from_error
 from app.web.services import READ_AT, SERVICES, Services
 from app.web.urls import registration_url
@@ -116,6 +117,10 @@ class FastLane(RequestHandler):
         self._heard_at = 0.0
         self._given = app[SERVICES]
         self._access = app.get(ACCESS)
+        self._hosts = app.get(HOSTS)
+        #: The address of this machine that the client has reached, and the host that it asks.
+        self._local = ""
+        self._host: bytes | None = None
         #: Until something that is not plain comes: then aiohttp has the connection.
         self._is_ours = True
         self._request = _PlainRequest()
@@ -140,6 +145,7 @@ class FastLane(RequestHandler):
             return
         super().connection_made(transport)
         _cut_off_if_nothing_is_taken(transport, self._given.settings.slow_client_seconds)
+        self._local = local_of(transport.get_extra_info("sockname"))
         self._given = self._given.for_client(self._client)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -294,15 +300,24 @@ class FastLane(RequestHandler):
         return True
 
     def _given_to(self, request: "_PlainRequest") -> Services | None:
-        """Return the services for who sent a request; None if it lacks the key it needs."""
+        """Return the services for who sent a request; None if its host or its key is in doubt."""
+        if request.host != self._host and not self._is_served(request.host):
+            return None
         if self._access is None:
             return self._given
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
-        if key is None or not key.allows(Scope.READ if request.is_get else Scope.WRITE):
+        if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
             return None
-        if not self._given.limits.tell_clients_apart:
+        if key.writes_per_second is None and not self._given.limits.tell_clients_apart:
             return self._given
-        return self._given.for_client(client_with(key))
+        return self._given.for_client(client_with(key), key.writes_per_second)
+
+    def _is_served(self, host: bytes) -> bool:
+        """Return whether a host is served, and remember it: a client asks one and the same."""
+        if self._hosts is not None and not self._hosts.serves(host.decode("latin-1"), self._local):
+            return False
+        self._host = host
+        return True
 
     def _acknowledged(self, user_id: str, partition: int, offsets: Offsets) -> None:
         self._under_way = None
@@ -386,6 +401,7 @@ class _PlainRequest:
         self.body: list[bytes] = []
         self.url = b""
         self.authorization = b""
+        self.host = b""
         self.is_plain = True
         self.is_complete = False
         self.is_get = False
@@ -421,6 +437,8 @@ class _PlainRequest:
         name = name.lower()
         if name == b"authorization":
             self.authorization = value
+        elif name == b"host":
+            self.host = value
         if name in self._names or not (name in _PLAIN or value in _PLAIN_IF.get(name, ())):
             self.is_plain = False
         self._names.add(name)

@@ -3,6 +3,7 @@
 import orjson
 from aiohttp import web
 
+from app.web.access import why_no_key_is_known
 from app.web.negotiation import json
 from app.web.services import services
 
@@ -18,7 +19,7 @@ async def live(_: web.Request) -> web.Response:
 @routes.get("/health/ready")
 async def ready(request: web.Request) -> web.Response:
     """Answer 200 if the worker may be sent requests, else 503 with the reasons."""
-    reasons = services(request).why_not_ready()
+    reasons = [*services(request).why_not_ready(), *why_no_key_is_known(request)]
     if not reasons:
         return json(b'{"status":"ready"}')
     return json(orjson.dumps({"status": "not ready", "reasons": reasons}), 503)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from app.web import rendering
 from app.web.access import ACCESS, COOKIE, require_same_site
+from app.web.auditing import note
 from app.web.bodies import form_of
 from app.web.clients import is_https
 from app.web.negotiation import page
@@ -36,6 +37,7 @@ async def log_in(request: web.Request) -> web.Response:
         return page(
             rendering.login(target, "This key is not known, or not valid any more."), 401, asks
         )
+    note(request, who=key.name)
     answer = _lead_to(target)
     answer.set_cookie(
         COOKIE,

@@ -3,15 +3,19 @@
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.metrics import REGISTRY, RESPONSES
+from app.metrics import KEY_UNUSED_SECONDS, REGISTRY, RESPONSES
+from app.web.access import seconds_of_keys_unused
 from app.web.problems import Handler
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/metrics")
-async def get_metrics(_: web.Request) -> web.Response:
+async def get_metrics(request: web.Request) -> web.Response:
     """Tell all metrics."""
+    KEY_UNUSED_SECONDS.clear()
+    for name, seconds in seconds_of_keys_unused(request).items():
+        KEY_UNUSED_SECONDS.labels(name).set(seconds)
     return web.Response(
         body=generate_latest(REGISTRY),
         headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"},

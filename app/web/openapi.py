@@ -38,6 +38,16 @@ class Accepted(TypedDict):
     position: str
 
 
+class Sent(TypedDict):
+    """A write that is settled, as a key without the scope lookup is told: with what was sent."""
+
+    status: Literal["registered", "replayed", "updated"]
+    id: UserId
+    position: str
+    name: NotRequired[Name]
+    email: NotRequired[Email]
+
+
 @with_config(ConfigDict(json_schema_extra={"minProperties": 1}))
 class Change(TypedDict):
     """What PATCH takes: a new name, a new address or both."""
@@ -198,6 +208,7 @@ _DETAILS = {
     "has `Retry-After`); or the letter may not be replayed",
     413: "Too large",
     415: "Another content type is needed",
+    421: "The request names another host than this worker's",
     422: "Not valid",
     429: "This client writes more than it may",
     503: "The broker or a table cannot be reached, or too much waits; `outcome-unknown`: the write "
@@ -241,11 +252,11 @@ _NEEDED_ID = {**_ID, "required": True}
 _WRITTEN = (400, 408, 409, 413, 415, 422, 429, 503)
 
 _WRITE_ANSWERS = {
-    200: ("Settled", User | Accepted),
-    201: ("Registered", User),
+    200: ("Settled", User | Accepted | Sent),
+    201: ("Registered", User | Sent),
     202: ("Durable", Accepted),
 }
-_CHANGE_ANSWERS = {200: ("Settled", User | Accepted), 202: ("Durable", Accepted)}
+_CHANGE_ANSWERS = {200: ("Settled", User | Accepted | Sent), 202: ("Durable", Accepted)}
 _PATCH_BODY = {"application/json": Change, "application/merge-patch+json": Change}
 _ERASED = {200: ("Erased", Accepted), 202: ("Durable", Accepted)}
 
@@ -393,7 +404,7 @@ def _responses(given: Operation, schemas: _Schemas) -> _Schema:
     # A model is named only where it stands in another type.
     schemas.of(list[Problem], "serialization")
     problem = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
-    for status in sorted({*given.errors, 401, 403}):
+    for status in sorted({*given.errors, 401, 403, 421}):
         told[str(status)] = {"description": _DETAILS[status], "content": problem}
         if status in _RETRY_AFTER:
             told[str(status)]["headers"] = _RETRY_AFTER[status]

@@ -8,12 +8,14 @@ from aiohttp import web
 from app.settings import Settings
 from app.web import (
     access,
+    auditing,
     batches,
     cors,
     dead_letters,
     events,
     export,
     health,
+    hosts,
     login,
     lookups,
     metrics,
@@ -69,7 +71,9 @@ def install(web_app: web.Application, given: Services) -> None:
     events.install(web_app, given)
     openapi.install(web_app)
     cors.install(web_app, given.settings)
-    if access.install(web_app, given.settings):
+    audit = auditing.install(web_app, given.settings)
+    hosts.install(web_app, given.settings)
+    if access.install(web_app, given.settings, audit):
         web_app.add_routes(login.routes)
     room.install(web_app)
     web_app.middlewares.append(preferences.bound_waits)

@@ -27,7 +27,7 @@ from app.records import Wish, encode
 from app.settings import Settings
 from app.standstills import Standstills
 from app.topics import TopicSpec
-from app.web.clients import client_of
+from app.web.clients import client_of, rate_of
 from app.web.waits import Waits
 
 #: Tests that do not ask for these give none.
@@ -50,6 +50,7 @@ class Services:
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
     client: str = ""
+    own_rate: float | None = None
     #: Those that wait for a write.
     waits: Waits = field(default_factory=Waits)
     #: Which requests may have waited for too long, and when the one that this is for was read.
@@ -58,9 +59,9 @@ class Services:
     #: Why the worker may not be sent requests now; nothing if it may.
     why_not_ready: Callable[[], Sequence[str]] = tuple
 
-    def for_client(self, client: str) -> "Services":
-        """Return these services for one client."""
-        return replace(self, client=client)
+    def for_client(self, client: str, own_rate: float | None = None) -> "Services":
+        """Return these services for one client, and the rate that it has for itself."""
+        return replace(self, client=client, own_rate=own_rate)
 
     def read(self, at: float | None) -> "Services":
         """Return these services for a request whose first bytes were read at a time."""
@@ -109,14 +110,14 @@ class Services:
         try:
             if read_at is not None and self.standstills.is_stale(read_at):
                 raise StaleRequestError("the request waited for too long, nothing was written")
-            self.limits.admit(records, self.client)
+            self.limits.admit(records, self.client, self.own_rate)
         except RefusedError:
             WRITES_REFUSED.inc(records)
             raise
 
     async def turn(self) -> None:
         """Wait until more may be written: so a long stream is slowed down, and not refused."""
-        while wait := self.limits.wait(self.client):
+        while wait := self.limits.wait(self.client, self.own_rate):
             await asyncio.sleep(wait)
 
     async def wait(self, position: Position, seconds: float) -> Told:
@@ -150,6 +151,6 @@ READ_AT = web.RequestKey("read_at", float)
 
 def services(request: web.Request) -> Services:
     """Return the services of the application that a request came to, for it and its client."""
-    given = request.app[SERVICES].for_client(client_of(request))
+    given = request.app[SERVICES].for_client(client_of(request), rate_of(request))
     read_at = request.get(READ_AT)
     return given if read_at is None else given.read(read_at)

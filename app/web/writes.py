@@ -1,6 +1,7 @@
 """Writes over REST: acknowledged once Kafka has them, or on request once they are settled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import orjson
@@ -11,6 +12,8 @@ from app.lookups import Told
 from app.outcomes import Outcome
 from app.positions import Position
 from app.records import Wish, field_errors, is_user_id, read_registration, read_update
+from app.web.access import may_look_up
+from app.web.auditing import note, note_id
 from app.web.bodies import body_of
 from app.web.negotiation import json
 from app.web.preferences import wait_seconds
@@ -87,12 +90,15 @@ def _id_in_query(request: web.Request) -> str:
 async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response:
     given = services(request)
     seconds = wait_seconds(request)
+    if wish is None:
+        note_id(request, user_id)
     position = await given.write(user_id, wish)
+    note(request, position=position.token())
     note_acknowledged(request, position)
     told = await given.wait(position, seconds)
     applied = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
     if told.outcome in (Outcome.REGISTERED, Outcome.REPLAYED, Outcome.UPDATED):
-        return await _settled(request, user_id, told, applied)
+        return await _settled(request, user_id, wish, told, applied)
     if told.outcome is Outcome.ERASED:
         return _answer(200, "erased", user_id, position, applied)
     if told.outcome.reason is not None:
@@ -102,21 +108,33 @@ async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response
 
 
 async def _settled(
-    request: web.Request, user_id: str, told: Told, headers: dict[str, str]
+    request: web.Request, user_id: str, wish: Wish, told: Told, headers: dict[str, str]
 ) -> web.Response:
     created = told.outcome is Outcome.REGISTERED
+    location = {"Location": user_url(user_id)} if created else {}
+    if not may_look_up(request):
+        # It may be the row of others: who may not look users up is told what it has sent.
+        sent = {name: value for name, value in (wish or {}).items() if name != "type"}
+        status = 201 if created else 200
+        return _answer(
+            status, told.outcome.word, user_id, told.position, {**location, **headers}, sent
+        )
     user = await services(request).lookups.find(user_id)
     if user is None:
         # Erased since.
         return _answer(200, told.outcome.word, user_id, told.position, headers)
-    location = {"Location": user_url(user_id)} if created else {}
     return json(user.encode(), 201 if created else 200, {**location, **headers})
 
 
 def _answer(
-    status: int, word: str, user_id: str, position: Position, headers: dict[str, str]
+    status: int,
+    word: str,
+    user_id: str,
+    position: Position,
+    headers: dict[str, str],
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> web.Response:
-    body = orjson.dumps({"status": word, "id": user_id, "position": position.token()})
+    body = orjson.dumps({**more, "status": word, "id": user_id, "position": position.token()})
     return json(body, status, headers)
 
 

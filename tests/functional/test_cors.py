@@ -78,10 +78,14 @@ async def test_other_sites_may_not(producer: FakeProducer, lookups: FakeLookups)
             assert "Origin" in answer.headers["Vary"]
 
 
-async def test_all_sites_may_if_it_says_so(producer: FakeProducer, lookups: FakeLookups) -> None:
-    async with serving(producer, lookups, cors_origins="*") as client:
+async def test_all_sites_may_if_it_says_so(
+    producer: FakeProducer, lookups: FakeLookups, tmp_path: Path
+) -> None:
+    key = add_key(tmp_path / "keys.json", "read")
+    asks = {"keys_file": tmp_path / "keys.json", "email_secret": SECRET}
+    async with serving(producer, lookups, cors_origins="*", **asks) as client:
         assert allowed((await preflight(client, "/trpc/hello", OTHER)).headers) == "*"
-        answer = await client.get("/users", headers={"Origin": OTHER})
+        answer = await client.get("/users", headers=bearer(key) | {"Origin": OTHER})
         assert allowed(answer.headers) == "*"
         assert "Origin" not in answer.headers["Vary"]
 

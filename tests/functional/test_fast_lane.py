@@ -34,7 +34,7 @@ ADA = b'{"id":"ada","name":"Ada King","email":"ada@example.com"}'
 def request(body: bytes = ADA, path: str = "/users", method: str = "POST", **headers: str) -> bytes:
     """Return a request as write clients send it."""
     more = {name.replace("_", "-"): value for name, value in headers.items()}
-    given = {"Host": "registry", "Content-Type": "application/json", **more}
+    given = {"Host": "localhost", "Content-Type": "application/json", **more}
     lines = [f"{name}: {value}" for name, value in given.items() if value]
     head = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, f"Content-Length: {len(body)}"])
     return head.encode() + b"\r\n\r\n" + body
@@ -42,7 +42,7 @@ def request(body: bytes = ADA, path: str = "/users", method: str = "POST", **hea
 
 def lookup(user_id: str, **headers: str) -> bytes:
     """Return a lookup as programs send it."""
-    given = {"Host": "registry", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    given = {"Host": "localhost", **{name.replace("_", "-"): v for name, v in headers.items()}}
     lines = [f"GET /users/{user_id} HTTP/1.1", *(f"{name}: {v}" for name, v in given.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -222,7 +222,7 @@ NOT_PLAIN = {
     "HTTP/1.0": request().replace(b"HTTP/1.1", b"HTTP/1.0"),
     "a long body": request(b'{"padding": "%b", %b' % (b"x" * 20_000, ADA[1:])),
     "chunks": (
-        b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(ADA), ADA)
     ),
 }
@@ -515,7 +515,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 ) -> None:
     monkeypatch.setattr("app.web.routes.KEEP_ALIVE_SECONDS", 0.2)
     async with serving(Runner, monkeypatch) as place, connected(place) as (reader, writer):
-        writer.write(b"POST /users HTTP/1.1\r\nHost: a\r\n")
+        writer.write(b"POST /users HTTP/1.1\r\nHost: localhost\r\n")
         assert await reader.read() == b""
 
 

@@ -99,8 +99,9 @@ def request(dice: random.Random) -> bytes:
     path = mutated(dice, dice.choice(PATHS), PATH_PIECES)
     path = b"".join(bytes([c]) for c in path if 0x20 < c < 0x7F)
     body = b"" if method in (b"GET", b"HEAD") else mutated(dice, dice.choice(SEEDS), PIECES)
-    return b"%b %b HTTP/1.1\r\nHost: a\r\nContent-Type: %b\r\n%bContent-Length: %d\r\n\r\n%b" % (
-        *(method, path, dice.choice(TYPES), dice.choice(HEADERS), len(body), body),
+    return (
+        b"%b %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\n%bContent-Length: %d\r\n\r\n%b"
+        % (*(method, path, dice.choice(TYPES), dice.choice(HEADERS), len(body), body),)
     )
 
 
@@ -122,7 +123,11 @@ async def answer_to(port: int, sent: bytes) -> tuple[int, bytes]:
     """Return the status and all else of what is answered on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(sent.replace(b"\r\nHost: a\r\n", b"\r\nHost: a\r\nConnection: close\r\n", 1))
+        writer.write(
+            sent.replace(
+                b"\r\nHost: localhost\r\n", b"\r\nHost: localhost\r\nConnection: close\r\n", 1
+            )
+        )
         told = await reader.read()
     finally:
         writer.close()

@@ -141,7 +141,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(
     # More than fits between here and a client.
     state.outcomes = {f"outcome-{number}": 1.0 for number in range(100_000)}
     reader, writer = await asyncio.open_connection(client.host, client.port, limit=1)
-    writer.write(b"GET /events HTTP/1.1\r\nHost: registry\r\n\r\n")
+    writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert await reader.read(1) == b"H"
     await nobody_watches(client)
     writer.transport.abort()

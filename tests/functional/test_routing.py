@@ -1,6 +1,8 @@
 """Asking another worker: who refuses to be asked is told of, once."""
 
+import gzip
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
+from app import routing as routing_module
+from app.errors import NotReadyError
 from app.routing import Routing
 
 
@@ -50,6 +54,86 @@ async def test_a_worker_that_refuses_to_be_asked_is_told_of_once(
         assert await told(401) == []
         assert await told(200) == []
         assert len(await told(401)) == 1
+
+
+@pytest.fixture
+async def rogue() -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a member of the group that wants proofs for others, or this worker's memory."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.raw_path)
+        if request.path == "/redirects":
+            raise web.HTTPFound("/export")
+        headers = {"Content-Encoding": "gzip"} if request.path == "/packed" else {}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            if request.path == "/packed":
+                await response.write(gzip.compress(bytes(1 << 20)))
+            while request.path == "/endless":
+                await response.write(bytes(1 << 20))
+        return response
+
+    application = web.Application()
+    application.router.add_get("/{path}", answer)
+    async with TestServer(application) as server:
+        yield str(server.make_url("")), asked
+
+
+async def test_a_member_that_redirects_is_not_followed(rogue: tuple[str, list[str]]) -> None:
+    url, asked = rogue
+    async with aiohttp.ClientSession() as session:
+        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), "users", cast(Any, None))
+        status, _ = await routing.ask(url, "/redirects")
+    assert (status, asked) == (302, ["/redirects"])
+
+
+async def test_an_answer_is_bounded_and_not_unpacked(
+    rogue: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing_module, "MAX_ANSWER_BYTES", 1 << 20)
+    url, _ = rogue
+    async with aiohttp.ClientSession() as session:
+        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), "users", cast(Any, None))
+        _, body = await routing.ask(url, "/packed")
+        assert len(body) < 1 << 16
+        with pytest.raises(NotReadyError):
+            await routing.ask(url, "/endless")
+
+
+def test_only_scheme_host_and_port_are_an_address_that_is_asked() -> None:
+    good = [
+        "http://worker-1:6066",
+        "https://worker-1.example:6066/",
+        "http://127.0.0.1:1",
+        "http://[::1]:6066",
+    ]
+    bad = [
+        "http://here:6066/export?",
+        "http://here:6066/x",
+        "http://here:6066?",
+        "http://here:6066#",
+        "http://other@here:6066",
+        "http://here:6066\\@other",
+        "http://here:6066\n",
+        "http://he re:6066",
+        "ftp://here:6066",
+        "file:///etc/passwd",
+        "//here:6066",
+        "http://",
+        "",
+    ]
+    known = {url: {"changelog": [3]} for url in [*good, *bad]}
+    app = SimpleNamespace(
+        conf=SimpleNamespace(canonical_url="http://this:1"),
+        assignor=SimpleNamespace(table_metadata=lambda _: known),
+    )
+    routing = Routing(cast(Any, app), "users", cast(Any, SimpleNamespace(name="changelog")))
+    with capture_logs() as logged:
+        for _ in range(2):
+            assert routing.owners_elsewhere([3]) == routing.other_workers() == set(good)
+    assert [line["announced"] for line in logged] == bad
 
 
 def test_a_worker_that_leaves_while_owners_are_looked_for_is_no_error() -> None:

@@ -17,6 +17,7 @@ from app.access.keys import hash_of, new_key
 from app.access.proofs import Proofs
 from app.access.ring import KeyRing
 from app.access.scopes import Scope
+from app.access.sessions import Sessions
 from app.errors import SettingsError
 from app.preflight import checked
 from app.settings import Settings
@@ -69,6 +70,30 @@ def test_a_created_key_is_shown_once_and_kept_as_a_hash(run: Run, path: Path) ->
     assert key["sha256"] == hash_of(text)
     assert key["scopes"] == ["read", "write"]
     assert "expires_at" not in key
+
+
+def test_a_file_of_the_version_before_is_read(path: Path) -> None:
+    path.parent.mkdir()
+    member = (
+        '{"name": "ci", "id": "0123456789abcdef", "sha256": "%s", "scopes": ["read", "write"], '
+        '"created_at": "2026-01-01T00:00:00Z"}'
+    )
+    path.write_text('{"keys": [%s]}' % (member % ("0" * 64)))
+    (key,) = read_keys(path)
+    assert (key.name, key.writes_per_second, key.is_expired) == ("ci", None, False)
+    assert key.allows(Scope.EXPORT)
+    assert key.allows(Scope.ERASE)
+    assert not key.allows(Scope.ADMIN)
+
+
+def test_a_key_has_a_rate_if_it_is_given_one(run: Run, path: Path) -> None:
+    run("create", "--name", "ci", "--scope", "write", "--writes-per-second", "2.5")
+    assert [key.writes_per_second for key in read_keys(path)] == [2.5]
+    assert "2.5" in run("list").stdout
+    for wrong in ("0", "-1", "nan", "inf", "x"):
+        result = run("create", "--name", "b", "--scope", "write", "--writes-per-second", wrong)
+        assert result.exit_code == 2, wrong
+        assert result.stdout == ""
 
 
 def test_a_list_shows_neither_keys_nor_hashes(run: Run) -> None:
@@ -160,8 +185,14 @@ def test_a_changed_file_is_noticed_after_a_second_and_not_asked_before(tmp_path:
     assert ring.find(text) == key
 
 
-@pytest.mark.parametrize("breaks", [Path.unlink, lambda path: path.write_text("{")])
-def test_a_broken_or_vanished_file_keeps_the_last_good_keys(
+def as_directory(path: Path) -> None:
+    """Put a directory where a file was: nobody can read it, not even root."""
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("breaks", [Path.unlink, lambda path: path.write_text("{"), as_directory])
+def test_a_broken_or_vanished_file_keeps_the_last_good_keys_for_a_minute(
     tmp_path: Path, breaks: Callable[[Path], object]
 ) -> None:
     path, clock = tmp_path / "keys.json", Clock()
@@ -173,24 +204,81 @@ def test_a_broken_or_vanished_file_keeps_the_last_good_keys(
         for _ in range(3):
             clock.now += 1
             assert ring.find(text) == key
+            assert str(ring.trouble).startswith(f"KEYS_FILE: {path} ")
+        clock.now += 57
+        assert ring.find(text) == key
+        clock.now += 1
+        assert (ring.find(text), ring.find_id(key.id)) == (None, None)
     assert [line["log_level"] for line in logged] == ["error"]
     assert key.sha256 not in str(logged)
-    write_keys(path, ())
+    if path.is_dir():
+        path.rmdir()
+    write_keys(path, (key,))
     clock.now += 1
-    assert ring.find(text) is None
+    assert (ring.find(text), ring.trouble) == (key, None)
+
+
+def test_a_file_that_cannot_be_read_is_tried_again_though_it_does_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "keys.json", Clock()
+    text, key = new_key("good", frozenset({Scope.READ}), None)
+    write_keys(path, (key,))
+    ring = KeyRing(path, clock)
+
+    def fails(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    path.chmod(0o640)  # neither its time nor its size changes
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        clock.now += 1
+        assert str(ring.trouble).endswith("cannot be read: Input/output error")
+        clock.now += 60
+        assert ring.find(text) is None
+    clock.now += 1
+    assert (ring.find(text), ring.trouble) == (key, None)
+
+
+HERE, THERE = "http://here:6066", "http://there:6066"
 
 
 def test_a_proof_is_good_for_about_a_minute() -> None:
     clock = Clock()
     proofs, other = Proofs(b"secret", clock), Proofs(b"other", clock)
-    proof = proofs.make("/users/a%2Fb?x=1")
-    assert proofs.holds("/users/a%2Fb?x=1", proof)
-    assert not proofs.holds("/users/a/b?x=1", proof)
-    assert not other.holds("/users/a%2Fb?x=1", proof)
+    proof = proofs.make(HERE, "/users/a%2Fb?x=1")
+    assert proofs.holds(HERE, "/users/a%2Fb?x=1", proof)
+    assert not proofs.holds(HERE, "/users/a/b?x=1", proof)
+    assert not other.holds(HERE, "/users/a%2Fb?x=1", proof)
     clock.now += 60
-    assert proofs.holds("/users/a%2Fb?x=1", proof)
+    assert proofs.holds(HERE, "/users/a%2Fb?x=1", proof)
     clock.now += 60
-    assert not proofs.holds("/users/a%2Fb?x=1", proof)
+    assert not proofs.holds(HERE, "/users/a%2Fb?x=1", proof)
+
+
+def test_a_proof_for_one_worker_is_of_no_use_at_another() -> None:
+    proofs = Proofs(b"secret", Clock())
+    assert not proofs.holds(THERE, "/users", proofs.make(HERE, "/users"))
+
+
+def test_a_new_secret_signs_while_the_one_before_is_accepted() -> None:
+    clock = Clock()
+    before, both, after = (
+        Proofs(b"old", clock),
+        Proofs(b"new", clock, others=[b"old"]),
+        Proofs(b"new", clock),
+    )
+    assert both.holds(HERE, "/users", before.make(HERE, "/users"))
+    assert after.holds(HERE, "/users", both.make(HERE, "/users"))
+    assert not before.holds(HERE, "/users", both.make(HERE, "/users"))
+    old, new = Sessions(b"old", 1), Sessions(b"new", 1, [b"old"])
+    session = old.begin("an id")
+    assert new.key_id(session) == "an id"
+    assert new.has_token(session, old.token(session))
+    assert (old.key_id(new.begin("an id")), old.has_token(session, new.token(session))) == (
+        None,
+        False,
+    )
 
 
 def refused(tmp_path: Path, **settings: object) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import SettingsError
+from app.keys import EmailKeys
 from app.preflight import checked
 from app.settings import Settings, load
 from local.machine import free_port
@@ -36,10 +37,23 @@ def test_defaults_bind_to_loopback() -> None:
         ("TLS_KEY_FILE", "key.pem", "TLS_CERT_FILE, TLS_KEY_FILE: set both or neither"),
         ("CORS_ORIGINS", "example.com", "CORS_ORIGINS: must be origins such as https://"),
         ("CORS_ORIGINS", "https://a.example/", "CORS_ORIGINS: must be origins such as https://"),
+        ("CORS_ORIGINS", "*", "CORS_ORIGINS: * lets the scripts of any site write; set KEYS_FILE"),
+        ("ALLOWED_HOSTS", "a.example:80", "ALLOWED_HOSTS: must be names or addresses without"),
+        ("ALLOWED_HOSTS", "a:1", "ALLOWED_HOSTS: must be names or addresses without ports"),
+        ("ALLOWED_HOSTS", "127.0.0.1:80", "ALLOWED_HOSTS: must be names or addresses without"),
+        ("ALLOWED_HOSTS", "a,[::1]:80", "ALLOWED_HOSTS: must be names or addresses without"),
+        ("ALLOWED_HOSTS", "a b", "ALLOWED_HOSTS: must be names or addresses without ports"),
+        ("ALLOWED_HOSTS", "https://a.example", "ALLOWED_HOSTS: must be names or addresses"),
+        ("ALLOWED_HOSTS", "*", "ALLOWED_HOSTS: must be names or addresses without ports"),
         ("SESSION_HOURS", "0", "SESSION_HOURS: must be more than 0 (got 0)"),
         ("TRUSTED_PROXIES", "-1", "TRUSTED_PROXIES: must be at least 0 (got -1)"),
         ("KAFKA_BROKERS", "kafka.example:9092", "EMAIL_SECRET: must be set for a broker beyond"),
         ("EMAIL_SECRET", "short and known", "EMAIL_SECRET: must have at least 16 characters"),
+        ("EMAIL_SECRET_FILE", "/nothing", "EMAIL_SECRET_FILE: /nothing cannot be read: No such"),
+        ("SIGNING_SECRET", "short and known,x", "SIGNING_SECRET: each must have at least 16"),
+        ("SIGNING_SECRET_FILE", "/", "SIGNING_SECRET_FILE: / cannot be read: Is a directory"),
+        ("WEB_URL", "http://here:6066/x", "WEB_URL: must be http://host:port (got"),
+        ("WEB_URL", "http://me@here:6066", "WEB_URL: must be http://host:port (got"),
         ("ERASE_WITHIN_HOURS", "1", "ERASE_WITHIN_HOURS: must be at least 2 (got 1)"),
     ],
 )
@@ -52,6 +66,43 @@ def test_a_wrong_setting_is_told_in_one_line(
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
     assert "short and known" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["EMAIL_SECRET", "SIGNING_SECRET"])
+def test_a_secret_may_stand_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("0123456789abcdef\n")
+    monkeypatch.setenv(f"{name}_FILE", str(path))
+    assert load().signing_secrets == [b"0123456789abcdef"]
+    assert "0123456789abcdef" not in repr(load())
+    monkeypatch.setenv(name, "fedcba9876543210")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value) == f"{name}, {name}_FILE: set one of them"
+    monkeypatch.delenv(name)
+    path.write_text("short and known")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "short and known" not in str(caught.value)
+
+
+def test_signing_has_a_secret_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMAIL_SECRET", "a secret, with a comma")
+    assert load().signing_secrets == [b"a secret, with a comma"]
+    monkeypatch.setenv("SIGNING_SECRET", "the-second-of-secrets, the-first-of-secrets")
+    both = [b"the-second-of-secrets", b"the-first-of-secrets"]
+    assert load().signing_secrets == both
+    path = tmp_path / "secrets"
+    path.write_text("the-second-of-secrets\nthe-first-of-secrets\n")
+    monkeypatch.delenv("SIGNING_SECRET")
+    monkeypatch.setenv("SIGNING_SECRET_FILE", str(path))
+    assert load().signing_secrets == both
+    assert load().email_keys.key("ada@example.com") == EmailKeys(b"a secret, with a comma").key(
+        "ada@example.com"
+    )
 
 
 def test_each_mistake_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:

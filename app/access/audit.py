@@ -1,0 +1,125 @@
+"""The audit log: who did what with which user, and what came of it; JSON, a line each.
+
+It holds no personal data: ids and addresses are hashed with a secret, so that whoever knows one can
+look for it, and nobody else can tell which it is.
+"""
+
+import hmac
+import logging
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import orjson
+import structlog
+
+from app.access.proofs import derived
+from app.errors import SettingsError
+from app.limits import Rate
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LOGGER: Final = logging.getLogger("audit")
+
+#: Most refusals a second of clients that nobody knows, which could fill any disk.
+REFUSALS_PER_SECOND = 10
+_HASH_CHARACTERS = 32
+
+
+class Audit:
+    """Writes the lines."""
+
+    def __init__(self, secret: bytes, clock: Callable[[], float] = monotonic) -> None:
+        self._secret = derived(secret, "audit")
+        self._clock = clock
+        self._refusals = Rate()
+        self._left_out = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Audit | None":
+        """Return the log that settings ask for, None if nobody is asked who they are."""
+        if settings.keys_file is None and settings.audit_file is None:
+            return None
+        _write_to(settings.audit_file)
+        return cls(settings.audit_secret)
+
+    def hash_of(self, text: str) -> str:
+        """Return what stands for an id or an address."""
+        hashed = hmac.digest(self._secret, text.encode(errors="surrogateescape"), sha256)
+        return hashed.hex()[:_HASH_CHARACTERS]
+
+    def note(self, what: str, outcome: str, **members: object) -> None:
+        """Write a line; members without a value are left out."""
+        told = {"what": what, "outcome": outcome, **members, "left_out": self._left_out or None}
+        self._left_out = 0
+        LOGGER.info(orjson.dumps({k: v for k, v in told.items() if v is not None}).decode())
+
+    def note_stranger(self, what: str, outcome: str, **members: object) -> None:
+        """Write a line about who is not known, unless there are too many: then count it."""
+        now = self._clock()
+        if self._refusals.wait(now):
+            self._left_out += 1
+            return
+        self._refusals.use(1, REFUSALS_PER_SECOND, now)
+        self.note(what, outcome, **members)
+
+
+class _Line(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return f'{{"at":"{at}",{record.getMessage()[1:]}'
+
+
+class _File(WatchedFileHandler):
+    """A file that only its owner may read, and that others may move away."""
+
+    _is_failing = _was_failing = False
+
+    def _open(self) -> TextIOWrapper:
+        return _opened(Path(self.baseFilename))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._was_failing, self._is_failing = self._is_failing, False
+        try:
+            super().emit(record)
+        except OSError:  # it was moved away, and cannot be made anew
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        self._is_failing = True
+        if not self._was_failing:
+            log.error("AUDIT_FILE cannot be written: lines are lost")
+
+
+def require_audit_file(path: Path | None) -> None:
+    """Check that the file can be written; raise `SettingsError`."""
+    try:
+        if path is not None:
+            _opened(path).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SettingsError(f"AUDIT_FILE: {path} cannot be written: {why}") from None
+
+
+def _opened(path: Path) -> TextIOWrapper:
+    made = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.fdopen(made, "a", encoding="utf-8")
+
+
+def _write_to(path: Path | None) -> None:
+    """Let the lines go to a file, or to stderr as they are."""
+    for handler in LOGGER.handlers[:]:
+        LOGGER.removeHandler(handler)
+        handler.close()
+    handler = logging.StreamHandler() if path is None else _File(path, delay=True)
+    handler.setFormatter(_Line())
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
