@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from app.files import private
 from local.console import complain
 from local.errors import LocalError
 from local.kafka import PROJECT
@@ -23,7 +24,8 @@ class OneLineErrors(click.Group):
         # Attempts to reach a broker that is only starting are no news.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         try:
-            return super().invoke(ctx)
+            with private():
+                return super().invoke(ctx)
         except LocalError as error:
             complain(str(error))
             ctx.exit(error.exit_status)

@@ -32,7 +32,11 @@ def _files(settings: Settings) -> Iterator[Finding]:
     else:
         yield problem(f"DATA_DIR: {folder} cannot be written", "give it to the worker's user")
     yield _judge_secret(settings)
-    named = {"KEYS_FILE": settings.keys_file, "TLS_KEY_FILE": settings.tls_key_file}
+    named = {
+        "DATA_DIR": settings.data_dir,
+        "KEYS_FILE": settings.keys_file,
+        "TLS_KEY_FILE": settings.tls_key_file,
+    }
     for name, path in named.items():
         if path is not None and path.exists():
             yield judge_permissions(name, path, path.stat().st_mode)
@@ -51,7 +55,7 @@ def _judge_secret(settings: Settings) -> Finding:
 
 def judge_permissions(name: str, path: Path, mode: int) -> Finding:
     """Tell whether others than the owner may use a file that is a secret."""
-    advice = f"chmod 600 {path}"
+    advice = f"chmod {'700' if stat.S_ISDIR(mode) else '600'} {path}"
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         return problem(f"{name}: others than its owner may change {path}", advice)
     if mode & (stat.S_IRGRP | stat.S_IROTH):

@@ -11,6 +11,7 @@ import orjson
 import uvloop
 
 from app.errors import RegistryError
+from app.files import write_whole
 from app.load import printing
 from app.load.driving import drive
 from app.load.options import DEFAULT_DURATION_SECONDS, MODES, LoadError, Options
@@ -182,7 +183,7 @@ def _write(path: Path | None, text: str) -> None:
     if path is None or path == _STDOUT:
         return
     try:
-        path.write_text(text)
+        write_whole(path, text)
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror}") from None
 
