@@ -2,22 +2,28 @@
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     Field,
     PrivateAttr,
     SecretStr,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.connection import OAUTHBEARER, Connection
 from app.errors import SettingsError
@@ -29,7 +35,86 @@ EXIT_USAGE = 2
 #: How often files are looked after within the time in which erased users must be gone from them.
 TIDY_TIMES = 6
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+HIGHEST_PORT = 65535
+
+#: No text is meant to hold them: control characters, and bytes that are not UTF-8.
+_STRAY = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_BROKER = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
+_LABEL_CHARACTERS = 63
+#: Of a wrong value, so much is shown.
+_SHOWN_CHARACTERS = 80
+
+
+def reachable(path: Path) -> Path:
+    """Return a path with the home that ``~`` stands for; it may lead to nothing yet."""
+    try:
+        path = path.expanduser()
+        path.stat()
+    except RuntimeError:
+        raise ValueError("names the home of nobody who is known here") from None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except OSError as error:
+        raise ValueError(f"cannot be used: {error.strerror}") from None
+    return path
+
+
+def _host(text: str) -> str:
+    """Return a host's name or address, without the brackets that IPv6 has in URLs."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if _is_address(bare) or (bare == text and _is_host_name(text)):
+        return bare
+    raise ValueError("must be a host's name or IP address")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host_name(text: str) -> bool:
+    labels = text.removesuffix(".").split(".")
+    return len(text) <= 253 and all(map(_HOST_LABEL.fullmatch, labels))
+
+
+def _brokers(text: str) -> str:
+    """Return ``host:port,…`` without blanks; raise `ValueError` for what no client could use."""
+    return ",".join(map(_broker, text.split(",")))
+
+
+def _broker(text: str) -> str:
+    address = _BROKER.fullmatch(text.strip())
+    if address is None:
+        raise ValueError("must be host:port, several separated by commas")
+    _host(address["host"])
+    if not 1 <= int(address["port"]) <= HIGHEST_PORT:
+        raise ValueError(f"ports are 1 to {HIGHEST_PORT}")
+    return address[0]
+
+
+def _url(text: str) -> str:
+    """Return a URL; raise `ValueError` if its host or port is none."""
+    parts = urlsplit(text)
+    # What a host is called is left to who resolves it; no part of its name is longer than this.
+    if not parts.hostname or max(map(len, parts.hostname.split("."))) > _LABEL_CHARACTERS:
+        raise ValueError("must name a host")
+    if parts.port == 0:
+        raise ValueError(f"ports are 1 to {HIGHEST_PORT}")
+    return text
+
+
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+File = Annotated[Path, AfterValidator(reachable)]
+Url = Annotated[str, AfterValidator(_url)]
+#: How many in a second: none would be a standstill, and so would next to none.
+Rate = Annotated[float, Field(ge=0.001, le=1e9)]
+#: Words that are taken in small letters, too, or in capitals.
+_CAPITALS = BeforeValidator(lambda word: str(word).upper())
+_SMALL = BeforeValidator(lambda word: str(word).lower())
 #: Names that end up in Kafka: Kafka's own alphabet for topics.
 KafkaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 
@@ -44,6 +129,8 @@ _WORDS = {
     "less_than_equal": "must be at most {le:g}",
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "finite_number": "must be a finite number",
     "string_too_short": "must have at least {min_length} characters",
     "too_short": "must have at least {min_length} characters",
     "bool_parsing": "must be 1 or 0",
@@ -57,29 +144,71 @@ _KAFKA_FILES = (
     "kafka_certificate_file",
     "kafka_key_file",
 )
+#: Of these, those that hold nothing but a secret.
+_ONE_LINE_FILES = ("kafka_password_file", "kafka_token_file")
 #: What the patterns below want, in words; all others are Kafka's alphabet.
 _PATTERNS = {
-    "kafka_brokers": "must be host:port, several separated by commas",
     "web_url": "must be http://host:port",
     "cors_origins": "must be origins such as https://example.com separated by commas, or *",
 }
 
 
-class Settings(BaseSettings):
+class _Environment(PydanticBaseSettingsSource):
+    """The environment: names in capitals; blanks and line ends around a value are no part of it."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return a setting's value; None if it is not set."""
+        return os.environ.get(field_name.upper(), "").strip() or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what is set, by the fields' names."""
+        fields = self.settings_cls.model_fields.items()
+        given = {name: self.get_field_value(field, name)[0] for name, field in fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Place(BaseSettings):
+    """The one setting that says where everything is: enough to stop what runs there."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    data_dir: File = Field(Path("data"), description="Where this worker keeps its stores.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the environment as we read it."""
+        return init_settings, _Environment(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, given: object) -> object:
+        if isinstance(given, str) and _STRAY.search(given):
+            raise ValueError("must be UTF-8 text without control characters, in one line")
+        return given
+
+
+class Settings(Place):
     """One field per knob; the environment variable is the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
-
-    kafka_brokers: str = Field(
+    kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
         "127.0.0.1:9092",
-        pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$",
         description="Brokers to begin with: host:port, several separated by commas.",
     )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+    kafka_security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], _CAPITALS
+    ] = Field(
         "PLAINTEXT", description="What the brokers speak: TLS (SSL), a login (SASL), both or none."
     )
     kafka_sasl_mechanism: (
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
+        Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], _CAPITALS]
+        | None
     ) = Field(None, description="How clients log in; needed for SASL.")
     kafka_username: str | None = Field(
         None, description="Who logs in; providers call it the API key, too."
@@ -87,19 +216,19 @@ class Settings(BaseSettings):
     kafka_password: SecretStr | None = Field(
         None, description="That user's password; providers call it the API secret, too."
     )
-    kafka_password_file: Path | None = Field(
+    kafka_password_file: File | None = Field(
         None, description="Holds the password, instead of KAFKA_PASSWORD."
     )
-    kafka_token_file: Path | None = Field(
+    kafka_token_file: File | None = Field(
         None, description="Holds the token for OAUTHBEARER; read anew for each connection."
     )
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: File | None = Field(
         None, description="Certificates that the brokers' are issued by; unset: the system's."
     )
-    kafka_certificate_file: Path | None = Field(
+    kafka_certificate_file: File | None = Field(
         None, description="The certificate that is shown to brokers, in PEM."
     )
-    kafka_key_file: Path | None = Field(None, description="That certificate's private key, in PEM.")
+    kafka_key_file: File | None = Field(None, description="That certificate's private key, in PEM.")
     kafka_key_password: SecretStr | None = Field(
         None, description="The passphrase of that key, if it has one."
     )
@@ -143,30 +272,31 @@ class Settings(BaseSettings):
     standby_replicas: int = Field(
         1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
     )
-    data_dir: Path = Field(Path("data"), description="Where this worker keeps its stores.")
     cache_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB block cache of the whole worker, in MiB."
     )
     write_buffer_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB write buffers of the whole worker, in MiB."
     )
-    compression: Literal["none", "lz4", "zstd"] = Field(
+    compression: Annotated[Literal["none", "lz4", "zstd"], _SMALL] = Field(
         "none", description="How what the registry writes to its own topics is compressed."
     )
     session_timeout_seconds: float = Field(
         10, ge=6, le=300, description="A worker that is silent for so long loses its partitions."
     )
-    web_host: str = Field("127.0.0.1", description="Address to listen on.")
+    web_host: Annotated[str, AfterValidator(_host)] = Field(
+        "127.0.0.1", description="Address to listen on."
+    )
     web_port: Port = Field(6066, description="Port to listen on; each worker needs its own.")
-    web_url: str | None = Field(
+    web_url: Url | None = Field(
         None,
-        pattern=r"^https?://[^/]+/?$",
+        pattern=r"^https?://[^/?#@\s]+/?$",
         description="Where other workers reach this one; unset: WEB_HOST:WEB_PORT.",
     )
     allow_open_bind: bool = Field(
         False, description="Allow WEB_HOST beyond loopback without access keys."
     )
-    keys_file: Path | None = Field(
+    keys_file: File | None = Field(
         None, description="Holds the access keys; unset: nobody is asked for one."
     )
     session_hours: float = Field(
@@ -180,11 +310,11 @@ class Settings(BaseSettings):
         pattern=r"^(\*|https?://[^/\s,]+(\s*,\s*https?://[^/\s,]+)*)$",
         description="Sites whose scripts may call: origins separated by commas, or * for all.",
     )
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: File | None = Field(
         None, description="This worker's certificate and those between it and the root, in PEM."
     )
-    tls_key_file: Path | None = Field(None, description="The certificate's private key, in PEM.")
-    tls_ca_file: Path | None = Field(
+    tls_key_file: File | None = Field(None, description="The certificate's private key, in PEM.")
+    tls_ca_file: File | None = Field(
         None, description="Certificates that other workers' are issued by; unset: the system's."
     )
     worker_id: KafkaName | None = Field(
@@ -206,14 +336,12 @@ class Settings(BaseSettings):
     max_waiting_mib: int = Field(
         64, ge=1, le=65536, description="The same in MiB of keys and values."
     )
-    max_writes_per_second: float | None = Field(
+    max_writes_per_second: Rate | None = Field(
         None,
-        gt=0,
         description="Most writes that this worker takes in a second; the others get 503.",
     )
-    client_writes_per_second: float | None = Field(
+    client_writes_per_second: Rate | None = Field(
         None,
-        gt=0,
         description="Most writes of one client, by its key or address; the others get 429.",
     )
     slow_client_seconds: float = Field(
@@ -223,7 +351,7 @@ class Settings(BaseSettings):
         description="A client is cut off that takes longer to send a body, or takes no answer.",
     )
     ready_lag_seconds: float = Field(
-        300, gt=0, description="A worker whose records wait for longer is not ready."
+        300, gt=0, le=1e9, description="A worker whose records wait for longer is not ready."
     )
     stop_grace_seconds: float = Field(
         1, ge=0, le=600, description="How long a worker that stops still takes writes."
@@ -235,14 +363,14 @@ class Settings(BaseSettings):
     max_batch_calls: int = Field(
         1000, ge=1, le=100_000, description="Most calls in one tRPC batch."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _CAPITALS] = Field(
         "INFO", description="Least severe level that is logged."
     )
-    log_format: Literal["console", "json"] = Field(
+    log_format: Annotated[Literal["console", "json"], _SMALL] = Field(
         "console", description="Logs for people or for machines."
     )
 
-    otel_exporter_otlp_endpoint: str | None = Field(
+    otel_exporter_otlp_endpoint: Url | None = Field(
         None,
         pattern="^https?://",
         description="A collector of OpenTelemetry spans, http://host:4318; needs the extra otel.",
@@ -266,8 +394,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _copies_suffice(self) -> Self:
+        if (self.min_insync_replicas or 0) > (self.replication_factor or HIGHEST_PORT):
+            raise ValueError(
+                f"MIN_INSYNC_REPLICAS: must be at most REPLICATION_FACTOR, "
+                f"{self.replication_factor}, or no write is ever acknowledged "
+                f"(got {self.min_insync_replicas})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _secret_is_set(self) -> Self:
-        hosts = (broker.rpartition(":")[0] for broker in self.kafka_brokers.split(","))
+        hosts = (_host(broker.rpartition(":")[0]) for broker in self.kafka_brokers.split(","))
         if self.email_secret is None and not all(map(_is_loopback, hosts)):
             raise ValueError(
                 "EMAIL_SECRET: must be set for a broker beyond this machine: 16 or more random "
@@ -317,7 +455,8 @@ class Settings(BaseSettings):
     @property
     def _kafka_password(self) -> str | None:
         if self.kafka_password_file is not None:
-            return self.kafka_password_file.read_text().rstrip("\r\n")
+            # Only here a password may begin or end with blanks.
+            return self.kafka_password_file.read_text().strip("\r\n")
         return _revealed(self.kafka_password)
 
     @property
@@ -396,11 +535,15 @@ def _unreadable(given: Settings) -> Iterator[str]:
     for name in _KAFKA_FILES:
         path: Path | None = getattr(given, name)
         try:
-            if path is not None:
-                path.read_text()
+            text = "" if path is None else path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it holds no text"
             yield f"{name.upper()}: {path} cannot be read: {why}"
+            continue
+        if path is not None and not text:
+            yield f"{name.upper()}: {path} is empty"
+        if name in _ONE_LINE_FILES and _STRAY.search(text):
+            yield f"{name.upper()}: {path} must hold one line"
 
 
 def _is_loopback(host: str) -> bool:
@@ -423,8 +566,15 @@ def _line(mistake: ErrorDetails) -> str:
     if not mistake["loc"]:
         return mistake["msg"].removeprefix("Value error, ")
     name = str(mistake["loc"][0])
-    given = "" if "secret" in name or "password" in name else f" (got {mistake['input']})"
+    given = "" if "secret" in name or "password" in name else f" (got {_shown(mistake['input'])})"
     return f"{name.upper()}: {_in_words(name, mistake)}{given}"
+
+
+def _shown(given: object) -> str:
+    """Return a value, or its beginning, as text for one line."""
+    text = str(given)
+    more = "…" if len(text) > _SHOWN_CHARACTERS else ""
+    return _STRAY.sub(lambda found: ascii(found[0])[1:-1], text[:_SHOWN_CHARACTERS]) + more
 
 
 def _in_words(name: str, mistake: ErrorDetails) -> str:
@@ -432,7 +582,9 @@ def _in_words(name: str, mistake: ErrorDetails) -> str:
         return _PATTERNS.get(name, "must be letters, digits, '.', '_' and '-'")
     words = _WORDS.get(mistake["type"])
     # pydantic's own text is no template: it may hold braces of the input.
-    return words.format(**mistake.get("ctx", {})) if words else mistake["msg"]
+    if words is None:
+        return mistake["msg"].removeprefix("Value error, ")
+    return words.format(**mistake.get("ctx", {}))
 
 
 #: Settings that promised what is not kept any more.
@@ -445,7 +597,7 @@ _REMOVED = {
 def load() -> Settings:
     """Return the settings, or raise `SettingsError` with a line for each mistake."""
     for name, why in _REMOVED.items():
-        if os.environ.get(name, "0") not in ("", "0"):
+        if os.environ.get(name, "").strip() not in ("", "0"):
             raise SettingsError(f"{name}: {why}")
     try:
         return Settings()

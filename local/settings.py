@@ -1,13 +1,15 @@
 """The settings of `make run`: the workers' own, and how many run on which broker."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from app.settings import Port, Settings, describe
+from app.settings import HIGHEST_PORT, Place, Port, Settings, describe
 from local.errors import SettingsError
 
-HIGHEST_PORT = 65535
 #: Addresses that stand for all of a machine's; from the machine itself, loopback reaches them.
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked for, not bound to
 
@@ -65,7 +67,19 @@ class LocalSettings(Settings):
 
 def load() -> LocalSettings:
     """Return the settings, or raise `SettingsError` with a line for each mistake."""
-    try:
+    with _told():
         return LocalSettings()
+
+
+def data_dir() -> Path:
+    """Return where everything is, whatever the other settings are; raise `SettingsError`."""
+    with _told():
+        return Place().data_dir
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise SettingsError(describe(error)) from None

@@ -116,7 +116,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="SECONDS",
     help="How long an answer, or a connection, may take.",
 )
-@click.option("--key", envvar="REGISTRY_KEY", metavar="KEY", help="API key. Better: REGISTRY_KEY.")
+@click.option(
+    "--key",
+    type=str.strip,
+    envvar="REGISTRY_KEY",
+    metavar="KEY",
+    help="API key. Better: REGISTRY_KEY.",
+)
 @click.option("--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM).")
 @click.option("--keep-ids", type=_FILE, help="Write the ids that were acknowledged, one a line.")
 @click.option(

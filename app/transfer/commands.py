@@ -43,7 +43,11 @@ _format = click.option(
     help="Default: what the file's name ends with, else ndjson.",
 )
 _key = click.option(
-    "--key", envvar="REGISTRY_KEY", metavar="KEY", help="API key. Better: REGISTRY_KEY."
+    "--key",
+    type=str.strip,
+    envvar="REGISTRY_KEY",
+    metavar="KEY",
+    help="API key. Better: REGISTRY_KEY.",
 )
 _ca_file = click.option(
     "--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM)."
