@@ -119,6 +119,8 @@ restart = Restart(shutdown.skip)
 
 app = Registry(
     _settings.app_id,
+    # Every setting of Faust's can be set by the environment, too, over what is said here: not ours.
+    env={},
     broker=[f"registry://{broker}" for broker in _settings.kafka_brokers.split(",")],
     broker_credentials=_settings.kafka.faust(),
     autodiscover=["app.agents"],

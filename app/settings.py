@@ -594,11 +594,16 @@ _REMOVED = {
 }
 
 
-def load() -> Settings:
-    """Return the settings, or raise `SettingsError` with a line for each mistake."""
+def refuse_removed() -> None:
+    """Raise `SettingsError` for a setting that is none any more."""
     for name, why in _REMOVED.items():
         if os.environ.get(name, "").strip() not in ("", "0"):
             raise SettingsError(f"{name}: {why}")
+
+
+def load() -> Settings:
+    """Return the settings, or raise `SettingsError` with a line for each mistake."""
+    refuse_removed()
     try:
         return Settings()
     except ValidationError as error:

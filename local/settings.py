@@ -7,7 +7,9 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from app.settings import HIGHEST_PORT, Place, Port, Settings, describe
+from app import errors
+from app.environment import handed_down
+from app.settings import HIGHEST_PORT, Place, Port, Settings, describe, refuse_removed
 from local.errors import SettingsError
 
 #: Addresses that stand for all of a machine's; from the machine itself, loopback reaches them.
@@ -68,7 +70,16 @@ class LocalSettings(Settings):
 def load() -> LocalSettings:
     """Return the settings, or raise `SettingsError` with a line for each mistake."""
     with _told():
+        refuse_removed()
         return LocalSettings()
+
+
+def environment(brokers: str) -> dict[str, str]:
+    """Return what commands of the registry see that are started here: settings, and the system's.
+
+    ``brokers`` is the Kafka that they use.
+    """
+    return handed_down(map(str.upper, LocalSettings.model_fields)) | {"KAFKA_BROKERS": brokers}
 
 
 def data_dir() -> Path:
@@ -83,3 +94,5 @@ def _told() -> Iterator[None]:
         yield
     except ValidationError as error:
         raise SettingsError(describe(error)) from None
+    except errors.SettingsError as error:
+        raise SettingsError(str(error)) from None
