@@ -6,9 +6,8 @@ from app.files import write_whole
 from local.errors import DataFolderError
 from local.machine import require_folder
 from local.processes import RecordFile
+from local.removal import MARKER
 
-#: Its presence says that everything in the folder is ours; `make clean-data` asks for it too.
-MARKER = ".user-registry"
 MARKER_TEXT = (
     "Everything in this folder belongs to the user registry; `make clean-data` removes it.\n"
 )
