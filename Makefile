@@ -123,17 +123,17 @@ clean-data: stop
 	echo "Nothing is removed: no Python was found." >&2; \
 	exit 2
 
-$(RUN): locks/run.txt pyproject.toml $(PY)
+$(RUN): locks/run.txt pyproject.toml $(PY) $(MOVED)
 	@echo "Installing what the registry needs (once; about a minute) ..."
 	$(call install,locks/run.txt)
 	@touch $@
 
-$(DEV): locks/dev.txt pyproject.toml $(PY)
+$(DEV): locks/dev.txt pyproject.toml $(PY) $(MOVED)
 	@echo "Installing what developing needs (once; about two minutes) ..."
 	$(call install,locks/dev.txt)
 	@touch $(RUN) $@
 
-$(BENCH): locks/bench.txt | $(DEV)
+$(BENCH): locks/bench.txt $(MOVED) | $(DEV)
 	@echo "Installing what the peers need (once; about two minutes) ..."
 	@rm -rf $(PEERS)
 	$(PY) -m venv $(PEERS)

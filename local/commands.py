@@ -23,9 +23,12 @@ class OneLineErrors(click.Group):
         """Run the command; a `LocalError` ends the program with its line and its status."""
         # Attempts to reach a broker that is only starting are no news.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        with private():
+            return self._invoked(ctx)
+
+    def _invoked(self, ctx: click.Context) -> Any:
         try:
-            with private():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except LocalError as error:
             complain(str(error))
             ctx.exit(error.exit_status)

@@ -14,7 +14,7 @@ PYTHON = """#!/bin/sh
 echo "$@" >> "$CALLS"
 env | grep -E '^(PIP|PYTHON)' | grep -v '^PYTHON=' >> "$CALLS"
 case "$*" in "-m venv "*)
-    mkdir -p .venv/bin && cp "$0" .venv/bin/python
+    mkdir -p .venv/bin && ln -s "$0" .venv/bin/python
     echo "command = $0 -m venv $(pwd -P)/.venv" > .venv/pyvenv.cfg
 esac
 """
