@@ -65,6 +65,12 @@ def test_no_environment_bends_faust(tmp_path: Path) -> None:
         assert not set(FLAGS).intersection(names)
 
 
+def test_faust_takes_the_longest_session(tmp_path: Path) -> None:
+    told, _ = configured(tmp_path, {"SESSION_TIMEOUT_SECONDS": "300"})
+    assert told["broker_session_timeout"] == "300.0"
+    assert float(told["broker_request_timeout"]) >= 300
+
+
 def test_the_broker_s_java_sees_nothing_that_bends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"):
         monkeypatch.setenv(name, "-nonsense")
