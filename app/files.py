@@ -80,24 +80,24 @@ def _take_after(new: IO[bytes], former: Path) -> None:
         shutil.copystat(former, new.name)
 
 
-def open_lock(path: Path) -> IO[bytes]:
-    """Open what stands for a file while it is changed; who owns the file may lock it, too.
-
-    Raises `OSError`.
-    """
+def open_lock_of(path: Path) -> IO[bytes]:
+    """Open what is locked while a file is changed, beside what the path leads to."""
     target = _target(path) or path
     lock = target.with_name(f".{target.name[:_NAME_CHARACTERS]}.lock")
-    whose = (target if target.exists() else target.parent).stat()
-    opened = open_private(lock)
-    with suppress(PermissionError):
-        os.fchown(opened.fileno(), whose.st_uid, whose.st_gid)
-    return opened
+    return open_lock(lock, target if target.exists() else target.parent)
 
 
-def open_private(path: Path) -> IO[bytes]:
-    """Open a file of our own, empty if it is new, that others may not; raise `OSError`."""
+def open_lock(lock: Path, whose: Path) -> IO[bytes]:
+    """Open a file that is only there to be locked, by nobody but whose file or folder it is for.
+
+    So root may be the first to lock it. Raises `OSError`.
+    """
+    owner = whose.stat()
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "rb")
+    opened = os.fdopen(os.open(lock, flags, 0o600), "rb")
+    with suppress(PermissionError):
+        os.fchown(opened.fileno(), owner.st_uid, owner.st_gid)
+    return opened
 
 
 def sync(path: Path) -> None:

@@ -24,7 +24,7 @@ from app.engine.cluster import Cluster
 from app.engine.consumer import GROUP_PROTOCOL
 from app.engine.marker import secret_of
 from app.errors import FencedError, NotWrittenError, SettingsError
-from app.files import make_private, open_private
+from app.files import make_private, open_lock
 from app.partitioning import Register, other_secret, read
 from app.refusals import unusable
 from app.restart import inherited
@@ -175,7 +175,7 @@ def locked(folder: Path) -> IO[bytes]:
     try:
         if not make_private(folder, _LOCK):
             log.warning("others than its owner may use DATA_DIR", advice=f"chmod 700 {folder}")
-        lock = open_private(folder / _LOCK)
+        lock = open_lock(folder / _LOCK, folder)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SettingsError(f"DATA_DIR: {folder} is in use by another worker") from None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.access.keys import Key
 from app.errors import SettingsError
-from app.files import open_lock, write_whole
+from app.files import open_lock_of, write_whole
 
 
 class KeysFile(BaseModel):
@@ -60,7 +60,7 @@ def locked_keys(path: Path) -> Iterator[tuple[Key, ...]]:
     """Give the keys in a file, and keep other commands from it; raise `SettingsError`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open_lock(path)
+        lock = open_lock_of(path)
     except OSError as error:
         raise SettingsError(f"KEYS_FILE: {path} cannot be written: {_why(error)}") from None
     with lock:

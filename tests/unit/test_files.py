@@ -80,6 +80,13 @@ def test_a_file_that_root_replaces_keeps_its_owner(tmp_path: Path) -> None:
     assert mode_of(path) == 0o600
 
 
+@AS_ROOT
+def test_a_folder_that_root_locks_first_is_still_its_owner_s(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    locked(tmp_path).close()
+    assert (tmp_path / "lock").stat().st_uid == NOBODY
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_of_a_link_the_target_is_written(tmp_path: Path, there: bool) -> None:
     (tmp_path / "elsewhere").mkdir()
