@@ -17,8 +17,16 @@ _NAMED = 5
 
 
 def main() -> int:
-    """Remove what DATA_DIR names, which may be a link; return the exit status."""
-    named = Path(os.environ.get("DATA_DIR", "").strip() or "data").expanduser()
+    """Remove what DATA_DIR names; return the exit status."""
+    named = os.environ.get("DATA_DIR", "").strip() or "data"
+    try:
+        return _remove(Path(named).expanduser())
+    except (OSError, RuntimeError) as error:  # of a home that nobody has
+        return _complain(f"Not removed: {named} ({getattr(error, 'strerror', None) or error}).")
+
+
+def _remove(named: Path) -> int:
+    """Remove a data folder, which may be named by a link; return the exit status."""
     if not os.path.lexists(named):
         return 0
     folder = Path(os.path.realpath(named))

@@ -86,6 +86,13 @@ async def test_two_exports_into_one_file_leave_one_of_them_whole(
     assert list(tmp_path.iterdir()) == [target]
 
 
+async def test_a_line_end_is_no_part_of_a_key(client: Client, lookups: FakeLookups) -> None:
+    lookups.add("ada")
+    for around in ("\n", " \r\n"):
+        told = await run("export", url_of(client), "-", "--key", f"key{around}")
+        assert (told[0], orjson.loads(told[1])["id"]) == (0, "ada")
+
+
 async def test_a_pipe_is_imported(client: Client, producer: FakeProducer, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -58,6 +58,16 @@ def test_where_a_link_leads_the_data_is_removed(
     assert not link.is_symlink()
 
 
+def test_a_home_that_nobody_has_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", "~nobody-is-called-so/data")
+    assert removal.main() == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Not removed: ~nobody-is-called-so/data (")
+    assert told.count("\n") == 1
+
+
 def test_a_folder_of_the_home_is_meant_by_a_tilde(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
