@@ -10,7 +10,7 @@ COPY tables tables
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.11-slim
-RUN useradd --uid 10001 --no-create-home registry && install -d -o registry /data
+RUN useradd --uid 10001 --no-create-home registry && install -d -m 700 -o registry /data
 COPY --from=build /venv /venv
 # By number: Kubernetes cannot tell by a name that it is not root.
 USER 10001

@@ -3,7 +3,7 @@
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
-PIP    := $(PY) -m pip --disable-pip-version-check --no-input install
+PIP    := -m pip --disable-pip-version-check --no-input install --no-user
 CODE   := app tables local tests bench
 # One lock for running, a superset for development; a stamp stands for a finished install.
 RUN    := $(VENV)/run.stamp
@@ -13,18 +13,27 @@ PEERS  := $(VENV)/peers
 BENCH  := $(VENV)/bench.stamp
 # Here while pip is at work: an interrupted install may leave packages that pip takes for whole.
 DIRTY  := $(VENV)/installing
-DATA   := $(or $(DATA_DIR),data)
 LOCK   := $(PY) -m uv pip compile pyproject.toml --quiet --python-version 3.11 --universal \
           --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 # Two tests at a time, each half with a broker and a worker of its own.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+# An environment holds absolute paths: where the checkout was moved, it is made anew.
+MOVED  := $(shell grep -s ' -m venv /' $(VENV)/pyvenv.cfg \
+          | grep -qvF -- " -m venv $$(pwd -P)/$(VENV)" && echo moved)
 # More arguments for the tool behind a target: `make test ARGS=tests/unit`.
 ARGS   :=
+
+# Where packages come from is the machine's own affair; how they are installed, and how Python runs
+# them, is not to be bent by what was set for other programs.
+SOURCE := INDEX_URL EXTRA_INDEX_URL NO_INDEX FIND_LINKS TRUSTED_HOST CERT CLIENT_CERT PROXY \
+          CACHE_DIR CONFIG_FILE KEYRING_PROVIDER TIMEOUT DEFAULT_TIMEOUT RETRIES
+unexport $(filter-out $(SOURCE:%=PIP_%),$(filter PIP_%,$(.VARIABLES)))
+unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev run stop status test check lint types imports format chaos soak \
-        bench clients lock clean clean-data
+        bench clients lock clean clean-data moved
 
 define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
@@ -106,41 +115,47 @@ clean: stop
 	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	    .import_linter_cache $(wildcard */__pycache__ */*/__pycache__ */*/*/__pycache__)
 
+# Any Python will do, also where nothing is installed.
 clean-data: stop
-	@if [ -e "$(DATA)/.user-registry" ]; then rm -rf "$(DATA)" && echo "Removed $(DATA)."; \
-	elif [ -e "$(DATA)" ]; then echo "$(DATA) is not the registry's: left alone." >&2; exit 2; fi
+	@for python in $(PY) "$$PYTHON" python3.11 python3; do \
+	    if "$$python" -c '' 2>/dev/null; then exec "$$python" -I local/removal.py; fi; \
+	done; \
+	echo "Nothing is removed: no Python was found." >&2; \
+	exit 2
 
-$(RUN): locks/run.txt pyproject.toml $(PY)
+$(RUN): locks/run.txt pyproject.toml $(PY) $(MOVED)
 	@echo "Installing what the registry needs (once; about a minute) ..."
 	$(call install,locks/run.txt)
 	@touch $@
 
-$(DEV): locks/dev.txt pyproject.toml $(PY)
+$(DEV): locks/dev.txt pyproject.toml $(PY) $(MOVED)
 	@echo "Installing what developing needs (once; about two minutes) ..."
 	$(call install,locks/dev.txt)
 	@touch $(RUN) $@
 
-$(BENCH): locks/bench.txt | $(DEV)
+$(BENCH): locks/bench.txt $(MOVED) | $(DEV)
 	@echo "Installing what the peers need (once; about two minutes) ..."
 	@rm -rf $(PEERS)
 	$(PY) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --require-hashes \
-	    -r locks/bench.txt
+	$(PEERS)/bin/python $(PIP) --require-hashes -r locks/bench.txt
 	@touch $@
 
 define install
 @if [ -e $(DIRTY) ]; then rm -rf $(VENV) && $(MAKE) --no-print-directory $(PY); fi
 @touch $(DIRTY)
-$(PIP) --require-hashes -r $(1)
-$(PIP) --no-deps --no-build-isolation -e .
+$(PY) $(PIP) --require-hashes -r $(1)
+$(PY) $(PIP) --no-deps --no-build-isolation -e .
 @rm $(DIRTY)
 endef
 
 FITS := import sys, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))
 
+moved:
+	@echo "This folder was elsewhere when its packages were installed: that is done anew."
+
 # A broken link counts as missing: so a Python that was removed or replaced is noticed.
-$(PY):
-	@for python in $(or $(PYTHON),python3.11 python3); do \
+$(PY): $(MOVED)
+	@for python in "$${PYTHON:-python3.11}" "$${PYTHON:-python3}"; do \
 	    if "$$python" -c '$(FITS)' 2>/dev/null; then \
 	        rm -rf $(VENV) && exec "$$python" -m venv $(VENV); \
 	    fi; \

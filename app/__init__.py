@@ -6,3 +6,8 @@
 4. ``lookups`` finds a user in this worker's tables or asks the worker that owns the partition.
 5. ``web.lookups`` and ``web.pages`` show what was found, as JSON and as pages.
 """
+
+from app.environment import forget_foreign
+
+# Before anything else is imported: Faust reads the environment while that happens.
+forget_foreign()

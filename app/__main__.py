@@ -21,6 +21,7 @@ from app.backup.commands import backup, restore
 from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
 from app.errors import BrokerUnavailableError, RegistryError
+from app.files import private
 from app.load.commands import load
 from app.partitioning import standing
 from app.preflight import checked, others_leave, share_secret
@@ -40,8 +41,10 @@ EXIT_INTERRUPTED = 130
 
 
 @click.group(help="A write-intensive user registry on Faust and Kafka.")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run a command; settings come from the environment (see README)."""
+    context.with_resource(private())
 
 
 main.add_command(backup)

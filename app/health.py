@@ -20,10 +20,10 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  it is asked, no
 
 def connection(environment: Mapping[str, str]) -> http.client.HTTPConnection:
     """Return how the worker is reached that the settings are of."""
-    host = environment.get("WEB_HOST") or "127.0.0.1"
-    port = int(environment.get("WEB_PORT") or 6066)
+    host = environment.get("WEB_HOST", "").strip().strip("[]") or "127.0.0.1"
+    port = int(environment.get("WEB_PORT", "").strip() or 6066)
     host = _LOOPBACK.get(host, host)
-    if not environment.get("TLS_CERT_FILE"):
+    if not environment.get("TLS_CERT_FILE", "").strip():
         return http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     # It is asked how it is, and told nothing: who signed its certificate does not matter here.
     context = ssl.create_default_context()

@@ -28,6 +28,7 @@ from app.standstills import Standstills
 from app.tls import server_tls
 
 REBALANCE_TIMEOUT_SECONDS = 30.0
+REQUEST_TIMEOUT_SECONDS = 90.0
 
 _settings = settings()
 
@@ -119,6 +120,8 @@ restart = Restart(shutdown.skip)
 
 app = Registry(
     _settings.app_id,
+    # Every setting of Faust's can be set by the environment, too, over what is said here: not ours.
+    env={},
     broker=[f"registry://{broker}" for broker in _settings.kafka_brokers.split(",")],
     broker_credentials=_settings.kafka.faust(),
     autodiscover=["app.agents"],
@@ -140,6 +143,8 @@ app = Registry(
     # A dead worker's partitions move after this long; a restarted one takes its own at once, as
     # it joins under the same name (static membership).
     broker_session_timeout=_settings.session_timeout_seconds,
+    # Faust refuses sessions that are longer.
+    broker_request_timeout=max(REQUEST_TIMEOUT_SECONDS, _settings.session_timeout_seconds),
     broker_heartbeat_interval=_settings.session_timeout_seconds / 4,
     broker_rebalance_timeout=REBALANCE_TIMEOUT_SECONDS,
     broker_commit_interval=1.0,

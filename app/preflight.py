@@ -26,6 +26,7 @@ from app.engine.cluster import Cluster
 from app.engine.consumer import GROUP_PROTOCOL
 from app.engine.marker import secret_of
 from app.errors import FencedError, NotWrittenError, SettingsError
+from app.files import make_private, open_lock
 from app.partitioning import Register, other_secret, read
 from app.refusals import unusable
 from app.restart import inherited
@@ -35,6 +36,9 @@ from app.tls import client_tls, server_tls
 from app.topics import declare
 
 log = structlog.get_logger(__name__)
+
+#: In a worker's folder: held while it runs, and what tells the folder from others.
+_LOCK = "lock"
 
 #: How long workers of another version may stay, beyond a session; how often it is looked.
 OTHERS_LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.5
@@ -173,8 +177,9 @@ def locked(folder: Path) -> IO[bytes]:
     """Return the lock of a worker's folder, held until it is closed; raise `SettingsError`."""
     # The kernel lets go of the lock whatever ends the process.
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("ab")
+        if not make_private(folder, _LOCK):
+            log.warning("others than its owner may use DATA_DIR", advice=f"chmod 700 {folder}")
+        lock = open_lock(folder / _LOCK, folder)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SettingsError(f"DATA_DIR: {folder} is in use by another worker") from None

@@ -10,7 +10,7 @@ from time import time
 from typing import Any
 
 from aiokafka import errors
-from aiokafka.conn import create_conn
+from aiokafka.conn import create_conn, get_ip_port_afi
 from aiokafka.protocol.metadata import MetadataRequest
 
 from app.connection import OAUTHBEARER, Connection
@@ -139,10 +139,10 @@ async def why_refused(connection: Connection) -> str | None:
 @asynccontextmanager
 async def connected(connection: Connection, address: str) -> AsyncIterator[Any]:
     """Yield a connection to one broker, logged in."""
-    host, _, port = address.rpartition(":")
+    host, port, _ = get_ip_port_afi(address)
     made = await create_conn(
         host,
-        int(port),
+        port,
         request_timeout_ms=round(ANSWER_SECONDS * 1000),
         **connection.security(),
     )

@@ -7,24 +7,29 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     Field,
     PrivateAttr,
     SecretStr,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.connection import OAUTHBEARER, Connection
 from app.errors import SettingsError
 from app.keys import EmailKeys
 from app.secret_files import read_secrets
+from app.texts import STRAY, shown
 
 #: Exit status of a command whose settings or arguments are wrong.
 EXIT_USAGE = 2
@@ -35,7 +40,82 @@ MIN_SECRET = 16
 #: How often files are looked after within the time in which erased users must be gone from them.
 TIDY_TIMES = 6
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+HIGHEST_PORT = 65535
+
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_BROKER = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
+_LABEL_CHARACTERS = 63
+
+
+def reachable(path: Path) -> Path:
+    """Return a path with the home that ``~`` stands for; it may lead to nothing yet."""
+    try:
+        path = path.expanduser()
+        path.stat()
+    except RuntimeError:
+        raise ValueError("names the home of nobody who is known here") from None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except OSError as error:
+        raise ValueError(f"cannot be used: {error.strerror}") from None
+    return path
+
+
+def _host(text: str) -> str:
+    """Return a host's name or address, without the brackets that IPv6 has in URLs."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if _is_address(bare) or (bare == text and _is_host_name(text)):
+        return bare
+    raise ValueError("must be a host's name or IP address")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host_name(text: str) -> bool:
+    labels = text.removesuffix(".").split(".")
+    return len(text) <= 253 and all(map(_HOST_LABEL.fullmatch, labels))
+
+
+def _brokers(text: str) -> str:
+    """Return ``host:port,…`` without blanks; raise `ValueError` for what no client could use."""
+    return ",".join(map(_broker, text.split(",")))
+
+
+def _broker(text: str) -> str:
+    address = _BROKER.fullmatch(text.strip())
+    if address is None:
+        raise ValueError("must be host:port, several separated by commas")
+    _host(address["host"])
+    if not 1 <= int(address["port"]) <= HIGHEST_PORT:
+        raise ValueError(f"ports are 1 to {HIGHEST_PORT}")
+    return address[0]
+
+
+def _url(text: str) -> str:
+    """Return a URL; raise `ValueError` if its host or port is none."""
+    parts = urlsplit(text)
+    # What a host is called is left to who resolves it; no part of its name is longer than this.
+    if not parts.hostname or max(map(len, parts.hostname.split("."))) > _LABEL_CHARACTERS:
+        raise ValueError("must name a host")
+    if parts.port == 0:
+        raise ValueError(f"ports are 1 to {HIGHEST_PORT}")
+    return text
+
+
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+File = Annotated[Path, AfterValidator(reachable)]
+Url = Annotated[str, AfterValidator(_url)]
+#: How many in a second: none would be a standstill, and so would next to none.
+Rate = Annotated[float, Field(ge=0.001, le=1e9)]
+#: Words that are taken in small letters, too, or in capitals.
+_CAPITALS = BeforeValidator(lambda word: str(word).upper())
+_SMALL = BeforeValidator(lambda word: str(word).lower())
 #: Names that end up in Kafka: Kafka's own alphabet for topics.
 KafkaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 
@@ -50,6 +130,8 @@ _WORDS = {
     "less_than_equal": "must be at most {le:g}",
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "finite_number": "must be a finite number",
     "string_too_short": "must have at least {min_length} characters",
     "too_short": "must have at least {min_length} characters",
     "bool_parsing": "must be 1 or 0",
@@ -63,29 +145,71 @@ _KAFKA_FILES = (
     "kafka_certificate_file",
     "kafka_key_file",
 )
+#: Of these, those that hold nothing but a secret.
+_ONE_LINE_FILES = ("kafka_password_file", "kafka_token_file")
 #: What the patterns below want, in words; all others are Kafka's alphabet.
 _PATTERNS = {
-    "kafka_brokers": "must be host:port, several separated by commas",
     "web_url": "must be http://host:port",
     "cors_origins": "must be origins such as https://example.com separated by commas, or *",
 }
 
 
-class Settings(BaseSettings):
+class _Environment(PydanticBaseSettingsSource):
+    """The environment: names in capitals; blanks and line ends around a value are no part of it."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return a setting's value; None if it is not set."""
+        return os.environ.get(field_name.upper(), "").strip() or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what is set, by the fields' names."""
+        fields = self.settings_cls.model_fields.items()
+        given = {name: self.get_field_value(field, name)[0] for name, field in fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Place(BaseSettings):
+    """The one setting that says where everything is: enough to stop what runs there."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    data_dir: File = Field(Path("data"), description="Where this worker keeps its stores.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the environment as we read it."""
+        return init_settings, _Environment(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, given: object) -> object:
+        if isinstance(given, str) and STRAY.search(given):
+            raise ValueError("must be UTF-8 text without control characters, in one line")
+        return given
+
+
+class Settings(Place):
     """One field per knob; the environment variable is the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
-
-    kafka_brokers: str = Field(
+    kafka_brokers: Annotated[str, AfterValidator(_brokers)] = Field(
         "127.0.0.1:9092",
-        pattern=r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$",
         description="Brokers to begin with: host:port, several separated by commas.",
     )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+    kafka_security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], _CAPITALS
+    ] = Field(
         "PLAINTEXT", description="What the brokers speak: TLS (SSL), a login (SASL), both or none."
     )
     kafka_sasl_mechanism: (
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
+        Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], _CAPITALS]
+        | None
     ) = Field(None, description="How clients log in; needed for SASL.")
     kafka_username: str | None = Field(
         None, description="Who logs in; providers call it the API key, too."
@@ -93,19 +217,19 @@ class Settings(BaseSettings):
     kafka_password: SecretStr | None = Field(
         None, description="That user's password; providers call it the API secret, too."
     )
-    kafka_password_file: Path | None = Field(
+    kafka_password_file: File | None = Field(
         None, description="Holds the password, instead of KAFKA_PASSWORD."
     )
-    kafka_token_file: Path | None = Field(
+    kafka_token_file: File | None = Field(
         None, description="Holds the token for OAUTHBEARER; read anew for each connection."
     )
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: File | None = Field(
         None, description="Certificates that the brokers' are issued by; unset: the system's."
     )
-    kafka_certificate_file: Path | None = Field(
+    kafka_certificate_file: File | None = Field(
         None, description="The certificate that is shown to brokers, in PEM."
     )
-    kafka_key_file: Path | None = Field(None, description="That certificate's private key, in PEM.")
+    kafka_key_file: File | None = Field(None, description="That certificate's private key, in PEM.")
     kafka_key_password: SecretStr | None = Field(
         None, description="The passphrase of that key, if it has one."
     )
@@ -146,7 +270,7 @@ class Settings(BaseSettings):
         description="Hides email addresses in topics; the same for all workers and for ever. "
         "Needed unless the broker is on this machine.",
     )
-    email_secret_file: Path | None = Field(
+    email_secret_file: File | None = Field(
         None, description="Holds the secret, instead of EMAIL_SECRET."
     )
     signing_secret: SecretStr | None = Field(
@@ -154,28 +278,29 @@ class Settings(BaseSettings):
         description="Signs sessions and workers' requests; several, separated by commas: the first "
         "signs, all are accepted. Unset: what is derived from EMAIL_SECRET.",
     )
-    signing_secret_file: Path | None = Field(
+    signing_secret_file: File | None = Field(
         None, description="Holds the secrets, a line each, instead of SIGNING_SECRET."
     )
     standby_replicas: int = Field(
         1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
     )
-    data_dir: Path = Field(Path("data"), description="Where this worker keeps its stores.")
     cache_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB block cache of the whole worker, in MiB."
     )
     write_buffer_mib: int = Field(
         64, ge=8, le=65536, description="RocksDB write buffers of the whole worker, in MiB."
     )
-    compression: Literal["none", "lz4", "zstd"] = Field(
+    compression: Annotated[Literal["none", "lz4", "zstd"], _SMALL] = Field(
         "none", description="How what the registry writes to its own topics is compressed."
     )
     session_timeout_seconds: float = Field(
         10, ge=6, le=300, description="A worker that is silent for so long loses its partitions."
     )
-    web_host: str = Field("127.0.0.1", description="Address to listen on.")
+    web_host: Annotated[str, AfterValidator(_host)] = Field(
+        "127.0.0.1", description="Address to listen on."
+    )
     web_port: Port = Field(6066, description="Port to listen on; each worker needs its own.")
-    web_url: str | None = Field(
+    web_url: Url | None = Field(
         None,
         pattern=r"^https?://[^/?#@\s]+/?$",
         description="Where other workers reach this one; unset: WEB_HOST:WEB_PORT.",
@@ -183,7 +308,7 @@ class Settings(BaseSettings):
     allow_open_bind: bool = Field(
         False, description="Allow WEB_HOST beyond loopback without access keys."
     )
-    keys_file: Path | None = Field(
+    keys_file: File | None = Field(
         None, description="Holds the access keys; unset: nobody is asked for one."
     )
     jwt_jwks: str | None = Field(
@@ -193,7 +318,7 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(None, description="Whom JWTs must be made for.")
     jwt_issuer: str | None = Field(None, description="Who must have made JWTs.")
     jwt_scope_claim: str = Field("scope", description="The claim of JWTs that holds scopes.")
-    audit_file: Path | None = Field(
+    audit_file: File | None = Field(
         None,
         description="Where the audit log goes; unset: to stderr if KEYS_FILE is set, else nowhere.",
     )
@@ -212,11 +337,11 @@ class Settings(BaseSettings):
         None,
         description="Names by which clients may ask, beside this machine's: separated by commas.",
     )
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: File | None = Field(
         None, description="This worker's certificate and those between it and the root, in PEM."
     )
-    tls_key_file: Path | None = Field(None, description="The certificate's private key, in PEM.")
-    tls_ca_file: Path | None = Field(
+    tls_key_file: File | None = Field(None, description="The certificate's private key, in PEM.")
+    tls_ca_file: File | None = Field(
         None, description="Certificates that other workers' are issued by; unset: the system's."
     )
     worker_id: KafkaName | None = Field(
@@ -238,14 +363,12 @@ class Settings(BaseSettings):
     max_waiting_mib: int = Field(
         64, ge=1, le=65536, description="The same in MiB of keys and values."
     )
-    max_writes_per_second: float | None = Field(
+    max_writes_per_second: Rate | None = Field(
         None,
-        gt=0,
         description="Most writes that this worker takes in a second; the others get 503.",
     )
-    client_writes_per_second: float | None = Field(
+    client_writes_per_second: Rate | None = Field(
         None,
-        gt=0,
         description="Most writes of one client, by its key or address; the others get 429.",
     )
     slow_client_seconds: float = Field(
@@ -266,7 +389,7 @@ class Settings(BaseSettings):
         description="Most of one address; unset: half of them, and all behind TRUSTED_PROXIES.",
     )
     ready_lag_seconds: float = Field(
-        300, gt=0, description="A worker whose records wait for longer is not ready."
+        300, gt=0, le=1e9, description="A worker whose records wait for longer is not ready."
     )
     stop_grace_seconds: float = Field(
         1, ge=0, le=600, description="How long a worker that stops still takes writes."
@@ -278,14 +401,14 @@ class Settings(BaseSettings):
     max_batch_calls: int = Field(
         1000, ge=1, le=100_000, description="Most calls in one tRPC batch."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _CAPITALS] = Field(
         "INFO", description="Least severe level that is logged."
     )
-    log_format: Literal["console", "json"] = Field(
+    log_format: Annotated[Literal["console", "json"], _SMALL] = Field(
         "console", description="Logs for people or for machines."
     )
 
-    otel_exporter_otlp_endpoint: str | None = Field(
+    otel_exporter_otlp_endpoint: Url | None = Field(
         None,
         pattern="^https?://",
         description="A collector of OpenTelemetry spans, http://host:4318; needs the extra otel.",
@@ -296,7 +419,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _secrets_of_files(cls, given: dict[str, object]) -> dict[str, object]:
-        return {**given, **read_secrets(given, ("email_secret", "signing_secret"))}
+        found = read_secrets(given, ("email_secret", "signing_secret"))
+        if "signing_secret" in found:
+            found["signing_secret"] = ",".join(found["signing_secret"].split())
+        return {**given, **found}
 
     @model_validator(mode="after")
     def _secrets_are_long(self) -> Self:
@@ -318,7 +444,7 @@ class Settings(BaseSettings):
         if not all(map(_is_host, self.hosts)):
             raise ValueError(
                 "ALLOWED_HOSTS: must be names or addresses without ports, separated by commas "
-                f"(got {self.allowed_hosts})"
+                f"(got {shown(self.allowed_hosts)})"
             )
         return self
 
@@ -349,8 +475,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _copies_suffice(self) -> Self:
+        if (self.min_insync_replicas or 0) > (self.replication_factor or HIGHEST_PORT):
+            raise ValueError(
+                f"MIN_INSYNC_REPLICAS: must be at most REPLICATION_FACTOR, "
+                f"{self.replication_factor}, or no write is ever acknowledged "
+                f"(got {self.min_insync_replicas})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _secret_is_set(self) -> Self:
-        hosts = (broker.rpartition(":")[0] for broker in self.kafka_brokers.split(","))
+        hosts = (_host(broker.rpartition(":")[0]) for broker in self.kafka_brokers.split(","))
         if self.email_secret is None and not all(map(is_loopback, hosts)):
             raise ValueError(
                 "EMAIL_SECRET: must be set for a broker beyond this machine: 16 or more random "
@@ -400,7 +536,8 @@ class Settings(BaseSettings):
     @property
     def _kafka_password(self) -> str | None:
         if self.kafka_password_file is not None:
-            return self.kafka_password_file.read_text().rstrip("\r\n")
+            # Only here a password may begin or end with blanks.
+            return self.kafka_password_file.read_text().strip("\r\n")
         return _revealed(self.kafka_password)
 
     @property
@@ -509,11 +646,15 @@ def _unreadable(given: Settings) -> Iterator[str]:
     for name in _KAFKA_FILES:
         path: Path | None = getattr(given, name)
         try:
-            if path is not None:
-                path.read_text()
+            text = "" if path is None else path.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it holds no text"
             yield f"{name.upper()}: {path} cannot be read: {why}"
+            continue
+        if path is not None and not text:
+            yield f"{name.upper()}: {path} is empty"
+        if name in _ONE_LINE_FILES and STRAY.search(text):
+            yield f"{name.upper()}: {path} must hold one line"
 
 
 def is_loopback(host: str) -> bool:
@@ -548,7 +689,7 @@ def _line(mistake: ErrorDetails) -> str:
     if not mistake["loc"]:
         return mistake["msg"].removeprefix("Value error, ")
     name = str(mistake["loc"][0])
-    given = "" if "secret" in name or "password" in name else f" (got {mistake['input']})"
+    given = "" if "secret" in name or "password" in name else f" (got {shown(mistake['input'])})"
     return f"{name.upper()}: {_in_words(name, mistake)}{given}"
 
 
@@ -557,7 +698,9 @@ def _in_words(name: str, mistake: ErrorDetails) -> str:
         return _PATTERNS.get(name, "must be letters, digits, '.', '_' and '-'")
     words = _WORDS.get(mistake["type"])
     # pydantic's own text is no template: it may hold braces of the input.
-    return words.format(**mistake.get("ctx", {})) if words else mistake["msg"]
+    if words is None:
+        return mistake["msg"].removeprefix("Value error, ")
+    return words.format(**mistake.get("ctx", {}))
 
 
 #: Settings that promised what is not kept any more.
@@ -567,11 +710,16 @@ _REMOVED = {
 }
 
 
+def refuse_removed() -> None:
+    """Raise `SettingsError` for a setting that is none any more."""
+    for name, why in _REMOVED.items():
+        if os.environ.get(name, "").strip() not in ("", "0"):
+            raise SettingsError(f"{name}: {why}")
+
+
 def load() -> Settings:
     """Return the settings, or raise `SettingsError` with a line for each mistake."""
-    for name, why in _REMOVED.items():
-        if os.environ.get(name, "0") not in ("", "0"):
-            raise SettingsError(f"{name}: {why}")
+    refuse_removed()
     try:
         return Settings()
     except ValidationError as error:

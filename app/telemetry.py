@@ -34,7 +34,10 @@ def provider_for(settings: Settings) -> "TracerProvider | None":
     about = {"service.version": version("user-registry")}
     if "OTEL_SERVICE_NAME" not in os.environ:
         about["service.name"] = "user-registry"
-    provider = TracerProvider(resource=Resource.create(about))
     endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    try:
+        provider = TracerProvider(resource=Resource.create(about))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    except ValueError as error:
+        raise SettingsError(f"OTEL_*: a variable of OpenTelemetry's is wrong: {error}") from None
     return provider

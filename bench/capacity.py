@@ -14,6 +14,7 @@ import click
 import orjson
 import psutil
 
+from app.files import write_whole
 from local.broker import Broker
 from local.console import say
 from local.kafka import PROJECT
@@ -33,7 +34,7 @@ def main(users: int, partitions: tuple[int, ...]) -> None:
     """Measure with each number of partitions, and write what was found."""
     told = {"users": users, "runs": [_measured(users, number) for number in partitions]}
     text = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    (PROJECT / "bench" / "results" / "capacity.json").write_bytes(text)
+    write_whole(PROJECT / "bench" / "results" / "capacity.json", text)
     say(text.decode())
 
 

@@ -14,6 +14,7 @@ import click
 import orjson
 import requests
 
+from app.files import write_whole
 from app.keys import encode_key, partition_of
 from bench.capacity import _applied, _register
 from local.broker import Broker
@@ -54,7 +55,7 @@ def main(users: int, runs: int) -> None:
     found = [told for standbys in (0, 1) for told in _measured(users, runs, standbys)]
     told = {"users": users, "runs": runs, "partitions": PARTITIONS, "ways": found}
     text = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    (PROJECT / "bench" / "results" / "failover.json").write_bytes(text)
+    write_whole(PROJECT / "bench" / "results" / "failover.json", text)
     say(text.decode())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from app.files import write_whole
 from bench.engines import OURS
 from bench.live import LATE_MS
 from bench.results import load
@@ -83,7 +84,7 @@ def write(folder: Path) -> None:
     """Write the page of all results that a folder holds."""
     parts = ["# Results", METHOD, *map(_markdown, _sheets(folder))]
     parts += [f"![{name}]({name}.svg)" for name in PLOTS if _has(folder, name)]
-    (folder / "README.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    write_whole(folder / "README.md", "\n\n".join(part.strip() for part in parts) + "\n")
 
 
 def show(folder: Path, works: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 import psutil
 
+from app.files import write_whole
+
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -56,7 +58,7 @@ def save(folder: Path, name: str, told: Mapping[str, Any]) -> None:
         **told,
     }
     file = folder / f"{name}.json"
-    file.write_bytes(orjson.dumps(with_surroundings, option=orjson.OPT_INDENT_2) + b"\n")
+    write_whole(file, orjson.dumps(with_surroundings, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def load(folder: Path, name: str) -> dict[str, Any] | None:

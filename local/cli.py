@@ -28,7 +28,7 @@ def run() -> None:
 @local.command()
 def stop() -> None:
     """Stop what runs on the data folder, and what a killed run left."""
-    folder = DataFolder(settings.load().data_dir)
+    folder = DataFolder(settings.data_dir())
     supervisor = folder.supervisor.find()
     if supervisor:
         stop_process(supervisor, SUPERVISOR_GRACE_SECONDS)
@@ -41,8 +41,7 @@ def stop() -> None:
 @click.pass_context
 def status(ctx: click.Context) -> None:
     """Tell what runs on the data folder: exit status 0 if a supervisor does, 1 if not."""
-    wanted = settings.load()
-    folder = DataFolder(wanted.data_dir)
+    folder = DataFolder(settings.data_dir())
     for line in parts(folder):
         say(line)
     if not folder.supervisor.find():

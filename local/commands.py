@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from app.files import private
 from local.console import complain
 from local.errors import LocalError
 from local.kafka import PROJECT
@@ -22,6 +23,10 @@ class OneLineErrors(click.Group):
         """Run the command; a `LocalError` ends the program with its line and its status."""
         # Attempts to reach a broker that is only starting are no news.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        with private():
+            return self._invoked(ctx)
+
+    def _invoked(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except LocalError as error:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from app.files import write_whole
 from local.errors import DataFolderError
 from local.machine import require_folder
 from local.processes import RecordFile
+from local.removal import MARKER
 
-#: Its presence says that everything in the folder is ours; `make clean-data` asks for it too.
-MARKER = ".user-registry"
 MARKER_TEXT = (
     "Everything in this folder belongs to the user registry; `make clean-data` removes it.\n"
 )
@@ -25,13 +25,13 @@ class DataFolder:
 
     def claim(self) -> None:
         """Make the folder ours; raise `DataFolderError` if it cannot be, or holds other files."""
-        require_folder(self.path)
+        require_folder(self.path, MARKER)
         marker = self.path / MARKER
         if not marker.exists():
             self._refuse_strange_files()
-            marker.write_text(MARKER_TEXT)
+            write_whole(marker, MARKER_TEXT)
         for folder in (self.logs, self.lock.parent):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _refuse_strange_files(self) -> None:
         if any(self.path.iterdir()):

@@ -5,6 +5,8 @@ import shutil
 import socket
 from pathlib import Path
 
+from app.files import make_private
+from local.console import say
 from local.errors import DataFolderError, PortTakenError
 
 #: Everything listens here, and nowhere else.
@@ -42,10 +44,14 @@ def require_port(port: int, setting: str) -> None:
         )
 
 
-def require_folder(folder: Path) -> None:
-    """Make a folder unless it is there; raise `DataFolderError` if it cannot be written to."""
+def require_folder(folder: Path, marker: str | None = None) -> None:
+    """Make a private folder unless it is there; raise `DataFolderError` if it cannot be written to.
+
+    A file that is named like the marker says that the folder is ours, and is nobody else's.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not make_private(folder, marker):
+            say(f"Others than its owner may use {folder}: chmod 700 it")
         probe = folder / ".writable"
         probe.write_text("yes")
         probe.unlink()

@@ -37,10 +37,12 @@ def http_answers_ok(url: str) -> bool:
     """Tell whether a GET of a URL is answered with status 200."""
     # Whether this machine trusts the certificate is not what is asked; its names need not fit.
     context = ssl._create_unverified_context()  # noqa: S323
+    # A proxy that the environment names is none for this machine.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
-        with urllib.request.urlopen(  # noqa: S310
-            url, timeout=PROBE_TIMEOUT_SECONDS, context=context
-        ) as answer:
+        with opener.open(url, timeout=PROBE_TIMEOUT_SECONDS) as answer:
             return bool(answer.status == HTTPStatus.OK)
     except (OSError, ValueError):  # urllib's and http's errors are OSError or ValueError
         return False

@@ -15,6 +15,7 @@ from typing import IO, Self
 import psutil
 from pydantic import BaseModel, ValidationError
 
+from app.files import PRIVATE_UMASK, write_whole
 from local.signals import signals_held
 
 #: psutil derives the creation time from the wall clock, which may be adjusted in between.
@@ -63,9 +64,7 @@ class RecordFile:
     def write(self, record: Record) -> None:
         """Write the record, all of it or nothing; raises `OSError` when the disk refuses."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".new")
-        draft.write_text(record.model_dump_json())
-        draft.replace(self.path)
+        write_whole(self.path, record.model_dump_json())
 
     def read(self) -> Record | None:
         """Return what is recorded, or None if nothing readable is."""
@@ -109,6 +108,7 @@ def spawn(
             stderr=output,
             start_new_session=True,
             pass_fds=keep_open,
+            umask=PRIVATE_UMASK,
         )
         children[process.pid] = process
         try:

@@ -1,13 +1,17 @@
 """The settings of `make run`: the workers' own, and how many run on which broker."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from app.settings import Port, Settings, describe
+from app import errors
+from app.environment import handed_down
+from app.settings import HIGHEST_PORT, Place, Port, Settings, describe, refuse_removed
 from local.errors import SettingsError
 
-HIGHEST_PORT = 65535
 #: Addresses that stand for all of a machine's; from the machine itself, loopback reaches them.
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked for, not bound to
 
@@ -65,7 +69,30 @@ class LocalSettings(Settings):
 
 def load() -> LocalSettings:
     """Return the settings, or raise `SettingsError` with a line for each mistake."""
-    try:
+    with _told():
+        refuse_removed()
         return LocalSettings()
+
+
+def environment(brokers: str) -> dict[str, str]:
+    """Return what commands of the registry see that are started here: settings, and the system's.
+
+    ``brokers`` is the Kafka that they use.
+    """
+    return handed_down(map(str.upper, LocalSettings.model_fields)) | {"KAFKA_BROKERS": brokers}
+
+
+def data_dir() -> Path:
+    """Return where everything is, whatever the other settings are; raise `SettingsError`."""
+    with _told():
+        return Place().data_dir
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise SettingsError(describe(error)) from None
+    except errors.SettingsError as error:
+        raise SettingsError(str(error)) from None

@@ -1,6 +1,5 @@
 """What `make run` does: broker, topics, workers; watched until Ctrl-C, taken down in order."""
 
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from local.folder import DataFolder
 from local.kafka import PROJECT
 from local.keeper import Keeper, Service
 from local.machine import require_port, require_room
-from local.settings import LocalSettings
+from local.settings import LocalSettings, environment
 from local.signals import ignore_signals, signals_interrupt
 from local.takeover import clear_up, held, stop_workers
 from local.terminal import own_foreground
@@ -79,7 +78,7 @@ class Supervisor:
         done = subprocess.run(
             self._commands.topics,
             cwd=PROJECT,
-            env=os.environ | {"KAFKA_BROKERS": self._brokers.address},
+            env=environment(self._brokers.address),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,6 +1,5 @@
 """One worker: a process of the app, with a port, a folder and a log of its own."""
 
-import os
 from collections.abc import Sequence
 
 import psutil
@@ -10,7 +9,7 @@ from local.errors import WorkerError
 from local.folder import DataFolder
 from local.kafka import PROJECT
 from local.probe import http_answers_ok
-from local.settings import LocalSettings
+from local.settings import LocalSettings, environment
 
 #: Beyond this a log is put aside when its worker starts; one older log is kept.
 LOG_LIMIT_BYTES = 10 * 1024**2
@@ -30,8 +29,7 @@ class Worker:
         self._record = folder.worker_record(number)
         self._command = command
         self._process: psutil.Process | None = None
-        self._environment = {
-            "KAFKA_BROKERS": brokers,
+        self._environment = environment(brokers) | {
             "WEB_PORT": str(self.port),
             "DATA_DIR": str(folder.worker(number)),
         }
@@ -47,7 +45,7 @@ class Worker:
                     self._record,
                     port=self.port,
                     cwd=PROJECT,
-                    env=os.environ | self._environment,
+                    env=self._environment,
                 )
         except OSError as error:
             raise WorkerError(f"{self.name} cannot be started: {error.strerror}") from None

@@ -2,18 +2,15 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.access.keys import Key
 from app.errors import SettingsError
-
-_ONLY_THE_OWNER = 0o600
+from app.files import open_lock_of, write_whole
 
 
 class KeysFile(BaseModel):
@@ -48,35 +45,22 @@ def _parsed(path: Path, text: bytes) -> tuple[Key, ...]:
 
 
 def write_keys(path: Path, keys: tuple[Key, ...]) -> None:
-    """Replace the file at once and durably; raise `SettingsError`."""
+    """Replace the file, whole and durably; raise `SettingsError`."""
     listed = KeysFile(keys=keys).model_dump(mode="json", exclude_none=True)
     for key in listed["keys"]:
         key["scopes"].sort()
     try:
-        _replace(path, json.dumps(listed, indent=2).encode() + b"\n")
+        write_whole(path, json.dumps(listed, indent=2) + "\n")
     except OSError as error:
         raise SettingsError(f"KEYS_FILE: {path} cannot be written: {_why(error)}") from None
-
-
-def _replace(path: Path, text: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
-        try:
-            os.fchmod(new.fileno(), _ONLY_THE_OWNER)
-            new.write(text)
-            new.flush()
-            os.fsync(new.fileno())
-            Path(new.name).replace(path)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
 
 
 @contextmanager
 def locked_keys(path: Path) -> Iterator[tuple[Key, ...]]:
     """Give the keys in a file, and keep other commands from it; raise `SettingsError`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("ab")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open_lock_of(path)
     except OSError as error:
         raise SettingsError(f"KEYS_FILE: {path} cannot be written: {_why(error)}") from None
     with lock:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.consumed import ConsumedRecord, writable
 from app.engine.lean import ToWrite
 from app.errors import SettingsError
+from app.files import sync, write_whole
 from app.partitioning import Partitioning
 
 #: Raised when older versions could not restore what is written.
@@ -67,10 +68,7 @@ class Manifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write the manifest: from then on the backup is whole."""
-        path = folder / _MANIFEST
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(self.model_dump_json(indent=2))
-        unfinished.replace(path)
+        write_whole(folder / _MANIFEST, self.model_dump_json(indent=2))
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -111,6 +109,7 @@ class Writing:
     def end(self, start: int, end: int) -> Saved:
         """Close the file; return what it holds: offsets from ``start`` to before ``end``."""
         self.close()
+        sync(self._path)
         return Saved(
             topic=self._topic,
             partition=self._partition,

@@ -9,6 +9,7 @@ from pathlib import Path
 from app.backup.files import Manifest, Saved, Writing
 from app.engine.marker import MARKER_KEY, Marker, rules
 from app.errors import FencedError, SettingsError, TopicsError
+from app.files import make_private
 from app.partitioning import Partitioning, Register, read
 from app.progress import bar
 from app.reading import Extent, Reader, TopicFollower, reader
@@ -112,7 +113,7 @@ def _not_written(folder: Path, error: OSError) -> SettingsError:
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         if any(folder.iterdir()):
             raise SettingsError(f"{folder} is not empty")
     except OSError as error:

@@ -33,6 +33,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
         yield problem(f"DATA_DIR: {folder} cannot be written", "give it to the worker's user")
     yield _judge_secret(settings)
     named = {
+        "DATA_DIR": settings.data_dir,
         "KEYS_FILE": settings.keys_file,
         "TLS_KEY_FILE": settings.tls_key_file,
         "EMAIL_SECRET_FILE": settings.email_secret_file,
@@ -55,11 +56,13 @@ def _judge_secret(settings: Settings) -> Finding:
 
 
 def judge_permissions(name: str, path: Path, mode: int) -> Finding:
-    """Tell whether others than the owner may use a file that is a secret."""
-    advice = f"chmod 600 {path}"
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+    """Tell whether others than its owner may use a file that is a secret, or a folder of ours."""
+    is_folder = stat.S_ISDIR(mode)
+    advice = f"chmod {700 if is_folder else 600} {path}"
+    # A volume may have to be shared with a group: what is made in it is private all the same.
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_folder:
         return problem(f"{name}: others than its owner may change {path}", advice)
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
+    if mode & (stat.S_IRWXG | stat.S_IRWXO if is_folder else stat.S_IRGRP | stat.S_IROTH):
         return warning(f"{name}: others than its owner may read {path}", advice)
     return ok(f"{name}: only its owner may read {path}")
 

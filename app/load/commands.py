@@ -11,6 +11,7 @@ import orjson
 import uvloop
 
 from app.errors import RegistryError
+from app.files import write_whole
 from app.load import printing
 from app.load.driving import drive
 from app.load.options import DEFAULT_DURATION_SECONDS, MODES, LoadError, Options
@@ -115,7 +116,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="SECONDS",
     help="How long an answer, or a connection, may take.",
 )
-@click.option("--key", envvar="REGISTRY_KEY", metavar="KEY", help="API key. Better: REGISTRY_KEY.")
+@click.option(
+    "--key",
+    type=str.strip,
+    envvar="REGISTRY_KEY",
+    metavar="KEY",
+    help="API key. Better: REGISTRY_KEY.",
+)
 @click.option("--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM).")
 @click.option("--keep-ids", type=_FILE, help="Write the ids that were acknowledged, one a line.")
 @click.option(
@@ -182,7 +189,7 @@ def _write(path: Path | None, text: str) -> None:
     if path is None or path == _STDOUT:
         return
     try:
-        path.write_text(text)
+        write_whole(path, text)
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror}") from None
 

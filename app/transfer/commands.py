@@ -43,7 +43,11 @@ _format = click.option(
     help="Default: what the file's name ends with, else ndjson.",
 )
 _key = click.option(
-    "--key", envvar="REGISTRY_KEY", metavar="KEY", help="API key. Better: REGISTRY_KEY."
+    "--key",
+    type=str.strip,
+    envvar="REGISTRY_KEY",
+    metavar="KEY",
+    help="API key. Better: REGISTRY_KEY.",
 )
 _ca_file = click.option(
     "--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM)."
@@ -114,11 +118,12 @@ def import_users(
     option or file, or the registry refuses; 130 ended by Ctrl-C.
     """
     told = Imported()
-    with _opened(file) as source, _bar(_size(file)) as bar:
+    size = _size(file)
+    with _opened(file) as source, _bar(size) as bar:
 
         def advance() -> None:
             rejected = f"  {told.rejected:,} rejected" if told.rejected else ""
-            bar.show(told.accepted, 0 if file == STDIO else source.tell(), rejected)
+            bar.show(told.accepted, 0 if size is None else source.tell(), rejected)
 
         rows = READERS[name or _format_of(file)](source)
         remote = Remote(url, key, ca_file)
@@ -138,7 +143,8 @@ def _tell(told: Imported) -> None:
 
 
 def _size(file: Path) -> int | None:
-    return None if file == STDIO else file.stat().st_size
+    """Return the size of what is a file, and no pipe or device."""
+    return file.stat().st_size if file.is_file() else None
 
 
 def _format_of(path: Path) -> Format:

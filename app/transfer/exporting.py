@@ -1,14 +1,14 @@
 """Everything that a registry holds, as a file that is whole or not there."""
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import aiohttp
 
+from app.files import whole_file
 from app.transfer.remote import Format, RefusedError, Remote, TransferError, cause, refused
 
 #: Is told how many users, and how many bytes, are written so far.
@@ -61,35 +61,22 @@ async def export(remote: Remote, name: Format, prefix: str, output: Path, advanc
         ):
             if answer.status != 200:
                 raise await refused(answer)
-            with _whole(output) as file:
+            with _opened(output) as file:
                 async for chunk in answer.content.iter_any():
                     file.write(chunk)
                     counter.add(chunk)
                     size += len(chunk)
                     advance(counter.users, size)
+                file.flush()
     except aiohttp.ClientConnectorError as error:
         raise RefusedError(f"{remote.url}: {cause(error)}") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         written = f" after {counter.users:,} users; nothing is kept" if size else ""
         raise TransferError(f"nothing is exported: {cause(error)}{written}") from None
+    except OSError as error:
+        raise TransferError(f"{output}: {error.strerror or error}") from None
     return counter.users
 
 
-@contextmanager
-def _whole(output: Path) -> Iterator[BinaryIO]:
-    """Open what becomes the file once everything is written."""
-    if output == STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(output)
-    except OSError as error:
-        raise TransferError(f"{output}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+def _opened(output: Path) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(sys.stdout.buffer) if output == STDIO else whole_file(output)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from app.files import write_whole
 from app.web.trpc.procedures import PROCEDURES, Procedure
 
 _Schema = Mapping[str, Any]
@@ -107,4 +108,4 @@ def _type(schema: _Schema) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(declaration())
+    write_whole(Path(sys.argv[1]), declaration())

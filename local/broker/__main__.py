@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from app.settings import reachable
 from local.broker.cluster import Cluster, nodes_in
 from local.broker.node import DEFAULT_PORT, POLL_SECONDS, Broker
 from local.commands import OneLineErrors
@@ -15,9 +16,19 @@ from local.signals import signals_interrupt
 
 EXIT_NOT_RUNNING = 1
 
+
+def _folder(_context: click.Context, _option: click.Parameter, path: Path) -> Path:
+    """Return the folder with the home that ``~`` stands for, as the settings take it."""
+    try:
+        return reachable(path)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
+    callback=_folder,
     required=True,
     help="Kafka's own folder: storage, settings, logs.",
 )

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
+from app.files import write_whole
 from local.broker.node import DEFAULT_PORT, Broker
 from local.broker.options import Membership, new_cluster_id
 from local.errors import DataFolderError
@@ -37,7 +38,7 @@ class Layout(BaseModel):
 
     def write(self, data_dir: Path) -> None:
         """Keep the layout."""
-        (data_dir / LAYOUT_FILE).write_text(self.model_dump_json())
+        write_whole(data_dir / LAYOUT_FILE, self.model_dump_json())
 
     def nodes(self, data_dir: Path, jars: KafkaJars | None = None) -> list[Broker]:
         """Return the nodes."""
@@ -94,7 +95,7 @@ class Cluster:
 
         Raises as `Broker.start` does.
         """
-        require_folder(self.data_dir)
+        require_folder(self.data_dir, LAYOUT_FILE)
         self.nodes = self._laid_out().nodes(self.data_dir, self._jars)
         (self._jars or KafkaJars()).ensure()  # once, and not by three at a time
         # None answers before most of them are there.

@@ -12,6 +12,7 @@ import psutil
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from app.connection import Connection
+from app.files import PRIVATE_UMASK, write_whole
 from local import processes
 from local.broker.log import BrokerLog, reason_in
 from local.broker.options import (
@@ -83,7 +84,7 @@ class Broker:
 
         Raises `PortTakenError`, `DataFolderError`, `JarsError` or `BrokerError`.
         """
-        require_folder(self.data_dir)
+        require_folder(self.data_dir, "server.properties")
         try:
             with self._only_one_start():
                 return not self._adopt() and self._launch()
@@ -163,7 +164,7 @@ class Broker:
     def _write_properties(self, member: Membership) -> None:
         lines = {**node_properties(self.port, member), **self._properties}
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
-        (self.data_dir / "server.properties").write_text(text)
+        write_whole(self.data_dir / "server.properties", text)
 
     def _format(self, java: list[str], cluster_id: str) -> None:
         """Prepare the storage, once: the tool writes ``meta.properties`` last."""
@@ -179,6 +180,7 @@ class Broker:
             text=True,
             timeout=FORMAT_TIMEOUT_SECONDS,
             check=False,
+            umask=PRIVATE_UMASK,
         )
         if done.returncode:
             reason = reason_in(done.stdout + done.stderr)

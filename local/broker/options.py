@@ -1,12 +1,12 @@
 """What a node is told: Java's options, its environment and Kafka's server properties."""
 
 import base64
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.environment import handed_down
 from local.machine import HOST
 
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.xml")
@@ -77,4 +77,4 @@ def new_cluster_id() -> str:
 
 def java_environment() -> dict[str, str]:
     """Return the environment for Java: in UTF-8, so that the data folder may have any name."""
-    return {**os.environ, "LC_ALL": "C.UTF-8"}
+    return {**handed_down(), "LC_ALL": "C.UTF-8"}

@@ -121,3 +121,11 @@ def test_without_the_extra_the_setting_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SettingsError, match="need the extra otel"):
         provider_for(Settings(otel_exporter_otlp_endpoint="http://127.0.0.1:4318"))
     assert provider_for(Settings()) is None
+
+
+def test_a_wrong_variable_of_opentelemetry_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "-1")
+    with pytest.raises(SettingsError, match=r"^OTEL_\*: a variable of OpenTelemetry's is wrong"):
+        provider_for(Settings(otel_exporter_otlp_endpoint="http://127.0.0.1:4318"))

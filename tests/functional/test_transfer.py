@@ -1,6 +1,7 @@
 """Export and import against the web view: exit statuses, one line each, nothing half done."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,6 +56,51 @@ async def test_an_export_is_a_file(client: Client, lookups: FakeLookups, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["users.csv"]
     status, out, _ = await run("export", url_of(client), "-", "--prefix", "b")
     assert (status, orjson.loads(out)["id"]) == (0, "bob")
+
+
+async def test_an_export_goes_where_a_link_leads_and_only_its_owner_reads_it(
+    client: Client, lookups: FakeLookups, tmp_path: Path
+) -> None:
+    lookups.add("ada")
+    (tmp_path / "link").symlink_to("users.ndjson")
+    former = os.umask(0)
+    try:
+        assert (await run("export", url_of(client), tmp_path / "link"))[0] == 0
+    finally:
+        os.umask(former)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "users.ndjson").stat().st_mode & 0o777 == 0o600
+
+
+async def test_two_exports_into_one_file_leave_one_of_them_whole(
+    client: Client, lookups: FakeLookups, tmp_path: Path
+) -> None:
+    for number in range(300):
+        lookups.add(f"u{number}")
+    target = tmp_path / "users.ndjson"
+    both = await asyncio.gather(*(run("export", url_of(client), target) for _ in range(2)))
+    assert [status for status, _, _ in both] == [0, 0]
+    assert [orjson.loads(line)["id"] for line in target.read_text().splitlines()] == sorted(
+        f"u{number}" for number in range(300)
+    )
+    assert list(tmp_path.iterdir()) == [target]
+
+
+async def test_a_line_end_is_no_part_of_a_key(client: Client, lookups: FakeLookups) -> None:
+    lookups.add("ada")
+    for around in ("\n", " \r\n"):
+        told = await run("export", url_of(client), "-", "--key", f"key{around}")
+        assert (told[0], orjson.loads(told[1])["id"]) == (0, "ada")
+
+
+async def test_a_pipe_is_imported(client: Client, producer: FakeProducer, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    row = b'{"id":"a","name":"A","email":"a@example.com"}\n'
+    told, _ = await asyncio.gather(
+        run("import", url_of(client), pipe), asyncio.to_thread(pipe.write_bytes, row)
+    )
+    assert told == (0, "accepted 1, rejected 0, up to line 1\n", "")
 
 
 async def test_an_export_that_is_cut_off_leaves_no_file(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What ``doctor`` makes of what it finds, without a broker or a worker."""
 
 import socket
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,6 +105,13 @@ def test_clocks_are_judged_by_how_far_they_are_apart(apart: float, mark: Mark) -
 )
 def test_secrets_are_their_owners(mode: int, mark: str) -> None:
     assert judge_permissions("KEYS_FILE", Path("keys"), mode).mark == mark
+
+
+def test_a_folder_that_others_may_read_is_told() -> None:
+    for mode in (0o755, 0o711, 0o2775):
+        told = judge_permissions("DATA_DIR", Path("data"), stat.S_IFDIR | mode)
+        assert (told.mark, told.advice) == (Mark.WARNING, "chmod 700 data")
+    assert judge_permissions("DATA_DIR", Path("data"), stat.S_IFDIR | 0o700).mark is Mark.OK
 
 
 def key(name: str, days: float | None, *scopes: Scope) -> Any:

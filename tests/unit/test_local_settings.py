@@ -1,7 +1,11 @@
 """The settings of `make run`: one line about the first that is wrong."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from local.cli import local
 from local.errors import SettingsError
 from local.settings import LocalSettings, load
 
@@ -91,4 +95,22 @@ def test_brokers_take_the_ports_after_the_first(monkeypatch: pytest.MonkeyPatch)
         load()
     monkeypatch.setenv("BROKER_PORT", "65534")
     with pytest.raises(SettingsError, match=r"^BROKER_PORT: 3 brokers need ports up to 65535"):
+        load()
+
+
+@pytest.mark.parametrize(("command", "status"), [("stop", 0), ("status", 1)])
+def test_what_runs_is_stopped_and_told_whatever_other_settings_say(
+    tmp_path: Path, command: str, status: int
+) -> None:
+    given = {"DATA_DIR": str(tmp_path), "PARTITIONS": "many", "WEB_HOST": "0.0.0.0"}
+    result = CliRunner().invoke(local, [command], env=given)
+    assert (result.exit_code, result.stderr) == (status, "")
+    assert "not running" in result.stdout.lower()
+
+
+def test_a_setting_that_is_none_any_more_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPOOL_MIB", "64")
+    with pytest.raises(SettingsError, match=r"^SPOOL_MIB: there is no spool any more"):
         load()

@@ -1,14 +1,17 @@
 """Settings: defaults that work, and one clear line for each mistake."""
 
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.errors import SettingsError
 from app.keys import EmailKeys
 from app.preflight import checked
-from app.settings import Settings, load
+from app.settings import Settings, describe, load
 from local.machine import free_port
+from local.settings import LocalSettings, data_dir
 
 
 @pytest.fixture(autouse=True)
@@ -230,3 +233,156 @@ def test_writes_that_0_8_has_acknowledged_are_not_left_behind(tmp_path: Path) ->
     (tmp_path / "spool" / "000000000001.spool").touch()
     with pytest.raises(SettingsError, match=r"^DATA_DIR: .* holds writes that version 0.8"):
         checked(given).__enter__()
+
+
+# -- whatever is given
+
+#: What no setting is meant to be given, and what is given by mistake.
+ODD = (
+    " ",
+    "\n",
+    " 1 ",
+    "1\r\n",
+    "ä",
+    "\u0661",
+    "a\nb",
+    "a\x00b",
+    "\udcff",
+    "x" * 100_000,
+    "/" + "x" * 300,
+    "-1",
+    "0",
+    "1e-320",
+    "0.5",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "9" * 400,
+    "9" * 5_000,
+    "None",
+    "[]",
+    "{braces}",
+    "%s",
+    "~",
+    "~nobody-is-called-so/x",
+    "/dev/null/x",
+    "http://[::1",
+    "http://h:99999",
+    "http://h:0",
+    "http://" + "h" * 70,
+    "127.0.0.1:90922",
+    "127.0.0.1:0",
+    "[::1]",
+    "::1",
+    "h..h:1",
+    "a:1,",
+)
+
+
+@pytest.mark.parametrize("name", [name.upper() for name in LocalSettings.model_fields])
+def test_whatever_is_given_is_taken_or_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in ODD:
+        monkeypatch.setattr("os.environ", {"HOME": str(tmp_path), name: value})
+        try:
+            taken = LocalSettings()
+        except ValidationError as error:
+            told = describe(error)
+            assert re.match(r"[A-Z_, ]+: ", told), value
+            assert len(told) < 300
+            assert not set(told).intersection("\n\r\x00\udcff")
+            continue
+        assert taken.url.isprintable()
+        assert len(taken.kafka.addresses) == taken.kafka_brokers.count(",") + 1
+        _ = taken.email_keys.fingerprint(), taken.origins, list(taken.web_ports), taken.is_open
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("PARTITIONS", " 4\n", 4),
+        ("ACK_TIMEOUT_SECONDS", "\t2.5 ", 2.5),
+        ("ALLOW_OPEN_BIND", " True\r\n", True),
+        ("ALLOW_OPEN_BIND", "OFF", False),
+        ("LOG_LEVEL", "debug", "DEBUG"),
+        ("LOG_FORMAT", "JSON", "json"),
+        ("COMPRESSION", "Zstd", "zstd"),
+        ("KAFKA_SECURITY_PROTOCOL", "plaintext\n", "PLAINTEXT"),
+        ("APP_ID", " mine ", "mine"),
+        ("WEB_HOST", "[::1]", "::1"),
+        ("KAFKA_BROKERS", "[::1]:9092, localhost:9093", "[::1]:9092,localhost:9093"),
+        ("DATA_DIR", "~/reg", Path("/home/of/mine/reg")),
+        ("KEYS_FILE", "~/keys.json", Path("/home/of/mine/keys.json")),
+    ],
+)
+def test_what_is_meant_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, meant: object
+) -> None:
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    monkeypatch.setenv(name, value)
+    assert getattr(load(), name.lower()) == meant
+
+
+@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t\n"])
+def test_line_ends_and_blanks_are_no_part_of_a_secret(
+    monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    monkeypatch.setenv("EMAIL_SECRET", "0123456789abcdef")
+    meant = load()
+    monkeypatch.setenv("EMAIL_SECRET", f"{around}0123456789abcdef{around}")
+    assert load().email_keys.fingerprint() == meant.email_keys.fingerprint()
+    assert load().signing_secrets == [b"0123456789abcdef"]
+    monkeypatch.setenv("EMAIL_SECRET", f"012345{around}")
+    with pytest.raises(SettingsError, match=r"^EMAIL_SECRET: must have at least 16 characters"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "told"),
+    [
+        ("KAFKA_PASSWORD_FILE", b" \n", "is empty"),
+        ("KAFKA_PASSWORD_FILE", b"one\ntwo", "must hold one line"),
+        ("KAFKA_TOKEN_FILE", b"one\r\ntwo\r\n", "must hold one line"),
+        ("KAFKA_PASSWORD_FILE", b"\xff", "cannot be read: it holds no text"),
+        ("KAFKA_CA_FILE", b"", "is empty"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, held: bytes, told: str
+) -> None:
+    (tmp_path / "file").write_bytes(held)
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    is_token = name == "KAFKA_TOKEN_FILE"
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "OAUTHBEARER" if is_token else "PLAIN")
+    monkeypatch.setenv("KAFKA_USERNAME", "someone")
+    if name == "KAFKA_CA_FILE":
+        monkeypatch.setenv("KAFKA_PASSWORD", "secret")
+    monkeypatch.setenv(name, str(tmp_path / "file"))
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value) == f"{name}: {tmp_path / 'file'} {told}"
+
+
+def test_a_name_in_small_letters_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("web_host", "0.0.0.0")
+    monkeypatch.setenv("partitions", "many")
+    assert (load().web_host, load().partitions) == ("127.0.0.1", 8)
+
+
+def test_more_copies_than_there_are_cannot_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLICATION_FACTOR", "1")
+    monkeypatch.setenv("MIN_INSYNC_REPLICAS", "2")
+    with pytest.raises(SettingsError, match=r"^MIN_INSYNC_REPLICAS: must be at most"):
+        load()
+
+
+def test_where_everything_is_is_known_although_other_settings_are_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARTITIONS", "many")
+    monkeypatch.setenv("WEB_HOST", "0.0.0.0")
+    monkeypatch.setenv("DATA_DIR", "/somewhere")
+    assert data_dir() == Path("/somewhere")
