@@ -1,6 +1,7 @@
 """Pages: the same lookups and writes, for people; they work without scripts."""
 
 import math
+import re
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
@@ -31,6 +32,7 @@ LISTED_USERS = 50
 #: How long a page waits for a write before it says that it waits, and how often it asks again.
 PAGE_WAIT_SECONDS = 1.0
 MAX_TRIES = 60
+_TRIES = re.compile("[0-9]{1,2}")
 
 #: What a page says first after a write that came to less than its writer may think.
 _BANNERS: Mapping[Outcome, str] = {
@@ -131,8 +133,9 @@ def show_list(request: web.Request, wanted: Wanted, found: UsersPage) -> web.Res
 
 def _waiting(request: web.Request, user_id: str, position: Position) -> web.Response:
     """Show that a write is not settled yet; the page asks again, but not for ever."""
-    tries = int(tried) if (tried := request.query.get("tries", "0")).isdecimal() else 0
-    again = f"{_after(user_id, position)}&tries={min(tries, MAX_TRIES) + 1}"
+    tried = request.query.get("tries", "0")
+    tries = int(tried) if _TRIES.fullmatch(tried) else MAX_TRIES
+    again = f"{_after(user_id, position)}&tries={tries + 1}"
     refreshes = tries < MAX_TRIES
     return page(rendering.accepted(user_id, position.token(), again, refreshes), 202)
 

@@ -1,6 +1,5 @@
 """The routes of the web view, installed into an aiohttp application."""
 
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -19,7 +18,9 @@ from app.web import (
     metrics,
     openapi,
     pages,
+    received,
     spans,
+    static_files,
     tracing,
     trpc,
     writes,
@@ -32,7 +33,6 @@ KEEP_ALIVE_SECONDS = 75.0
 #: The longest first line of a request: a tRPC batch names each of its calls there.
 MAX_LINE_BYTES = 64 * 1024
 
-_STATIC = Path(__file__).parent / "static"
 _KIB = 1024
 
 
@@ -40,7 +40,12 @@ def application_options(settings: Settings) -> dict[str, Any]:
     """Return how the application is made: its limits, and one place that answers errors."""
     return {
         "client_max_size": settings.max_body_kib * _KIB,
-        "middlewares": [metrics.count_responses, tracing.echo_request_id, answer_errors],
+        "middlewares": [
+            metrics.count_responses,
+            tracing.echo_request_id,
+            answer_errors,
+            received.refuse_malformed,
+        ],
     }
 
 
@@ -64,9 +69,9 @@ def install(web_app: web.Application, given: Services) -> None:
         web_app.add_routes(module.routes)
     web_app.add_routes(events.routes)
     web_app.add_routes(export.routes)
+    web_app.add_routes(static_files.routes)
     events.install(web_app, given)
     openapi.install(web_app)
     cors.install(web_app, given.settings)
     if access.install(web_app, given.settings):
         web_app.add_routes(login.routes)
-    web_app.router.add_static("/static/", _STATIC)

@@ -155,7 +155,7 @@ async def test_malformed_json_is_a_bad_request(client: Client, given: bytes) -> 
     assert body["error"]["data"]["path"] == "registerUser"
     query = quote(given)
     answer = await client.get(URL(f"/trpc/userById?input={query}", encoded=True))
-    assert (answer.status, (await answer.json())["error"]["code"]) == (400, -32600)
+    assert (answer.status, (await answer.json(content_type=None))["error"]["code"]) == (400, -32600)
 
 
 async def test_hello_reads_no_input_and_so_minds_none(client: Client) -> None:
@@ -222,7 +222,7 @@ async def test_a_body_over_the_limit(client: Client) -> None:
 @pytest.mark.parametrize("path", ["hello", "nope", "registerUser?batch=1", "%"])
 async def test_head_has_no_body(client: Client, path: str) -> None:
     answer = await client.head(URL(f"/trpc/{path}", encoded=True))
-    assert (answer.status, await answer.read()) == (204, b"")
+    assert (answer.status, await answer.read()) == (400 if path == "%" else 204, b"")
 
 
 async def test_answers_vary_by_what_asks_for_a_stream(client: Client) -> None:
