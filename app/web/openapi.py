@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from app.outcomes import Outcome
 from app.overview.numbers import PartitionLag
-from app.records import Email, Name, Registration, User, UserId
+from app.records import Email, Name, SentName, SentRegistration, User, UserId
 from app.web import rendering
 from app.web.negotiation import json, page
 from app.web.trpc.procedures import PROCEDURES, Procedure
@@ -42,7 +42,7 @@ class Accepted(TypedDict):
 class Change(TypedDict):
     """What PATCH takes: a new name, a new address or both."""
 
-    name: NotRequired[Name]
+    name: NotRequired[SentName]
     email: NotRequired[Email]
 
 
@@ -252,12 +252,12 @@ _ERASED = {200: ("Erased", Accepted), 202: ("Durable", Accepted)}
 #: By method and path; what is not here is for people, for other workers, or a file.
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/users"): Operation(
-        _WRITE_ANSWERS, _WRITTEN, {"application/json": Registration}, (_PREFER,), _LOCATION
+        _WRITE_ANSWERS, _WRITTEN, {"application/json": SentRegistration}, (_PREFER,), _LOCATION
     ),
     ("POST", "/users/batch"): Operation(
         {202: ("What became of the rows", BatchReport)},
         _WRITTEN,
-        {"application/json": list[Registration], "application/x-ndjson": str},
+        {"application/json": list[SentRegistration], "application/x-ndjson": str},
     ),
     ("PATCH", "/users/{id}"): Operation(
         _CHANGE_ANSWERS, (404, *_WRITTEN), _PATCH_BODY, (_PREFER,), _LOCATION
