@@ -218,12 +218,6 @@ async def test_a_body_over_the_limit(client: Client) -> None:
     assert body["error"]["data"]["path"] == "registerUser"
 
 
-@pytest.mark.parametrize("path", ["hello", "nope", "registerUser?batch=1", "%"])
-async def test_head_has_no_body(client: Client, path: str) -> None:
-    answer = await client.head(URL(f"/trpc/{path}", encoded=True))
-    assert (answer.status, await answer.read()) == (400 if path == "%" else 204, b"")
-
-
 async def test_answers_vary_by_what_asks_for_a_stream(client: Client) -> None:
     answer = await client.get("/trpc/hello")
     assert answer.headers["Vary"] == "trpc-accept, accept"
