@@ -6,7 +6,6 @@ not from how its path is spelt; a route that is not named below needs a key.
 
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,9 +18,10 @@ from app.routing import FORWARDED_HEADER
 from app.settings import Settings
 from app.web import rendering
 from app.web.bodies import form_of
-from app.web.clients import CLIENT, TRUSTED_PROXIES, Client
+from app.web.clients import CLIENT, Client
 from app.web.negotiation import page, wants_page
 from app.web.problems import Handler, ProblemError
+from app.web.proxies import is_same_site
 
 #: Holds a session. Cookies know no ports: two registries on one host log each other's people out.
 COOKIE = "registry_session"
@@ -64,7 +64,6 @@ ACCESS = web.AppKey("access", Access)
 
 def install(web_app: web.Application, settings: Settings) -> bool:
     """Ask for keys if the settings say so, and return whether; if not, requests pass unseen."""
-    web_app[TRUSTED_PROXIES] = settings.trusted_proxies
     access = Access.of(settings)
     if access is not None:
         web_app[ACCESS] = access
@@ -148,7 +147,7 @@ async def _require_token(access: Access, request: web.Request, session: str) -> 
 def require_same_site(request: web.Request) -> None:
     """Refuse a form that another site's page sent."""
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and not is_same_site(request, origin):
         raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
 
 

@@ -21,6 +21,7 @@ from app.overview.numbers import PartitionLag
 from app.records import Email, Name, SentName, SentRegistration, User, UserId
 from app.web import rendering
 from app.web.negotiation import json, page
+from app.web.proxies import base_url
 from app.web.trpc.procedures import PROCEDURES, Procedure
 
 routes = web.RouteTableDef()
@@ -435,7 +436,7 @@ class _Described:
 
     @cached_property
     def document(self) -> bytes:
-        """The document as JSON."""
+        """The document as JSON; where it is served is told with each answer."""
         return orjson.dumps(document(self._web_app))
 
 
@@ -450,7 +451,8 @@ def install(web_app: web.Application) -> None:
 @routes.get("/openapi.json")
 async def get_openapi(request: web.Request) -> web.Response:
     """Describe this interface."""
-    return json(request.app[_DESCRIBED].document)
+    servers = orjson.dumps({"servers": [{"url": base_url(request)}]})
+    return json(servers[:-1] + b"," + request.app[_DESCRIBED].document[1:])
 
 
 #: Swagger UI writes styles into its elements, and shows icons that stand in its stylesheet.

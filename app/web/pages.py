@@ -18,6 +18,7 @@ from app.web import preferences, rendering
 from app.web.access import require_same_site
 from app.web.bodies import form_of
 from app.web.negotiation import LIVE_PAGE_HEADERS, page
+from app.web.proxies import base_url
 from app.web.rendering import LastWrite, UserCard
 from app.web.services import services
 from app.web.urls import user_url
@@ -54,7 +55,7 @@ async def home(request: web.Request) -> web.Response:
     """Show the search box, what the registry is doing, and the newest registrations."""
     newest = await services(request).lookups.newest(NEWEST_USERS)
     cards = [card(user) for user in newest.users]
-    shown = rendering.home(cards, newest.unavailable, _base_url(request))
+    shown = rendering.home(cards, newest.unavailable, base_url(request))
     return page(shown, headers=LIVE_PAGE_HEADERS)
 
 
@@ -96,7 +97,7 @@ async def show_user(request: web.Request, user_id: str) -> web.Response:
 
 async def _shown(request: web.Request, user: User, banner: str | None = None) -> web.Response:
     last = await _last_write(request, user)
-    shown = rendering.user(card(user), banner or _age(user), _base_url(request), last)
+    shown = rendering.user(card(user), banner or _age(user), base_url(request), last)
     return page(shown)
 
 
@@ -126,7 +127,7 @@ def show_list(request: web.Request, wanted: Wanted, found: UsersPage) -> web.Res
         wanted.prefix,
         following and f"/users?{following}",
         is_first=wanted.after_id is None,
-        base_url=_base_url(request),
+        base_url=base_url(request),
     )
     return page(html)
 
@@ -159,11 +160,6 @@ def card(user: User) -> UserCard:
         version=user.version,
         url=user_url(user.id),
     )
-
-
-def _base_url(request: web.Request) -> str:
-    """Return the address at which this client reaches the worker."""
-    return f"{request.scheme}://{request.host}"
 
 
 def _after(user_id: str, position: Position) -> str:

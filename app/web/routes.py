@@ -18,6 +18,7 @@ from app.web import (
     metrics,
     openapi,
     pages,
+    proxies,
     received,
     spans,
     static_files,
@@ -64,6 +65,7 @@ def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
     spans.install(web_app, given.settings)
+    proxies.install(web_app, given.settings.trusted_proxies)
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
     for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
