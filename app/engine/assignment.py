@@ -47,8 +47,8 @@ MAX_OPENING = 8
 PROGRESS_EVERY_SECONDS = 5.0
 #: How often it is looked whether a transaction holds records up, and after so many it is told of.
 LOOK_SECONDS, LOOKS_BEFORE_TOLD = 1.0, 3
-#: How long a broker may take to tell where a log ends.
-ASK_END_SECONDS = 1.0
+#: How long a broker may take to tell where a log ends; another worker may wait for it.
+ASK_END_SECONDS = 0.5
 #: A transaction that its worker leaves open is over before the worker's session is.
 TRANSACTION_SHARE = 0.6
 

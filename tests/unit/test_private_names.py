@@ -172,5 +172,8 @@ def test_the_fast_lane_finds_what_it_leans_on_in_aiohttp() -> None:
     assert aiohttp.__version__ == "3.14.5"
     assert "self._next_keepalive_close_time" in source(RequestHandler._process_keepalive)
     assert {"_close", "_force_close", "_next_keepalive_close_time"} <= set(RequestHandler.__slots__)
+    assert {"_current_request", "_messages"} <= set(RequestHandler.__slots__)
+    assert "self._version = message.version" in source(web.BaseRequest.__init__)
+    assert "return self._version" in source(web.BaseRequest.version.wrapped)
     assert "_make_handler" in source(web.AppRunner._make_server)
     assert "self._kwargs" in source(web.Server.__call__)
