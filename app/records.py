@@ -22,23 +22,14 @@ from typing_extensions import TypedDict
 from app.keys import EMAIL_PATTERN
 from app.outcomes import Decided, Outcome
 
-#: 1-128 characters, none of them a control character (Unicode category Cc).
-UserId = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
-]
+#: No character of Unicode's category Cc.
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROLS)]
 #: A name as records have it: what was stored once stays what it is.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-#: A name as it may be sent: no control character, nothing that ends a line, and nothing that turns
-#: the text beside it around (UAX 9: embeddings, overrides, isolates). docs/decisions/names.md.
-SentName = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=256,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$",
-    ),
-]
+#: A name as it may be sent: docs/decisions/names.md.
+SentName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_CONTROLS)]
 Email = Annotated[
     str,
     StringConstraints(max_length=254, pattern=EMAIL_PATTERN),
@@ -273,7 +264,7 @@ def moment(timestamp_ms: int) -> str:
 #: What a pattern wants, in words: pydantic's own text would show the pattern.
 _PATTERN_DETAIL = {
     "id": "Must not contain control characters",
-    "name": "Must not contain control characters, line ends or changes of direction",
+    "name": "Must not contain control characters",
     "email": "Must be an email address, such as ada@example.com",
 }
 

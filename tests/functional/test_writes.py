@@ -247,18 +247,13 @@ async def test_a_write_that_is_durable_is_never_told_as_a_failure(
     assert (answer.status, (await answer.json())["status"]) == (202, "accepted")
 
 
-#: A control character, an end of a line, an override and an isolate; and what stays.
-UNFIT_NAMES = ("A\x00da", "Ada\n", "\x85", "A\u2028da", "\u202eadA", "\u2067Ada\u2069")
-FIT_NAMES = (
-    "Ada\u200d\U0001f680",
-    "\u200f\u0639\u062f\u0646",
-    "A\u00addá",
-    "\u0645\u06cc\u200c\u062e\u0648\u0627",
-)
+#: Controls; and what is none, though nobody sees it.
+UNFIT_NAMES = ("A\x00da", "Ada\n", "A\tda", "\x1b[31mAda", "\x7f", "\x85")
+FIT_NAMES = ("Ada\u200d\U0001f680", "\u200f\u0639\u062f\u0646", "A\u00add\u200b", "\u202eadA\u2028")
 
 
 @pytest.mark.parametrize("name", [*UNFIT_NAMES, *FIT_NAMES])
-async def test_a_name_holds_no_character_that_changes_what_stands_beside_it(
+async def test_a_name_holds_no_control_character(
     client: Client, producer: FakeProducer, name: str
 ) -> None:
     sent = {"id": "ada", "name": name, "email": "ada@example.com"}
