@@ -48,8 +48,12 @@ _SEED, _MULTIPLIER, _32_BITS = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
 def normalised(email: str) -> str:
     """Return what two addresses have in common that count as the same."""
-    text = email.strip(" ").lower() if email.isascii() else _folded(email)
+    text = _normalised_by_0_8(email)
     return _folded(_in_unicode(text)) if _ACE_PREFIX in text else text
+
+
+def _normalised_by_0_8(email: str) -> str:
+    return email.strip(" ").lower() if email.isascii() else _folded(email)
 
 
 def _folded(email: str) -> str:
@@ -91,6 +95,11 @@ class EmailKeys:
     def key(self, email: str) -> bytes:
         """Return the key of an address: 44 ASCII characters."""
         return self._digest(normalised(email).encode())
+
+    def key_of_0_8(self, email: str) -> bytes | None:
+        """Return the key that 0.8 gave an address, if that is another one."""
+        text = _normalised_by_0_8(email)
+        return None if text == normalised(email) else self._digest(text.encode())
 
     def fingerprint(self) -> str:
         """Return what tells this secret from another, and nothing else about it."""

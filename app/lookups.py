@@ -172,6 +172,9 @@ class Lookups:
             await self._wait_until_settled(after)
         email_key = self._email_keys.key(email)
         held = await self.holder(email_key.decode(), caught_up=after is not None)
+        earlier = self._email_keys.key_of_0_8(email)
+        if held.value is None and earlier is not None:
+            held = await self.holder(earlier.decode(), caught_up=after is not None)
         user = None if held.value is None else await self.find(held.value)
         is_stale = held.stale_seconds > 0 or (user is not None and user.stale_seconds is not None)
         # Who holds the address may be about to get it, or to let it go.

@@ -112,6 +112,20 @@ def lookups(rows: Rows, routing: Alone, max_wait_seconds: float = LONG_SECONDS) 
     return Lookups(rows.tables(), given, given, KEYS, max_wait_seconds)
 
 
+# -- by email
+
+
+async def test_an_address_that_0_8_stored_is_found_under_its_key_of_then(rows: Rows) -> None:
+    address = "ada@xn--bcher-kva.example"
+    earlier = KEYS.key_of_0_8(address)
+    assert earlier is not None
+    assert KEYS.key_of_0_8(ADDRESS) is KEYS.key_of_0_8("ada@bücher.example") is None
+    rows.users[ADA], rows.holders = user(address), {earlier: ADA}
+    assert await lookups(rows, Alone()).find_by_email(address) == user(address)
+    rows.users[ADA] = user()
+    assert await lookups(rows, Alone()).find_by_email(address) is None
+
+
 # -- what became of a write
 
 
