@@ -12,7 +12,7 @@ _ANY = "*"
 
 #: What a preflight is answered, for a day.
 _PREFLIGHT: Mapping[str, str] = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, PATCH, DELETE",
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: ", ".join(headers.METHODS),
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join(headers.READ).lower(),
     hdrs.ACCESS_CONTROL_MAX_AGE: "86400",
 }

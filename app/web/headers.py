@@ -1,7 +1,10 @@
-"""The headers that clients send and read: other sites' scripts may use all of them.
+"""The methods and headers that clients use: other sites' scripts may use all of them.
 
 `tests/unit/test_headers.py` fails if one is read or set anywhere and missing here.
 """
+
+#: What our routes take, one or the other.
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 
 #: What requests may say beside what every script may send (CORS-safelisted request-headers).
 READ = (

@@ -11,6 +11,7 @@ from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from app.web.headers import METHODS
 from app.web.problems import Handler, ProblemError
 from app.web.urls import require_escapes
 
@@ -61,6 +62,8 @@ async def refuse_malformed(request: web.Request, handler: Handler) -> web.Stream
     if "#" in request.raw_path or not _TARGET.match(request.raw_path):
         raise _malformed("The target is no path, or has a fragment.")
     require_escapes(request.raw_path)
+    if request.method == "OPTIONS" and request.raw_path == "*":
+        return web.Response(status=204, headers={"Allow": ", ".join((*METHODS, "OPTIONS"))})
     return await handler(request)
 
 

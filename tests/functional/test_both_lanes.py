@@ -137,6 +137,13 @@ async def test_a_target_may_have_a_host(lanes: Lanes, begin: bytes) -> None:
     assert (await alike(lanes, request(begin)))[0] == statuses[begin]
 
 
+async def test_the_whole_server_tells_its_methods(lanes: Lanes) -> None:
+    for place in lanes:
+        status, headers, _ = await answer_to(place, b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert status == b"HTTP/1.1 204 No Content"
+        assert headers["Allow"] == "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+
+
 async def test_the_host_of_the_target_counts(lanes: Lanes) -> None:
     for place in lanes:
         sent = request(b"GET http://b.example:81/register", host=b"Host: a b\r\n")
