@@ -49,7 +49,7 @@ async def answer(routing: Routing, question: Question[T], *, forwarded: bool) ->
     """Return what the owner finds, else what the freshest copy has.
 
     Of this worker only, if the question was ``forwarded``. Raises `NotReadyError` if neither can be
-    had, and `NotSettledError` if the owner says so.
+    had, `NotSettledError` or `InvalidPositionError` if the owner says so.
     """
     here = _here(routing, question)
     if here is not None and (forwarded or not here.stale_seconds):
@@ -103,8 +103,13 @@ async def _ask_all(
 async def _ask(routing: Routing, url: str, question: Question[T]) -> Found[T] | None:
     try:
         status, body = await routing.ask(url, question.path, question.wait_seconds)
-        if status == 503 and b"not-settled" in body:
-            raise NotSettledError("the write is durable, but not settled yet")
+    except NotReadyError:
+        return None
+    if status == 503 and b"not-settled" in body:
+        raise NotSettledError("the write is durable, but not settled yet")
+    if status == 400 and b"invalid-position" in body:
+        raise InvalidPositionError("the position of no record that is known")
+    try:
         if status in (200, 404):
             return _if_taken(question, question.read(status, body))
     except (NotReadyError, InvalidPositionError, ValueError, KeyError):

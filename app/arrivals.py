@@ -25,8 +25,8 @@ from app.records import (
     encode,
     field_errors,
     is_user_id,
-    read_registration,
-    read_update,
+    registration_in,
+    update_in,
 )
 
 #: A record that was re-sent to its partition names here the position at which it first stood.
@@ -65,7 +65,7 @@ def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) ->
     try:
         require_readable(arrivals)
         # Nearly always: all of them are registrations. (A missing value is a TypeError.)
-        wishes = [read_registration(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
+        wishes = [registration_in(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
         keys = [wish["id"].encode() for wish in wishes]
     except (ValidationError, TypeError, UnreadableRecordError):
         wishes = keys = []
@@ -144,14 +144,14 @@ def read_wish(value: bytes) -> Any:
     if _type_of(value) == "update":
         return _read_update(value)
     try:
-        return read_registration(value)
+        return registration_in(value)
     except ValidationError as error:
         raise _unreadable(value, error) from None
 
 
 def _read_update(value: bytes) -> Any:
     try:
-        update = read_update(value)
+        update = update_in(value)
     except ValidationError as error:
         raise _unreadable(value, error) from None
     if "name" not in update and "email" not in update:

@@ -5,6 +5,7 @@ here is frozen: a change would send known ids to other partitions or change what
 """
 
 import hashlib
+import re
 import struct
 import unicodedata
 from binascii import b2a_base64
@@ -29,6 +30,10 @@ _LABEL = rf"{_EDGE}(?:[A-Za-z0-9{_BEYOND_ASCII}-]{{0,61}}{_EDGE})?"
 #: Frozen, because a library's rule changes with its releases. Vectors: tests/unit/test_keys.py.
 EMAIL_PATTERN = rf"^ *{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})+ *$"
 
+#: How a label in ASCII begins that stands for one in Unicode (RFC 5890).
+_ACE_PREFIX = "xn--"
+_WHOLE_LABEL = re.compile(_LABEL)
+
 Hashes = npt.NDArray[np.uint32]
 
 #: The block of SHA-256, to which HMAC pads the secret.
@@ -43,11 +48,35 @@ _SEED, _MULTIPLIER, _32_BITS = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
 def normalised(email: str) -> str:
     """Return what two addresses have in common that count as the same."""
-    if email.isascii():
-        return email.strip(" ").lower()
+    text = _normalised_by_0_8(email)
+    return _folded(_in_unicode(text)) if _ACE_PREFIX in text else text
+
+
+def _normalised_by_0_8(email: str) -> str:
+    return email.strip(" ").lower() if email.isascii() else _folded(email)
+
+
+def _folded(email: str) -> str:
     folded = unicodedata.normalize("NFKC", email).strip(" ").casefold()
     # Folding may leave what NFKC would compose or take apart once more (Unicode 3.13, D145).
     return unicodedata.normalize("NFKC", folded)
+
+
+def _in_unicode(email: str) -> str:
+    """Return an address whose domain has no label in ASCII that stands for one in Unicode."""
+    local, at, domain = email.rpartition("@")
+    return local + at + ".".join(map(_label_in_unicode, domain.split(".")))
+
+
+def _label_in_unicode(label: str) -> str:
+    """Return what a label ``xn--…`` stands for (RFC 3492); as it is if it stands for none."""
+    if not label.startswith(_ACE_PREFIX):
+        return label
+    try:
+        found = label.removeprefix(_ACE_PREFIX).encode("ascii").decode("punycode")
+    except UnicodeError:
+        return label
+    return label if found.isascii() or not _WHOLE_LABEL.fullmatch(found) else found
 
 
 class EmailKeys:
@@ -66,6 +95,11 @@ class EmailKeys:
     def key(self, email: str) -> bytes:
         """Return the key of an address: 44 ASCII characters."""
         return self._digest(normalised(email).encode())
+
+    def key_of_0_8(self, email: str) -> bytes | None:
+        """Return the key that 0.8 gave an address, if that is another one."""
+        text = _normalised_by_0_8(email)
+        return None if text == normalised(email) else self._digest(text.encode())
 
     def fingerprint(self) -> str:
         """Return what tells this secret from another, and nothing else about it."""

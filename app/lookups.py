@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 import orjson
+from faust.types import TP
 
 from app.answers import Found, Question, answer
 from app.errors import InvalidPositionError, NotReadyError, NotSettledError
@@ -30,6 +31,8 @@ from tables.users import Users
 
 #: Moves that are followed: a record is moved once, and once more if partitions were added.
 _MAX_MOVES = 3
+#: After so long it is asked whether there is such a write at all.
+SETTLED_SOON_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,9 @@ class Lookups:
             await self._wait_until_settled(after)
         email_key = self._email_keys.key(email)
         held = await self.holder(email_key.decode(), caught_up=after is not None)
+        earlier = self._email_keys.key_of_0_8(email)
+        if held.value is None and earlier is not None:
+            held = await self.holder(earlier.decode(), caught_up=after is not None)
         user = None if held.value is None else await self.find(held.value)
         is_stale = held.stale_seconds > 0 or (user is not None and user.stale_seconds is not None)
         # Who holds the address may be about to get it, or to let it go.
@@ -260,6 +266,7 @@ class Lookups:
 
     async def _outcome_here(self, position: Position, wait_seconds: float) -> Told | None:
         deadline = time.monotonic() + wait_seconds
+        is_there = False
         while True:
             owned = self._by_id.here(position.partition)
             if owned is None:
@@ -269,13 +276,21 @@ class Lookups:
                 return None
             if outcome is not None and outcome.is_terminal:
                 return Told(position, outcome, self._moved_to(position, outcome))
+            left = deadline - time.monotonic()
             try:
-                async with asyncio.timeout_at(
-                    asyncio.get_running_loop().time() + deadline - time.monotonic()
-                ):
+                async with asyncio.timeout(left if is_there else min(left, SETTLED_SOON_SECONDS)):
                     await owned.settled(position.offset)
             except TimeoutError:
-                return Told(position, Outcome.PENDING)
+                # Most writes are settled before anybody has to ask the broker for them.
+                is_there = is_there or outcome is not None or await self._is_written(position)
+                if not is_there:
+                    return None
+                if time.monotonic() >= deadline:
+                    return Told(position, Outcome.PENDING)
+
+    async def _is_written(self, position: Position) -> bool:
+        source = TP(self._tables.users.topic, position.partition)
+        return await self._by_id.reaches(source, position.offset)
 
     def _moved_to(self, position: Position, outcome: Outcome) -> Position | None:
         if outcome is not Outcome.MOVED:

@@ -23,12 +23,14 @@ from app.compact import dumps
 from app.keys import EMAIL_PATTERN
 from app.outcomes import Decided, Outcome
 
-#: 1-128 characters, none of them a control character (Unicode category Cc).
-UserId = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
-]
+#: No character of Unicode's category Cc.
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROLS)]
+#: A name as records have it: what was stored once stays what it is.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+#: A name as it may be sent: docs/decisions/names.md.
+SentName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_CONTROLS)]
 Email = Annotated[
     str,
     StringConstraints(max_length=254, pattern=EMAIL_PATTERN),
@@ -81,19 +83,41 @@ class Update(TypedDict):
     email: NotRequired[Email]
 
 
+@with_config(ConfigDict(strict=True, extra="ignore", title="Registration"))
+class SentRegistration(TypedDict):
+    """A registration as clients may send it."""
+
+    id: UserId
+    name: SentName
+    email: Email
+    #: No `type` means a registration; other types are not for this record.
+    type: NotRequired[Literal["registration"]]
+
+
+@with_config(ConfigDict(strict=True, extra="ignore", title="Update"))
+class SentUpdate(TypedDict):
+    """An update as clients may send it."""
+
+    type: Literal["update"]
+    id: UserId
+    name: NotRequired[SentName]
+    email: NotRequired[Email]
+
+
 #: What a record asks for: a registration, an update, or (None, a tombstone) an erasure.
 Wish = Registration | Update | None
 
-registrations = TypeAdapter(Registration)
-updates = TypeAdapter(Update)
-_lists = TypeAdapter(list[Registration])
+#: What clients sent; each is a registration that a record may hold.
+registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
+_lists = cast("TypeAdapter[list[Registration]]", TypeAdapter(list[SentRegistration]))
 
-#: Returns the registration in JSON bytes, or raises `pydantic.ValidationError`.
+#: Return what JSON bytes hold, or raise `pydantic.ValidationError`: from clients, from records.
 read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
-
-
-#: Returns the update in JSON bytes, or raises `pydantic.ValidationError`.
-read_update = cast("Callable[[bytes], Update]", updates.validator.validate_json)
+read_update = cast("Callable[[bytes], Update]", TypeAdapter(SentUpdate).validator.validate_json)
+registration_in = cast(
+    "Callable[[bytes], Registration]", TypeAdapter(Registration).validator.validate_json
+)
+update_in = cast("Callable[[bytes], Update]", TypeAdapter(Update).validator.validate_json)
 
 
 def is_user_id(text: str) -> bool:
@@ -241,6 +265,7 @@ def moment(timestamp_ms: int) -> str:
 #: What a pattern wants, in words: pydantic's own text would show the pattern.
 _PATTERN_DETAIL = {
     "id": "Must not contain control characters",
+    "name": "Must not contain control characters",
     "email": "Must be an email address, such as ada@example.com",
 }
 

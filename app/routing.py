@@ -10,6 +10,7 @@ from typing import Self, cast
 import aiohttp
 import faust
 import structlog
+from faust.types import TP
 from yarl import URL
 
 from app.access.proofs import Proofs
@@ -118,6 +119,10 @@ class Routing:
         if not partitions.owns(self._table, partition):
             return None
         return partitions.get(self._table, partition)
+
+    async def reaches(self, source: TP, offset: int) -> bool:
+        """Return whether a log has an offset; True as well if no broker can tell in time."""
+        return await cast(TableManager, self._app.tables).reaches(source, offset)
 
     def all_here(self) -> list[int]:
         """Return the partitions that this worker answers for, as far as it knows."""

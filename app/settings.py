@@ -326,7 +326,7 @@ class Settings(Place):
         12, gt=0, le=8760, description="How long a person stays logged in to the pages."
     )
     trusted_proxies: int = Field(
-        0, ge=0, le=16, description="Proxies in front that add to X-Forwarded-For."
+        0, ge=0, le=16, description="Proxies in front whose X-Forwarded-* headers count."
     )
     cors_origins: str | None = Field(
         None,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, cast
 
 import structlog
+from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP, AppT
 from mode import Service
@@ -46,6 +47,8 @@ MAX_OPENING = 8
 PROGRESS_EVERY_SECONDS = 5.0
 #: How often it is looked whether a transaction holds records up, and after so many it is told of.
 LOOK_SECONDS, LOOKS_BEFORE_TOLD = 1.0, 3
+#: How long a broker may take to tell where a log ends; another worker may wait for it.
+ASK_END_SECONDS = 0.5
 #: A transaction that its worker leaves open is over before the worker's session is.
 TRANSACTION_SHARE = 0.6
 
@@ -171,6 +174,16 @@ class PartitionAssignment(Service):
     def ends(self) -> Mapping[TP, int]:
         """Return where the sources end that are read: their high watermarks."""
         return self._fetcher.ends()
+
+    async def reaches(self, tp: TP, offset: int) -> bool:
+        """Return whether a log has an offset; True as well if no broker can tell in time."""
+        if offset < self.ends().get(tp, 0):
+            return True
+        try:
+            async with asyncio.timeout(ASK_END_SECONDS):
+                return offset < (await self._reading.ends([tp]))[tp]
+        except (KafkaError, TimeoutError):
+            return True
 
     async def settle(self) -> None:
         """Finish what is under way in all partitions: a rebalance has begun."""
@@ -447,6 +460,10 @@ class TableManager(FaustTableManager):
     def ends(self) -> Mapping[TP, int]:
         """Return where the sources end that are read: their high watermarks."""
         return cast(PartitionAssignment, self.recovery).ends()
+
+    async def reaches(self, tp: TP, offset: int) -> bool:
+        """Return whether a log has an offset; True as well if no broker can tell in time."""
+        return await cast(PartitionAssignment, self.recovery).reaches(tp, offset)
 
     async def settle(self) -> None:
         """Finish what is under way."""

@@ -1,6 +1,7 @@
 """What is in a file: registrations, one after another, in bounded memory."""
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from io import TextIOWrapper
 from typing import BinaryIO, NamedTuple
@@ -34,7 +35,8 @@ def read_ndjson(file: BinaryIO) -> Iterator[Row]:
             _skip_line(file)
             yield _too_long(line)
         elif text.strip():
-            yield _parsed(line, text)
+            # Some programs begin a text with a mark of its encoding.
+            yield _parsed(line, text.removeprefix(BOM_UTF8) if line == 1 else text)
 
 
 def _skip_line(file: BinaryIO) -> None:

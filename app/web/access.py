@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -24,9 +23,10 @@ from app.routing import FORWARDED_HEADER, origin_of
 from app.settings import Settings
 from app.web import rendering
 from app.web.bodies import form_of
-from app.web.clients import CLIENT, TRUSTED_PROXIES, Client
+from app.web.clients import CLIENT, Client
 from app.web.negotiation import page, wants_page
 from app.web.problems import Handler, ProblemError
+from app.web.proxies import is_same_site
 
 #: Holds a session. Cookies know no ports: two registries on one host log each other's people out.
 COOKIE = "registry_session"
@@ -93,7 +93,6 @@ ACCESS = web.AppKey("access", Access)
 
 def install(web_app: web.Application, settings: Settings, audit: Audit | None = None) -> bool:
     """Ask for keys if the settings say so, and return whether; if not, requests pass unseen."""
-    web_app[TRUSTED_PROXIES] = settings.trusted_proxies
     access = Access.of(settings)
     if access is not None:
         web_app[ACCESS] = access
@@ -204,7 +203,7 @@ async def _require_token(access: Access, request: web.Request, session: str) -> 
 def require_same_site(request: web.Request) -> None:
     """Refuse a form that another site's page sent."""
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and not is_same_site(request, origin):
         raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
 
 

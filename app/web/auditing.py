@@ -6,8 +6,9 @@ from aiohttp import web
 
 from app.access.audit import Audit
 from app.settings import Settings
-from app.web.clients import CLIENT, address_of
+from app.web.clients import CLIENT
 from app.web.problems import Handler, answer_errors
+from app.web.proxies import address_of
 
 #: What is told of by method and route, whatever comes of it.
 _TOLD: Mapping[tuple[str, str], str] = {

@@ -5,6 +5,7 @@ that says how far it came; sending everything again is safe, unless the problem 
 """
 
 import asyncio
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,8 +47,6 @@ _BROKEN: Mapping[object, Sequence[FieldError]] = {
     _NOT_JSON: [FieldError((), "The row is not JSON", "json_invalid")],
     _TOO_LONG: [FieldError((), f"The row has more than {MAX_ROW_BYTES} bytes", "too_long")],
 }
-#: What some programs begin a text with.
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +187,24 @@ async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
     async for part in parts_of(request):
         first, *others = part.split(b"\n")
         rest += first if len(rest) <= MAX_ROW_BYTES else b""
-        if is_first and len(rest) >= len(_BYTE_ORDER_MARK):
-            rest, is_first = rest.removeprefix(_BYTE_ORDER_MARK), False
+        if is_first and (others or len(rest) >= len(BOM_UTF8)):
+            rest, is_first = rest.removeprefix(BOM_UTF8), False
         if others:
-            lines += filter(bytes.strip, [rest, *others[:-1]])
+            lines += filter(_is_row, [rest, *others[:-1]])
             rest = others[-1]
         size += len(part)
         if len(lines) >= CHUNK_ROWS or size >= CHUNK_BYTES:
             yield lines
             lines, size = [], 0
-    if rest.strip():
+    if _is_row(rest):
         lines.append(rest)
     if lines:
         yield lines
+
+
+def _is_row(line: bytes) -> bool:
+    """Return whether a line is no blank one; of a long one nobody knows how it would go on."""
+    return len(line) > MAX_ROW_BYTES or bool(line.strip())
 
 
 def _row(line: bytes) -> Any:

@@ -16,6 +16,7 @@ from app.web.clients import client_of
 from app.web.problems import ProblemError
 from app.web.room import COMING, PARSED, hold
 from app.web.services import services
+from app.web.urls import require_escapes
 
 T = TypeVar("T")
 
@@ -53,11 +54,12 @@ def _fields(request: web.Request, body: bytes) -> Mapping[str, str]:
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
     try:
-        fields = parse_qsl(
-            body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
-        )
+        text = body.decode()
     except UnicodeDecodeError:
         raise ProblemError(400, "malformed", "The form is not UTF-8.") from None
+    require_escapes(text)
+    try:
+        fields = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         raise ProblemError(
             400, "malformed", f"A form has at most {MAX_FORM_FIELDS} fields."
@@ -106,12 +108,19 @@ def _require_plain(request: web.Request) -> None:
 
 
 async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
-    if request.content.is_eof():
-        return await reading
+    content = request.content
     try:
-        async with asyncio.timeout(services(request).settings.slow_client_seconds):
-            return await reading
+        if content.is_eof():
+            part = await reading
+        else:
+            async with asyncio.timeout(services(request).settings.slow_client_seconds):
+                part = await reading
+        if (broken := content.exception()) is None:
+            return part
+        raise broken
     except TimeoutError:
-        raise ProblemError(
-            408, "too-slow", "The body did not come in time.", headers={"Connection": "close"}
-        ) from None
+        status, name, detail = 408, "too-slow", "The body did not come in time."
+    except (ConnectionError, web.RequestPayloadError):
+        # Perhaps nobody is there any more to read this.
+        status, name, detail = 400, "malformed", "The body ends too early, or is badly framed."
+    raise ProblemError(status, name, detail, headers={"Connection": "close"})

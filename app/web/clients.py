@@ -1,12 +1,12 @@
 """Who a client is: by its key where keys are asked for, else by its address."""
 
-import ipaddress
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from app.access.keys import Key
 from app.access.scopes import Scope, allow
+from app.web.proxies import address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,6 @@ class Client:
 
 #: Set by `app.web.access` on each request, where keys are asked for.
 CLIENT = web.RequestKey("client", Client)
-#: How many proxies in front add to ``X-Forwarded-For``.
-TRUSTED_PROXIES = web.AppKey("trusted_proxies", int)
 
 
 def client_of(request: web.Request) -> str:
@@ -52,26 +50,3 @@ def client_with(key: Key) -> str:
 def client_at(address: str) -> str:
     """Return who is at an address."""
     return f"address:{address}"
-
-
-def is_https(request: web.Request) -> bool:
-    """Return whether the client uses https, as far as can be told."""
-    if not request.app[TRUSTED_PROXIES]:
-        return request.secure
-    told = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2]
-    return request.secure or told.strip().lower() == "https"
-
-
-def address_of(request: web.Request) -> str:
-    """Return the client's address: its own, or what the first of the trusted proxies saw."""
-    own = request.remote or ""
-    trusted = request.app[TRUSTED_PROXIES]
-    if not trusted:
-        return own
-    told = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
-    if len(told) < trusted:
-        return own
-    try:
-        return str(ipaddress.ip_address(told[-trusted].strip()))
-    except ValueError:
-        return own

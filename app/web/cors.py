@@ -5,19 +5,18 @@ from collections.abc import Mapping
 from aiohttp import hdrs, web
 
 from app.settings import Settings
+from app.web import headers
 from app.web.problems import Handler
 
 _ANY = "*"
 
 #: What a preflight is answered, for a day.
 _PREFLIGHT: Mapping[str, str] = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, PATCH, DELETE",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: (
-        "content-type, authorization, prefer, trpc-accept, trpc-batch-mode, registry-after"
-    ),
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: ", ".join(headers.METHODS),
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join(headers.READ).lower(),
     hdrs.ACCESS_CONTROL_MAX_AGE: "86400",
 }
-_EXPOSED = "Location, Retry-After, Preference-Applied"
+_EXPOSED = ", ".join(headers.SET)
 
 
 def install(web_app: web.Application, settings: Settings) -> None:

@@ -81,11 +81,11 @@ async def get_export(request: web.Request) -> web.StreamResponse:
             "Cache-Control": "no-store",
         }
     )
-    if request.method == "HEAD":
-        return response
     await hold(request, EXPORTS, 1)
     pages = _pages(services(request).lookups, wanted)
     first = await anext(pages)  # what fails here is a problem like any other
+    if request.method == "HEAD":
+        return response
     try:
         await response.prepare(request)
         await response.write(head + encode(first))

@@ -40,11 +40,15 @@ from app.web.clients import client_at, client_with
 from app.web.connections import Connections, most, most_of_client
 from app.web.hosts import HOSTS, local_of
 from app.web.problems import ProblemError, from_error
+from app.web.received import in_origin_form
 from app.web.services import READ_AT, SERVICES, Services
 from app.web.urls import registration_url
 
-#: A plain request has no more bytes, headers included.
-MAX_REQUEST_BYTES = 16 * 1024
+#: A plain request has no more bytes, headers included: none of these is too long for aiohttp.
+MAX_REQUEST_BYTES = 8 * 1024
+
+#: Hosts that need no closer look: `app.web.received` has the rule.
+_HOST = re.compile(rb"[A-Za-z0-9.-]+(?::[0-9]{1,4})?")
 
 #: The address of a user whose id stands in it as it is, and is nothing that clients resolve away.
 _USER = re.compile(rb"/users/([A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127})")
@@ -83,7 +87,9 @@ class Runner(web.AppRunner):
 
 class _Server(web.Server):
     def __init__(self, app: web.Application, handler: Any, factory: Any, **options: Any) -> None:
-        super().__init__(handler, request_factory=partial(_with_time, factory), **options)
+        super().__init__(
+            partial(_answer, handler), request_factory=partial(_with_time, factory), **options
+        )
         self._app = app
         self._options = options
         settings = app[SERVICES].settings
@@ -91,6 +97,17 @@ class _Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         return FastLane(self._app, self, loop=self._loop, **self._options)
+
+
+async def _answer(handler: problems.Handler, request: web.Request) -> web.StreamResponse:
+    """Answer a request; what aiohttp refuses before any middleware (Expect) is a problem, too."""
+    try:
+        answer = await handler(request)
+    except web.HTTPError as error:
+        answer = problems.as_json(from_error(error))
+    if answer.headers.get("Connection") == "close":
+        answer.force_close()
+    return answer
 
 
 def _with_time(
@@ -101,7 +118,7 @@ def _with_time(
     *more: Any,
 ) -> web.Request:
     """Return a request that knows when it was read."""
-    request = factory(message, payload, protocol, *more)
+    request = factory(in_origin_form(message), payload, protocol, *more)
     request[READ_AT] = protocol.next_read_at()
     return request
 
@@ -239,9 +256,19 @@ class FastLane(RequestHandler):
         for message, _ in islice(self._messages, known, None):
             if isinstance(message, _ErrInfo):
                 _forget_frames(message.exc)
+        self._end_body()
         # What is read after a pause may have come when that began.
         times = min(read_at, self._paused_at), min(at, self._paused_at)
         self._read_by_aiohttp.extend(repeat(times, len(self._messages) - known))
+
+    def _end_body(self) -> None:
+        """Let who reads a body know at once that it is badly framed: no more of it comes."""
+        under_way = self._current_request
+        is_broken = self._messages and isinstance(self._messages[-1][0], _ErrInfo)
+        if is_broken and under_way is not None and not under_way.content.is_eof():
+            under_way.content.set_exception(web.RequestPayloadError("badly framed"))
+            # Who was woken by the chunk before does not see the exception, and would wait on.
+            under_way.content.feed_eof()
 
     def next_read_at(self) -> float:
         """Return the time of the next request that aiohttp begins to handle."""
@@ -441,6 +468,8 @@ class _PlainRequest:
             self.host = value
         if name in self._names or not (name in _PLAIN or value in _PLAIN_IF.get(name, ())):
             self.is_plain = False
+        if name == b"host" and not _HOST.fullmatch(value):
+            self.is_plain = False
         self._names.add(name)
 
     def on_headers_complete(self) -> None:
@@ -448,7 +477,9 @@ class _PlainRequest:
         self.is_get = method == b"GET"
         has_body = b"content-length" in self._names
         fits = not has_body if self.is_get else method == b"POST" and b"content-type" in self._names
-        self.is_plain = self.is_plain and fits and self._parser.get_http_version() == "1.1"
+        has_host = b"host" in self._names
+        is_1_1 = self._parser.get_http_version() == "1.1"
+        self.is_plain = self.is_plain and fits and has_host and is_1_1
 
     def on_body(self, body: bytes) -> None:
         self.body.append(body)

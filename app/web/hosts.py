@@ -5,7 +5,6 @@ read and write here as if they were ours; but their browser says that name in ``
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Self
@@ -64,7 +63,7 @@ def install(web_app: web.Application, settings: Settings) -> None:
 async def require_host(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer 421 to who asks another host than this one."""
     hosts, local = request.app[HOSTS], local_of(request.get_extra_info("sockname"))
-    named = _named(request)
+    named = request.headers.getall(hdrs.HOST, [])
     # No browser leaves its host out. Programs that speak HTTP/1.0 do.
     is_named = named or request.version < HttpVersion11
     if is_named and all(hosts.serves(host, local) for host in named):
@@ -72,12 +71,6 @@ async def require_host(request: web.Request, handler: Handler) -> web.StreamResp
     if is_below(route_of(request), _PROBED) and all(_address(name_of(host)) for host in named):
         return await handler(request)
     return as_json(_REFUSED)
-
-
-def _named(request: web.Request) -> Sequence[str]:
-    """Return every host that a request names, by its header and by its target."""
-    named, target = request.headers.getall(hdrs.HOST, []), request.raw_path
-    return named if target.startswith(("/", "*")) else [*named, urlsplit(target).netloc]
 
 
 def local_of(sockname: object) -> str:

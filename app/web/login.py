@@ -8,8 +8,8 @@ from app.web import rendering
 from app.web.access import ACCESS, COOKIE, require_same_site
 from app.web.auditing import note
 from app.web.bodies import form_of
-from app.web.clients import is_https
 from app.web.negotiation import page
+from app.web.proxies import is_https
 
 routes = web.RouteTableDef()
 

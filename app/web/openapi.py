@@ -18,9 +18,10 @@ from typing_extensions import TypedDict
 
 from app.outcomes import Outcome
 from app.overview.numbers import PartitionLag
-from app.records import Email, Name, Registration, User, UserId
+from app.records import Email, Name, SentName, SentRegistration, User, UserId
 from app.web import rendering
 from app.web.negotiation import json, page
+from app.web.proxies import base_url
 from app.web.trpc.procedures import PROCEDURES, Procedure
 
 routes = web.RouteTableDef()
@@ -52,7 +53,7 @@ class Sent(TypedDict):
 class Change(TypedDict):
     """What PATCH takes: a new name, a new address or both."""
 
-    name: NotRequired[Name]
+    name: NotRequired[SentName]
     email: NotRequired[Email]
 
 
@@ -263,12 +264,12 @@ _ERASED = {200: ("Erased", Accepted), 202: ("Durable", Accepted)}
 #: By method and path; what is not here is for people, for other workers, or a file.
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/users"): Operation(
-        _WRITE_ANSWERS, _WRITTEN, {"application/json": Registration}, (_PREFER,), _LOCATION
+        _WRITE_ANSWERS, _WRITTEN, {"application/json": SentRegistration}, (_PREFER,), _LOCATION
     ),
     ("POST", "/users/batch"): Operation(
         {202: ("What became of the rows", BatchReport)},
         _WRITTEN,
-        {"application/json": list[Registration], "application/x-ndjson": str},
+        {"application/json": list[SentRegistration], "application/x-ndjson": str},
     ),
     ("PATCH", "/users/{id}"): Operation(
         _CHANGE_ANSWERS, (404, *_WRITTEN), _PATCH_BODY, (_PREFER,), _LOCATION
@@ -446,7 +447,7 @@ class _Described:
 
     @cached_property
     def document(self) -> bytes:
-        """The document as JSON."""
+        """The document as JSON; where it is served is told with each answer."""
         return orjson.dumps(document(self._web_app))
 
 
@@ -461,7 +462,8 @@ def install(web_app: web.Application) -> None:
 @routes.get("/openapi.json")
 async def get_openapi(request: web.Request) -> web.Response:
     """Describe this interface."""
-    return json(request.app[_DESCRIBED].document)
+    servers = orjson.dumps({"servers": [{"url": base_url(request)}]})
+    return json(servers[:-1] + b"," + request.app[_DESCRIBED].document[1:])
 
 
 #: Swagger UI writes styles into its elements, and shows icons that stand in its stylesheet.

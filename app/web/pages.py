@@ -1,6 +1,7 @@
 """Pages: the same lookups and writes, for people; they work without scripts."""
 
 import math
+import re
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
@@ -17,6 +18,7 @@ from app.web import preferences, rendering
 from app.web.access import require_same_site
 from app.web.bodies import form_of
 from app.web.negotiation import LIVE_PAGE_HEADERS, page
+from app.web.proxies import base_url
 from app.web.rendering import LastWrite, UserCard
 from app.web.services import services
 from app.web.urls import user_url
@@ -31,6 +33,7 @@ LISTED_USERS = 50
 #: How long a page waits for a write before it says that it waits, and how often it asks again.
 PAGE_WAIT_SECONDS = 1.0
 MAX_TRIES = 60
+_TRIES = re.compile("[0-9]{1,2}")
 
 #: What a page says first after a write that came to less than its writer may think.
 _BANNERS: Mapping[Outcome, str] = {
@@ -52,7 +55,7 @@ async def home(request: web.Request) -> web.Response:
     """Show the search box, what the registry is doing, and the newest registrations."""
     newest = await services(request).lookups.newest(NEWEST_USERS)
     cards = [card(user) for user in newest.users]
-    shown = rendering.home(cards, newest.unavailable, _base_url(request))
+    shown = rendering.home(cards, newest.unavailable, base_url(request))
     return page(shown, headers=LIVE_PAGE_HEADERS)
 
 
@@ -94,7 +97,7 @@ async def show_user(request: web.Request, user_id: str) -> web.Response:
 
 async def _shown(request: web.Request, user: User, banner: str | None = None) -> web.Response:
     last = await _last_write(request, user)
-    shown = rendering.user(card(user), banner or _age(user), _base_url(request), last)
+    shown = rendering.user(card(user), banner or _age(user), base_url(request), last)
     return page(shown)
 
 
@@ -124,15 +127,16 @@ def show_list(request: web.Request, wanted: Wanted, found: UsersPage) -> web.Res
         wanted.prefix,
         following and f"/users?{following}",
         is_first=wanted.after_id is None,
-        base_url=_base_url(request),
+        base_url=base_url(request),
     )
     return page(html)
 
 
 def _waiting(request: web.Request, user_id: str, position: Position) -> web.Response:
     """Show that a write is not settled yet; the page asks again, but not for ever."""
-    tries = int(tried) if (tried := request.query.get("tries", "0")).isdecimal() else 0
-    again = f"{_after(user_id, position)}&tries={min(tries, MAX_TRIES) + 1}"
+    tried = request.query.get("tries", "0")
+    tries = int(tried) if _TRIES.fullmatch(tried) else MAX_TRIES
+    again = f"{_after(user_id, position)}&tries={tries + 1}"
     refreshes = tries < MAX_TRIES
     return page(rendering.accepted(user_id, position.token(), again, refreshes), 202)
 
@@ -156,11 +160,6 @@ def card(user: User) -> UserCard:
         version=user.version,
         url=user_url(user.id),
     )
-
-
-def _base_url(request: web.Request) -> str:
-    """Return the address at which this client reaches the worker."""
-    return f"{request.scheme}://{request.host}"
 
 
 def _after(user_id: str, position: Position) -> str:

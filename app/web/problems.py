@@ -111,6 +111,7 @@ _NAMES = {
     405: "method-not-allowed",
     413: "too-large",
     415: "unsupported-media-type",
+    417: "expectation-failed",
 }
 
 

@@ -122,6 +122,10 @@ def _utc(moment: datetime) -> str:
     return f"{moment.day} {moment:%b %Y, %H:%M:%S} UTC"
 
 
+#: Below which path proxies show the pages: it stands before every address of ours on them.
+PREFIX: ContextVar[str] = ContextVar("prefix", default="")
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -131,6 +135,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["utc"] = _utc
+    environment.globals["at"] = PREFIX.get
     return environment
 
 

@@ -1,6 +1,5 @@
 """The routes of the web view, installed into an aiohttp application."""
 
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -22,8 +21,11 @@ from app.web import (
     openapi,
     pages,
     preferences,
+    proxies,
+    received,
     room,
     spans,
+    static_files,
     tracing,
     trpc,
     writes,
@@ -36,7 +38,6 @@ KEEP_ALIVE_SECONDS = 75.0
 #: The longest first line of a request: a tRPC batch names each of its calls there.
 MAX_LINE_BYTES = 16 * 1024
 
-_STATIC = Path(__file__).parent / "static"
 _KIB = 1024
 
 
@@ -44,7 +45,12 @@ def application_options(settings: Settings) -> dict[str, Any]:
     """Return how the application is made: its limits, and one place that answers errors."""
     return {
         "client_max_size": settings.max_body_kib * _KIB,
-        "middlewares": [metrics.count_responses, tracing.echo_request_id, answer_errors],
+        "middlewares": [
+            metrics.count_responses,
+            tracing.echo_request_id,
+            answer_errors,
+            received.refuse_malformed,
+        ],
     }
 
 
@@ -63,11 +69,13 @@ def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
     spans.install(web_app, given.settings)
+    proxies.install(web_app, given.settings.trusted_proxies)
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
     for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
     web_app.add_routes(events.routes)
     web_app.add_routes(export.routes)
+    web_app.add_routes(static_files.routes)
     events.install(web_app, given)
     openapi.install(web_app)
     cors.install(web_app, given.settings)
@@ -77,4 +85,3 @@ def install(web_app: web.Application, given: Services) -> None:
         web_app.add_routes(login.routes)
     room.install(web_app)
     web_app.middlewares.append(preferences.bound_waits)
-    web_app.router.add_static("/static/", _STATIC)

@@ -30,10 +30,18 @@ def registration_url(position: Position) -> str:
 
 def rest_of_path(request: web.Request, prefix: str) -> str:
     """Return what follows a prefix in the path, decoded once, from the bytes that were sent."""
-    encoded = request.rel_url.raw_path.removeprefix(prefix)
+    return unquote(request.rel_url.raw_path.removeprefix(prefix))
+
+
+def require_escapes(encoded: str) -> None:
+    """Refuse what would be decoded to something else than was meant, in addresses and forms."""
+    if "%" not in encoded:
+        return
     try:
         if _MALFORMED_ESCAPE.search(encoded):
             raise ValueError("a % without two hexadecimal digits")
-        return unquote(encoded, errors="strict")
+        unquote(encoded, errors="strict")
     except ValueError:
-        raise ProblemError(400, "malformed", "The path is not percent-encoded UTF-8.") from None
+        raise ProblemError(
+            400, "malformed", "What was sent is not percent-encoded UTF-8."
+        ) from None

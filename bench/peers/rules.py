@@ -20,7 +20,7 @@ class Registration(TypedDict):
     """A registration; a dictionary costs less than a model."""
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROLS)]
-    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_CONTROLS)]
     email: Annotated[str, StringConstraints(max_length=254, pattern=EMAIL_PATTERN)]
 
 

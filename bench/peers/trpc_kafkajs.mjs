@@ -20,7 +20,7 @@ const { PORT, KAFKA_BROKERS, TOPIC, EMAIL_PATTERN } = process.env;
 
 const registration = z.object({
   id: z.string().min(1).max(128).regex(/^[^\x00-\x1f\x7f-\x9f]*$/),
-  name: z.string().min(1).max(256),
+  name: z.string().min(1).max(256).regex(/^[^\x00-\x1f\x7f-\x9f]*$/),
   email: z.string().max(254).regex(new RegExp(EMAIL_PATTERN, 'u')),
 });
 

@@ -8,6 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from app import topics
 from app.settings import Settings
+from app.web.hosts import Hosts
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.fakes import FakeLookups, FakeProducer
@@ -37,3 +38,9 @@ async def client(producer: FakeProducer, lookups: FakeLookups) -> AsyncIterator[
     install(web_app, services)
     async with TestClient(TestServer(web_app)) as serving:
         yield serving
+
+
+@pytest.fixture
+def any_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve whatever host is asked for, as with keys: a test is of something else."""
+    monkeypatch.setattr(Hosts, "of", lambda _: None)

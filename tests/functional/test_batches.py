@@ -1,10 +1,15 @@
 """Many registrations in one request: a JSON array or NDJSON."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, cast
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from app.engine.lean import ToWrite
 from app.errors import (
@@ -228,3 +233,35 @@ async def test_what_may_still_land_is_told_whatever_else_has_failed(
     told = await answer.json()
     assert told["type"].rpartition(":")[2] == "outcome-open"
     assert "look before you retry" in told["detail"]
+
+
+SHORT_ROWS = (b"", b" ", b"\r", b"{}", b"{}\r", b"{},{}", b"1", BOM_UTF8, BOM_UTF8 + b"{}\r")
+LONG_ROWS = [byte * size + b"{}" for byte in (b" ", b"x") for size in (16_382, 16_383, 20_000)]
+ROWS = st.sampled_from([*SHORT_ROWS, *LONG_ROWS])
+
+
+@hypothesis_settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(ROWS, max_size=5), st.lists(st.integers(0, 60_000), max_size=6))
+def test_lines_are_the_same_however_packets_fall(rows: list[bytes], cuts: list[int]) -> None:
+    body = b"\n".join(rows)
+    places = sorted({min(cut, len(body)) for cut in cuts})
+
+    async def read(*places: int) -> list[object]:
+        begins = (0, *places)
+        parts = [body[a:b] for a, b in zip(begins, (*places, len(body)), strict=True) if a < b]
+
+        async def parts_of(_: object) -> AsyncIterator[bytes]:
+            for part in parts:
+                yield part
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(batches, "parts_of", parts_of)
+            lines = [line async for some in batches._lines(cast(Any, None)) for line in some]
+        return [line if len(line) <= batches.MAX_ROW_BYTES else "too long" for line in lines]
+
+    whole = asyncio.run(read())
+    for chosen in (places, range(20_000, len(body), 20_000), range(3, len(body), 4_096)):
+        assert asyncio.run(read(*chosen)) == whole
+    plain = [rows[0].removeprefix(BOM_UTF8), *rows[1:]] if rows else []
+    shown = [row if len(row) <= batches.MAX_ROW_BYTES else "too long" for row in plain]
+    assert whole == [row for row in shown if isinstance(row, str) or row.strip()]

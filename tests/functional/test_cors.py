@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientResponse
 
+from app.web import headers
 from tests.functional.access import ADA, SECRET, add_key, bearer, serving
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
@@ -93,3 +94,34 @@ async def test_all_sites_may_if_it_says_so(
 async def test_it_is_off_unless_set(client: Client) -> None:
     assert (await preflight(client, "/users")).status == 405
     assert allowed((await client.get("/users", headers={"Origin": SITE})).headers) is None
+
+
+async def test_scripts_may_send_and_read_all_that_is_listed(
+    producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    lookups.users["ada"] = lookups.add("ada").stale(2)
+    async with serving(producer, lookups, cors_origins=SITE) as client:
+        sent = (await preflight(client, "/users")).headers["Access-Control-Allow-Headers"]
+        assert sent.split(", ") == [name.lower() for name in headers.READ]
+        given = {"Origin": SITE, "X-Request-Id": "r-1"}
+        answer = await client.get("/users/ada", headers=given)
+        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        assert exposed == [*headers.SET]
+        for name in ("X-Request-Id", "Registry-Stale-Seconds"):
+            assert name in exposed
+            assert name in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/users", "/users/ada", "/trpc/hello", "/trpc/registerUser", "/export", "/", "/events"]
+)
+@pytest.mark.parametrize("origins", ["", SITE])
+async def test_options_without_cors_tells_what_is_allowed(
+    producer: FakeProducer, lookups: FakeLookups, origins: str, path: str
+) -> None:
+    settings = {"cors_origins": origins} if origins else {}
+    async with serving(producer, lookups, **settings) as client:
+        for given in ({}, {"Origin": OTHER}, {"Content-Type": "text/plain"}):
+            answer = await client.options(path, headers=given)
+            assert answer.status == 405
+            assert {"GET", "HEAD"} <= set(answer.headers["Allow"].replace(" ", "").split(","))

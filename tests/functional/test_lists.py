@@ -60,7 +60,7 @@ async def test_a_page_says_where_the_next_one_begins(client: Client) -> None:
 
 async def test_a_list_by_prefix(client: Client) -> None:
     assert ids((await listed(client, "?prefix=ad"))["users"]) == IDS[:2]
-    for prefix in ("nobody", "%00", "%ED%A0%80"):
+    for prefix in ("nobody", "%00"):
         assert await listed(client, f"?prefix={prefix}") == {"users": []}
 
 

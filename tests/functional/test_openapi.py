@@ -20,7 +20,7 @@ NOT_DESCRIBED = {
     ("GET", "/events"),
     ("GET", "/register"),
     ("POST", "/register"),
-    ("GET", "/static"),
+    ("GET", "/static/{name}"),
     ("GET", "/email-holders/{key}"),
     ("*", "/trpc/{path}"),
     ("GET", "/metrics"),

@@ -14,6 +14,7 @@ from app.errors import (
 )
 from app.keys import partition_of
 from app.outcomes import Outcome
+from app.records import registration_in, update_in
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
 
@@ -244,3 +245,34 @@ async def test_a_write_that_is_durable_is_never_told_as_a_failure(
     lookups.ready = False
     answer = await client.post("/users", json=ADA, headers=WAIT)
     assert (answer.status, (await answer.json())["status"]) == (202, "accepted")
+
+
+#: Controls; and what is none, though nobody sees it.
+UNFIT_NAMES = ("A\x00da", "Ada\n", "A\tda", "\x1b[31mAda", "\x7f", "\x85")
+FIT_NAMES = ("Ada\u200d\U0001f680", "\u200f\u0639\u062f\u0646", "A\u00add\u200b", "\u202eadA\u2028")
+
+
+@pytest.mark.parametrize("name", [*UNFIT_NAMES, *FIT_NAMES])
+async def test_a_name_holds_no_control_character(
+    client: Client, producer: FakeProducer, name: str
+) -> None:
+    sent = {"id": "ada", "name": name, "email": "ada@example.com"}
+    is_fit = name in FIT_NAMES
+    statuses = [
+        (await client.post("/users", json=sent)).status,
+        (await client.patch("/users/ada", json={"name": name})).status,
+        (await client.post("/trpc/registerUser", json=sent)).status,
+        (await client.post("/register", data=sent, allow_redirects=False)).status,
+    ]
+    assert statuses == ([202, 202, 200, 303] if is_fit else [422, 422, 400, 422])
+    batch = await (await client.post("/users/batch", json=[sent])).json()
+    assert batch["accepted"] == is_fit
+    assert len(producer.sent) == 5 * is_fit
+
+
+def test_a_name_that_a_record_holds_stays_what_it_is() -> None:
+    for name in UNFIT_NAMES:
+        stored = {"id": "ada", "name": name, "email": "ada@example.com"}
+        assert registration_in(orjson.dumps(stored)) == stored
+        update = {"type": "update", "id": "ada", "name": name}
+        assert update_in(orjson.dumps(update)) == update

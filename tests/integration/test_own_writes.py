@@ -154,3 +154,22 @@ def test_an_outcome_is_told_to_consumers_by_id_without_personal_data(
     assert [orjson.loads(message.value() or b"") for message in told] == [
         {"position": position, "outcome": "registered"}
     ]
+
+
+def test_a_position_beyond_the_log_is_unknown_at_any_worker(pair: Pair) -> None:
+    user_id = fresh()
+    position = Position.parse(write(pair[0], "POST", "/users", json=user(user_id)))
+    beyond = position._replace(offset=position.offset + 1_000_000_000).token()
+    for worker in pair:
+        told = worker.get(f"/registrations/{beyond}")
+        assert (told.status_code, told.json()["type"].rpartition(":")[2]) == (
+            404,
+            "unknown-position",
+        )
+        for path in (f"/users/{user_id}", "/users", f"/users?email={quote(email_of(user_id))}"):
+            joined = "&" if "?" in path else "?"
+            told = worker.get(f"{path}{joined}after={beyond}")
+            assert (told.status_code, told.json()["type"].rpartition(":")[2]) == (
+                400,
+                "invalid-position",
+            )

@@ -10,7 +10,7 @@ import pytest
 
 from app import answers
 from app.answers import Found, Question, answer
-from app.errors import NotReadyError, NotSettledError
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError
 from app.routing import Routing
 
 Answer = tuple[int, Mapping[str, Any]] | str | None
@@ -131,6 +131,11 @@ async def test_after_a_write_no_copy_counts() -> None:
 async def test_that_a_write_is_not_settled_is_an_answer() -> None:
     with pytest.raises(NotSettledError):
         await find(Group({"b": (503, {"type": "not-settled"})}, owners="b"), copies=False)
+
+
+async def test_that_there_is_no_such_write_is_an_answer() -> None:
+    with pytest.raises(InvalidPositionError):
+        await find(Group({"b": (400, {"type": "invalid-position"})}, owners="b"), copies=False)
 
 
 async def test_what_was_forwarded_is_not_forwarded_again() -> None:

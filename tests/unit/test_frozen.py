@@ -13,6 +13,7 @@ from app.backup.files import Kept, Manifest, Saved, read_records, require_sound
 from app.consumed import ConsumedRecord
 from app.engine.marker import MARKER_KEY, RULES_OF_0_8, RULES_VERSION, Marker, why_refused
 from app.errors import TopicsError
+from app.keys import EmailKeys
 from app.partitioning import FORMAT, Partitioning, _decoded
 from app.reading import Advance, Extent
 from app.records import public
@@ -159,3 +160,25 @@ def test_a_newer_partitioning_is_refused_and_further_members_are_not() -> None:
         _decoded(orjson.dumps(written | {"format": FORMAT + 1}))
     with pytest.raises(TopicsError, match="cannot be read"):
         _decoded(b"[]")
+
+
+#: Keys of addresses under the secret "frozen": what 0.8 stored, and domains in both of their forms.
+EMAIL_KEYS = {
+    "ada@example.com": "lM4aohgWHRIE8Ak2okWBbyOCnnrOaXrQqqesBoyZkqI=",
+    " Ada.L+Tag@Example.COM ": "OuVH/++K8mD9GNBQ50rH5kPV333xmpnWH0OxbM2isC4=",
+    "ada@a--b.example": "Y7ZOnjlzLKziLG4F7eJFbpVf1L42m/crR+FNlyIV//I=",
+    "xn--ada@example.com": "bYxlAA8C34qej75fnt2CSxVMsQy9HtF8DhVG1gEpLXc=",
+    "ada@b\xfccher.example": "gb9b1qvtR6fOwadpTfVrZgG5jBGYzqytwZSUIKPrEPI=",
+    "\xfc@B\xdcCHER.example": "Kmaxnz62Ol+lrqWdD527rmrwBxu79jey5E6OnfNORO8=",
+    "ada@stra\xdfe.example": "DT1ahIw9sWMTKIWrUp2rjmxp9qBqLW42/gwPCx5Gx14=",
+    "Ada@xn--bcher-kva.example": "gb9b1qvtR6fOwadpTfVrZgG5jBGYzqytwZSUIKPrEPI=",
+    "\xfc@XN--BCHER-KVA.example": "Kmaxnz62Ol+lrqWdD527rmrwBxu79jey5E6OnfNORO8=",
+    "ada@xn--strae-oqa.example": "DT1ahIw9sWMTKIWrUp2rjmxp9qBqLW42/gwPCx5Gx14=",
+}
+
+
+@pytest.mark.parametrize(("email", "key"), EMAIL_KEYS.items())
+def test_keys_of_addresses_are_frozen(email: str, key: str) -> None:
+    keys = EmailKeys(b"frozen")
+    assert keys.key(email).decode() == key
+    assert (keys.key_of_0_8(email) is None) == ("@xn--" not in email.lower())

@@ -110,6 +110,18 @@ NORMALISED = [
     ("J\u030c@ex.co", "\u01f0@ex.co"),
     ("\u1fb3@ex.co", "\u03b1\u03b9@ex.co"),
     ("\u0391\u0345@ex.co", "\u03b1\u03b9@ex.co"),
+    # Domains in ASCII that stand for others, in either case; not in the local part.
+    ("ada@xn--bcher-kva.example", "ada@b\u00fccher.example"),
+    (" Ada@XN--BCHER-KVA.Example", "ada@b\u00fccher.example"),
+    ("\u00fc@mail.xn--bcher-kva.xn--p1ai", "\u00fc@mail.b\u00fccher.\u0440\u0444"),
+    ("\uff38\uff2e--bcher-kva@xn--fsqu00a.xn--0zwm56d", "xn--bcher-kva@\u4f8b\u5b50.\u6d4b\u8bd5"),
+    ("xn--bcher-kva@ex.co", "xn--bcher-kva@ex.co"),
+    ("ada@xn--strae-oqa.example", "ada@strasse.example"),
+    # Labels that stand for nothing: no punycode, nothing beyond ASCII, what no label may hold.
+    ("ada@xn--a.example", "ada@xn--a.example"),
+    ("ada@xn--99999999.example", "ada@xn--99999999.example"),
+    ("ada@xn--abc.example", "ada@xn--abc.example"),
+    ("ada@ax--bcher-kva.example", "ada@ax--bcher-kva.example"),
     # Beyond the Basic Multilingual Plane.
     ("\U00010400@ex.co", "\U00010428@ex.co"),
     ("\U0001d400@ex.co", "a@ex.co"),

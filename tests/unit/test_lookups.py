@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from faust.types import TP
 
 from app.engine.lease import Lease
 from app.engine.partitions import AppliedTable, OwnedPartition
@@ -66,6 +67,7 @@ class Alone:
 
     stale: float = 0.0
     partitions: int = PARTITIONS
+    end: int = 100
     owned: defaultdict[int, OwnedPartition] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +90,10 @@ class Alone:
         """Return nobody."""
         return set()
 
+    async def reaches(self, source: TP, offset: int) -> bool:
+        """Return whether the log has an offset."""
+        return source.topic == TOPIC and offset < self.end
+
     def apply(self, partition: int, offset: int) -> None:
         """Take everything below an offset for applied."""
         owned = self.owned[partition]
@@ -106,6 +112,20 @@ def lookups(rows: Rows, routing: Alone, max_wait_seconds: float = LONG_SECONDS) 
     return Lookups(rows.tables(), given, given, KEYS, max_wait_seconds)
 
 
+# -- by email
+
+
+async def test_an_address_that_0_8_stored_is_found_under_its_key_of_then(rows: Rows) -> None:
+    address = "ada@xn--bcher-kva.example"
+    earlier = KEYS.key_of_0_8(address)
+    assert earlier is not None
+    assert KEYS.key_of_0_8(ADDRESS) is KEYS.key_of_0_8("ada@bücher.example") is None
+    rows.users[ADA], rows.holders = user(address), {earlier: ADA}
+    assert await lookups(rows, Alone()).find_by_email(address) == user(address)
+    rows.users[ADA] = user()
+    assert await lookups(rows, Alone()).find_by_email(address) is None
+
+
 # -- what became of a write
 
 
@@ -115,6 +135,19 @@ async def test_a_write_that_is_not_applied_yet_is_pending_and_not_unknown(rows: 
     assert await lookups(rows, alone).outcome(position) == Told(position, Outcome.PENDING)
     alone.apply(1, 8)
     assert await lookups(rows, alone).outcome(position) is None
+
+
+@pytest.mark.parametrize("wait_seconds", [0.0, LONG_SECONDS])
+async def test_a_position_beyond_the_log_is_unknown(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch, wait_seconds: float
+) -> None:
+    monkeypatch.setattr("app.lookups.SETTLED_SOON_SECONDS", 0.01)
+    alone = Alone(end=8)
+    known = lookups(rows, alone)
+    assert await known.outcome(Position(1, 8), wait_seconds) is None
+    assert await known.outcome(Position(1, 7)) == Told(Position(1, 7), Outcome.PENDING)
+    with pytest.raises(InvalidPositionError):
+        await known.find(ADA, after=Position(HOME, 8))
 
 
 async def test_who_waits_for_a_write_is_told_once_it_is_settled(rows: Rows) -> None:

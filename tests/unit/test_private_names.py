@@ -175,5 +175,7 @@ def test_the_fast_lane_finds_what_it_leans_on_in_aiohttp() -> None:
     assert leant_on | {"_next_keepalive_close_time"} <= set(RequestHandler.__slots__)
     assert "_ErrInfo(status=400, exc=exc" in source(RequestHandler.data_received)
     assert "self._current_request._cancel(exc)" in source(RequestHandler.connection_lost)
+    assert "self._version = message.version" in source(web.BaseRequest.__init__)
+    assert "return self._version" in source(web.BaseRequest.version.wrapped)
     assert "_make_handler" in source(web.AppRunner._make_server)
     assert "self._kwargs" in source(web.Server.__call__)

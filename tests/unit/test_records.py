@@ -28,8 +28,8 @@ from app.records import (
     moment,
     outcome_members,
     public,
-    read_registration,
-    read_update,
+    registration_in,
+    update_in,
 )
 from app.records import registrations as validator
 from app.registration import Decisions
@@ -40,7 +40,7 @@ ADA: Registration = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 
 @given(registrations)
 def test_a_registration_survives_the_journey(registration: Registration) -> None:
-    assert read_registration(encode(registration)) == registration
+    assert registration_in(encode(registration)) == registration
 
 
 @given(registrations)
@@ -51,7 +51,7 @@ def test_what_travels_is_the_public_format_and_nothing_else(registration: Regist
 
 @given(updates)
 def test_an_update_survives_the_journey(update: Update) -> None:
-    assert read_update(encode(update)) == update
+    assert update_in(encode(update)) == update
 
 
 @given(updates)
@@ -108,7 +108,7 @@ def test_unknown_members_are_dropped() -> None:
 
 def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(ValidationError):
-        read_registration(rb'{"id":"\ud800","name":"Ada","email":"ada@example.com"}')
+        registration_in(rb'{"id":"\ud800","name":"Ada","email":"ada@example.com"}')
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_a_lone_surrogate_is_refused() -> None:
 )
 def test_an_invalid_update_is_refused(change: dict[str, Any]) -> None:
     update = {"type": "update", "id": "ada", "name": "Ada", "email": "ada@example.com"}
-    assert read_update(orjson.dumps(update)) == update
+    assert update_in(orjson.dumps(update)) == update
     with pytest.raises(ValidationError):
-        read_update(orjson.dumps(update | change))
+        update_in(orjson.dumps(update | change))
 
 
 def test_an_update_says_that_it_is_one() -> None:
     with pytest.raises(ValidationError):
-        read_update(b'{"id":"ada","name":"Ada"}')
+        update_in(b'{"id":"ada","name":"Ada"}')
 
 
 @given(st.text(characters, max_size=130))

@@ -28,6 +28,12 @@ def test_what_a_registration_does_not_have_is_left_out() -> None:
     assert orjson.loads(row.sent) == ADA
 
 
+def test_a_byte_order_mark_and_carriage_returns_are_taken() -> None:
+    rows = ndjson(b"\xef\xbb\xbf" + orjson.dumps(ADA) + b"\r", orjson.dumps(ADA) + b"\r", b"\r")
+    assert [row.sent for row in rows] == [orjson.dumps(ADA)] * 2
+    assert "not JSON" in ndjson(b"", b"\xef\xbb\xbf" + orjson.dumps(ADA))[0].wrong
+
+
 def test_lines_are_counted_and_blank_ones_are_none() -> None:
     rows = ndjson(b"", orjson.dumps(ADA), b"  ", b"{", b"5")
     assert [(row.line, row.wrong) for row in rows] == [

@@ -1,4 +1,5 @@
 // Shows /openapi.json; everything it needs is bundled.
 window.addEventListener('DOMContentLoaded', () => {
-  SwaggerUIBundle({ url: '/openapi.json', dom_id: '#docs', deepLinking: true, validatorUrl: null });
+  const at = document.documentElement.dataset.at;
+  SwaggerUIBundle({ url: `${at}/openapi.json`, dom_id: '#docs', deepLinking: true, validatorUrl: null });
 });

@@ -5,6 +5,8 @@ const SHOWN_TICKS = 120;
 const PLOT_HEIGHT = 40;
 const RETRY_MS = 5_000;
 const OUTCOMES = ["registered", "updated", "erased", "replayed", "rejected", "moved", "dead-letter"];
+// Below which path proxies show the pages.
+const AT = document.documentElement.dataset.at;
 const SVG = "http://www.w3.org/2000/svg";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -224,7 +226,7 @@ function userRow(user) {
   if (user.status !== "registered") id.append(" ", make("span", "badge", user.status));
   const name = make("span", "row-name", make("bdi", "", user.name));
   const link = make("a", "row", name, id, make("span", "row-time", time));
-  link.href = user.url;
+  link.href = AT + user.url;
   return make("li", "", link);
 }
 
@@ -267,7 +269,7 @@ function say(state, isLive = false) {
 
 function watch() {
   events?.close();
-  events = new EventSource("/events");
+  events = new EventSource(`${AT}/events`);
   events.addEventListener("message", (event) => {
     say("Live", true);
     show(JSON.parse(event.data));

@@ -58,8 +58,13 @@ class Calls:
         return found
 
 
+def _method(request: web.Request) -> str:
+    """Return the method; HEAD asks for what GET would be answered."""
+    return "GET" if request.method == "HEAD" else request.method
+
+
 def _require_json(request: web.Request) -> None:
-    if request.method == "GET" or request.content_type == "application/json":
+    if _method(request) == "GET" or request.content_type == "application/json":
         return
     given = request.headers.get("Content-Type")
     told = "Missing content-type header" if given is None else f'Unsupported content-type "{given}"'
@@ -72,7 +77,7 @@ async def answer(request: web.Request, calls: Calls, tell: Tell) -> None:
     valid: list[tuple[Procedure, Mapping[int, Any]]] = []
     for path, indices in calls.by_path().items():
         with _told_to(indices, tell):
-            procedure = _find(path, request.method)
+            procedure = _find(path, _method(request))
             given = await inputs.of(procedure, indices)
             if good := _valid(procedure, given, tell):
                 valid.append((procedure, good))
@@ -149,7 +154,7 @@ class _Inputs:
         return parsed
 
     async def _encoded(self) -> str | bytes:
-        if self._request.method == "GET":
+        if _method(self._request) == "GET":
             return self._request.query.get("input", "")
         return await body_of(self._request)
 

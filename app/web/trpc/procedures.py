@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from app.errors import RegistryError
 from app.listing import MAX_PREFIX, Wanted, id_before
 from app.positions import Position
-from app.records import Email, Registration, User, UserId
+from app.records import Email, SentRegistration, User, UserId
 from app.web.preferences import after, wait_seconds
 from app.web.problems import ProblemError, from_error
 from app.web.room import SHOWN, USER_BYTES, hold
@@ -227,5 +227,5 @@ PROCEDURES: Mapping[str, Procedure] = {
     "userById": _procedure("query", each(user_by_id), ById, User),
     "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
     "listUsers": _procedure("query", list_users, Page, Users),
-    "registerUser": _procedure("mutation", register_user, Registration, Registered),
+    "registerUser": _procedure("mutation", register_user, SentRegistration, Registered),
 }

@@ -13,8 +13,8 @@ routes = web.RouteTableDef()
 @routes.route("*", "/trpc/{path:.*}")
 async def serve(request: web.Request) -> web.StreamResponse:
     """Answer a tRPC request, single, batched or streamed."""
-    if request.method == "HEAD":
-        return web.Response(status=204)
+    if request.method == "OPTIONS":
+        raise web.HTTPMethodNotAllowed("OPTIONS", ["GET", "HEAD", "POST"])
     calls = Calls.of(request)
     form = form_of(request, is_batch=calls.is_batch)
     if form is not None:

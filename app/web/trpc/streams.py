@@ -90,12 +90,14 @@ def refused_members(request: web.Request, problem: ProblemError) -> web.Response
 
 async def stream(request: web.Request, calls: Calls, form: Form) -> web.StreamResponse:
     """Answer calls as they complete."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "application/json", "Vary": form.vary},
+    )
+    if request.method == "HEAD":
+        return response
     told: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
     answering = asyncio.create_task(
         answer(request, calls, lambda index, data: told.put_nowait((index, data)))
-    )
-    response = web.StreamResponse(
-        headers={"Content-Type": "application/json", "Vary": form.vary},
     )
     try:
         await response.prepare(request)
