@@ -371,6 +371,12 @@ class Settings(Place):
         None,
         description="Most writes of one client, by its key or address; the others get 429.",
     )
+    max_reads_per_second: Rate | None = Field(
+        None, description="Most reads that this worker answers in a second; the others get 503."
+    )
+    client_reads_per_second: Rate | None = Field(
+        None, description="Most reads of one client, by its key or address; the others get 429."
+    )
     slow_client_seconds: float = Field(
         30,
         ge=1,

@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests share: one real broker, one real worker, for all of them."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from local.broker import Broker
+from local.settings import LocalSettings
 from tests.worker import Registry, Worker
+
+# Settings and proxies of whoever runs the tests are not theirs.
+for _name in list(os.environ):
+    if _name.lower().endswith("_proxy") or _name.lower() in LocalSettings.model_fields:
+        del os.environ[_name]
 
 
 def pytest_configure() -> None:

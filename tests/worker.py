@@ -160,7 +160,7 @@ class Worker:
 
     def launch(self) -> None:
         """Start the process."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,

@@ -1,6 +1,8 @@
 """Who a client is: by its key where keys are asked for, else by its address."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
 
@@ -23,6 +25,9 @@ class Client:
             return allow((Scope.READ,), needed)
         return self.key is not None and self.key.allows(needed)
 
+
+#: What providers give to one customer, at least (RFC 6177).
+CLIENT_NETWORK_BITS = 64
 
 #: Set by `app.web.access` on each request, where keys are asked for.
 CLIENT = web.RequestKey("client", Client)
@@ -47,6 +52,13 @@ def client_with(key: Key) -> str:
     return f"key:{key.name}"
 
 
+@lru_cache(maxsize=4_096)
 def client_at(address: str) -> str:
-    """Return who is at an address."""
-    return f"address:{address}"
+    """Return who is at an address; a network of IPv6 that one client has whole is one."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return f"address:{address}"
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return f"address:{IPv6Network((int(found), CLIENT_NETWORK_BITS), strict=False)}"
+    return f"address:{getattr(found, 'ipv4_mapped', None) or found}"

@@ -40,6 +40,7 @@ from app.web.clients import client_at, client_with
 from app.web.connections import Connections, most, most_of_client
 from app.web.hosts import HOSTS, local_of
 from app.web.problems import ProblemError, from_error
+from app.web.rates import standing
 from app.web.received import in_origin_form
 from app.web.services import READ_AT, SERVICES, Services
 from app.web.urls import registration_url
@@ -141,6 +142,8 @@ class FastLane(RequestHandler):
         #: Until something that is not plain comes: then aiohttp has the connection.
         self._is_ours = True
         self._request = _PlainRequest()
+        #: The services for its client, if that is told how it stands with its rates.
+        self._has_rate: Services | None = None
         #: What the request that is being answered here waits for.
         self._under_way: asyncio.Future[Any] | None = None
         self._later: list[bytes] = []
@@ -290,6 +293,7 @@ class FastLane(RequestHandler):
         given = self._given_to(request)
         if given is None:
             return False
+        self._has_rate = given if given.has_rate else None
         return self._look_up(request, given) if request.is_get else self._write(request, given)
 
     def _look_up(self, request: "_PlainRequest", given: Services) -> bool:
@@ -298,6 +302,8 @@ class FastLane(RequestHandler):
             return False
         user_id = address[1].decode()
         try:
+            if given.reads.are_set:
+                given.reads.admit(1, given.client)
             user = given.lookups.find_here(user_id)
         except RegistryError:
             return False
@@ -335,7 +341,7 @@ class FastLane(RequestHandler):
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
         if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
             return None
-        if key.writes_per_second is None and not self._given.limits.tell_clients_apart:
+        if key.writes_per_second is None and not self._given.has_rate:
             return self._given
         return self._given.for_client(client_with(key), key.writes_per_second)
 
@@ -359,6 +365,9 @@ class FastLane(RequestHandler):
     def _answered(self, answer: bytes) -> None:
         if self.transport is None:
             return
+        if self._has_rate is not None:
+            told = "".join(f"\r\n{name}: {value}" for name, value in standing(self._has_rate))
+            answer = answer.replace(b"\r\nDate:", told.encode() + b"\r\nDate:", 1)
         self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
         self._request.restart()

@@ -211,7 +211,7 @@ _DETAILS = {
     415: "Another content type is needed",
     421: "The request names another host than this worker's",
     422: "Not valid",
-    429: "This client writes more than it may",
+    429: "This client has written, or read, more than it may",
     503: "The broker or a table cannot be reached, or too much waits; `outcome-unknown`: the write "
     "may be durable, and can safely be sent again; `outcome-open`: the write may be stored even "
     "later, look before you send it again; `stale-request`: the request waited for too long, and "

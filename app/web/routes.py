@@ -22,6 +22,7 @@ from app.web import (
     pages,
     preferences,
     proxies,
+    rates,
     received,
     room,
     spans,
@@ -83,5 +84,6 @@ def install(web_app: web.Application, given: Services) -> None:
     hosts.install(web_app, given.settings)
     if access.install(web_app, given.settings, audit):
         web_app.add_routes(login.routes)
+    rates.install(web_app)
     room.install(web_app)
     web_app.middlewares.append(preferences.bound_waits)

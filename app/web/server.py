@@ -96,6 +96,7 @@ class RegistryWeb(faust_aiohttp.Web):
         )
         dead_letters = RecentDeadLetters(wanted.kafka, registry_topics.dead_letter)
         limits = Limits(wanted.max_writes_per_second, wanted.client_writes_per_second)
+        reads = Limits(wanted.max_reads_per_second, wanted.client_reads_per_second, are_reads=True)
         ready = Readiness(registry, lags, access, producer, shutdown, wanted.ready_lag_seconds)
         given = Services(
             wanted,
@@ -104,6 +105,7 @@ class RegistryWeb(faust_aiohttp.Web):
             lookups,
             dead_letters,
             limits=limits,
+            reads=reads,
             waits=Waits(most(wanted) // SHARE_OF_CONNECTIONS),
             replays=LetterReplays(wanted),
             overview=Collecting(by_id, lookups, partial(state, registry, USERS, lags)),

@@ -49,6 +49,8 @@ class Services:
     overview: TellsState = _NO_STATE
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
+    #: The same of what is read.
+    reads: Limits = field(default_factory=partial(Limits, are_reads=True))
     client: str = ""
     own_rate: float | None = None
     #: Those that wait for a write.
@@ -58,6 +60,12 @@ class Services:
     read_at: float | None = None
     #: Why the worker may not be sent requests now; nothing if it may.
     why_not_ready: Callable[[], Sequence[str]] = tuple
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the client has a rate, of its own or as all have."""
+        apart = self.limits.tell_clients_apart or self.reads.tell_clients_apart
+        return apart or self.own_rate is not None
 
     def for_client(self, client: str, own_rate: float | None = None) -> "Services":
         """Return these services for one client, and the rate that it has for itself."""

@@ -32,7 +32,7 @@ export interface Registered {
   outcome?: 'pending' | 'registered' | 'replayed' | 'moved';
 }
 
-/** A wish to register a user: the value of a record in `user-registrations`. */
+/** A registration as clients may send it. */
 export interface Registration {
   id: string;
   name: string;

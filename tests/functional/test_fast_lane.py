@@ -20,6 +20,7 @@ from app.errors import (
     OverloadedError,
     StaleRequestError,
 )
+from app.limits import Limits
 from app.settings import Settings
 from app.standstills import Standstills
 from app.web.fast_lane import FastLane, Runner
@@ -77,7 +78,12 @@ async def serving(
     lookups.users["copied"] = lookups.add("copied").stale(1.5)
     written = topics.declare(settings).user_registrations
     given = standstills or Standstills()
-    install(app, Services(settings, written, producer, lookups, standstills=given))
+    limits = Limits(settings.max_writes_per_second, settings.client_writes_per_second)
+    reads = Limits(settings.max_reads_per_second, settings.client_reads_per_second, are_reads=True)
+    services = Services(
+        settings, written, producer, lookups, limits=limits, reads=reads, standstills=given
+    )
+    install(app, services)
     lanes: list[FastLane] = []
     made = FastLane.connection_made
 

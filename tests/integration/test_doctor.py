@@ -78,7 +78,7 @@ def test_a_worker_that_runs_has_no_problems(worker: Worker, shared_registry: Reg
     group = next(each for each in findings(ended) if each["area"] == "group")
     assert group["what"] == (f"the group {shared_registry.app_id}: 1 members, with partitions: 24")
     assert {each["area"] for each in findings(ended)} == {
-        "settings", "versions", "disk", "clock", "rights",
+        "settings", "versions", "disk", "open files", "clock", "rights",
         "keys", "certificates", "worker", "brokers",
         "topics", "group",
     }  # fmt: skip

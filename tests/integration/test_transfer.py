@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from app.__main__ import main
 from tests.worker import Registry, Worker, email_of, wait_until
 
-NAMES = ['Ada, "the first"', "line\r\nbreak", "=1+1", "Ünï 😀", "'; drop", "{}"]
+NAMES = ['Ada, "the first"', "two  blanks, a comma", "=1+1", "Ünï 😀", "'; drop", "{}"]
 USERS = 2_500
 
 User = dict[str, str]

@@ -102,6 +102,13 @@ def _told_to(indices: Collection[int], tell: Tell) -> Iterator[None]:
             tell(index, problem)
 
 
+def methods_of(path: str) -> Sequence[str]:
+    """Return the methods by which the calls in a path can be made; all, if none is known."""
+    kinds = {PROCEDURES[each].kind for each in path.split(",") if each in PROCEDURES}
+    reading = () if kinds == {"mutation"} else ("GET", "HEAD")
+    return (*reading, *(() if kinds == {"query"} else ("POST",)))
+
+
 def _find(path: str, method: str) -> Procedure:
     procedure = PROCEDURES.get(path)
     if procedure is None:

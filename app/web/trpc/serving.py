@@ -4,8 +4,9 @@ from aiohttp import web
 
 from app.web.problems import ProblemError
 from app.web.trpc.answers import batch, refused_whole, single
-from app.web.trpc.calls import Calls, answer
+from app.web.trpc.calls import Calls, answer, methods_of
 from app.web.trpc.streams import form_of, refused_members, stream, wants_members
+from app.web.urls import rest_of_path
 
 routes = web.RouteTableDef()
 
@@ -14,7 +15,7 @@ routes = web.RouteTableDef()
 async def serve(request: web.Request) -> web.StreamResponse:
     """Answer a tRPC request, single, batched or streamed."""
     if request.method == "OPTIONS":
-        raise web.HTTPMethodNotAllowed("OPTIONS", ["GET", "HEAD", "POST"])
+        raise web.HTTPMethodNotAllowed("OPTIONS", methods_of(rest_of_path(request, "/trpc/")))
     calls = Calls.of(request)
     form = form_of(request, is_batch=calls.is_batch)
     if form is not None:
