@@ -16,6 +16,7 @@ from app.engine.consumer import GROUP_PROTOCOL, Consumer
 from app.gauges import WorkerGauges
 from app.lag import Lags
 from app.logs import logging_config
+from app.memory import Memory
 from app.metrics import REGISTRY
 from app.moved import MovedBefore
 from app.producer import ANSWERED_WITHIN, Producer
@@ -38,7 +39,7 @@ class _Boot(BootStrategy):
 
     def kafka_producer(self) -> list[ServiceT]:
         """Return the producers, which stop after everything that may still send."""
-        return [*super().kafka_producer(), standstills, producer]
+        return [*super().kafka_producer(), standstills, memory, producer]
 
     def tables(self) -> Iterable[ServiceT]:
         """Return the tables, and what looks how far they are behind, refused, or split."""
@@ -103,6 +104,7 @@ class _Following:
 
 
 registry_topics = topics.declare(_settings)
+memory = Memory()
 standstills = Standstills(_settings.ack_timeout_seconds)
 producer = Producer(
     _settings,
