@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
 from yarl import URL
 
+from app.limits import Limits
 from app.settings import Settings
 from app.web.problems import Handler, ProblemError, answer_errors
 from app.web.routes import install
@@ -191,7 +192,8 @@ async def test_what_fails_before_the_handler_is_one_error(
         raise problem
 
     web_app = web.Application(middlewares=[answer_errors, refuse])
-    install(web_app, cast(Services, SimpleNamespace(settings=Settings())))
+    given = SimpleNamespace(settings=Settings(), limits=Limits(), reads=Limits(are_reads=True))
+    install(web_app, cast(Services, given))
     wanted = error(code, number, problem.status, problem.detail, None)
     if problem.status == 503:
         wanted["error"]["data"]["reason"] = problem.name
