@@ -141,6 +141,8 @@ class FastLane(RequestHandler):
         self._host: bytes | None = None
         #: Until something that is not plain comes: then aiohttp has the connection.
         self._is_ours = True
+        #: Once something has come that is no HTTP.
+        self._is_broken = False
         self._request = _PlainRequest()
         #: The services for its client, if that is told how it stands with its rates.
         self._has_rate: Services | None = None
@@ -198,6 +200,8 @@ class FastLane(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take what comes: a plain request is answered here, all else by aiohttp."""
         at = self._heard_at = self._given.standstills.look()
+        if self._is_broken:
+            return
         if not self._is_ours:
             self._leave(data, at, at)
         elif self._under_way is not None or self.writing_paused:
@@ -259,6 +263,9 @@ class FastLane(RequestHandler):
         for message, _ in islice(self._messages, known, None):
             if isinstance(message, _ErrInfo):
                 _forget_frames(message.exc)
+                # It is answered, and the end: whatever else comes is not even read.
+                self._is_broken = True
+                self._pause_transport_reading()
         self._end_body()
         # What is read after a pause may have come when that began.
         times = min(read_at, self._paused_at), min(at, self._paused_at)

@@ -12,8 +12,8 @@ from app.errors import OverloadedError
 from app.web.clients import client_of
 from app.web.problems import Handler
 
-#: How long a request waits for room, and how many may.
-WAIT_SECONDS, MAX_WAITING = 5.0, 100
+#: How long a request waits for room; how many may, and of one client: else all its connections do.
+WAIT_SECONDS, MAX_WAITING, MAX_WAITING_OF_CLIENT = 5.0, 100, 8
 
 
 class _Wish(NamedTuple):
@@ -37,7 +37,8 @@ class Room:
 
         Who needs more than one client may have gets that.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        of_client = sum(wish.client == client for wish in self._waiting)
+        if len(self._waiting) >= MAX_WAITING or of_client >= MAX_WAITING_OF_CLIENT:
             raise OverloadedError(_TOO_MUCH)
         size = min(size, self._most_of_client)
         turn = asyncio.get_running_loop().create_future()

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-#: The rest of all connections is for those that want to wait for nothing.
-SHARE_OF_CONNECTIONS = 2
+#: The rest of all connections, and of one client's, is for those that want to wait for nothing.
+SHARE_OF_CONNECTIONS = 4
 
 
 class Waits:

@@ -22,8 +22,8 @@ SETTINGS = {"CACHE_MIB": "16", "WRITE_BUFFER_MIB": "16"}
 EVERY_SECONDS = 0.05
 #: How long an honest client tries one request, with what pause between.
 PATIENCE_SECONDS, PAUSE_SECONDS = 10.0, 0.05
-#: How long a worker may take to free what an attack has cost it.
-CALM_SECONDS = 30.0
+#: How long a worker may take to apply what an attack has written, and to free what it has cost.
+CALM_SECONDS = 60.0
 MIB = 1024 * 1024
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import OverloadedError
 from app.web import room as module
-from app.web.room import MAX_WAITING, Room
+from app.web.room import MAX_WAITING, MAX_WAITING_OF_CLIENT, Room
 
 
 class Holder:
@@ -91,9 +91,16 @@ async def test_no_more_wait_than_may() -> None:
     room = Room(100)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(room.take("a", 50))
-        waiting = await hold(room, *[("a", 50)] * MAX_WAITING)
+        waiting = await hold(room, *[("a", 50)] * MAX_WAITING_OF_CLIENT)
         with pytest.raises(OverloadedError):
-            await stack.enter_async_context(room.take("b", 1))
+            await stack.enter_async_context(room.take("a", 50))
+        async with room.take("b", 1):
+            pass
+        others = [(f"client-{number}", 51) for number in range(MAX_WAITING - len(waiting))]
+        (full,) = await hold(room, ("c", 50))
+        waiting += [full, *await hold(room, *others)]
+        with pytest.raises(OverloadedError):
+            await stack.enter_async_context(room.take("d", 1))
         for each in waiting:
             each.task.cancel()
         await asyncio.gather(*(each.task for each in waiting), return_exceptions=True)
