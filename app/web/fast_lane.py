@@ -49,7 +49,9 @@ from app.web.urls import registration_url
 MAX_REQUEST_BYTES = 8 * 1024
 
 #: Hosts that need no closer look: `app.web.received` has the rule.
-_HOST = re.compile(rb"[A-Za-z0-9.-]+(?::[0-9]{1,4})?")
+_HOST = re.compile(
+    rb"[A-Za-z0-9.-]+(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}))?"
+)
 
 #: The address of a user whose id stands in it as it is, and is nothing that clients resolve away.
 _USER = re.compile(rb"/users/([A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127})")

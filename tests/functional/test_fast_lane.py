@@ -168,6 +168,9 @@ PLAIN = {
         Accept_Encoding="gzip, deflate",
     ),
     "headers in lower case": request().replace(b"Content-Type", b"content-type"),
+    "a port of four digits": request(Host="localhost:6066"),
+    "a port of five digits": request(Host="127.0.0.1:54321"),
+    "a high port": request(Host="127.0.0.1:65499"),
     "more members, other order": request(
         b'{"x": {}, "email": "ada@example.com", "name": "\\u00e4", "id": "a/\\"b"}'
     ),
