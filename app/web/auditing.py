@@ -6,8 +6,9 @@ from aiohttp import web
 
 from app.access.audit import Audit
 from app.settings import Settings
+from app.web.access import route_of
 from app.web.clients import CLIENT
-from app.web.problems import Handler, answer_errors
+from app.web.problems import Handler, answer_errors, tell_status
 from app.web.proxies import address_of
 
 #: What is told of by method and route, whatever comes of it.
@@ -50,20 +51,14 @@ def note_id(request: web.Request, user_id: str) -> None:
 @web.middleware
 async def tell(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tell of a request once it is answered."""
-    resource = request.match_info.route.resource
-    route = "" if resource is None else resource.canonical
+    route = route_of(request)
     what = _TOLD.get((request.method, route))
-    status = 500
-    try:
-        answer = await handler(request)
-        status = answer.status
-        return answer
-    except web.HTTPException as error:
-        status = error.status
-        raise
-    finally:
+
+    def told(status: int) -> None:
         if what is not None or status in _REFUSED:
             _tell(request, what or f"{request.method} {route}".rstrip(), status)
+
+    return await tell_status(request, handler, told)
 
 
 def _tell(request: web.Request, what: str, status: int) -> None:

@@ -41,6 +41,12 @@ def client_of(request: web.Request) -> str:
     return client_at(address_of(request))
 
 
+def is_worker(request: web.Request) -> bool:
+    """Return whether another worker has proven to be who asks."""
+    client = request.get(CLIENT)
+    return client is not None and client.is_worker
+
+
 def rate_of(request: web.Request) -> float | None:
     """Return how many writes a second a client may send by its key; None if that says nothing."""
     client = request.get(CLIENT)

@@ -17,6 +17,7 @@ import structlog
 from app.descriptors import allowed, reserved
 from app.metrics import CONNECTIONS, CONNECTIONS_CLOSED, CONNECTIONS_REFUSED
 from app.settings import Settings
+from app.web.problems import ProblemError
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +39,7 @@ _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
     b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
 )
-_BODY = (
-    b'{"type":"urn:user-registry:problem:too-many-connections","title":"Service Unavailable",'
-    b'"status":503,"detail":"There are too many connections."}'
-)
+_BODY = ProblemError(503, "too-many-connections", "There are too many connections.").body()
 
 
 def most(settings: Settings) -> int:

@@ -5,7 +5,6 @@ many users there are. An answer that ends as HTTP says it ends is whole; if the 
 the connection is cut off instead.
 """
 
-import asyncio
 import csv
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from app.web.lookups import prefix_of
 from app.web.problems import ProblemError
 from app.web.rates import USERS_OF_READ
 from app.web.room import EXPORTS, hold
-from app.web.services import Services, services
+from app.web.services import services
 
 routes = web.RouteTableDef()
 
@@ -93,7 +92,7 @@ async def get_export(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         await response.write(head + encode(first))
         async for users in pages:
-            await _turn(given, len(users))
+            await given.read_more(len(users) // USERS_OF_READ)
             await response.write(encode(users))
         await response.write_eof()
     except ConnectionResetError:
@@ -103,13 +102,6 @@ async def get_export(request: web.Request) -> web.StreamResponse:
         note(request, outcome="cut off")
         _cut_off(request)
     return response
-
-
-async def _turn(given: Services, users: int) -> None:
-    """Wait until the client may read so many more: an export is slowed down, and not refused."""
-    while wait := given.reads.wait(given.client):
-        await asyncio.sleep(wait)
-    given.reads.admit(users // USERS_OF_READ, given.client)
 
 
 async def _pages(lookups: FindsUsers, wanted: Wanted) -> AsyncIterator[Sequence[User]]:

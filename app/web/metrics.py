@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.metrics import KEY_UNUSED_SECONDS, REGISTRY, RESPONSES
 from app.web.access import seconds_of_keys_unused
-from app.web.problems import Handler
+from app.web.problems import Handler, tell_status
 
 routes = web.RouteTableDef()
 
@@ -25,13 +25,4 @@ async def get_metrics(request: web.Request) -> web.Response:
 @web.middleware
 async def count_responses(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the answer to a request that did not take the fast lane."""
-    status = 500
-    try:
-        answer = await handler(request)
-        status = answer.status
-        return answer
-    except web.HTTPException as error:
-        status = error.status
-        raise
-    finally:
-        RESPONSES.labels(str(status)).inc()
+    return await tell_status(request, handler, lambda status: RESPONSES.labels(str(status)).inc())

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from app.errors import NotSettledError
 from app.positions import Position
-from app.web.clients import CLIENT, client_of
+from app.web.clients import client_of, is_worker
 from app.web.problems import Handler, ProblemError
 from app.web.services import services
 
@@ -39,18 +39,13 @@ async def bound_waits(request: web.Request, handler: Handler) -> web.StreamRespo
     Of those that read; a write is told of when it is durable (`Services.wait`).
     """
     asks = {"after", "wait"} & request.query.keys() or {AFTER_HEADER, "Prefer"} & {*request.headers}
-    if not asks or request.method not in ("GET", "HEAD") or _is_of_worker(request):
+    if not asks or request.method not in ("GET", "HEAD") or is_worker(request):
         return await handler(request)
     try:
         async with services(request).waits.place(client_of(request)):
             return await handler(request)
     except TimeoutError:
         raise NotSettledError("too many requests wait for writes to be settled") from None
-
-
-def _is_of_worker(request: web.Request) -> bool:
-    client = request.get(CLIENT)
-    return client is not None and client.is_worker
 
 
 def waits_in_query(request: web.Request) -> float:

@@ -176,6 +176,22 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     return as_json(problem)
 
 
+async def tell_status(
+    request: web.Request, handler: Handler, tell: Callable[[int], None]
+) -> web.StreamResponse:
+    """Answer a request, and tell the status of the answer; 500 of what fails in any other way."""
+    status = 500
+    try:
+        answer = await handler(request)
+        status = answer.status
+        return answer
+    except web.HTTPException as error:
+        status = error.status
+        raise
+    finally:
+        tell(status)
+
+
 def as_json(problem: ProblemError) -> web.Response:
     """Return the answer for programs."""
     return web.Response(

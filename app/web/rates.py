@@ -11,7 +11,7 @@ from aiohttp import web
 
 from app.limits import Limits
 from app.web.access import ACCESS, is_below, route_of
-from app.web.clients import CLIENT
+from app.web.clients import is_worker
 from app.web.problems import Handler
 from app.web.services import SERVICES, Services, services
 
@@ -32,8 +32,7 @@ def install(web_app: web.Application) -> None:
 
 @web.middleware
 async def _admit_reads(request: web.Request, handler: Handler) -> web.StreamResponse:
-    client = request.get(CLIENT)
-    is_free = is_below(route_of(request), _FREE) or (client is not None and client.is_worker)
+    is_free = is_below(route_of(request), _FREE) or is_worker(request)
     if request.method in ("GET", "HEAD") and not is_free:
         given = services(request)
         given.reads.admit(_count(request), given.client)

@@ -71,10 +71,6 @@ class Services:
         """Return these services for one client, and the rate that it has for itself."""
         return replace(self, client=client, own_rate=own_rate)
 
-    def read(self, at: float | None) -> "Services":
-        """Return these services for a request whose first bytes were read at a time."""
-        return replace(self, read_at=at)
-
     async def write(self, user_id: str, wish: Wish) -> Position:
         """Send a registration, an update or (None) an erasure of a user.
 
@@ -125,8 +121,12 @@ class Services:
 
     async def turn(self) -> None:
         """Wait until more may be written: so a long stream is slowed down, and not refused."""
-        while wait := self.limits.wait(self.client, self.own_rate):
-            await asyncio.sleep(wait)
+        await _until_admitted(self.limits, self.client, self.own_rate)
+
+    async def read_more(self, reads: int) -> None:
+        """Wait until more may be read, and count it: so a long answer is slowed down as well."""
+        await _until_admitted(self.reads, self.client)
+        self.reads.admit(reads, self.client)
 
     async def wait(self, position: Position, seconds: float) -> Told:
         """Return what became of a write within a time; it is durable, whatever happens to us."""
@@ -138,6 +138,11 @@ class Services:
                 return await self.lookups.settled(position, seconds) or pending
         except (NotReadyError, TimeoutError):
             return pending
+
+
+async def _until_admitted(limits: Limits, client: str, own_rate: float | None = None) -> None:
+    while wait := limits.wait(client, own_rate):
+        await asyncio.sleep(wait)
 
 
 def _record(key: bytes, wish: Wish) -> ToWrite:
@@ -159,6 +164,9 @@ READ_AT = web.RequestKey("read_at", float)
 
 def services(request: web.Request) -> Services:
     """Return the services of the application that a request came to, for it and its client."""
-    given = request.app[SERVICES].for_client(client_of(request), rate_of(request))
-    read_at = request.get(READ_AT)
-    return given if read_at is None else given.read(read_at)
+    return replace(
+        request.app[SERVICES],
+        client=client_of(request),
+        own_rate=rate_of(request),
+        read_at=request.get(READ_AT),
+    )

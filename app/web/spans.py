@@ -13,6 +13,7 @@ from aiohttp import web
 from app.positions import Position
 from app.settings import Settings
 from app.telemetry import provider_for
+from app.web.access import route_of
 from app.web.problems import Handler
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def install(web_app: web.Application, settings: Settings) -> None:
 
     @web.middleware
     async def make_span(request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        route = "" if resource is None else resource.canonical
+        route = route_of(request)
         with tracer.start_as_current_span(
             f"{request.method} {route}".rstrip(),
             propagator.extract(request.headers),
