@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -68,6 +69,7 @@ async def serving(
     runner_class: type[web.AppRunner],
     monkeypatch: pytest.MonkeyPatch,
     standstills: Standstills | None = None,
+    clock: Callable[[], float] = monotonic,
     **asked: Any,
 ) -> AsyncIterator[Place]:
     settings = Settings.model_validate(asked)
@@ -78,8 +80,9 @@ async def serving(
     lookups.users["copied"] = lookups.add("copied").stale(1.5)
     written = topics.declare(settings).user_registrations
     given = standstills or Standstills()
-    limits = Limits(settings.max_writes_per_second, settings.client_writes_per_second)
-    reads = Limits(settings.max_reads_per_second, settings.client_reads_per_second, are_reads=True)
+    writing = settings.max_writes_per_second, settings.client_writes_per_second
+    reading = settings.max_reads_per_second, settings.client_reads_per_second
+    limits, reads = Limits(*writing, clock), Limits(*reading, clock, are_reads=True)
     services = Services(
         settings, written, producer, lookups, limits=limits, reads=reads, standstills=given
     )

@@ -16,9 +16,9 @@ RUNNERS: list[type[web.AppRunner]] = [Runner, web.AppRunner]
 async def place(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Place]:
-    """Serve clients that may write 50 and read 10 in a second."""
+    """Serve clients that may write 50 and read 10 in a second, which never ends."""
     asked: Any = {"client_writes_per_second": 50, "client_reads_per_second": 10}
-    async with serving(request.param, monkeypatch, **asked) as serves:
+    async with serving(request.param, monkeypatch, clock=lambda: 1_000.0, **asked) as serves:
         yield serves
 
 
