@@ -8,28 +8,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
-from tenacity import (
-    retry,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
 
-from app import descriptors, rights
+from app import descriptors
 from app.access.commands import keys
 from app.backup.commands import backup, restore
 from app.dead_letters.commands import dead_letters
 from app.doctor.commands import doctor
-from app.errors import BrokerUnavailableError, RegistryError
+from app.errors import RegistryError
 from app.files import private
 from app.load.commands import load
-from app.partitioning import standing
-from app.preflight import checked, others_leave, share_secret
+from app.preflight import checked, prepared
 from app.recover.commands import recover
 from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
-from app.settings import EXIT_USAGE, Settings, adopt, settings
-from app.topics import ADMIN_TIMEOUT_SECONDS, ensure
+from app.settings import EXIT_USAGE, settings
 from app.topics.commands import topics
 from app.transfer.commands import export_users, import_users
 
@@ -66,39 +58,20 @@ def worker() -> None:
     with ExitStack() as held:
         with _told_in_one_line():
             held.enter_context(checked(settings()))
-            adopt(asyncio.run(_prepared(settings())))
+            wanted = prepared(settings())
         import faust
 
         from app.loop import Policy
-        from app.main import app, restart
+        from app.main import build
 
+        worker = build(wanted)
         descriptors.allow_all()
         asyncio.set_event_loop_policy(Policy())
         _collect_rarely()
         try:
-            faust.Worker(app, loglevel=settings().log_level).execute_from_commandline()
+            faust.Worker(worker.app, loglevel=wanted.log_level).execute_from_commandline()
         finally:
-            restart.end()
-
-
-@retry(
-    retry=retry_if_exception_type(BrokerUnavailableError),
-    wait=wait_exponential_jitter(multiplier=0.2, max=1),
-    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS),
-    reraise=True,
-)
-async def _prepared(wanted: Settings) -> Settings:
-    """Return the settings with the partitions that the registry has, once its topics are there.
-
-    One broker of several may be away, or leadership may be moving: it is tried again for a while.
-    """
-    await ensure(wanted)
-    wanted = await standing(wanted)
-    await rights.require(wanted)
-    await rights.require_transactions(wanted)
-    await others_leave(wanted)
-    await share_secret(wanted)
-    return wanted
+            worker.restart.end()
 
 
 def _collect_rarely() -> None:

@@ -1,322 +1,44 @@
-"""The loops: records in; rows, claims, verdicts, outcomes, dead letters and moved records out.
+"""The agents: records in; rows, claims, verdicts, outcomes, dead letters and moved records out.
 
-The records of a cycle are decided here, and the engine writes what comes of them at once. A
-registration takes three steps: `apply_registrations` claims its address, `settle_email_claims` says
-who has it, `apply_email_decisions` completes the user.
+A cycle hands its records to them, and the engine writes what comes of them at once. A registration
+takes three steps: `apply_registrations` claims its address, `settle_email_claims` says who has it,
+`apply_email_decisions` completes the user.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import TypeVar, cast
+import faust
+from faust.types import StreamT, TopicT
 
-import structlog
-from faust.types import TP, StreamT, TopicT
-from pydantic import ValidationError
-
-from app.arrivals import MOVED_FROM_HEADER, Move, id_of, sort
-from app.consumed import ConsumedRecord, UnreadableRecord, as_they_were, require_readable
-from app.dead_letters import DeadLetters
-from app.email_claims import (
-    Holder,
-    encode_claim,
-    encode_holder,
-    encode_verdict,
-    read_claim,
-    read_verdict,
-    settle,
-)
-from app.engine.assignment import TableManager
+from app.deciding import Deciding
 from app.engine.batches import Batch, BatchSchema
-from app.engine.lean import NO_HEADERS
-from app.engine.marker import letters_key, move_key
-from app.engine.partitions import Changes
-from app.errors import UnreadableRecordError
-from app.keys import partitions_of
-from app.main import app, moved_before, registry_topics
-from app.metrics import DEAD_LETTERS, OUTCOMES
-from app.outcomes import Decided, Outcome
-from app.positions import Position, token
-from app.records import Outgoing, UserRow, encode_outcome, encode_row
-from app.registration import Claiming, Decisions, Rows
-from app.settings import settings
-from app.topics import TopicSpec
-from tables.emails import emails
-from tables.letters import letters_by_id
-from tables.outcomes import record_outcomes
-from tables.recent import recent_registrations
-from tables.users import USERS, users
-
-log = structlog.get_logger(__name__)
-
-_topics = registry_topics
-_partitions = cast(TableManager, app.tables).partitions
-_email_key = settings().email_keys.key
-
-T = TypeVar("T")
+from app.topics import Topics, TopicSpec
 
 
-def _source(topic: TopicSpec) -> TopicT:
-    return app.topic(topic.name, schema=BatchSchema(), partitions=topic.partitions, acks=False)
+def add(app: faust.App, topics: Topics, deciding: Deciding) -> None:
+    """Add the agents to the app: each decides the records of one topic."""
 
+    def source(topic: TopicSpec) -> TopicT:
+        return app.topic(topic.name, schema=BatchSchema(), partitions=topic.partitions, acks=False)
 
-@app.agent(_source(_topics.user_registrations), name="apply_registrations")
-async def apply_registrations(batches: StreamT[Batch]) -> None:
-    """Apply the records of ``user-registrations``, each partition in its order."""
-    async for batch in batches:
-        async with batch:
-            async for partition, records, changes in batch.slices():
-                decide_registrations(partition, records, changes)
+    @app.agent(source(topics.user_registrations), name="apply_registrations")
+    async def apply_registrations(batches: StreamT[Batch]) -> None:
+        """Apply the records of ``user-registrations``, each partition in its order."""
+        async for batch in batches:
+            async with batch:
+                async for partition, records, changes in batch.slices():
+                    deciding.decide_registrations(partition, records, changes)
 
+    @app.agent(source(topics.email_claims), name="settle_email_claims")
+    async def settle_email_claims(batches: StreamT[Batch]) -> None:
+        """Say of each claim in ``email-claims`` whether the address is granted."""
+        async for batch in batches:
+            async with batch:
+                async for partition, records, changes in batch.slices():
+                    deciding.decide_claims(partition, records, changes)
 
-@app.agent(_source(_topics.email_claims), name="settle_email_claims")
-async def settle_email_claims(batches: StreamT[Batch]) -> None:
-    """Say of each claim in ``email-claims`` whether the address is granted."""
-    async for batch in batches:
-        async with batch:
-            async for partition, records, changes in batch.slices():
-                decide_claims(partition, records, changes)
-
-
-@app.agent(_source(_topics.email_decisions), name="apply_email_decisions")
-async def apply_email_decisions(batches: StreamT[Batch]) -> None:
-    """Complete, or reject, what waits for the verdicts in ``email-decisions``."""
-    async for batch in batches:
-        async with batch:
-            async for partition, records, changes in batch.slices():
-                decide_verdicts(partition, records, changes)
-
-
-# -- user-registrations
-
-
-def decide_registrations(
-    partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes
-) -> None:
-    """Add what comes of records of a partition, by the rows that there are and that came before."""
-    batch = sort(partition, arrivals, _topics.user_registrations.partitions)
-    decisions = Decisions(partition, _email_key)
-    rows = users.rows(partition, batch.keys, changes.rows)
-    changed = decisions.ask_all(batch, rows)
-    # Before the erasures among the decisions: they reach the letters of this batch, too.
-    for arrival, error in batch.unreadable:
-        _add_letter(changes, partition, arrival, error)
-    decisions.outcomes.extend(
-        Decided(arrival.offset, "", Outcome.DEAD_LETTER) for arrival, _ in batch.unreadable
-    )
-    for move in batch.elsewhere:
-        _add_move(changes, partition, move)
-        decisions.outcomes.append(Decided(move.arrival.offset, "", Outcome.MOVED))
-    _add_decisions(changes, partition, changed, decisions)
-
-
-def _add_letter(
-    changes: Changes, partition: int, arrival: ConsumedRecord, error: UnreadableRecordError
-) -> None:
-    position = token(partition, arrival.offset)
-    log.warning("dead letter", cause=error.cause, position=position)
-    changes.on_commit.append(DEAD_LETTERS.labels(error.cause).inc)
-    changes.send(_letters_of(_topics.user_registrations).letter(partition, arrival, error))
-    user_id = id_of(arrival)
-    if user_id is not None:
-        changes.rows[letters_key(user_id)] = letters_by_id.with_new(
-            partition, user_id, position, changes.rows
-        )
-
-
-def _add_move(changes: Changes, partition: int, move: Move) -> None:
-    if (copy := moved_before.copy_of(partition, move)) is not None:
-        _note_move(changes, partition, move, copy)
-        return
-    position = token(partition, move.arrival.offset)
-    record = Outgoing(
-        _topics.user_registrations.name,
-        move.partition,
-        move.key,
-        move.value,
-        max(move.arrival.timestamp, 0),
-        [*move.headers, (MOVED_FROM_HEADER, position.encode())],
-    )
-    changes.noted.append((record, partial(_note_move, changes, partition, move)))
-
-
-def _note_move(changes: Changes, partition: int, move: Move, offset: int) -> None:
-    moved_to = token(move.partition, offset)
-    changes.rows[move_key(move.arrival.offset)] = moved_to.encode()
-    decided = Decided(move.arrival.offset, move.id, Outcome.MOVED)
-    changes.send(_outcome(partition, decided, move.partition, moved_to))
-
-
-# -- email-claims
-
-
-def decide_claims(partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes) -> None:
-    """Add the verdicts on claims of a partition, and who holds the addresses then."""
-    topic = _topics.email_claims
-    claims = _readable(topic, partition, arrivals, read_claim, changes)
-    keys = [arrival.key or b"" for arrival, _ in claims]
-    before = emails.rows(partition, keys, changes.rows)
-    homes = partitions_of([claim["id"].encode() for _, claim in claims], topic.partitions)
-    holders: dict[bytes, Holder | None] = {}
-    for key, (arrival, claim), home in zip(keys, claims, homes, strict=True):
-        holder = holders[key] if key in holders else before.get(key)
-        holders[key], verdict = settle(holder, claim)
-        if verdict is not None:
-            at = token(partition, arrival.offset)
-            value = encode_verdict(key, claim["attempt"], verdict, at)
-            changes.outgoing[_topics.email_decisions.name, home].append(
-                (None, claim["id"].encode(), value, NO_HEADERS)
-            )
-    changes.rows.update(
-        (key, None if holder is None else encode_holder(holder))
-        for key, holder in holders.items()
-        if holder != before.get(key)
-    )
-
-
-# -- email-decisions
-
-
-def decide_verdicts(partition: int, arrivals: Sequence[ConsumedRecord], changes: Changes) -> None:
-    """Add what verdicts make of the users that wait for them."""
-    topic = _topics.email_decisions
-    verdicts = _readable(topic, partition, arrivals, read_verdict, changes)
-    decisions = Decisions(partition, _email_key)
-    keys = [arrival.key or b"" for arrival, _ in verdicts]
-    rows = users.rows(partition, keys, changes.rows)
-    changed: dict[bytes, UserRow | None] = {}
-    for key, (_, verdict) in zip(keys, verdicts, strict=True):
-        row = changed[key] if key in changed else rows.get(key)
-        changed[key] = decisions.settle(row, key, verdict)
-    _add_decisions(changes, partition, changed, decisions)
-
-
-# -- what decisions come to
-
-
-def _add_decisions(changes: Changes, partition: int, changed: Rows, decisions: Decisions) -> None:
-    changes.rows.update(
-        (key, None if row is None else encode_row(row)) for key, row in changed.items()
-    )
-    if decisions.claims:
-        # What becomes of a claim comes back here.
-        changes.likely |= {
-            TP(topic.name, partition)
-            for topic in (_topics.email_decisions, _topics.registration_outcomes)
-        }
-        _add_claims(changes, decisions.claims)
-    outcomes = decisions.outcomes
-    changes.rows.update(record_outcomes.with_new(partition, outcomes, changes.rows))
-    terminal = [decided for decided in outcomes if decided.outcome is not Outcome.PENDING]
-    changes.settled.extend(decided.offset for decided in terminal)
-    changes.on_commit.append(partial(_count, Counter(decided.outcome for decided in terminal)))
-    told = [decided for decided in terminal if decided.outcome not in _TOLD_ELSEWHERE]
-    changes.outgoing[_topics.registration_outcomes.name, partition].extend(
-        (
-            None,
-            decided.id.encode(),
-            encode_outcome(token(partition, decided.offset), decided),
-            NO_HEADERS,
-        )
-        for decided in told
-    )
-    _add_recent(changes, partition, changed, told)
-
-
-def _count(outcomes: Mapping[Outcome, int]) -> None:
-    for outcome, records in outcomes.items():
-        OUTCOMES.labels(outcome.name.lower().replace("_", "-")).inc(records)
-
-
-#: Dead letters tell of themselves, and a move is told once its new position is known.
-_TOLD_ELSEWHERE = (Outcome.DEAD_LETTER, Outcome.MOVED)
-
-
-def _add_claims(changes: Changes, claims: Sequence[Claiming]) -> None:
-    topic = _topics.email_claims
-    homes = partitions_of([claim.email_key for claim in claims], topic.partitions)
-    for (kind, key, user_id, attempt), home in zip(claims, homes, strict=True):
-        changes.outgoing[topic.name, home].append(
-            (None, key, encode_claim(kind, user_id, attempt), NO_HEADERS)
-        )
-
-
-def _add_recent(changes: Changes, partition: int, changed: Rows, told: Iterable[Decided]) -> None:
-    registered: list[UserRow] = []
-    erased: set[str] = set()
-    for _, user_id, outcome in told:
-        if outcome is Outcome.REGISTERED:
-            row = changed.get(user_id.encode())
-            if row is not None:
-                registered.append(row)
-        elif outcome is Outcome.ERASED:
-            erased.add(user_id)
-            _erase_letters(changes, partition, user_id)
-    if registered or erased:
-        changes.rows.update(
-            recent_registrations.changed(partition, registered, erased, changes.rows)
-        )
-
-
-def _erase_letters(changes: Changes, partition: int, user_id: str) -> None:
-    positions = letters_by_id.of(partition, user_id, changes.rows)
-    for position in positions:
-        letters = _letters_of(_topics.user_registrations)
-        changes.send(letters.mark(Position.parse(position), "erased"))
-    if positions:
-        changes.rows[letters_key(user_id)] = None
-
-
-def _outcome(partition: int, decided: Decided, home: int, moved_to: str | None = None) -> Outgoing:
-    return Outgoing(
-        _topics.registration_outcomes.name,
-        home,
-        decided.id.encode(),
-        encode_outcome(token(partition, decided.offset), decided, moved_to),
-    )
-
-
-def _letters_of(topic: TopicSpec) -> DeadLetters:
-    return DeadLetters(topic.name, _topics.dead_letter.name)
-
-
-def _readable(
-    topic: TopicSpec,
-    partition: int,
-    arrivals: Sequence[ConsumedRecord],
-    read: Callable[[bytes], T],
-    changes: Changes,
-) -> list[tuple[ConsumedRecord, T]]:
-    """Return the records of a topic of our own that can be read; the others are dead letters."""
-    arrivals = as_they_were(arrivals)
-    try:
-        require_readable(arrivals)
-        # Nearly always: all of them, and all keys are text.
-        b"\n".join([arrival.key for arrival in arrivals]).decode()  # type: ignore[misc]
-        return [(arrival, read(arrival.value)) for arrival in arrivals]  # type: ignore[arg-type]
-    except (ValidationError, UnicodeDecodeError, TypeError, UnreadableRecordError):
-        pass
-    readable = []
-    for arrival in arrivals:
-        error = arrival.error if isinstance(arrival, UnreadableRecord) else None
-        try:
-            if error is None:
-                arrival.key.decode()  # type: ignore[union-attr]
-                readable.append((arrival, read(arrival.value or b"")))
-        except (ValidationError, UnicodeDecodeError, AttributeError):
-            error = UnreadableRecordError("invalid-record", f"The record is none of {topic.name}")
-        if error is not None:
-            position = token(partition, arrival.offset)
-            log.warning("dead letter", topic=topic.name, cause=error.cause, position=position)
-            changes.on_commit.append(DEAD_LETTERS.labels(error.cause).inc)
-            changes.send(_letters_of(topic).letter(partition, arrival, error))
-    return readable
-
-
-def tidy_users(partition: int, log_starts: Mapping[str, int], changes: Changes) -> None:
-    """Remove outcomes of records that are gone."""
-    start = log_starts[_topics.user_registrations.name]
-    changes.rows.update(dict.fromkeys(record_outcomes.superfluous(partition, start)))
-
-
-_partitions.keep_tidy(USERS, tidy_users)
+    @app.agent(source(topics.email_decisions), name="apply_email_decisions")
+    async def apply_email_decisions(batches: StreamT[Batch]) -> None:
+        """Complete, or reject, what waits for the verdicts in ``email-decisions``."""
+        async for batch in batches:
+            async with batch:
+                async for partition, records, changes in batch.slices():
+                    deciding.decide_verdicts(partition, records, changes)

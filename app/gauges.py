@@ -3,19 +3,30 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from mode import Service
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.engine.partitions import Partitions
 from app.lag import Lags
+from app.metrics import REGISTRY
 
 
-class WorkerGauges(Collector):
+class WorkerGauges(Service, Collector):
     """The gauges of partitions; those that are not this worker's any more are left out."""
 
     def __init__(self, partitions: Partitions, lags: Lags) -> None:
+        super().__init__()
         self._partitions = partitions
         self._lags = lags
+
+    async def on_start(self) -> None:
+        """Be told with the other metrics."""
+        REGISTRY.register(self)
+
+    async def on_stop(self) -> None:
+        """Be told no more."""
+        REGISTRY.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
         """Return the gauges without values."""

@@ -7,9 +7,8 @@ after a start, but any producer may write what it likes into them.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import faust
 from faust.types import TP
 from mode import Service
 
@@ -54,9 +53,9 @@ class Ends:
 class Lags(Service):
     """The lag of each source partition that this worker owns."""
 
-    def __init__(self, app: faust.App) -> None:
+    def __init__(self, tables: TableManager) -> None:
         super().__init__()
-        self._app = app
+        self._tables = tables
         self._ends: dict[TP, Ends] = {}
 
     def of_all(self) -> Mapping[TP, Lag]:
@@ -65,7 +64,7 @@ class Lags(Service):
         return {tp: self._ends[tp].lag(applied[tp], at) for tp in applied if tp in self._ends}
 
     def _applied(self) -> Mapping[TP, int]:
-        return cast(TableManager, self._app.tables).partitions.applied()
+        return self._tables.partitions.applied()
 
     @Service.task
     async def _look(self) -> None:
@@ -74,6 +73,6 @@ class Lags(Service):
             # Of a partition that nobody leads, what was seen gets older, which shall be told.
             self._ends = {tp: self._ends.get(tp) or Ends() for tp in self._applied()}
             at = now()
-            for tp, end in cast(TableManager, self._app.tables).ends().items():
+            for tp, end in self._tables.ends().items():
                 if tp in self._ends:
                     self._ends[tp].see(end, at)

@@ -24,10 +24,7 @@ from app.outcomes import Outcome
 from app.positions import CURRENT_GENERATION, Position
 from app.records import User
 from app.routing import Routing
-from tables.emails import Emails
-from tables.outcomes import RecordOutcomes
-from tables.recent import RecentRegistrations
-from tables.users import Users
+from tables import Tables
 
 #: Moves that are followed: a record is moved once, and once more if partitions were added.
 _MAX_MOVES = 3
@@ -91,16 +88,6 @@ class FindsUsers(Protocol):
     ) -> UsersPage:
         """Return users in the order of their ids, over all workers."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The tables that lookups read."""
-
-    users: Users
-    emails: Emails
-    outcomes: RecordOutcomes
-    recent: RecentRegistrations
 
 
 class Lookups:

@@ -1,71 +1,192 @@
-"""The Faust app and what it discovers; nothing else."""
+"""How a worker is put together: `build` is the only place that does so.
+
+Importing this module does nothing. ``python -m app worker`` and ``faust -A app.main worker`` call
+`build` with the settings of their process.
+"""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, cast
 
-import faust
-from faust.app.base import BootStrategy
-from faust.assignor import PartitionAssignor
+from aiohttp import web
 from faust.types import TP
-from mode.types import ServiceT
 
-from app import topics
+from app import agents
+from app.dead_letters.recent import RecentDeadLetters
+from app.dead_letters.replaying import LetterReplays
+from app.deciding import Deciding
 from app.engine.assignment import EngineSettings, TableManager
-from app.engine.consumer import GROUP_PROTOCOL, Consumer
+from app.engine.consumer import Consumer
+from app.engine.lease import Lease
+from app.engine.marker import rules
+from app.engine.partitions import Partitions
 from app.gauges import WorkerGauges
 from app.lag import Lags
+from app.limits import Limits
 from app.logs import logging_config
+from app.lookups import Lookups
 from app.memory import Memory
-from app.metrics import REGISTRY
 from app.moved import MovedBefore
+from app.overview.collecting import Collecting
+from app.overview.here import state
+from app.preflight import prepared
 from app.producer import ANSWERED_WITHIN, Producer
+from app.readiness import Readiness
+from app.registry import Assignor, Registry
 from app.repartition.watching import Watching
 from app.restart import Restart
 from app.rights import AccessWatch
+from app.routing import Asking, Routing
 from app.settings import Settings, settings
 from app.shutdown import Shutdown
 from app.standstills import Standstills
 from app.tls import server_tls
+from app.topics import Topics, declare
+from app.web.connections import most
+from app.web.routes import application_options, install
+from app.web.services import Services
+from app.web.waits import SHARE_OF_CONNECTIONS, Waits
+from tables import EMAILS, USERS, Tables, declare_tables
+from tables.store import StoreOptions
 
 REBALANCE_TIMEOUT_SECONDS = 30.0
 REQUEST_TIMEOUT_SECONDS = 90.0
 
-_settings = settings()
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that was not started yet."""
+
+    app: Registry
+    topics: Topics
+    tables: Tables
+    #: What the agents do.
+    deciding: Deciding
+    restart: Restart
+    services: Services
 
 
-class _Boot(BootStrategy):
-    """Faust's order of services, with our producer: up before, down after all."""
+def build(settings: Settings) -> Worker:
+    """Return a worker with these settings; it opens nothing before Faust starts its app."""
+    topics = declare(settings)
+    producer = Producer(
+        settings,
+        topics.user_registrations,
+        # Of the worker's writes: one that starts at the same place fences what this one has left.
+        transactional_id=f"{settings.app_id}-writes-{_worker_name(settings)}",
+    )
+    shutdown = Shutdown(
+        settings.stop_grace_seconds,
+        settings.ack_timeout_seconds * ANSWERED_WITHIN,
+        refuse_writes=producer.refuse,
+        is_busy=lambda: producer.is_busy,
+    )
+    restart = Restart(shutdown.skip)
+    partitions = Partitions(Lease(settings.session_timeout_seconds))
+    moved_before = MovedBefore(settings.kafka, topics.user_registrations)
 
-    def kafka_producer(self) -> list[ServiceT]:
-        """Return the producers, which stop after everything that may still send."""
-        return [*super().kafka_producer(), standstills, memory, producer]
+    def restart_as_another_member() -> None:
+        # Who has asked the worker to stop does not want it back.
+        if not shutdown.is_under_way:
+            cast(Consumer, app.consumer).leave_for_good()
+            restart.begin()
 
-    def tables(self) -> Iterable[ServiceT]:
-        """Return the tables, and what looks how far they are behind, refused, or split."""
-        return [*super().tables(), lags, access, watching]
+    watching = Watching(
+        settings,
+        topics.user_registrations.name,
+        _Following(producer, partitions, restart_as_another_member),
+    )
+    engine = EngineSettings(
+        settings.kafka,
+        settings.app_id,
+        _member_name(settings),
+        settings.session_timeout_seconds,
+        settings.tidy_seconds,
+        settings.compression,
+        [topics.registration_outcomes.name, topics.dead_letter.name],
+        watching.require_standing,
+        moved_before.find,
+    )
+    app = Registry(settings.app_id, shutdown, restart, **_options(settings, partitions, engine))
+    manager = cast(TableManager, app.tables)
+    tables = declare_tables(
+        app, partitions, topics, rules(settings.email_keys), StoreOptions.of(settings)
+    )
+    deciding = Deciding(topics, tables, settings.email_keys.key, moved_before)
+    agents.add(app, topics, deciding)
+    partitions.keep_tidy(USERS, deciding.tidy_users)
+
+    lags, access = Lags(manager), AccessWatch(settings)
+    standstills = Standstills(settings.ack_timeout_seconds)
+    app.with_producer += [standstills, Memory(), producer]
+    app.with_tables += [lags, access, watching, WorkerGauges(partitions, lags)]
+
+    asking = Asking.of(settings)
+    by_id = Routing(app, manager, USERS, topics.users_changelog, asking)
+    by_email = Routing(app, manager, EMAILS, topics.emails_changelog, asking)
+    lookups = Lookups(tables, by_id, by_email, settings.email_keys, settings.max_wait_seconds)
+    ready = Readiness(app, partitions, lags, access, producer, shutdown, settings.ready_lag_seconds)
+    services = Services(
+        settings,
+        topics.user_registrations,
+        producer,
+        lookups,
+        RecentDeadLetters(settings.kafka, topics.dead_letter),
+        limits=Limits(settings.max_writes_per_second, settings.client_writes_per_second),
+        reads=Limits(
+            settings.max_reads_per_second, settings.client_reads_per_second, are_reads=True
+        ),
+        waits=Waits(most(settings) // SHARE_OF_CONNECTIONS),
+        replays=LetterReplays(settings),
+        overview=Collecting(by_id, lookups, partial(state, settings.url, partitions, USERS, lags)),
+        why_not_ready=ready.why_not,
+        standstills=standstills,
+    )
+
+    def add_routes(application: web.Application) -> None:
+        install(application, services)
+
+    app.add_routes = add_routes
+    return Worker(app, topics, tables, deciding, restart, services)
 
 
-class Assignor(PartitionAssignor):
-    """Faust's assignor under a name of ours: workers of 0.8 fence otherwise, and cannot join."""
-
-    @property
-    def name(self) -> str:
-        """The name of the group's protocol."""
-        return GROUP_PROTOCOL
-
-
-class Registry(faust.App):
-    """The app, started by our boot strategy, and stopped without haste."""
-
-    BootStrategy = _Boot
-
-    async def stop(self) -> None:
-        """Wind down, unless something has failed; then stop and leave the group."""
-        restart.heed_signals()
-        if not (self.should_stop or shutdown.is_under_way):
-            await shutdown.wind_down()
-        await super().stop()
+def _options(settings: Settings, partitions: Partitions, engine: EngineSettings) -> dict[str, Any]:
+    """Return what Faust is told; its own settings in the environment do not count."""
+    return {
+        # Every setting of Faust's can be set by the environment, too, over what is said here.
+        "env": {},
+        "broker": [f"registry://{broker}" for broker in settings.kafka_brokers.split(",")],
+        "broker_credentials": settings.kafka.faust(),
+        "autodiscover": False,
+        "datadir": str(settings.data_dir),
+        "store": "registry://",
+        "web": "registry://",
+        "web_bind": settings.web_host,
+        "web_port": settings.web_port,
+        "web_ssl_context": server_tls(settings),
+        "web_application_options": application_options(settings),
+        "canonical_url": settings.url,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "topic_partitions": settings.partitions,
+        "table_standby_replicas": settings.standby_replicas,
+        "TableManager": partial(TableManager, partitions=partitions, engine=engine),
+        "PartitionAssignor": Assignor,
+        "consumer_group_instance_id": engine.member_name,
+        "consumer_auto_offset_reset": "earliest",
+        # A dead worker's partitions move after this long; a restarted one takes its own at once,
+        # as it joins under the same name (static membership).
+        "broker_session_timeout": settings.session_timeout_seconds,
+        # Faust refuses sessions that are longer.
+        "broker_request_timeout": max(REQUEST_TIMEOUT_SECONDS, settings.session_timeout_seconds),
+        "broker_heartbeat_interval": settings.session_timeout_seconds / 4,
+        "broker_rebalance_timeout": REBALANCE_TIMEOUT_SECONDS,
+        "broker_commit_interval": 1.0,
+        "logging_config": logging_config(settings),
+        "worker_redirect_stdouts": False,
+    }
 
 
 def _member_name(settings: Settings) -> str:
@@ -84,91 +205,31 @@ def _worker_name(settings: Settings) -> str:
     return f"{settings.worker_id or settings.app_id}-{place}"
 
 
+@dataclass(frozen=True, slots=True)
 class _Following:
     """What this worker does while its registry is repartitioned."""
 
+    producer: Producer
+    partitions: Partitions
+    #: Starts this worker anew, as another member: the group must not give it what it had.
+    restart: Callable[[], None]
+
     def hold(self, *, are_held: bool) -> None:
         """Take writes, or refuse them."""
-        producer.hold(are_held=are_held)
+        self.producer.hold(are_held=are_held)
 
     def end_at(self, ends: Mapping[TP, int]) -> None:
         """Apply sources up to their ends."""
-        _partitions.end_at(ends)
-
-    def restart(self) -> None:
-        """Start this worker anew, as another member: the group must not give it what it had."""
-        # Who has asked it to stop does not want it back.
-        if not shutdown.is_under_way:
-            cast(Consumer, app.consumer).leave_for_good()
-            restart.begin()
+        self.partitions.end_at(ends)
 
 
-registry_topics = topics.declare(_settings)
-memory = Memory()
-standstills = Standstills(_settings.ack_timeout_seconds)
-producer = Producer(
-    _settings,
-    registry_topics.user_registrations,
-    # Of the worker's writes: one that starts at the same place fences what this one has left.
-    transactional_id=f"{_settings.app_id}-writes-{_worker_name(_settings)}",
-)
-shutdown = Shutdown(
-    _settings.stop_grace_seconds,
-    _settings.ack_timeout_seconds * ANSWERED_WITHIN,
-    refuse_writes=producer.refuse,
-    is_busy=lambda: producer.is_busy,
-)
-restart = Restart(shutdown.skip)
+@cache
+def _worker_of_this_process() -> Worker:
+    return build(prepared(settings()))
 
-app = Registry(
-    _settings.app_id,
-    # Every setting of Faust's can be set by the environment, too, over what is said here: not ours.
-    env={},
-    broker=[f"registry://{broker}" for broker in _settings.kafka_brokers.split(",")],
-    broker_credentials=_settings.kafka.faust(),
-    autodiscover=["app.agents"],
-    datadir=str(_settings.data_dir),
-    store="registry://",
-    web="registry://",
-    web_bind=_settings.web_host,
-    web_port=_settings.web_port,
-    web_ssl_context=server_tls(_settings),
-    canonical_url=_settings.url,
-    topic_allow_declare=False,
-    topic_disable_leader=True,
-    topic_partitions=_settings.partitions,
-    table_standby_replicas=_settings.standby_replicas,
-    TableManager=TableManager,
-    PartitionAssignor=Assignor,
-    consumer_group_instance_id=_member_name(_settings),
-    consumer_auto_offset_reset="earliest",
-    # A dead worker's partitions move after this long; a restarted one takes its own at once, as
-    # it joins under the same name (static membership).
-    broker_session_timeout=_settings.session_timeout_seconds,
-    # Faust refuses sessions that are longer.
-    broker_request_timeout=max(REQUEST_TIMEOUT_SECONDS, _settings.session_timeout_seconds),
-    broker_heartbeat_interval=_settings.session_timeout_seconds / 4,
-    broker_rebalance_timeout=REBALANCE_TIMEOUT_SECONDS,
-    broker_commit_interval=1.0,
-    logging_config=logging_config(_settings),
-    worker_redirect_stdouts=False,
-)
-lags = Lags(app)
-access = AccessWatch(_settings)
-_tables = cast(TableManager, app.tables)
-_tables.engine = EngineSettings(
-    _settings.kafka,
-    _settings.app_id,
-    _member_name(_settings),
-    _settings.session_timeout_seconds,
-    _settings.tidy_seconds,
-    _settings.compression,
-    [registry_topics.registration_outcomes.name, registry_topics.dead_letter.name],
-)
-_partitions = _tables.partitions
-watching = Watching(_settings, registry_topics.user_registrations.name, _Following())
-_partitions.require_standing = watching.require_standing
-moved_before = MovedBefore(_settings.kafka, registry_topics.user_registrations)
-_partitions.read_again = moved_before.find
-REGISTRY.register(WorkerGauges(_partitions, lags))
-_partitions.lease.session_seconds = _settings.session_timeout_seconds
+
+def __getattr__(name: str) -> Registry:
+    """Return the app as soon as Faust's own command line asks for it."""
+    if name == "app":
+        return _worker_of_this_process().app
+    raise AttributeError(name)

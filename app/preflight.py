@@ -16,7 +16,9 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 from faust.types import TP
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
+from app import rights
 from app.access.audit import require_audit_file
 from app.access.files import read_keys
 from app.access.tokens import Tokens
@@ -25,15 +27,15 @@ from app.engine.changelog import newest_marker
 from app.engine.cluster import Cluster
 from app.engine.consumer import GROUP_PROTOCOL
 from app.engine.marker import secret_of
-from app.errors import FencedError, NotWrittenError, SettingsError
+from app.errors import BrokerUnavailableError, FencedError, NotWrittenError, SettingsError
 from app.files import make_private, open_lock
-from app.partitioning import Register, other_secret, read
+from app.partitioning import Register, other_secret, read, standing
 from app.refusals import unusable
 from app.restart import inherited
 from app.settings import Settings
 from app.telemetry import provider_for
 from app.tls import client_tls, server_tls
-from app.topics import declare
+from app.topics import ADMIN_TIMEOUT_SECONDS, declare, ensure
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,31 @@ def checked(settings: Settings) -> Iterator[None]:
     with locked(settings.data_dir):
         _require_no_spool(settings.data_dir)
         yield
+
+
+def prepared(settings: Settings) -> Settings:
+    """Make what a worker needs at the brokers; return its settings with what the registry says.
+
+    Raises `RegistryError` with the reason why it cannot start.
+    """
+    return asyncio.run(_prepared(settings))
+
+
+@retry(
+    retry=retry_if_exception_type(BrokerUnavailableError),
+    wait=wait_exponential_jitter(multiplier=0.2, max=1),
+    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS),
+    reraise=True,
+)
+async def _prepared(wanted: Settings) -> Settings:
+    # One broker of several may be away, or leadership may be moving: so it is tried again.
+    await ensure(wanted)
+    wanted = await standing(wanted)
+    await rights.require(wanted)
+    await rights.require_transactions(wanted)
+    await others_leave(wanted)
+    await share_secret(wanted)
+    return wanted
 
 
 async def others_leave(settings: Settings) -> None:

@@ -1,10 +1,7 @@
 """Readiness: may requests be sent to this worker, and if not, why."""
 
-from typing import cast
-
 import faust
 
-from app.engine.assignment import TableManager
 from app.engine.partitions import Partitions
 from app.lag import Lags
 from app.producer import Producer
@@ -18,6 +15,7 @@ class Readiness:
     def __init__(
         self,
         app: faust.App,
+        partitions: Partitions,
         lags: Lags,
         access: AccessWatch,
         producer: Producer,
@@ -25,6 +23,7 @@ class Readiness:
         max_lag_seconds: float,
     ) -> None:
         self._app = app
+        self._partitions = partitions
         self._lags = lags
         self._access = access
         self._producer = producer
@@ -79,7 +78,3 @@ class Readiness:
         if not late:
             return None
         return f"records of {len(late)} partitions wait for {max(late):.0f} s"
-
-    @property
-    def _partitions(self) -> Partitions:
-        return cast(TableManager, self._app.tables).partitions

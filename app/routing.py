@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Self, cast
+from typing import Self
 
 import aiohttp
 import faust
@@ -98,9 +98,15 @@ class Routing:
     """Who owns the partitions of a table, by Faust's knowledge of the group."""
 
     def __init__(
-        self, app: faust.App, table: str, changelog: TopicSpec, asking: Asking = _PLAINLY
+        self,
+        app: faust.App,
+        tables: TableManager,
+        table: str,
+        changelog: TopicSpec,
+        asking: Asking = _PLAINLY,
     ) -> None:
         self._app = app
+        self._tables = tables
         self._table = table
         self._changelog = changelog
         self._asking = asking
@@ -122,7 +128,7 @@ class Routing:
 
     async def reaches(self, source: TP, offset: int) -> bool:
         """Return whether a log has an offset; True as well if no broker can tell in time."""
-        return await cast(TableManager, self._app.tables).reaches(source, offset)
+        return await self._tables.reaches(source, offset)
 
     def all_here(self) -> list[int]:
         """Return the partitions that this worker answers for, as far as it knows."""
@@ -141,7 +147,7 @@ class Routing:
 
     @property
     def _partitions(self) -> Partitions:
-        return cast(TableManager, self._app.tables).partitions
+        return self._tables.partitions
 
     def _workers(self) -> Mapping[str, list[int]]:
         """Return the partitions of every worker of the group, by the worker's URL."""

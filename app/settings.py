@@ -732,20 +732,9 @@ def load() -> Settings:
         raise SettingsError(describe(error)) from None
 
 
-_adopted: list[Settings] = []
-
-
-def adopt(wanted: Settings) -> None:
-    """Let these be the settings of this process."""
-    _adopted[:] = [wanted]
-    settings.cache_clear()
-
-
 @cache
 def settings() -> Settings:
     """Return the settings of this process; wrong ones end it with a line each and status 2."""
-    if _adopted:
-        return _adopted[0]
     try:
         return load()
     except SettingsError as error:

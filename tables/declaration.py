@@ -4,17 +4,22 @@ from typing import cast
 
 import faust
 
-from app.engine.assignment import TableManager
 from app.engine.changelog import Changelog
-from app.engine.marker import rules
-from app.engine.partitions import AppliedTable
-from app.settings import settings
+from app.engine.partitions import AppliedTable, Partitions
 from app.topics import TopicSpec
-from tables.store import PartitionedStore
+from tables.store import PartitionedStore, StoreOptions
 
 
 def declare(
-    app: faust.App, name: str, changelog: TopicSpec, sources: tuple[TopicSpec, ...], help: str
+    app: faust.App,
+    partitions: Partitions,
+    name: str,
+    changelog: TopicSpec,
+    *,
+    sources: tuple[TopicSpec, ...],
+    rules: str,
+    options: StoreOptions,
+    help: str,
 ) -> PartitionedStore:
     """Declare a table, its changelog named explicitly, and the topics it is made from.
 
@@ -26,6 +31,7 @@ def declare(
         value_type=bytes,
         partitions=changelog.partitions,
         help=help,
+        options=options.as_mapping(),
         changelog_topic=app.topic(
             changelog.name,
             key_type=bytes,
@@ -40,13 +46,13 @@ def declare(
         ),
     )
     store = cast(PartitionedStore, table.data)
-    cast(TableManager, app.tables).partitions.add(
+    partitions.add(
         AppliedTable(
             name,
             tuple(source.name for source in sources),
             Changelog(changelog.name, store),
             store,
-            rules(settings().email_keys),
+            rules,
         )
     )
     return store

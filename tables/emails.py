@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from app.email_claims import Holder, decode_holder
 from app.engine.transactions import Rows
-from app.main import app, registry_topics
-from tables.declaration import declare
 from tables.store import PartitionedStore
 
 
@@ -30,13 +28,3 @@ class Emails:
 
 #: Its name: in the changelog's, in the transactional ids, on disk.
 EMAILS = "emails"
-
-emails = Emails(
-    declare(
-        app,
-        EMAILS,
-        registry_topics.emails_changelog,
-        sources=(registry_topics.email_claims,),
-        help="Who holds an email address, by its key.",
-    )
-)

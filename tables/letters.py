@@ -6,7 +6,6 @@ from app.compact import dumps
 from app.engine.marker import letters_key
 from app.engine.transactions import Rows
 from tables.store import PartitionedStore
-from tables.users import users
 
 #: Positions that are remembered of one id: what floods the topic with one id has no more.
 MAX_LETTERS = 1_000
@@ -27,6 +26,3 @@ class LettersById:
     def with_new(self, partition: int, user_id: str, position: str, pending: Rows) -> bytes:
         """Return the row of an id with one more letter."""
         return dumps([*self.of(partition, user_id, pending), position][-MAX_LETTERS:])
-
-
-letters_by_id = LettersById(users.store)

@@ -10,7 +10,6 @@ from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, move_
 from app.engine.transactions import Rows
 from app.outcomes import Decided, Outcome
 from tables.store import PartitionedStore
-from tables.users import users
 
 #: The most rows that one transaction removes.
 _MAX_REMOVED = 10_000
@@ -61,6 +60,3 @@ class RecordOutcomes:
             *pages,
             *self._store.keys_between(partition, MOVES_PREFIX, move_key(log_start), _MAX_REMOVED),
         ]
-
-
-record_outcomes = RecordOutcomes(users.store)

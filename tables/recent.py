@@ -13,7 +13,6 @@ from app.engine.marker import RECENT_KEY
 from app.engine.transactions import Rows
 from app.records import UserRow
 from tables.store import PartitionedStore
-from tables.users import users
 
 #: How many each partition remembers, and so the most that a list over all of them can show.
 RECENT_PER_PARTITION = 20
@@ -54,6 +53,3 @@ class RecentRegistrations:
 
 def _decode(stored: bytes) -> list[Recent]:
     return [Recent(*recent) for recent in orjson.loads(stored)]
-
-
-recent_registrations = RecentRegistrations(users.store)

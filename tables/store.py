@@ -9,12 +9,12 @@ of its last changelog record are one atomic write.
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import structlog
 from faust.stores.base import SerializedStore
@@ -33,7 +33,7 @@ from rocksdict import (
 from app.engine.marker import RESERVED_PREFIX
 from app.engine.transactions import Rows
 from app.errors import NotReadyError, RegistryError, StoreError
-from app.settings import settings
+from app.settings import Settings
 from app.topics import CHANGELOG_DELETE_RETENTION_HOURS
 
 log = structlog.get_logger(__name__)
@@ -64,26 +64,45 @@ def _told_as_store_error() -> Iterator[None]:
         raise StoreError(str(error)) from None
 
 
-@cache
-def _shared_memory() -> tuple[Cache, WriteBufferManager]:
-    """Return the block cache and the write-buffer budget of this process."""
-    wanted = settings()
-    return (
-        Cache(wanted.cache_mib * _MIB),
-        WriteBufferManager(wanted.write_buffer_mib * _MIB, False),
-    )
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What all stores of a worker share: its block cache and write buffers, and how they age."""
+
+    block_cache: Cache
+    write_buffers: WriteBufferManager
+    #: Each file is rewritten in this time, without what was deleted or written anew since.
+    tidy_seconds: float
+    #: A folder of a partition that others have is deleted after so long.
+    erase_after_seconds: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return what the settings ask for."""
+        return cls(
+            Cache(settings.cache_mib * _MIB),
+            WriteBufferManager(settings.write_buffer_mib * _MIB, False),
+            settings.tidy_seconds,
+            settings.erase_within_hours * 3600,
+        )
+
+    def as_mapping(self) -> Mapping[str, Any]:
+        """Return these as the options that Faust hands from a table to its store."""
+        return {_SHARED: self}
 
 
-def _options() -> Options:
-    block_cache, write_buffers = _shared_memory()
+#: The one option that a store has.
+_SHARED = "shared"
+
+
+def _rocksdb_options(shared: StoreOptions) -> Options:
     table = BlockBasedOptions()
-    table.set_block_cache(block_cache)
+    table.set_block_cache(shared.block_cache)
     table.set_cache_index_and_filter_blocks(True)
     table.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
-    options.set_write_buffer_manager(write_buffers)
+    options.set_write_buffer_manager(shared.write_buffers)
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_total_wal_size(_MAX_WAL_BYTES)
     options.set_max_open_files(_MAX_OPEN_FILES)
@@ -117,6 +136,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
 
     def __init__(self, url: Any, app: AppT, table: CollectionT, **kwargs: Any) -> None:
         super().__init__(url, app, table, **kwargs)
+        self._shared: StoreOptions = (self.options or {})[_SHARED]
         self._databases: dict[int, Rdict] = {}
 
     # -- what agents and lookups use
@@ -191,10 +211,10 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         path = self._path(partition)
         with _told_as_store_error():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._databases[partition] = database = Rdict(str(path), options=_options())
-            # Each file is rewritten in this time, without what was deleted or written anew since.
-            seconds = int(settings().tidy_seconds)
-            database.set_options({"periodic_compaction_seconds": str(seconds)})
+            options = _rocksdb_options(self._shared)
+            self._databases[partition] = database = Rdict(str(path), options=options)
+            seconds = str(int(self._shared.tidy_seconds))
+            database.set_options({"periodic_compaction_seconds": seconds})
 
     def close(self, partitions: Iterable[int]) -> None:
         """Close the databases of some partitions, so that another process may open them."""
@@ -239,7 +259,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
     def _is_left(self, partition: int, path: Path) -> bool:
         if partition in self._databases:
             return False  # and RocksDB takes files away while they are looked at
-        return time.time() - _last_kept(path) > settings().erase_within_hours * 3600
+        return time.time() - _last_kept(path) > self._shared.erase_after_seconds
 
     def offset(self, partition: int) -> int | None:
         """Return the changelog offset up to which the store holds everything, or None."""

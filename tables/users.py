@@ -6,9 +6,7 @@ from heapq import merge
 from app.engine.marker import RESERVED_PREFIX
 from app.engine.transactions import Rows
 from app.keys import encode_key
-from app.main import app, registry_topics
 from app.records import User, UserRow, decode_row, public
-from tables.declaration import declare
 from tables.store import PartitionedStore
 
 
@@ -55,15 +53,3 @@ class Users:
 
 #: Its name: in the changelog's, in the transactional ids, on disk.
 USERS = "users"
-
-users = Users(
-    declare(
-        app,
-        USERS,
-        registry_topics.users_changelog,
-        # Verdicts first: what waits is finished before more begins.
-        sources=(registry_topics.email_decisions, registry_topics.user_registrations),
-        help="Registered users by id.",
-    ),
-    registry_topics.user_registrations.name,
-)

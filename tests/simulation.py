@@ -8,32 +8,40 @@ from random import Random
 import orjson
 import pytest
 
-from app.agents import decide_claims, decide_registrations, decide_verdicts, tidy_users
 from app.consumed import ConsumedRecord
 from app.engine.lean import ToWrite
 from app.engine.marker import MARKER_KEY, Marker, rules
 from app.engine.partitions import Changes
 from app.engine.transactions import Rows
-from app.main import registry_topics as topics
+from app.main import build
 from app.reading import Advance, Extent
 from app.records import Headers
 from app.settings import settings
 from app.topics import TopicSpec
-from tables.emails import emails
-from tables.users import users
 
+WORKER = build(settings())
+DECIDING, topics = WORKER.deciding, WORKER.topics
 PARTITIONS = topics.user_registrations.partitions
 
 #: Decides records of a partition, and adds what comes of them to changes.
 Decide = Callable[[int, Sequence[ConsumedRecord], Changes], None]
 
-#: Of each source: the table that its records are applied to, and how they are decided.
-SOURCES: dict[str, tuple[str, Decide]] = {
-    topics.user_registrations.name: ("users", decide_registrations),
-    topics.email_decisions.name: ("users", decide_verdicts),
-    topics.email_claims.name: ("emails", decide_claims),
+#: Of each source: the table that its records are applied to.
+SOURCES = {
+    topics.user_registrations.name: "users",
+    topics.email_decisions.name: "users",
+    topics.email_claims.name: "emails",
 }
 CHANGELOGS = {"users": topics.users_changelog.name, "emails": topics.emails_changelog.name}
+
+
+def _decide(source: str) -> Decide:
+    """Return what decides the records of a source."""
+    return {
+        topics.user_registrations.name: DECIDING.decide_registrations,
+        topics.email_decisions.name: DECIDING.decide_verdicts,
+        topics.email_claims.name: DECIDING.decide_claims,
+    }[source]
 
 
 @dataclass(frozen=True)
@@ -82,12 +90,13 @@ class Simulation:
     markers: dict[tuple[str, int], Marker] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for table, store in (("users", users.store), ("emails", emails.store)):
+        tables = WORKER.tables
+        for table, store in (("users", tables.users.store), ("emails", tables.emails.store)):
             rows = self.tables[table] = [{} for _ in range(PARTITIONS)]
             self._serve(store, rows)
             for number in range(PARTITIONS):
                 marker = Marker.first(rules(settings().email_keys))
-                for source, (of, _) in SOURCES.items():
+                for source, of in SOURCES.items():
                     marker = marker.after(source, 0) if of == table else marker
                 self.markers[table, number] = marker
 
@@ -152,7 +161,7 @@ class Simulation:
             done += 1
 
     def _unapplied(self) -> Iterable[tuple[str, int]]:
-        for source, (table, _) in SOURCES.items():
+        for source, table in SOURCES.items():
             for number in range(PARTITIONS):
                 records = self.logs[source, number].records
                 if records and records[-1].offset >= self.markers[table, number].next[source]:
@@ -160,12 +169,12 @@ class Simulation:
 
     def _step(self, source: str, number: int) -> None:
         """Apply a batch."""
-        table, decide = SOURCES[source]
+        table = SOURCES[source]
         marker = self.markers[table, number]
         waiting = [r for r in self.logs[source, number].records if r.offset >= marker.next[source]]
         batch = waiting[: self.random.randint(1, 20)]
         changes = Changes()
-        decide(number, batch, changes)
+        _decide(source)(number, batch, changes)
         self.commit(table, number, changes, marker.after(source, batch[-1].offset + 1))
 
     def tidy(self) -> None:
@@ -173,7 +182,7 @@ class Simulation:
         for number in range(PARTITIONS):
             changes = Changes()
             starts = {source: self.logs[source, number].start for source in SOURCES}
-            tidy_users(number, starts, changes)
+            DECIDING.tidy_users(number, starts, changes)
             self.commit("users", number, changes, self.markers["users", number])
 
     def commit(self, table: str, number: int, changes: Changes, marker: Marker) -> None:

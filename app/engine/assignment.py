@@ -7,7 +7,7 @@ once; each new one is read as soon as its own store is up to date, and waits for
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -34,7 +34,14 @@ from app.engine.cycles import (
     disk_stays_bad,
 )
 from app.engine.fetching import Fetcher
-from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
+from app.engine.partitions import (
+    Key,
+    Opening,
+    OwnedPartition,
+    Partitions,
+    never_sealed,
+    not_read_again,
+)
 from app.engine.transactional_ids import worker_id
 from app.engine.transactions import COMPRESSIONS, Member, TransactionalProducer
 from app.errors import ApplyError, DecisionError, FencedError, RegistryError, ReplacedError
@@ -65,6 +72,10 @@ class EngineSettings:
     compression: str = "none"
     #: Topics that cycles write beside those of the tables.
     written: Sequence[str] = ()
+    #: Raises `NotWrittenError` while a sealed table may not go on.
+    require_standing: Callable[[], Awaitable[None]] = never_sealed
+    #: Called before records of a source are applied that others may have applied before.
+    read_again: Callable[[TP], Awaitable[None]] = not_read_again
 
 
 class Progress:
@@ -133,8 +144,8 @@ class PartitionAssignment(Service):
             settings.app_id,
             connection,
             Reading(self._reading, Barrier(self._reading, settings.app_id)),
-            partitions.require_standing,
-            partitions.read_again,
+            settings.require_standing,
+            settings.read_again,
         )
         self.cycles = Cycles(
             partitions,
@@ -435,20 +446,20 @@ class PartitionAssignment(Service):
 class TableManager(FaustTableManager):
     """Faust's table manager, with our way of taking tables over."""
 
-    def __init__(self, app: AppT, **kwargs: Any) -> None:
+    def __init__(
+        self, app: AppT, *, partitions: Partitions, engine: EngineSettings, **kwargs: Any
+    ) -> None:
         super().__init__(app, **kwargs)
-        self.partitions = Partitions()
-        self.engine: EngineSettings | None = None
+        self.partitions = partitions
+        self._engine = engine
         self._assignment: PartitionAssignment | None = None
 
     @property
     def recovery(self) -> Any:
         """What brings the tables up to date after a rebalance."""
         if self._assignment is None:
-            if self.engine is None:
-                raise RuntimeError("the engine has no settings")
             self._assignment = PartitionAssignment(
-                self.app, self.partitions, self.engine, beacon=self.beacon
+                self.app, self.partitions, self._engine, beacon=self.beacon
             )
         return self._assignment
 

@@ -18,9 +18,11 @@ LEASE_SHARE = 0.75
 class Lease:
     """What the broker last confirmed of this worker's membership."""
 
-    def __init__(self, clock: Callable[[], Moment] = Moment.now) -> None:
+    def __init__(
+        self, session_seconds: float = 10.0, clock: Callable[[], Moment] = Moment.now
+    ) -> None:
         #: How long the broker waits for a silent member.
-        self.session_seconds = 10.0
+        self.session_seconds = session_seconds
         #: The clock that the lease goes by.
         self.now = clock
         self._confirmed = Moment(-math.inf, -math.inf)

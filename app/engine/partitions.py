@@ -67,11 +67,11 @@ class AppliedTable:
     rules: str = ""
 
 
-async def _never_sealed() -> None:
+async def never_sealed() -> None:
     """Does nothing: this table has no seal."""
 
 
-async def _not_read_again(_: TP) -> None:
+async def not_read_again(_: TP) -> None:
     """Does nothing: what was applied before is applied again like any record."""
 
 
@@ -83,9 +83,9 @@ class Opening:
     connection: Connection
     reading: Reading
     #: Raises `NotWrittenError` while it is not sure that a sealed table goes on here after all.
-    require_standing: Callable[[], Awaitable[None]] = _never_sealed
+    require_standing: Callable[[], Awaitable[None]] = never_sealed
     #: Called before records of a source are applied that others may have applied before.
-    read_again: Callable[[TP], Awaitable[None]] = _not_read_again
+    read_again: Callable[[TP], Awaitable[None]] = not_read_again
 
 
 class OwnedPartition:
@@ -327,18 +327,14 @@ def short_id(topic_id: bytes) -> str:
 class Partitions:
     """The partitions that this worker owns, by table and number."""
 
-    def __init__(self) -> None:
-        self.lease = Lease()
+    def __init__(self, lease: Lease | None = None) -> None:
+        self.lease = lease or Lease()
         self._tables: dict[str, AppliedTable] = {}
         self._by_source: dict[str, str] = {}
         self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}
         #: Where sources end for now: while the registry is repartitioned.
         self.ends: dict[TP, int] = {}
-        #: Raises `NotWrittenError` while a sealed table may not go on.
-        self.require_standing: Callable[[], Awaitable[None]] = _never_sealed
-        #: Called before records of a source are applied that others may have applied before.
-        self.read_again: Callable[[TP], Awaitable[None]] = _not_read_again
         #: Called when sources end elsewhere.
         self.on_new_ends: Callable[[], None] = lambda: None
         #: The partitions that this worker keeps copies of, by table.

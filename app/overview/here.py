@@ -1,23 +1,21 @@
 """What this worker tells of itself: its metrics, and the partitions that it owns or copies."""
 
-from typing import cast
-
-import faust
 from prometheus_client import Counter, Histogram
 
-from app.engine.assignment import TableManager
+from app.engine.partitions import Partitions
 from app.lag import Lags
 from app.metrics import ACKNOWLEDGEMENT_SECONDS, OUTCOMES, WRITES
 from app.overview.numbers import Counts, PartitionLag, WorkerState
 from app.records import User
 
 
-def state(app: faust.App, table: str, lags: Lags, newest: list[User]) -> WorkerState:
+def state(
+    url: str, partitions: Partitions, table: str, lags: Lags, newest: list[User]
+) -> WorkerState:
     """Return this worker's state; its partitions are those of a table."""
-    partitions = cast(TableManager, app.tables).partitions
     owned = [each for each in partitions.owned() if each.table.name == table]
     return WorkerState(
-        url=str(app.conf.canonical_url).rstrip("/"),
+        url=url,
         writes=counts(WRITES, "answer"),
         outcomes=counts(OUTCOMES, "outcome"),
         acknowledgements=buckets(ACKNOWLEDGEMENT_SECONDS),

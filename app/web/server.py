@@ -4,42 +4,16 @@ Faust finds it by the URL scheme ``registry://`` (entry point ``faust.web.driver
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, cast
 
-import faust
 from aiohttp import web
 from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
-from app.dead_letters.recent import RecentDeadLetters
-from app.dead_letters.replaying import LetterReplays
-from app.limits import Limits
-from app.lookups import Lookups, Tables
-from app.main import (
-    access,
-    lags,
-    producer,
-    registry_topics,
-    restart,
-    shutdown,
-    standstills,
-)
-from app.overview.collecting import Collecting
-from app.overview.here import state
-from app.readiness import Readiness
+from app.registry import Registry
 from app.restart import inherited
-from app.routing import Asking, Routing
-from app.settings import settings
-from app.web.connections import most
 from app.web.fast_lane import Runner
-from app.web.routes import application_options, install, runner_options
-from app.web.services import Services
-from app.web.waits import SHARE_OF_CONNECTIONS, Waits
-from tables.emails import EMAILS, emails
-from tables.outcomes import record_outcomes
-from tables.recent import recent_registrations
-from tables.users import USERS, users
+from app.web.routes import runner_options
 
 #: How long requests under way may take to be answered once the server stops; what was written is
 #: waited for before that, in `app.shutdown`.
@@ -56,12 +30,15 @@ class RegistryWeb(faust_aiohttp.Web):
     optional_blueprints = ()
 
     def __init__(self, app: AppT, **kwargs: Any) -> None:
-        app.conf.web_application_options = application_options(settings())
         super().__init__(app, **kwargs)
         self._runner = Runner(
             self.web_app, shutdown_timeout=CLOSE_TIMEOUT_SECONDS, **runner_options()
         )
-        restart.listening = self._listening
+        self._registry.new_start.listening = self._listening
+
+    @property
+    def _registry(self) -> Registry:
+        return cast(Registry, self.app)
 
     async def start_server(self) -> None:
         """Listen where the settings say, or on what was handed to this process."""
@@ -82,34 +59,4 @@ class RegistryWeb(faust_aiohttp.Web):
     def init_server(self) -> None:
         """Add the routes, before the server listens."""
         super().init_server()
-        written = registry_topics.user_registrations
-        wanted = settings()
-        registry = cast(faust.App, self.app)
-        asking = Asking.of(wanted)
-        by_id = Routing(registry, USERS, registry_topics.users_changelog, asking)
-        lookups = Lookups(
-            Tables(users, emails, record_outcomes, recent_registrations),
-            by_id,
-            Routing(registry, EMAILS, registry_topics.emails_changelog, asking),
-            wanted.email_keys,
-            wanted.max_wait_seconds,
-        )
-        dead_letters = RecentDeadLetters(wanted.kafka, registry_topics.dead_letter)
-        limits = Limits(wanted.max_writes_per_second, wanted.client_writes_per_second)
-        reads = Limits(wanted.max_reads_per_second, wanted.client_reads_per_second, are_reads=True)
-        ready = Readiness(registry, lags, access, producer, shutdown, wanted.ready_lag_seconds)
-        given = Services(
-            wanted,
-            written,
-            producer,
-            lookups,
-            dead_letters,
-            limits=limits,
-            reads=reads,
-            waits=Waits(most(wanted) // SHARE_OF_CONNECTIONS),
-            replays=LetterReplays(wanted),
-            overview=Collecting(by_id, lookups, partial(state, registry, USERS, lags)),
-            why_not_ready=ready.why_not,
-            standstills=standstills,
-        )
-        install(self.web_app, given)
+        self._registry.add_routes(self.web_app)

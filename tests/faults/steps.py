@@ -185,11 +185,18 @@ CYCLE = (
     _here(
         Part.CYCLE,
         "registrations are decided",
-        "app.agents.decide_registrations",
+        "app.deciding:Deciding.decide_registrations",
         error=_full_disk,
     ),
-    _here(Part.CYCLE, "claims are decided", "app.agents.decide_claims", error=_full_disk),
-    _here(Part.CYCLE, "verdicts are decided", "app.agents.decide_verdicts", error=_full_disk),
+    _here(
+        Part.CYCLE, "claims are decided", "app.deciding:Deciding.decide_claims", error=_full_disk
+    ),
+    _here(
+        Part.CYCLE,
+        "verdicts are decided",
+        "app.deciding:Deciding.decide_verdicts",
+        error=_full_disk,
+    ),
     _asked(
         Part.CYCLE,
         "records are sent ahead",

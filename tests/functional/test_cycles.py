@@ -1434,7 +1434,7 @@ async def test_caught_up_means_that_what_is_committed_is_in_the_store(world: Wor
 async def test_a_commit_confirms_membership_from_when_it_was_begun(world: World) -> None:
     """While its answer is under way, the broker may give the partitions away."""
     now = Moment(1.0, 1.0)
-    lease = world.partitions.lease = Lease(lambda: now)
+    lease = world.partitions.lease = Lease(clock=lambda: now)
     await world.own(("users", 3))
     assert not world.partitions.owns("users", 3)
     held = world.broker.held = asyncio.Event()

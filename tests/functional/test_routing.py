@@ -41,7 +41,7 @@ async def test_a_worker_that_refuses_to_be_asked_is_told_of_once(
 ) -> None:
     async with aiohttp.ClientSession() as session:
         app = cast(Any, SimpleNamespace(http_client=session))
-        routing = Routing(app, "users", cast(Any, None))
+        routing = Routing(app, cast(Any, None), "users", cast(Any, None))
 
         async def told(status: int) -> list[str]:
             monkeypatch.setattr(Other, "status", status)
@@ -84,7 +84,7 @@ async def rogue() -> AsyncIterator[tuple[str, list[str]]]:
 async def test_a_member_that_redirects_is_not_followed(rogue: tuple[str, list[str]]) -> None:
     url, asked = rogue
     async with aiohttp.ClientSession() as session:
-        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), "users", cast(Any, None))
+        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), *[cast(Any, None)] * 3)
         status, _ = await routing.ask(url, "/redirects")
     assert (status, asked) == (302, ["/redirects"])
 
@@ -95,7 +95,7 @@ async def test_an_answer_is_bounded_and_not_unpacked(
     monkeypatch.setattr(routing_module, "MAX_ANSWER_BYTES", 1 << 20)
     url, _ = rogue
     async with aiohttp.ClientSession() as session:
-        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), "users", cast(Any, None))
+        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), *[cast(Any, None)] * 3)
         _, body = await routing.ask(url, "/packed")
         assert len(body) < 1 << 16
         with pytest.raises(NotReadyError):
@@ -129,7 +129,9 @@ def test_only_scheme_host_and_port_are_an_address_that_is_asked() -> None:
         conf=SimpleNamespace(canonical_url="http://this:1"),
         assignor=SimpleNamespace(table_metadata=lambda _: known),
     )
-    routing = Routing(cast(Any, app), "users", cast(Any, SimpleNamespace(name="changelog")))
+    routing = Routing(
+        cast(Any, app), cast(Any, None), "users", cast(Any, SimpleNamespace(name="changelog"))
+    )
     with capture_logs() as logged:
         for _ in range(2):
             assert routing.owners_elsewhere([3]) == routing.other_workers() == set(good)
@@ -143,6 +145,8 @@ def test_a_worker_that_leaves_while_owners_are_looked_for_is_no_error() -> None:
         conf=SimpleNamespace(canonical_url="http://here:1"),
         assignor=SimpleNamespace(table_metadata=lambda _: known.pop(0)),
     )
-    routing = Routing(cast(Any, app), "users", cast(Any, SimpleNamespace(name="changelog")))
+    routing = Routing(
+        cast(Any, app), cast(Any, None), "users", cast(Any, SimpleNamespace(name="changelog"))
+    )
     assert routing.owners_elsewhere([3]) == {"http://other:1"}
     assert routing.owners_elsewhere([3]) == set()

@@ -90,11 +90,20 @@ def test_a_stopped_worker_finishes_what_it_acknowledged_and_exits_cleanly(
         assert_all_found(worker, ids)
 
 
+def test_fausts_own_command_line_runs_the_same_worker(registry: Registry) -> None:
+    worker = registry.worker()
+    worker.command = [sys.executable, "-m", "faust", "-A", "app.main", "worker", "--loglevel=info"]
+    with worker:
+        body = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
+        assert worker.post("/users", json=body).status_code == 202
+        worker.wait_for_user("ada", within_seconds=30)
+
+
 #: A worker whose loop fails at its first batch, as a defect of ours might make it.
 FAILING_WORKER = """
-import app.agents
+from app.deciding import Deciding
 def fail(*_): raise ValueError("about ada@example.com")
-app.agents.decide_registrations = fail
+Deciding.decide_registrations = fail
 from app.__main__ import main
 main(["worker"])
 """

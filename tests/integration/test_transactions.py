@@ -44,8 +44,9 @@ from app.errors import (
     ReplacedError,
     TooLargeError,
 )
+from app.settings import Settings
 from local.broker import Broker
-from tables.store import MAX_IDLE_SECONDS, PartitionedStore
+from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests import kafka
 from tests.transactions import held_before_end
 
@@ -69,7 +70,9 @@ class World:
         self.marker = Marker.first()
         app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=self.folder), loop=None))
         table = cast(Any, SimpleNamespace(name="users"))
-        self.store = PartitionedStore("registry://", app, table)
+        self.store = PartitionedStore(
+            "registry://", app, table, options=StoreOptions.of(Settings()).as_mapping()
+        )
         self.changelog = Changelog(self.topic, self.store)
         self.connection = Connection(self.brokers)
         self.cluster = Cluster(self.connection, [self.topic, self.other, self.source])

@@ -3,17 +3,15 @@
 import orjson
 import pytest
 
-from app.agents import decide_claims, decide_registrations, decide_verdicts
 from app.arrivals import MOVED_FROM_HEADER
 from app.email_claims import encode_claim, encode_verdict
 from app.engine.marker import MARKER_KEY
 from app.engine.partitions import Changes
 from app.keys import partition_of
-from app.main import registry_topics as topics
 from app.positions import token
 from app.records import decode_row
 from app.registration import MAX_QUEUE
-from tests.simulation import PARTITIONS, Record, Simulation
+from tests.simulation import DECIDING, PARTITIONS, Record, Simulation, topics
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 HOME = partition_of(b"ada", PARTITIONS)
@@ -109,7 +107,7 @@ def test_a_queue_that_is_full_rejects_what_follows_and_its_partition_goes_on(
         registry.arrive(HOME, None, orjson.dumps(update))
     changes = Changes()
     log = registry.log(topics.user_registrations, HOME)
-    decide_registrations(HOME, log.records, changes)
+    DECIDING.decide_registrations(HOME, log.records, changes)
     marker = registry.markers["users", HOME].after(topics.user_registrations.name, log.end)
     registry.commit("users", HOME, changes, marker)
     registry.run()
@@ -130,7 +128,7 @@ def test_a_registration_meets_the_one_before_it_of_the_same_cycle(registry: Simu
     changes = Changes()
     for offset, name in enumerate(("Ada", "Eve")):
         wish = orjson.dumps({**ADA, "name": name})
-        decide_registrations(HOME, [Record(offset, None, wish)], changes)
+        DECIDING.decide_registrations(HOME, [Record(offset, None, wish)], changes)
     row = decode_row(changes.rows[b"ada"] or b"")
     assert (row["name"], row["position"]) == ("Ada", token(HOME, 0))
     assert [offset for offset, *_ in row["queue"]] == [1]
@@ -140,7 +138,7 @@ def test_a_claim_meets_the_one_before_it_of_the_same_cycle(registry: Simulation)
     changes = Changes()
     for offset, user_id in enumerate(("ada", "eve")):
         claim = encode_claim("claim", user_id, f"a{offset}")
-        decide_claims(HOME, [Record(offset, b"key", claim)], changes)
+        DECIDING.decide_claims(HOME, [Record(offset, b"key", claim)], changes)
     verdicts = {
         key: orjson.loads(value or b"")["verdict"]
         for records in changes.outgoing.values()
@@ -155,7 +153,7 @@ def test_a_verdict_that_is_said_twice_in_a_cycle_settles_once(registry: Simulati
     changes = Changes()
     for offset in range(2):
         verdict = encode_verdict(b"key", token(HOME, 0), "granted", "c1")
-        decide_verdicts(HOME, [Record(offset, b"ada", verdict)], changes)
+        DECIDING.decide_verdicts(HOME, [Record(offset, b"ada", verdict)], changes)
     assert changes.settled == [0]
     assert len(changes.outgoing[topics.registration_outcomes.name, HOME]) == 1
 
@@ -169,17 +167,21 @@ def test_who_waits_for_a_record_is_woken_once_nothing_more_comes_of_it(
     changes = Changes()
     unknown = orjson.dumps({"type": "update", "id": "nobody", "name": "Nobody"})
     home = partition_of(b"nobody", PARTITIONS)
-    decide_registrations(home, [Record(7, None, unknown), Record(8, None, b"nonsense")], changes)
+    DECIDING.decide_registrations(
+        home, [Record(7, None, unknown), Record(8, None, b"nonsense")], changes
+    )
     assert sorted(changes.settled) == [7, 8]
     waiting = Changes()
-    decide_registrations(HOME, [Record(9, None, orjson.dumps(ADA))], waiting)
+    DECIDING.decide_registrations(HOME, [Record(9, None, orjson.dumps(ADA))], waiting)
     assert waiting.settled == []
 
 
 def test_a_moved_record_keeps_its_time_and_says_where_it_stood(registry: Simulation) -> None:
     changes = Changes()
     wrong = (HOME + 1) % PARTITIONS
-    decide_registrations(wrong, [Record(7, None, orjson.dumps(ADA), timestamp=1_234)], changes)
+    DECIDING.decide_registrations(
+        wrong, [Record(7, None, orjson.dumps(ADA), timestamp=1_234)], changes
+    )
     ((moved, _),) = changes.noted
     assert (moved.partition, moved.key, moved.timestamp_ms) == (HOME, b"ada", 1_234)
     assert dict(moved.headers) == {MOVED_FROM_HEADER: token(wrong, 7).encode()}

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
-from app import __main__ as commands
 from app import preflight, rights
 from app.connection import Connection
 from app.engine.cluster import Cluster
@@ -122,14 +121,14 @@ async def test_a_worker_that_starts_beside_a_lost_broker_tries_again(
     async def nothing(_: Settings) -> None:
         pass
 
-    monkeypatch.setattr(commands, "ensure", ensure)
-    monkeypatch.setattr(commands, "standing", standing)
-    monkeypatch.setattr(commands, "others_leave", nothing)
-    monkeypatch.setattr(commands, "share_secret", nothing)
+    monkeypatch.setattr(preflight, "ensure", ensure)
+    monkeypatch.setattr(preflight, "standing", standing)
+    monkeypatch.setattr(preflight, "others_leave", nothing)
+    monkeypatch.setattr(preflight, "share_secret", nothing)
     monkeypatch.setattr(rights, "require", nothing)
     monkeypatch.setattr(rights, "require_transactions", nothing)
     given = Settings()
-    assert await commands._prepared(given) is given
+    assert await preflight._prepared(given) is given
     tries.append(KafkaAccessError("refused"))
     with pytest.raises(KafkaAccessError):
-        await commands._prepared(given)
+        await preflight._prepared(given)

@@ -27,7 +27,9 @@ FLAGS = ("DEVLOG", "DJANGO_SETTINGS_MODULE", "NO_CYTHON", "SSLKEYLOGFILE", "TYPE
 #: Tells what Faust was configured with, but for a name of chance and addresses in memory.
 CONFIGURED = """
 import json, os
-from app.main import app
+from app.main import build
+from app.settings import settings
+app = build(settings()).app
 told = {name: repr(getattr(app.conf, name)) for name in sorted(app.conf.SETTINGS)}
 told = {name: value for name, value in told.items() if " at 0x" not in value and name != "reply_to"}
 print(json.dumps([told, sorted(os.environ)]))

@@ -33,7 +33,7 @@ def clock() -> Clock:
 @pytest.fixture
 def lease(clock: Clock) -> Lease:
     """Return a lease of a session of 60 seconds."""
-    made = Lease(clock)
+    made = Lease(clock=clock)
     made.session_seconds = 60.0
     return made
 

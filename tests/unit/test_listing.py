@@ -13,7 +13,8 @@ from app.errors import InvalidCursorError, NotReadyError
 from app.listing import Listing, Wanted, cursor_after, id_before
 from app.records import UserRow, encode_row
 from app.routing import Routing
-from tables.store import PartitionedStore
+from app.settings import Settings
+from tables.store import PartitionedStore, StoreOptions
 from tables.users import Users
 
 #: In the order of their UTF-8 bytes, which is not that of UTF-16.
@@ -40,7 +41,12 @@ def row(user_id: str) -> bytes:
 def users(tmp_path: Path) -> Iterator[Users]:
     """Return the ids in turn in three partitions, with rows beside them that are no users."""
     app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=tmp_path), loop=None))
-    store = PartitionedStore("registry://", app, cast(Any, SimpleNamespace(name="users")))
+    store = PartitionedStore(
+        "registry://",
+        app,
+        cast(Any, SimpleNamespace(name="users")),
+        options=StoreOptions.of(Settings()).as_mapping(),
+    )
     for partition in range(3):
         store.open(partition)
         rows = {user_id.encode(): row(user_id) for user_id in IDS[partition::3]}

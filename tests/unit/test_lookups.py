@@ -13,10 +13,11 @@ from app.engine.lease import Lease
 from app.engine.partitions import AppliedTable, OwnedPartition
 from app.errors import InvalidPositionError, NotReadyError, NotSettledError
 from app.keys import EmailKeys, partition_of
-from app.lookups import Lookups, Tables, Told
+from app.lookups import Lookups, Told
 from app.outcomes import Outcome
 from app.positions import CURRENT_GENERATION, Position
 from app.records import User
+from tables import Tables
 
 PARTITIONS = 4
 TOPIC = "user-registrations"
@@ -54,7 +55,8 @@ class Rows:
             find=lambda *place: self.outcomes.get(place),
             moved_to=lambda *place: self.moves[place].token(),
         )
-        return Tables(cast(Any, users), cast(Any, emails), cast(Any, outcomes), cast(Any, None))
+        none = cast(Any, None)
+        return Tables(cast(Any, users), cast(Any, emails), cast(Any, outcomes), none, none)
 
     def _holder(self, key: bytes) -> dict[str, str] | None:
         held = self.holders.get(key)

@@ -94,7 +94,7 @@ async def test_whose_name_another_has_taken_is_told_so(
 async def test_the_brokers_word_counts_from_when_it_was_asked(worker: Worker) -> None:
     """While an answer is under way, the broker may give the partitions away."""
     moments = iter([Moment(100.0, 100.0), Moment(109.0, 109.0)])
-    worker.partitions.lease = Lease(lambda: next(moments))
+    worker.partitions.lease = Lease(clock=lambda: next(moments))
     assert await worker.is_member()
     assert worker.partitions.lease.confirmed_at == 100.0
 

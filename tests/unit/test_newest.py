@@ -13,8 +13,9 @@ from app.errors import InvalidCursorError, NotReadyError
 from app.newest import Newest, NewestUsers, Place, place_before
 from app.records import UserRow, encode_row
 from app.routing import Routing
+from app.settings import Settings
 from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
-from tables.store import PartitionedStore
+from tables.store import PartitionedStore, StoreOptions
 from tables.users import Users
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,7 +82,12 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     """Return three partitions without users."""
     app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=tmp_path), loop=None))
-    store = PartitionedStore("registry://", app, cast(Any, SimpleNamespace(name="users")))
+    store = PartitionedStore(
+        "registry://",
+        app,
+        cast(Any, SimpleNamespace(name="users")),
+        options=StoreOptions.of(Settings()).as_mapping(),
+    )
     for partition in range(3):
         store.open(partition)
     yield World(store)

@@ -24,9 +24,12 @@ from mode.services import Service
 
 from app.engine.assignment import PartitionAssignment, TableManager
 from app.engine.consumer import Consumer, ConsumerThread
-from app.main import Assignor, app
+from app.main import build
+from app.registry import Assignor
+from app.settings import Settings
 
 source = inspect.getsource
+app = build(Settings()).app
 
 
 def test_the_versions_are_those_that_were_read() -> None:

@@ -19,7 +19,8 @@ class World:
         self.lease.renew(self.lease.now())
         self.owned = [SimpleNamespace(is_open=True, trouble=None) for _ in range(2)]
         partitions = SimpleNamespace(lease=self.lease, owned=lambda: self.owned)
-        self.tables = SimpleNamespace(actives_ready=True, partitions=partitions)
+        self.partitions = partitions
+        self.tables = SimpleNamespace(actives_ready=True)
         self.app = SimpleNamespace(tables=self.tables, rebalancing=False)
         self.lag = {TP("users", 0): Lag(5, 3.0), TP("users", 1): Lag(0, 0.0)}
         self.access = SimpleNamespace(told=None)
@@ -29,7 +30,8 @@ class World:
     def why_not(self) -> list[str]:
         """Return the reasons."""
         lags = SimpleNamespace(of_all=lambda: self.lag)
-        given: Any = (self.app, lags, self.access, self.producer, self.shutdown, 10)
+        services = (lags, self.access, self.producer, self.shutdown)
+        given: Any = (self.app, self.partitions, *services, 10)
         return Readiness(*given).why_not()
 
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import app.agents
 import tests.simulation
 from app.engine.marker import (
     LETTERS_PREFIX,
@@ -22,12 +21,11 @@ from app.engine.marker import (
 )
 from app.errors import TopicsError
 from app.keys import partition_of
-from app.main import registry_topics as topics
 from app.partitioning import Partitioning
 from app.repartition.homes import children, recent_of, rows_by_home, why_not
 from app.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference
 from app.verify.splits import parent, pieces
-from tests.simulation import CHANGELOGS, PARTITIONS, SOURCES, Log, Simulation
+from tests.simulation import CHANGELOGS, DECIDING, PARTITIONS, SOURCES, Log, Simulation, topics
 from tests.unit.test_verify import assert_status, verified
 
 BEFORE = 2
@@ -114,7 +112,9 @@ def of_few_partitions(partitions: int) -> Iterator[None]:
         f.name: replace(getattr(topics, f.name), partitions=partitions) for f in fields(topics)
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app.agents, "_topics", replace(topics, **fewer))
+        patch.setattr(
+            tests.simulation, "DECIDING", replace(DECIDING, topics=replace(topics, **fewer))
+        )
         patch.setattr(tests.simulation, "PARTITIONS", partitions)
         yield
 
@@ -203,7 +203,7 @@ async def test_what_began_before_the_logs_do_is_partial_and_no_difference(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulation, now = split_registry(monkeypatch, seed)
-    for source, (table, _) in SOURCES.items():
+    for source, table in SOURCES.items():
         log = simulation.logs[source, 0]
         log.remove_below(min(20, simulation.markers[table, 0].next[source]))
     assert_status(await verified(simulation, now=now), PARTIAL)

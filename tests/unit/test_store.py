@@ -14,19 +14,21 @@ from rocksdict import Rdict
 from app import settings as settings_module
 from app.errors import NotReadyError, StoreError
 from app.settings import Settings
-from tables import store as store_module
-from tables.store import MAX_IDLE_SECONDS, PartitionedStore
+from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests.disk import full_disk
 from tests.worker import wait_until
 
 MIB = 1024 * 1024
 
 
-def open_store(folder: Path, name: str = "users") -> PartitionedStore:
+def open_store(
+    folder: Path, name: str = "users", options: StoreOptions | None = None
+) -> PartitionedStore:
     """Return a store in a folder, as Faust would make it."""
+    options = options or StoreOptions.of(Settings())
     app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=folder), loop=None))
     table = cast(Any, SimpleNamespace(name=name))
-    return PartitionedStore("registry://", app, table)
+    return PartitionedStore("registry://", app, table, options=options.as_mapping())
 
 
 @pytest.fixture
@@ -172,15 +174,10 @@ def test_a_reset_removes_the_rows(store: PartitionedStore) -> None:
     assert store.read(0, b"a") is None
 
 
-def test_all_partitions_share_one_memory_budget(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    small = Settings(cache_mib=8, write_buffer_mib=32)
-    monkeypatch.setattr(store_module, "settings", lambda: small)
-    store_module._shared_memory.cache_clear()
-    store = open_store(tmp_path)
+def test_all_partitions_share_one_memory_budget(tmp_path: Path) -> None:
+    shared = StoreOptions.of(Settings(cache_mib=8, write_buffer_mib=32))
+    store = open_store(tmp_path, options=shared)
     try:
-        block_cache, write_buffers = store_module._shared_memory()
         for partition in range(8):
             store.open(partition)
             for number in range(16):
@@ -192,13 +189,12 @@ def test_all_partitions_share_one_memory_budget(
             # RocksDB looks at the budget when something is written, and flushes in the background.
             for partition in range(8):
                 store.apply(partition, {}, 99)
-            return bool(write_buffers.get_usage() < 40 * MIB)
+            return bool(shared.write_buffers.get_usage() < 40 * MIB)
 
         wait_until(within_budget, 10, "of 128 MiB that were written, buffers hold the budget")
-        assert block_cache.get_usage() < 12 * MIB
+        assert shared.block_cache.get_usage() < 12 * MIB
     finally:
         store.close(range(8))
-        store_module._shared_memory.cache_clear()
 
 
 def test_what_is_pending_hides_what_is_stored(store: PartitionedStore) -> None:

@@ -15,7 +15,6 @@ from faust.types import TP
 
 from app import registration
 from app.__main__ import main
-from app.agents import decide_registrations
 from app.arrivals import MOVED_FROM_HEADER
 from app.dead_letters.summaries import SKIPPED, Summary
 from app.email_claims import encode_claim, encode_holder, encode_verdict
@@ -23,7 +22,6 @@ from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
 from app.engine.partitions import Changes
 from app.errors import SettingsError
 from app.keys import encode_key, partition_of
-from app.main import registry_topics as topics
 from app.outcomes import Decided, Outcome
 from app.partitioning import Partitioning
 from app.positions import Position, token
@@ -38,7 +36,7 @@ from app.verify.outcomes import OutcomesFold
 from app.verify.places import Span
 from app.verify.run import Verification
 from app.verify.stores import ChangelogAt, Store, StoreComparison
-from tests.simulation import PARTITIONS, Log, Record, SimulatedReader, Simulation
+from tests.simulation import DECIDING, PARTITIONS, Log, Record, SimulatedReader, Simulation, topics
 
 REGISTRATIONS, DECISIONS, CLAIMS = (
     topics.user_registrations,
@@ -180,7 +178,7 @@ def apply_registrations(simulation: Simulation, home: int) -> None:
     """Apply what stands in a partition of ``user-registrations``, and no verdicts."""
     changes = Changes()
     records = simulation.log(REGISTRATIONS, home).records
-    decide_registrations(home, records, changes)
+    DECIDING.decide_registrations(home, records, changes)
     following = records[-1].offset + 1
     marker = simulation.markers["users", home].after(REGISTRATIONS.name, following)
     simulation.commit("users", home, changes, marker)
@@ -610,7 +608,7 @@ def apply_rest(simulation: Simulation, home: int) -> None:
     log = simulation.log(REGISTRATIONS, home)
     records = [r for r in log.records if r.offset >= marker.next[REGISTRATIONS.name]]
     changes = Changes()
-    decide_registrations(home, records, changes)
+    DECIDING.decide_registrations(home, records, changes)
     simulation.commit("users", home, changes, marker.after(REGISTRATIONS.name, log.end))
 
 
