@@ -1,7 +1,6 @@
 """The command line: ``python -m app worker`` and the commands beside it."""
 
 import asyncio
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from app import descriptors
 from app.access.commands import keys
 from app.backup.commands import backup, restore
 from app.dead_letters.commands import dead_letters
@@ -17,16 +15,13 @@ from app.doctor.commands import doctor
 from app.errors import RegistryError
 from app.files import private
 from app.load.commands import load
-from app.preflight import checked, prepared
+from app.preflight import checked
 from app.recover.commands import recover
 from app.refusals import say_it_in_one_line
 from app.repartition.commands import repartition
 from app.settings import EXIT_USAGE, settings
 from app.topics.commands import topics
 from app.transfer.commands import export_users, import_users
-
-#: Objects that are made and not freed until Python looks for cycles among them; its own is 700.
-GC_THRESHOLD = 100_000
 
 #: Exit status of a command that Ctrl-C ended, as shells have it.
 EXIT_INTERRUPTED = 130
@@ -58,30 +53,15 @@ def worker() -> None:
     with ExitStack() as held:
         with _told_in_one_line():
             held.enter_context(checked(settings()))
-            wanted = prepared(settings())
-        import faust
+            import faust
 
-        from app.loop import Policy
-        from app.main import build
+            from app.main import worker_of_this_process
 
-        worker = build(wanted)
-        descriptors.allow_all()
-        asyncio.set_event_loop_policy(Policy())
-        _collect_rarely()
+            worker = worker_of_this_process()
         try:
-            faust.Worker(worker.app, loglevel=wanted.log_level).execute_from_commandline()
+            faust.Worker(worker.app, loglevel=settings().log_level).execute_from_commandline()
         finally:
             worker.restart.end()
-
-
-def _collect_rarely() -> None:
-    """Let Python look for cycles of garbage a hundred times less often than it would.
-
-    What a batch makes, thousands of records and rows, is freed by reference counts; looking for
-    cycles among them cost a quarter of the worker's time.
-    """
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
 
 
 @main.command()

@@ -13,7 +13,7 @@ from typing import Any, cast
 from aiohttp import web
 from faust.types import TP
 
-from app import agents
+from app import agents, process
 from app.dead_letters.recent import RecentDeadLetters
 from app.dead_letters.replaying import LetterReplays
 from app.deciding import Deciding
@@ -224,12 +224,20 @@ class _Following:
 
 
 @cache
-def _worker_of_this_process() -> Worker:
-    return build(prepared(settings()))
+def worker_of_this_process() -> Worker:
+    """Return the worker that this process is to run, and make the process fit for it.
+
+    Raises `RegistryError` if it cannot start.
+    """
+    wanted = prepared(settings())
+    process.use_fast_loop()
+    worker = build(wanted)
+    process.collect_rarely()
+    return worker
 
 
 def __getattr__(name: str) -> Registry:
     """Return the app as soon as Faust's own command line asks for it."""
     if name == "app":
-        return _worker_of_this_process().app
+        return worker_of_this_process().app
     raise AttributeError(name)

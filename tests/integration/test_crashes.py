@@ -99,6 +99,24 @@ def test_fausts_own_command_line_runs_the_same_worker(registry: Registry) -> Non
         worker.wait_for_user("ada", within_seconds=30)
 
 
+#: A worker that tells on which loop it runs.
+LOOP_TELLING_WORKER = """
+import asyncio
+from app.memory import Memory
+async def tell(self): print("runs on", type(asyncio.get_running_loop()), flush=True)
+Memory.on_start = tell
+from app.__main__ import main
+main(["worker"])
+"""
+
+
+def test_a_worker_runs_on_the_fast_loop(registry: Registry) -> None:
+    worker = registry.worker()
+    worker.command = [sys.executable, "-c", LOOP_TELLING_WORKER]
+    with worker:
+        assert "runs on <class 'app.loop.Loop'>" in worker.log.read_text()
+
+
 #: A worker whose loop fails at its first batch, as a defect of ours might make it.
 FAILING_WORKER = """
 from app.deciding import Deciding
