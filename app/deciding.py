@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import orjson
 import structlog
 from faust.types import TP
 from pydantic import ValidationError
@@ -29,6 +30,7 @@ from app.email_claims import (
 from app.engine.lean import NO_HEADERS
 from app.engine.marker import letters_key, move_key
 from app.engine.partitions import Changes
+from app.engine.shares import Sent
 from app.errors import UnreadableRecordError
 from app.keys import partitions_of
 from app.metrics import DEAD_LETTERS, OUTCOMES
@@ -251,6 +253,10 @@ class Deciding:
         changes: Changes,
     ) -> list[tuple[ConsumedRecord, T]]:
         """Return the records of our own topic that can be read; others are dead letters."""
+        if set(map(type, arrivals)) == {Sent}:
+            # This worker has just written them, in this transaction: all at once, and unchecked.
+            values = orjson.loads(b"[%b]" % b",".join([each.value or b"" for each in arrivals]))
+            return list(zip(arrivals, values, strict=True))
         arrivals = as_they_were(arrivals)
         try:
             require_readable(arrivals)

@@ -4,9 +4,11 @@ import orjson
 import pytest
 
 from app.arrivals import MOVED_FROM_HEADER
+from app.consumed import ConsumedRecord
 from app.email_claims import encode_claim, encode_verdict
 from app.engine.marker import MARKER_KEY
 from app.engine.partitions import Changes
+from app.engine.shares import Sent
 from app.keys import partition_of
 from app.positions import token
 from app.records import decode_row
@@ -156,6 +158,24 @@ def test_a_verdict_that_is_said_twice_in_a_cycle_settles_once(registry: Simulati
         DECIDING.decide_verdicts(HOME, [Record(offset, b"ada", verdict)], changes)
     assert changes.settled == [0]
     assert len(changes.outgoing[topics.registration_outcomes.name, HOME]) == 1
+
+
+@pytest.mark.parametrize("read", [[], [Record(99, None, b"nonsense")]])
+def test_what_was_just_sent_is_decided_like_what_is_read(
+    registry: Simulation, read: list[Record]
+) -> None:
+    ids = ['a"},{"id":"b', "a,b", "[", "ada", "Ädä"]
+    values = [encode_claim("claim", user_id, "a") for user_id in ids]
+    sent: list[ConsumedRecord] = [
+        Sent(n, 0, b"%d" % n, value, ()) for n, value in enumerate(values)
+    ]
+    as_sent, as_read = Changes(), Changes()
+    DECIDING.decide_claims(HOME, [*sent, *read], as_sent)
+    records = [Record(each.offset, each.key, each.value) for each in sent]
+    DECIDING.decide_claims(HOME, [*records, *read], as_read)
+    assert as_sent.rows == as_read.rows
+    assert as_sent.outgoing == as_read.outgoing
+    assert len(as_sent.rows) == len(ids)
 
 
 # -- what is told
