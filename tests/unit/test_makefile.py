@@ -49,7 +49,6 @@ class Checkout:
     def installed(self) -> bool:
         return "-r locks/run.txt" in self.calls.read_text()
 
-
     def pip_calls(self) -> list[str]:
         return [line for line in self.calls.read_text().splitlines() if line.startswith("-m pip")]
 
