@@ -35,6 +35,23 @@ def test_ci_runs_the_readmes_test_command_and_the_checks() -> None:
     assert "set -euo pipefail" in CI
 
 
+def test_pre_commit_runs_the_projects_own_tools_and_fetches_nothing() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {each["repo"] for each in repositories} == {"local"}
+    for hook in (hook for each in repositories for hook in each["hooks"]):
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
+
+
+def test_the_image_and_the_package_have_the_licence() -> None:
+    licence = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()
+    assert "LICENSE" in (ROOT / "Dockerfile").read_text()
+    assert "!LICENSE" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
 def test_compose_runs_the_same_kafka(services: dict[str, Any]) -> None:
     assert services["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
 

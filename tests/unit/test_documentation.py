@@ -19,7 +19,7 @@ from app.topics import asyncapi, declare
 from app.web import openapi, problems
 from app.web.trpc.procedures import PROCEDURES
 from local.settings import LocalSettings
-from tests.documents import ROOT, anchors, links
+from tests.documents import ROOT, Block, anchors, links, outside
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
@@ -55,6 +55,26 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 def test_every_page_that_the_code_names_is_there() -> None:
     named = {(name, path) for path in CODE for name in NAMED.findall(path.read_text())}
     assert [(name, path) for name, path in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("commands", "printed"),
+    [
+        ("echo one; false", ""),
+        ("false | cat", ""),
+        ("echo one", "two"),
+        ("echo one two", "two…one"),
+    ],
+)
+def test_commands_that_do_something_else_are_noticed(
+    commands: str, printed: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError):
+        Block(commands, printed).run(tmp_path, outside(), 30)
+
+
+def test_commands_that_do_what_the_page_says_pass(tmp_path: Path) -> None:
+    Block("echo one two; echo three", "one…\nthree").run(tmp_path, outside(), 30)
 
 
 def test_the_readme_is_short() -> None:
