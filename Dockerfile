@@ -4,7 +4,7 @@ WORKDIR /build
 RUN python -m venv /venv
 COPY locks/worker.txt locks/
 RUN /venv/bin/pip install --no-cache-dir --require-hashes -r locks/worker.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY tables tables
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .

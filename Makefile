@@ -3,18 +3,25 @@
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
-PIP    := -m pip --disable-pip-version-check --no-input install --no-user
-CODE   := app tables local tests bench
+# Quiet: each step is told in a line. What goes wrong is shown all the same.
+PIP    := -m pip --quiet --disable-pip-version-check --no-input install --no-user
+CODE   := app tables local tests bench examples
 # One lock for running, a superset for development; a stamp stands for a finished install.
 RUN    := $(VENV)/run.stamp
 DEV    := $(VENV)/dev.stamp
 # What the peers of `make bench` need, in an environment of its own: it contradicts the others.
 PEERS  := $(VENV)/peers
 BENCH  := $(VENV)/bench.stamp
+# What builds the documentation, in an environment of its own, too.
+SITE   := $(VENV)/site
+DOCS   := $(VENV)/docs.stamp
 # Here while pip is at work: an interrupted install may leave packages that pip takes for whole.
 DIRTY  := $(VENV)/installing
-LOCK   := $(PY) -m uv pip compile pyproject.toml --quiet --python-version 3.11 --universal \
-          --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+COMPILE := $(PY) -m uv pip compile --quiet --python-version 3.11 --universal \
+           --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+LOCK   := $(COMPILE) pyproject.toml
+# The documentation needs nothing of what a worker needs.
+LOCK_DOCS := $(COMPILE) --group docs
 # Two tests at a time, each half with a broker and a worker of its own.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 # An environment holds absolute paths: where the checkout was moved, it is made anew.
@@ -33,7 +40,7 @@ unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev run stop status test check lint types imports format chaos soak \
-        bench clients lock clean clean-data moved
+        bench clients docs lock clean clean-data moved
 
 define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
@@ -43,7 +50,8 @@ make chaos       kill workers and broker under load, five minutes long, and chec
 make soak        the long forms of the tests; results go to bench/results
 make bench       measure, beside peers, on a broker of its own
 make format      tidy the code        make lock        renew the lock files
-make clients     write the types of clients/ anew
+make docs        build the documentation into build/docs, and check its links
+make clients     write the types of clients/ and the AsyncAPI document again
 make clean       stop, and remove all that was installed or built; the data stays
 make clean-data  stop, and remove the data (DATA_DIR, ./data unless set)
 endef
@@ -100,9 +108,16 @@ soak: setup-dev
 bench: setup-dev $(BENCH)
 	$(PY) -m bench $(ARGS)
 
-# The types of clients/, from the registry's own; a test tells when they differ.
+# From the registry's own types; a test tells when they differ.
 clients: setup-dev
 	$(PY) -m app.web.typescript clients/typescript/index.d.ts
+	$(PY) -m app.topics.asyncapi docs/reference/asyncapi.json
+
+# A warning is an error: links and anchors that lead nowhere are warnings.
+docs: $(DOCS)
+	$(SITE)/bin/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet \
+	    -d build/doctrees docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
 
 # Versions stay as they are unless they must move: `make lock ARGS=--upgrade` renews all.
 lock: setup-dev
@@ -110,6 +125,7 @@ lock: setup-dev
 	$(LOCK) $(ARGS) --extra local -c locks/worker.txt -o locks/run.txt
 	$(LOCK) $(ARGS) --extra local --extra otel --extra jwt --extra dev -c locks/run.txt -o locks/dev.txt
 	$(LOCK) $(ARGS) --extra bench -o locks/bench.txt
+	$(LOCK_DOCS) $(ARGS) -o locks/docs.txt
 
 clean: stop
 	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
@@ -124,28 +140,43 @@ clean-data: stop
 	exit 2
 
 $(RUN): locks/run.txt pyproject.toml $(PY) $(MOVED)
-	@echo "Installing what the registry needs (once; about a minute) ..."
+	@echo "Installing what the registry needs, once. It takes about a minute:"
 	$(call install,locks/run.txt)
 	@touch $@
 
 $(DEV): locks/dev.txt pyproject.toml $(PY) $(MOVED)
-	@echo "Installing what developing needs (once; about two minutes) ..."
+	@echo "Installing what development needs, once. It takes about two minutes:"
 	$(call install,locks/dev.txt)
 	@touch $(RUN) $@
 
 $(BENCH): locks/bench.txt $(MOVED) | $(DEV)
-	@echo "Installing what the peers need (once; about two minutes) ..."
-	@rm -rf $(PEERS)
-	$(PY) -m venv $(PEERS)
-	$(PEERS)/bin/python $(PIP) --require-hashes -r locks/bench.txt
+	@echo "Installing what the peers of the benchmark need, once. It takes about two minutes:"
+	$(call install_beside,$(PEERS),locks/bench.txt)
+	@touch $@
+
+$(DOCS): locks/docs.txt $(MOVED) | $(PY)
+	@echo "Installing what builds the documentation, once. It takes less than a minute:"
+	$(call install_beside,$(SITE),locks/docs.txt)
 	@touch $@
 
 define install
 @if [ -e $(DIRTY) ]; then rm -rf $(VENV) && $(MAKE) --no-print-directory $(PY); fi
 @touch $(DIRTY)
-$(PY) $(PIP) --require-hashes -r $(1)
-$(PY) $(PIP) --no-deps --no-build-isolation -e .
+$(call install_packages,$(PY),$(1))
+@echo "  this project"
+@$(PY) $(PIP) --no-deps --no-build-isolation -e .
 @rm $(DIRTY)
+endef
+
+define install_beside
+@rm -rf $(1)
+@$(PY) -m venv $(1)
+$(call install_packages,$(1)/bin/python,$(2))
+endef
+
+define install_packages
+@echo "  $$(grep -c '^[a-z0-9].*==' $(2)) packages, as $(2) names them"
+@$(1) $(PIP) --require-hashes -r $(2)
 endef
 
 FITS := import sys, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))

@@ -1,4 +1,6 @@
-"""Every metric of a worker, as Prometheus reads it at ``/metrics``; docs/metrics.md has the list.
+"""Every metric of a worker, as Prometheus reads it at ``/metrics``.
+
+docs/reference/metrics.md has the list.
 
 What happens is counted where it happens, once for each request or batch and never for each record
 of a batch. What is so (lag, sizes) is read when somebody asks, see `app.gauges`.

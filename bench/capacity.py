@@ -1,6 +1,7 @@
 """What one registration costs: CPU, bytes on each topic, bytes of tables, memory of partitions.
 
-``python -m bench.capacity`` writes bench/results/capacity.json; docs/capacity.md reckons with it.
+``python -m bench.capacity`` writes bench/results/capacity.json. docs/explanation/capacity.md
+calculates with these figures.
 """
 
 import tempfile

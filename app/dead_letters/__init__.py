@@ -2,7 +2,7 @@
 
 `letters` makes them and reads them again, `reading` finds those that are open in their topic,
 `listing` says what there is, `later` and `replay` send originals once more, `commands` is the
-command line. docs/dead-letters.md tells how they are used.
+command line. docs/guides/dead-letters.md tells how they are used.
 """
 
 from app.dead_letters.letters import DeadLetters

@@ -27,7 +27,7 @@ class LoadError(RegistryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a run is to do; docs/load.md has a line on each."""
+    """What a run is to do; docs/guides/load.md has a line on each."""
 
     url: str
     mode: Mode = "single"

@@ -23,7 +23,7 @@ Milliseconds = Mapping[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run measured; docs/load.md has a line on each field."""
+    """What a run measured; docs/guides/load.md has a line on each field."""
 
     started: datetime
     options: Mapping[str, object]

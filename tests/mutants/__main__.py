@@ -16,7 +16,7 @@ from tests.mutants.run import Result, attempt, copied, encode, require_sound
 
 @click.command(help="Break the product in one place at a time; see that a test fails.")
 @click.argument("names", nargs=-1)
-@click.option("--page", is_flag=True, help="Write the tables of docs/mutants.md instead.")
+@click.option("--page", is_flag=True, help="Write the tables of mutants.md instead.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here.")
 def main(names: Sequence[str], page: bool, report: Path | None) -> None:
     """Try them, with progress on stderr and the summary on stdout."""

@@ -9,7 +9,6 @@ import yaml
 
 from app.settings import Settings
 from local.kafka import KAFKA_VERSION
-from local.settings import LocalSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -32,13 +31,25 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 
 def test_ci_runs_the_readmes_test_command_and_the_checks() -> None:
     commands = [line for line in CI.splitlines() if line.startswith("make ")]
-    assert commands == ["make lint types imports", "make test"]
+    assert commands == ["make lint types imports", "make test", "make docs"]
     assert "set -euo pipefail" in CI
 
 
-def test_the_readme_documents_every_setting() -> None:
-    fields = {*Settings.model_fields, *LocalSettings.model_fields}
-    assert [name for name in sorted(fields) if f"`{name.upper()}" not in README] == []
+def test_pre_commit_runs_the_projects_own_tools_and_fetches_nothing() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {each["repo"] for each in repositories} == {"local"}
+    for hook in (hook for each in repositories for hook in each["hooks"]):
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
+
+
+def test_the_image_and_the_package_have_the_licence() -> None:
+    licence = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()
+    assert "LICENSE" in (ROOT / "Dockerfile").read_text()
+    assert "!LICENSE" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_compose_runs_the_same_kafka(services: dict[str, Any]) -> None:

@@ -49,6 +49,9 @@ class Checkout:
     def installed(self) -> bool:
         return "-r locks/run.txt" in self.calls.read_text()
 
+    def pip_calls(self) -> list[str]:
+        return [line for line in self.calls.read_text().splitlines() if line.startswith("-m pip")]
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
@@ -62,6 +65,26 @@ def test_a_python_whose_path_has_blanks_is_taken(checkout: Checkout) -> None:
     assert checkout.installed()
     assert checkout.make("setup").returncode == 0
     assert not checkout.installed()
+
+
+def test_an_install_is_told_in_a_few_lines(checkout: Checkout) -> None:
+    lock = (checkout.folder / "locks" / "run.txt").read_text()
+    packages = sum("==" in line and not line.startswith(" ") for line in lock.splitlines())
+    assert checkout.make("setup").stdout.splitlines() == [
+        "Installing what the registry needs, once. It takes about a minute:",
+        f"  {packages} packages, as locks/run.txt names them",
+        "  this project",
+    ]
+    assert all("--quiet" in line for line in checkout.pip_calls())
+
+
+def test_an_install_that_fails_says_why(checkout: Checkout) -> None:
+    script = checkout.python.read_text()
+    failing = 'case "$*" in "-m pip "*) echo "ERROR: no network" >&2; exit 1; esac\n'
+    checkout.python.write_text(script + failing)
+    done = checkout.make("setup")
+    assert done.returncode != 0
+    assert "ERROR: no network" in done.stderr
 
 
 def test_a_python_that_does_not_fit_is_told_in_one_line(checkout: Checkout) -> None:

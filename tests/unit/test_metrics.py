@@ -67,7 +67,7 @@ def test_names_and_texts_follow_the_conventions(metric: Metric) -> None:
 
 @pytest.mark.parametrize("metric", OURS, ids=lambda metric: metric.name)
 def test_every_metric_is_in_the_documentation(metric: Metric) -> None:
-    documented = (ROOT / "docs/metrics.md").read_text()
+    documented = (ROOT / "docs/reference/metrics.md").read_text()
     assert f"`{metric.name}{SUFFIXES[metric.type][0].removesuffix('_bucket')}" in documented
 
 

@@ -41,7 +41,7 @@ def test_what_a_mutant_replaces_is_there_once_and_its_tests_exist(mutant: Mutant
 
 def test_the_page_says_what_the_tables_say() -> None:
     """`python -m tests.mutants --page` writes it."""
-    _, begin, page = (PROJECT / "docs" / "mutants.md").read_text().partition("## ")
+    _, begin, page = (PROJECT / "docs" / "explanation" / "mutants.md").read_text().partition("## ")
     assert begin + page == as_page()
 
 
