@@ -11,7 +11,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+import orjson
+
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.metrics import STALE_ANSWERS
 from app.routing import Routing
 
@@ -54,19 +56,23 @@ async def answer(routing: Routing, question: Question[T], *, forwarded: bool) ->
     here = _here(routing, question)
     if here is not None and (forwarded or not here.stale_seconds):
         return here
+    cause = routing.why_not_here(question.partition)
     if forwarded:
-        raise NotReadyError("this worker does not own the partition that was asked for")
+        raise NotReadyError(cause or Unavailable.REBALANCING)
     copies = [] if here is None else [here]
     for urls, patience in (
         (routing.owners_elsewhere([question.partition]), OWNER_PATIENCE_SECONDS),
         (routing.other_workers(), OTHERS_PATIENCE_SECONDS),
     ):
-        copies += await _ask_all(routing, urls, question, patience + question.wait_seconds)
+        told = await _ask_all(routing, urls, question, patience + question.wait_seconds)
+        copies += [each for each in told if isinstance(each, Found)]
+        # The owner, who is asked first, knows best.
+        cause = cause or next((each for each in told if isinstance(each, Unavailable)), None)
         found = min(copies, key=lambda copy: copy.stale_seconds, default=None)
         if found is not None and not found.stale_seconds:
             return found
     if found is None:
-        raise NotReadyError("the tables are recovering or moving between workers")
+        raise NotReadyError(cause or Unavailable.REBALANCING)
     STALE_ANSWERS.inc()
     return found
 
@@ -83,38 +89,43 @@ def _here(routing: Routing, question: Question[T]) -> Found[T] | None:
 
 async def _ask_all(
     routing: Routing, urls: Collection[str], question: Question[T], patience: float
-) -> list[Found[T]]:
+) -> "list[Found[T] | Unavailable]":
     """Return what workers answer in time; the owner's answer makes the others superfluous."""
     pending = {asyncio.ensure_future(_ask(routing, url, question)) for url in urls}
-    found: list[Found[T]] = []
+    told: list[Found[T] | Unavailable] = []
     try:
         async with asyncio.timeout(patience):
-            while pending and all(answer.stale_seconds for answer in found):
+            while pending and not any(map(_is_fresh, told)):
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                found += filter(None, (task.result() for task in done))
+                told += (task.result() for task in done)
     except TimeoutError:
-        pass
+        told.append(Unavailable.OWNER_UNREACHABLE)
     finally:
         for task in pending:
             task.cancel()
-    return found
+    return told
 
 
-async def _ask(routing: Routing, url: str, question: Question[T]) -> Found[T] | None:
+def _is_fresh(told: Found[T] | Unavailable) -> bool:
+    return isinstance(told, Found) and not told.stale_seconds
+
+
+async def _ask(routing: Routing, url: str, question: Question[T]) -> Found[T] | Unavailable:
     try:
         status, body = await routing.ask(url, question.path, question.wait_seconds)
-    except NotReadyError:
-        return None
+    except NotReadyError as error:
+        return error.cause
     if status == 503 and b"not-settled" in body:
         raise NotSettledError("the write is durable, but not settled yet")
     if status == 400 and b"invalid-position" in body:
         raise InvalidPositionError("the position of no record that is known")
     try:
         if status in (200, 404):
-            return _if_taken(question, question.read(status, body))
-    except (NotReadyError, InvalidPositionError, ValueError, KeyError):
-        pass  # no answer, or none that this version understands
-    return None
+            found = _if_taken(question, question.read(status, body))
+            return Unavailable.STALE_COPY if found is None else found
+        return Unavailable(orjson.loads(body)["cause"])
+    except (NotReadyError, InvalidPositionError, ValueError, KeyError, TypeError):
+        return Unavailable.INCOMPATIBLE_ANSWER
 
 
 def _if_taken(question: Question[T], found: Found[T]) -> Found[T] | None:

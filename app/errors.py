@@ -1,5 +1,7 @@
 """Every error that the registry raises on purpose: one root, one line each."""
 
+from enum import StrEnum
+
 
 class RegistryError(Exception):
     """The root of the errors below; its text is fit to be shown to a user."""
@@ -136,5 +138,39 @@ class NotSettledError(RegistryError):
     """What was asked for waits for a write that is not settled in time."""
 
 
+class Unavailable(StrEnum):
+    """Why nobody can answer now: the same word in the 503, in a metric's label and in the log."""
+
+    RECOVERING = "recovering"
+    REBALANCING = "rebalancing"
+    LEASE_EXPIRED = "lease-expired"
+    OWNER_UNREACHABLE = "owner-unreachable"
+    INCOMPATIBLE_ANSWER = "incompatible-answer"
+    STALE_COPY = "stale-copy"
+    BROKER_SLOW = "broker-slow"
+    STOPPING = "stopping"
+
+    @property
+    def sentence(self) -> str:
+        """The cause in words, without a full stop."""
+        return _CAUSES[self]
+
+
+_CAUSES = {
+    Unavailable.RECOVERING: "the owner of the partition restores it from the changelog",
+    Unavailable.REBALANCING: "partitions are moving between workers",
+    Unavailable.LEASE_EXPIRED: "no broker confirms that the owner is still in its group",
+    Unavailable.OWNER_UNREACHABLE: "the owner of the partition does not answer",
+    Unavailable.INCOMPATIBLE_ANSWER: "the owner gave an answer that this worker cannot use",
+    Unavailable.STALE_COPY: "only a copy was found, and it may lack the newest writes",
+    Unavailable.BROKER_SLOW: "the brokers did not answer in time",
+    Unavailable.STOPPING: "this worker is stopping",
+}
+
+
 class NotReadyError(RegistryError):
-    """The worker that owns the asked partition cannot answer at the moment."""
+    """Nobody can answer now; asking again later helps."""
+
+    def __init__(self, cause: Unavailable) -> None:
+        super().__init__(cause.sentence)
+        self.cause = cause

@@ -8,14 +8,14 @@ for each partition there is no list.
 import asyncio
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from app.errors import InvalidCursorError, NotReadyError
+from app.errors import InvalidCursorError, NotReadyError, Unavailable
 from app.records import User, is_user_id
 from app.routing import Routing
 from tables.users import Users
@@ -88,8 +88,15 @@ class Listing:
                 pages += filter(None, await asyncio.gather(*asked))
                 missing = self._missing(pages)
         if missing:
-            raise NotReadyError(f"{len(missing)} partitions are recovering or moving")
+            raise NotReadyError(self._why_missing(missing))
         return _whole(pages, wanted.limit)
+
+    def _why_missing(self, partitions: Collection[int]) -> Unavailable:
+        causes = map(self._routing.why_not_here, sorted(partitions))
+        if (cause := next(filter(None, causes), None)) is not None:
+            return cause
+        is_owned = bool(self._routing.owners_elsewhere(partitions))
+        return Unavailable.OWNER_UNREACHABLE if is_owned else Unavailable.REBALANCING
 
     def _missing(self, pages: Iterable[UsersPage]) -> frozenset[int]:
         told = (page.partitions for page in pages)

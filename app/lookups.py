@@ -16,7 +16,7 @@ import orjson
 from faust.types import TP
 
 from app.answers import Found, Question, answer
-from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.keys import EmailKeys, encode_key, partition_of
 from app.listing import Listing, UsersPage, Wanted
 from app.newest import Newest, NewestUsers, Place
@@ -170,7 +170,7 @@ class Lookups:
                 return user
         elif not is_stale:
             return None
-        raise NotReadyError("the tables are recovering or moving between workers")
+        raise NotReadyError(Unavailable.STALE_COPY)
 
     async def holder(
         self, email_key: str, *, caught_up: bool = False, forwarded: bool = False
@@ -257,7 +257,8 @@ class Lookups:
         while True:
             owned = self._by_id.here(position.partition)
             if owned is None:
-                raise NotReadyError("the tables are moving between workers")
+                cause = self._by_id.why_not_here(position.partition)
+                raise NotReadyError(cause or Unavailable.REBALANCING)
             outcome = self._tables.outcomes.find(position.partition, position.offset)
             if outcome is None and position.offset < owned.applied(self._tables.users.topic):
                 return None
@@ -334,4 +335,4 @@ def _told_in(position: Position, status: int, body: bytes) -> Found[Told | None]
 
 
 def _not_here() -> Told | None:
-    raise NotReadyError("this worker does not own the record's partition")
+    raise NotReadyError(Unavailable.REBALANCING)

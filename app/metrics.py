@@ -66,6 +66,13 @@ KEY_UNUSED_SECONDS = Gauge(
     registry=REGISTRY,
 )
 
+UNAVAILABLE = Counter(
+    "registry_unavailable_total",
+    "Requests that nobody could answer (503 not-ready), by cause.",
+    ["cause"],
+    registry=REGISTRY,
+)
+
 # -- writes
 
 WRITES = Counter(

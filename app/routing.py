@@ -17,7 +17,7 @@ from app.access.proofs import Proofs
 from app.clocks import now
 from app.engine.assignment import TableManager
 from app.engine.partitions import OwnedPartition, Partitions
-from app.errors import NotReadyError
+from app.errors import NotReadyError, Unavailable
 from app.metrics import FORWARD_SECONDS, FORWARDED
 from app.settings import Settings
 from app.tls import client_tls
@@ -126,6 +126,15 @@ class Routing:
             return None
         return partitions.get(self._table, partition)
 
+    def why_not_here(self, partition: int) -> Unavailable | None:
+        """Return why this worker cannot answer for its partition; None if it was not assigned."""
+        owned = self._partitions.get(self._table, partition)
+        if owned is None:
+            return None
+        if not owned.is_open:
+            return Unavailable.RECOVERING
+        return Unavailable.LEASE_EXPIRED if owned.answers else Unavailable.REBALANCING
+
     async def reaches(self, source: TP, offset: int) -> bool:
         """Return whether a log has an offset; True as well if no broker can tell in time."""
         return await self._tables.reaches(source, offset)
@@ -189,7 +198,7 @@ class Routing:
         """
         # Faust closes its client before the web server stops.
         if self._app.http_client.closed:
-            raise NotReadyError("this worker is stopping")
+            raise NotReadyError(Unavailable.STOPPING)
         timeout = aiohttp.ClientTimeout(
             total=FORWARD_TIMEOUT_SECONDS + wait_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS
         )
@@ -209,11 +218,12 @@ class Routing:
                 FORWARD_SECONDS.observe(monotonic() - began)
                 self._note_refusal(url, is_refused=answer.status == 401)
                 return answer.status, body
-        except (aiohttp.ClientError, TimeoutError, _TooLongError) as error:
+        except _TooLongError:
             _FAILED.inc()
-            raise NotReadyError(
-                f"a worker that was asked does not answer ({type(error).__name__})"
-            ) from None
+            raise NotReadyError(Unavailable.INCOMPATIBLE_ANSWER) from None
+        except (aiohttp.ClientError, TimeoutError):
+            _FAILED.inc()
+            raise NotReadyError(Unavailable.OWNER_UNREACHABLE) from None
 
     def _note_refusal(self, url: str, *, is_refused: bool) -> None:
         """Tell once of a worker that does not take this one's proofs."""

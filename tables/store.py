@@ -32,7 +32,7 @@ from rocksdict import (
 
 from app.engine.marker import RESERVED_PREFIX
 from app.engine.transactions import Rows
-from app.errors import NotReadyError, RegistryError, StoreError
+from app.errors import NotReadyError, RegistryError, StoreError, Unavailable
 from app.settings import Settings
 from app.topics import CHANGELOG_DELETE_RETENTION_HOURS
 
@@ -207,7 +207,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         if partition in self._databases:
             return
         if self.should_stop:
-            raise NotReadyError("this worker is stopping")
+            raise NotReadyError(Unavailable.STOPPING)
         path = self._path(partition)
         with _told_as_store_error():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +281,7 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
         try:
             return self._databases[partition]
         except KeyError:
-            raise NotReadyError("this worker does not hold the partition") from None
+            raise NotReadyError(Unavailable.RECOVERING) from None
 
     def _path(self, partition: int) -> Path:
         return Path(self.app.conf.tabledir) / f"{self.table_name}-{partition}"

@@ -10,7 +10,7 @@ from app.connection import Connection
 from app.dead_letters.letters import Letter
 from app.dead_letters.listing import Cause, by_cause, chosen
 from app.dead_letters.reading import LetterTopic
-from app.errors import NotReadyError
+from app.errors import NotReadyError, Unavailable
 from app.reading import reader
 from app.topics import TopicSpec
 
@@ -71,7 +71,7 @@ class RecentDeadLetters:
                 async with reader(self._connection, (self._topic,)) as reading:
                     found, more = await LetterTopic(reading, self._topic).newest(MAX_RECORDS)
         except TimeoutError:
-            raise NotReadyError("the dead letters cannot be read in time") from None
+            raise NotReadyError(Unavailable.BROKER_SLOW) from None
         finally:
             self._good_until = time.monotonic() + SHARED_SECONDS
         letters = chosen(found.values())

@@ -11,7 +11,7 @@ from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import Replay
 from app.dead_letters.sending import replay_producer
 from app.engine.transactional_ids import command_id
-from app.errors import NotReadyError, NotReplayedError, UnknownLetterError
+from app.errors import NotReadyError, NotReplayedError, Unavailable, UnknownLetterError
 from app.partitioning import standing
 from app.positions import Position
 from app.reading import reader
@@ -95,7 +95,7 @@ class LetterReplays:
                 # acknowledges writes.
                 return await asyncio.to_thread(asyncio.run, self._in_time(position))
         except TimeoutError:
-            raise NotReadyError("the letter cannot be replayed in time") from None
+            raise NotReadyError(Unavailable.BROKER_SLOW) from None
 
     async def _in_time(self, position: Position) -> Position:
         async with asyncio.timeout(TIMEOUT_SECONDS), replaying(self._settings) as opened:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from app.errors import NotReadyError, OverloadedError, TooManyRequestsError
+from app.errors import NotReadyError, OverloadedError, TooManyRequestsError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Watching(Generic[T]):
     @contextmanager
     def _watching(self, client: str) -> Iterator[AsyncIterator[bytes]]:
         if self._is_stopped:
-            raise NotReadyError("this worker is stopping")
+            raise NotReadyError(Unavailable.STOPPING)
         self._watchers[client] += 1
         self._begin()
         try:

@@ -15,7 +15,7 @@ from aiohttp import web
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
-from app.errors import NotReadyError, RegistryError
+from app.errors import NotReadyError, RegistryError, Unavailable
 from app.listing import UsersPage, Wanted
 from app.lookups import FindsUsers
 from app.records import User
@@ -119,7 +119,7 @@ async def _page(lookups: FindsUsers, wanted: Wanted) -> UsersPage:
     """Return a page by the owners alone: a copy may lack users, and nobody would see which."""
     page = await lookups.page(wanted)
     if page.stale_seconds:
-        raise NotReadyError("some users could only be read from a copy that may be old")
+        raise NotReadyError(Unavailable.STALE_COPY)
     return page
 
 

@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from app.errors import Unavailable
 from app.outcomes import Outcome
 from app.overview.numbers import PartitionLag
 from app.records import Email, Name, SentName, SentRegistration, User, UserId
@@ -178,6 +179,8 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[WrongField] = []
+    #: Why nobody can answer, of `not-ready`.
+    cause: Unavailable | None = None
 
 
 class TrpcError(TypedDict):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from time import monotonic
 from typing import Final
 
 import orjson
@@ -27,8 +28,10 @@ from app.errors import (
     RegistryError,
     StaleRequestError,
     TooManyRequestsError,
+    Unavailable,
     UnknownLetterError,
 )
+from app.metrics import UNAVAILABLE
 from app.records import FieldError
 from app.web import rendering
 from app.web.negotiation import page, wants_page
@@ -37,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+#: How often the log tells of a cause that requests cannot be answered for.
+LOG_EVERY_SECONDS = 10.0
 #: What is tried again after a 503, or a rejection that passes, should wait at least this long.
 RETRY_AFTER_SECONDS = 1
 
@@ -135,9 +140,28 @@ def _from_error(error: BaseException) -> ProblemError:
         status, name, headers = _KNOWN[type(error)]
         if isinstance(error, RefusedError):
             headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
-        return ProblemError(status, name, _sentence(error), headers=headers)
+        members = {"cause": _count(error)} if name == "not-ready" else {}
+        return ProblemError(status, name, _sentence(error), headers=headers, members=members)
     log.exception("unexpected error in a handler", exc_info=error)
     return ProblemError(500, "internal", "Something went wrong here; it has been logged.")
+
+
+def _count(error: RegistryError) -> Unavailable:
+    """Return why nobody can answer, counted and logged under the same word."""
+    if isinstance(error, NotReadyError):
+        cause = error.cause
+    else:
+        is_fenced = isinstance(error, FencedError)
+        cause = Unavailable.REBALANCING if is_fenced else Unavailable.BROKER_SLOW
+    UNAVAILABLE.labels(cause).inc()
+    if monotonic() - _logged_at.get(cause, -math.inf) > LOG_EVERY_SECONDS:
+        _logged_at[cause] = monotonic()
+        log.warning("requests cannot be answered", cause=cause)
+    return cause
+
+
+#: When a cause was logged last: many requests may meet it at once.
+_logged_at: dict[Unavailable, float] = {}
 
 
 def _from_http(error: web.HTTPException) -> ProblemError:

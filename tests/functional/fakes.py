@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from app.answers import Found
 from app.email_claims import Verdict
 from app.engine.lean import ToWrite
-from app.errors import NotReadyError, OutcomeUnknownError, OverloadedError
+from app.errors import NotReadyError, OutcomeUnknownError, OverloadedError, Unavailable
 from app.gathering import Offsets
 from app.keys import EmailKeys
 from app.listing import UsersPage, Wanted
@@ -93,7 +93,7 @@ class FakeLookups:
         """Return the user under an id."""
         self.asked_after.append(after)
         if not self.ready:
-            raise NotReadyError("the tables are recovering")
+            raise NotReadyError(Unavailable.RECOVERING)
         if user_id in self.held:
             await self.held[user_id].wait()
         return self.users.get(user_id)
@@ -120,7 +120,7 @@ class FakeLookups:
         """Return what was set; what stands beyond offset 1,000 is known to nobody."""
         self.waited.append(wait_seconds)
         if not self.ready:
-            raise NotReadyError("the tables are recovering")
+            raise NotReadyError(Unavailable.RECOVERING)
         if position.offset > 1_000:
             return None
         return Told(position, self.outcomes.get(position, self.outcome_of_all))
@@ -143,7 +143,7 @@ class FakeLookups:
         """Return the users in order; partitions 0 and 1 are this worker's."""
         self.asked_after.append(after)
         if not self.ready:
-            raise NotReadyError("the tables are recovering")
+            raise NotReadyError(Unavailable.RECOVERING)
         ids = sorted(user_id for user_id in self.users if user_id.startswith(wanted.prefix))
         found = [self.users[user_id] for user_id in ids if user_id > (wanted.after_id or "")]
         has_more = len(found) > wanted.limit

@@ -17,6 +17,7 @@ from app.access.keys import new_key
 from app.access.proofs import Proofs, derived
 from app.access.scopes import Scope
 from app.answers import Found, Question, _ask
+from app.errors import Unavailable
 from app.outcomes import Outcome
 from app.routing import FORWARDED_HEADER, Asking
 from app.settings import Settings
@@ -301,7 +302,8 @@ async def test_a_worker_of_another_version_is_told_nothing_false(client: Client,
     assert answer.status == 401
     told = SimpleNamespace(ask=AsyncMock(return_value=(answer.status, await answer.read())))
     question: Question[object] = Question(0, lambda: None, path, lambda _, body: Found(body))
-    assert await _ask(cast(Any, told), "http://other:1", question) is None
+    cause = await _ask(cast(Any, told), "http://other:1", question)
+    assert cause is Unavailable.INCOMPATIBLE_ANSWER
 
 
 async def test_secrets_are_changed_one_after_the_other(

@@ -17,6 +17,7 @@ from app.errors import (
     FencedError,
     NotReadyError,
     NotReplayedError,
+    Unavailable,
     UnknownLetterError,
     UnreadableRecordError,
 )
@@ -169,7 +170,7 @@ async def test_a_page_that_has_not_all_says_so(
 async def test_what_takes_too_long_is_tried_again(
     client: Client, dead_letters: FakeDeadLetters
 ) -> None:
-    dead_letters.failure = NotReadyError("the dead letters cannot be read in time")
+    dead_letters.failure = NotReadyError(Unavailable.BROKER_SLOW)
     answer = await client.get("/dead-letters")
     assert answer.status == 503
     assert "Retry-After" in answer.headers

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from aiohttp import ClientPayloadError
 
-from app.errors import NotReadyError
+from app.errors import NotReadyError, Unavailable
 from app.listing import UsersPage, Wanted
 from app.web import export
 from tests.functional.conftest import Client
@@ -107,7 +107,7 @@ class Moving(FakeLookups):
         self.failures -= 1
         if self.stale:
             return UsersPage(page.users, page.has_more, page.partitions, 1.0)
-        raise NotReadyError("the tables are moving")
+        raise NotReadyError(Unavailable.REBALANCING)
 
 
 @pytest.fixture

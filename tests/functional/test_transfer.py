@@ -126,7 +126,10 @@ async def test_an_export_that_is_refused_says_why(
 ) -> None:
     lookups.ready = False
     status, _, error = await run("export", url_of(client), tmp_path / "users")
-    assert (status, error) == (1, "the registry answers 503: The tables are recovering.\n")
+    assert (status, error) == (
+        1,
+        "the registry answers 503: The owner of the partition restores it from the changelog.\n",
+    )
     nobody = f"http://127.0.0.1:{free_port()}"
     status, _, error = await run("export", nobody, "-")
     assert (status, error) == (2, f"{nobody}: nobody answers there\n")

@@ -10,7 +10,7 @@ import pytest
 
 from app import answers
 from app.answers import Found, Question, answer
-from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.routing import Routing
 
 Answer = tuple[int, Mapping[str, Any]] | str | None
@@ -34,11 +34,16 @@ class Group:
     others: Mapping[str, Answer]
     owners: Collection[str] = ()
     stale: float | None = None
+    why_not: Unavailable | None = None
     asked: list[str] = field(default_factory=list)
 
     def stale_seconds(self, partition: int) -> float | None:
         """Return how old this worker's rows may be."""
         return self.stale
+
+    def why_not_here(self, partition: int) -> Unavailable | None:
+        """Return why this worker cannot answer for a partition of its own."""
+        return self.why_not
 
     def owners_elsewhere(self, partitions: Collection[int]) -> set[str]:
         """Return who owns the partition, as far as this worker knows."""
@@ -55,7 +60,7 @@ class Group:
         if told == HANGS:
             await asyncio.Event().wait()
         if told is DEAD or isinstance(told, str):
-            raise NotReadyError("no answer")
+            raise NotReadyError(Unavailable.OWNER_UNREACHABLE)
         return told[0], orjson.dumps(told[1])
 
 
@@ -119,6 +124,34 @@ async def test_no_copy_says_that_there_is_nobody(other: Answer, stale: float | N
 async def test_an_answer_of_a_version_that_speaks_otherwise_is_none() -> None:
     with pytest.raises(NotReadyError):
         await find(Group({"b": (200, {"user": "ada"})}, owners="b"))
+
+
+@pytest.mark.parametrize(
+    ("owner", "why_not", "cause"),
+    [
+        (DEAD, None, Unavailable.OWNER_UNREACHABLE),
+        (HANGS, None, Unavailable.OWNER_UNREACHABLE),
+        ((200, {"user": "ada"}), None, Unavailable.INCOMPATIBLE_ANSWER),
+        ((200, []), None, Unavailable.INCOMPATIBLE_ANSWER),
+        ((401, {"type": "unauthorized"}), None, Unavailable.INCOMPATIBLE_ANSWER),
+        ((503, {"cause": "a cause of a newer version"}), None, Unavailable.INCOMPATIBLE_ANSWER),
+        ((503, {"cause": "recovering"}), None, Unavailable.RECOVERING),
+        ((200, {"id": None, "stale_seconds": 1}), None, Unavailable.STALE_COPY),
+        ((503, {"cause": "recovering"}), Unavailable.LEASE_EXPIRED, Unavailable.LEASE_EXPIRED),
+    ],
+)
+async def test_who_cannot_answer_says_why(
+    owner: Answer, why_not: Unavailable | None, cause: Unavailable
+) -> None:
+    with pytest.raises(NotReadyError) as told:
+        await find(Group({"b": owner, "c": DEAD}, owners="b", why_not=why_not))
+    assert told.value.cause is cause
+
+
+async def test_without_an_owner_the_cause_is_a_rebalance() -> None:
+    with pytest.raises(NotReadyError) as told:
+        await find(Group({}))
+    assert told.value.cause is Unavailable.REBALANCING
 
 
 async def test_after_a_write_no_copy_counts() -> None:

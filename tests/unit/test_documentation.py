@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from app.__main__ import main
 from app.email_claims import encode_claim, encode_verdict
+from app.errors import Unavailable
 from app.outcomes import Decided, Outcome
 from app.records import encode, encode_outcome
 from app.settings import Settings
@@ -144,7 +145,7 @@ def problem_types() -> set[str]:
 def test_every_problem_type_is_on_the_page_of_problems() -> None:
     described = [row[0].strip("`") for row in rows(REFERENCE / "problems.md")]
     # It is chosen where bodies are read, from two.
-    assert set(described) == problem_types() | {"too-slow"}
+    assert set(described) == problem_types() | {"too-slow"} | set(Unavailable)
     assert len(described) == len(set(described))
 
 
@@ -193,3 +194,9 @@ def test_records_are_as_the_asyncapi_document_says(message: str, value: bytes) -
     described = asyncapi.document(asyncapi.defaults())["components"]["messages"][message]
     jsonschema_rs.meta.validate(described["payload"])
     jsonschema_rs.validate(described["payload"], orjson.loads(value))
+
+
+def test_every_cause_of_a_503_is_documented_in_its_words() -> None:
+    page = (ROOT / "docs" / "reference" / "problems.md").read_text()
+    for cause in Unavailable:
+        assert f"| `{cause}` | {cause.sentence} |" in page

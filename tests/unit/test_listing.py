@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from app.engine.marker import RESERVED_PREFIX
-from app.errors import InvalidCursorError, NotReadyError
+from app.errors import InvalidCursorError, NotReadyError, Unavailable
 from app.listing import Listing, Wanted, cursor_after, id_before
 from app.records import UserRow, encode_row
 from app.routing import Routing
@@ -70,6 +70,10 @@ class Group:
         """Return the partitions of this worker."""
         return self._here
 
+    def why_not_here(self, partition: int) -> Unavailable | None:
+        """Return that no partition is this worker's."""
+        return None
+
     def owners_elsewhere(self, partitions: Collection[int]) -> set[str]:
         """Return all others, who must be asked for something."""
         assert partitions
@@ -88,7 +92,7 @@ class Group:
         self.asked.append((url, path))
         answer = self._others[url]
         if answer == 0:
-            raise NotReadyError("no answer")
+            raise NotReadyError(Unavailable.OWNER_UNREACHABLE)
         return (answer, b"{}") if isinstance(answer, int) else (200, orjson.dumps(answer))
 
 

@@ -11,7 +11,7 @@ from faust.types import TP
 
 from app.engine.lease import Lease
 from app.engine.partitions import AppliedTable, OwnedPartition
-from app.errors import InvalidPositionError, NotReadyError, NotSettledError
+from app.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.keys import EmailKeys, partition_of
 from app.lookups import Lookups, Told
 from app.outcomes import Outcome
@@ -83,6 +83,10 @@ class Alone:
     def stale_seconds(self, partition: int) -> float:
         """Return how old the rows may be."""
         return self.stale
+
+    def why_not_here(self, partition: int) -> Unavailable | None:
+        """Return that no partition is this worker's."""
+        return None
 
     def owners_elsewhere(self, partitions: object) -> set[str]:
         """Return nobody."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from app.errors import InvalidCursorError, NotReadyError
+from app.errors import InvalidCursorError, NotReadyError, Unavailable
 from app.newest import Newest, NewestUsers, Place, place_before
 from app.records import UserRow, encode_row
 from app.routing import Routing
@@ -74,7 +74,7 @@ class World:
     async def ask(self, url: str, _path: str) -> tuple[int, bytes]:
         """Return what another one answers."""
         if (answer := self.others[url]) is None:
-            raise NotReadyError("no answer")
+            raise NotReadyError(Unavailable.OWNER_UNREACHABLE)
         return 200, orjson.dumps(answer)
 
 

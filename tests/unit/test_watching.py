@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.errors import NotReadyError, OverloadedError, TooManyRequestsError
+from app.errors import NotReadyError, OverloadedError, TooManyRequestsError, Unavailable
 from app.overview.watching import MAX_WATCHERS, MAX_WATCHERS_OF_CLIENT, Watching
 
 
@@ -19,7 +19,7 @@ class Moments:
     async def collect(self) -> int:
         if self.failures:
             self.failures -= 1
-            raise NotReadyError("away")
+            raise NotReadyError(Unavailable.OWNER_UNREACHABLE)
         self.asked += 1
         return self.asked
 
