@@ -113,6 +113,14 @@ class Partitioning(BaseModel):
             return settings
         return settings.partitioned(self.partitions, self.generation)
 
+    def require_no_change(self) -> None:
+        """Raise `TopicsError` if a change is under way, or was begun and never ended."""
+        if self.change is not None:
+            raise TopicsError(
+                "the registry is being repartitioned or saved; if that is no more: "
+                "python -m app repartition --back"
+            )
+
     def with_secret(self, settings: Settings) -> "Partitioning":
         """Return the same with the secret that the registry begins with."""
         return self.model_copy(update={"secret": settings.email_keys.fingerprint()})

@@ -6,19 +6,19 @@ It reads as workers do: within bounded memory, and past records that no client c
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.types import TP
 
 from app.connection import Connection
 from app.consumed import ConsumedRecord
 from app.engine import fetching
 from app.engine.cluster import Cluster
-from app.engine.protocol import READ_COMMITTED, READ_UNCOMMITTED
+from app.engine.protocol import READ_COMMITTED, READ_UNCOMMITTED, TopicId
 from app.errors import BrokerUnavailableError, LostRecordsError, TopicsError
 from app.refusals import refusal, require_access, unusable
 from app.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
@@ -98,6 +98,21 @@ class Reader:
                 lambda: cluster.stable_ends(asked) if self._is_committed else cluster.ends(asked),
             )
         return [Extent(tp.topic, tp.partition, starts[tp], ends[tp]) for tp in asked]
+
+    def topic_id(self, topic: str) -> TopicId:
+        """Return what tells a topic from another one of its name."""
+        return self._cluster.topic_id(topic)
+
+    async def diverges_at(self, tp: TP, offset: int, epoch: int) -> int | None:
+        """Return where a log ends that has another record than one of an epoch before an offset."""
+
+        async def ask() -> int | None:
+            with suppress(OffsetOutOfRangeError):  # retention has removed what was before it
+                return await fetching.diverges_at(self._cluster, tp, offset, epoch)
+            return None
+
+        async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
+            return await self._again([tp], ask)
 
     async def _again(self, partitions: Sequence[TP], ask: Callable[[], Awaitable[T]]) -> T:
         """Return an answer; ask again as long as the error may pass."""

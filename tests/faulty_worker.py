@@ -24,6 +24,7 @@ from app.engine.record_batches import PartitionRecords
 from app.records import Queued, UserRow
 from app.registration import Decisions
 from tests.faults.injector import Injector, be_impatient, parse, watch_requests
+from tests.faults.steps import Scene
 
 #: For the full disk: how soon the worker gives up.
 PATIENCE_SECONDS = 2.0
@@ -61,22 +62,30 @@ def leave_out_last() -> None:
 
 
 def inject(words: list[str]) -> None:
-    """Take faults from the arguments and the pipe, once all that is looked at before a start is."""
+    """Take faults from the arguments and the pipe.
+
+    They begin once all that is looked at before a start is, unless they are faults of that.
+    """
     execute = faust.Worker.execute_from_commandline
+    injector = Injector()
+    faults = [parse(words[at : at + 3]) for at in range(0, len(words), 3)]
+    later = [fault for fault in faults if fault.step.scene is not Scene.LOOK]
 
     def executing(worker: Any) -> Any:
         orders = Path(os.environ["DATA_DIR"]) / ORDERS
         with contextlib.suppress(FileExistsError):
             os.mkfifo(orders)
         watch_requests()
-        injector = Injector()
-        for at in range(0, len(words), 3):
-            injector.add(parse(words[at : at + 3]))
+        for fault in later:
+            injector.add(fault)
         threading.Thread(target=injector.read, args=[orders], daemon=True).start()
         return execute(worker)
 
     faust.Worker.execute_from_commandline = executing  # type: ignore[method-assign, assignment]
     be_impatient()
+    for fault in faults:
+        if fault not in later:
+            injector.add(fault)
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """A registry in memory: the agents' own decisions, in transactions of any order; no broker."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
 import orjson
 import pytest
+from faust.types import TP
 
 from app.consumed import ConsumedRecord
 from app.engine.lean import ToWrite
@@ -22,6 +23,9 @@ from app.topics import TopicSpec
 WORKER = build(settings())
 DECIDING, topics = WORKER.deciding, WORKER.topics
 PARTITIONS = topics.user_registrations.partitions
+
+#: The id of each topic, unless it was made anew.
+FIRST_ID = bytes(16)
 
 #: Decides records of a partition, and adds what comes of them to changes.
 Decide = Callable[[int, Sequence[ConsumedRecord], Changes], None]
@@ -220,6 +224,18 @@ class SimulatedReader:
     simulation: Simulation
     between: Callable[[], None] = lambda: None
     advance: Advance = lambda description, further: None
+    #: By topic, if it is another one than the first of its name.
+    ids: Mapping[str, bytes] = field(default_factory=dict)
+    #: Where logs lost their ends, before they went on.
+    lost: Mapping[TP, int] = field(default_factory=dict)
+
+    def topic_id(self, topic: str) -> bytes:
+        """Return what tells a topic from another one of its name."""
+        return self.ids.get(topic, FIRST_ID)
+
+    async def diverges_at(self, tp: TP, offset: int, epoch: int) -> int | None:
+        """Return where a log has lost its end, before an offset."""
+        return self.lost.get(tp)
 
     async def extents(self, topic: TopicSpec) -> Sequence[Extent]:
         """Return the partitions of a topic, as they are now."""

@@ -79,11 +79,7 @@ class Report:
 async def back_up(settings: Settings, folder: Path, tell: Tell) -> Report:
     """Save a registry to a folder, which must be new; raise `RegistryError` if it cannot be."""
     now = await read(settings)
-    if now.change is not None:
-        raise TopicsError(
-            "the registry is being repartitioned or saved; if that is no more: "
-            "python -m app repartition --back"
-        )
+    now.require_no_change()
     settings = now.of(settings)
     topics = declare(settings)
     _make(folder)

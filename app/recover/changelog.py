@@ -59,7 +59,7 @@ async def rebuild(settings: Settings, folder: Path, agrees: Agrees) -> Sequence[
             wanted = [each for store in stores if (each := await _compared(given, store))]
             if not wanted:
                 return ["no store has more than its changelog"]
-            if not agrees([str(each) for each in wanted]):
+            if not await given.confirmed([str(each) for each in wanted], agrees):
                 return ["nothing was done"]
             done = []
             with bar(sum(_about_rows(each.store) for each in wanted)) as advance:

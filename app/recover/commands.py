@@ -29,7 +29,8 @@ _yes = click.option("--yes", is_flag=True, help="Do it without asking.")
 def recover() -> None:
     """Ways out where the registry stops because it cannot know: an operator decides.
 
-    Workers must not run. Each way out says what it will do, asks, and writes to its log who did it.
+    Workers must not run, nor a repartition or a backup. Each way out says what it will do, asks,
+    and writes to its log who did it.
 
     Exit status: 0 done, or nothing is to be done; 2 refused, or it could not be done.
     """

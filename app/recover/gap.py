@@ -50,7 +50,7 @@ async def accept(settings: Settings, agrees: Agrees) -> Sequence[str]:
         told = [str(gap) for _, _, lost in found for gap in lost]
         if not told:
             return ["there is no gap: the topics have all records that come next"]
-        if not agrees(told):
+        if not await given.confirmed(told, agrees):
             return ["nothing was done"]
         for changelog, marker, lost in found:
             await _write(given, changelog, marker, lost)

@@ -19,8 +19,8 @@ from app.engine.fetching import scan
 from app.engine.marker import Marker
 from app.engine.transactional_ids import command_id
 from app.engine.transactions import FencedProducer, Sendings
-from app.errors import SettingsError
-from app.partitioning import standing
+from app.errors import SettingsError, TopicsError
+from app.partitioning import read
 from app.refusals import unusable
 from app.settings import Settings
 from app.topics import Topics, declare, ensure
@@ -45,10 +45,14 @@ class Ground:
     producer: FencedProducer
 
     async def marker_in(self, changelog: TP) -> Marker | None:
-        """Return the newest marker of a changelog."""
+        """Return the newest marker of a changelog.
+
+        A seal is left by a change that was given up: who goes on here goes on without it.
+        """
         begin = (await self.cluster.starts([changelog]))[changelog]
         end = (await self.cluster.stable_ends([changelog]))[changelog]
-        return await newest_marker(self.cluster, changelog, begin, end)
+        found = await newest_marker(self.cluster, changelog, begin, end)
+        return None if found is None else found.sealed(is_sealed=False)
 
     async def records(self, tp: TP) -> AsyncIterator[Sequence[ConsumedRecord]]:
         """Yield all records of a partition."""
@@ -67,6 +71,19 @@ class Ground:
                 "until their sessions are over"
             )
 
+    async def confirmed(self, lines: Sequence[str], agrees: Agrees) -> bool:
+        """Return whether the operator agrees.
+
+        Raises `TopicsError` if the registry was repartitioned while the operator was asked.
+        """
+        if not agrees(lines):
+            return False
+        now = await read(self.settings)
+        now.require_no_change()
+        if now.generation != self.settings.generation:
+            raise TopicsError("the registry was repartitioned meanwhile: give the command again")
+        return True
+
     async def write(self, sendings: Sendings) -> Mapping[TP, range]:
         """Write records in one transaction; return their offsets by partition.
 
@@ -80,10 +97,15 @@ class Ground:
 async def ground(settings: Settings) -> AsyncIterator[Ground]:
     """Yield the registry; raise `SettingsError` if a worker is in the group.
 
+    Raises `TopicsError` while it is repartitioned or saved: what is written to the changelogs then
+    would not be in the new ones.
     Topics that are missing are made. Nothing that was begun before can be committed any more.
     """
     await ensure(settings)
-    settings = await standing(settings)
+    now = await read(settings)
+    now.require_secret(settings)
+    now.require_no_change()
+    settings = now.of(settings)
     topics = declare(settings)
     names = [spec.name for spec in topics.all()]
     cluster = Cluster(settings.kafka, names)

@@ -92,7 +92,7 @@ async def skip(
             marker.after(source.topic, taken.next, taken.epoch),
             f"{reason}; by {who()}",
         )
-        if not agrees([str(skipped)]):
+        if not await given.confirmed([str(skipped)], agrees):
             return ["nothing was done"]
         await _write(given, changelog, skipped)
         note(str(skipped))

@@ -6,9 +6,11 @@ They are found first, at the ends of the changelogs: the folds end where they sa
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from faust.types import TP
 from pydantic import ValidationError
 
 from app.engine.marker import MARKER_KEY, Marker, why_refused
+from app.engine.partitions import short_id
 from app.errors import SettingsError
 from app.reading import Extent, Reader
 from app.verify.findings import Difference, Findings
@@ -45,22 +47,39 @@ class Found:
                 "has lost something",
             )
 
-    def span(self, log: Extent, findings: Findings) -> Span:
-        """Return what is applied of a log, and judge whether the marker can be right."""
-        until = log.end if self.wrong else _applied(self.marker, log.topic)
-        if until > log.end:
+    async def compare_source(self, reader: Reader, log: Extent, findings: Findings) -> None:
+        """Tell of a source that lacks what was applied, or is another one."""
+        if self.marker is None or log.topic not in self.marker.next:
+            return
+        if (why := await _why_lost(reader, log, self.marker)) is not None:
             where = f"{self.changelog.topic} {self.changelog.partition}"
-            findings.differs(
-                Difference.MARKER,
-                f"{where} is at {until} of {log.topic}, which ends at {log.end}",
-            )
-            until = log.end
-        elif until < log.start and self.marker and log.topic in self.marker.next:
+            at = self.marker.next[log.topic]
+            findings.differs(Difference.MARKER, f"{where} is at {at} of {log.topic}, {why}")
+
+    def span(self, log: Extent, findings: Findings) -> Span:
+        """Return what is applied of a log, and tell if it was removed before."""
+        until = log.end if self.wrong else min(_applied(self.marker, log.topic), log.end)
+        if until < log.start and self.marker and log.topic in self.marker.next:
             findings.unchecked.append(
                 f"{log.topic} {log.partition}: applied up to {until}, the log begins at "
                 f"{log.start}; what stood between was removed before it was applied"
             )
         return Span(log.topic, log.partition, log.start, max(until, log.start))
+
+
+async def _why_lost(reader: Reader, log: Extent, marker: Marker) -> str | None:
+    """Return what happened to a log that lacks what was applied; None if nothing did."""
+    topic = log.topic
+    now = short_id(reader.topic_id(topic))
+    if marker.ids.get(topic, now) != now:
+        return "which was deleted and made anew since"
+    if marker.next[topic] > log.end:
+        return f"which ends at {log.end}: it has lost its end"
+    read, epoch = marker.last_read(topic)
+    if read < log.start:
+        return None
+    lost = await reader.diverges_at(TP(topic, log.partition), read, epoch)
+    return None if lost is None else f"which has lost its end from {lost} on, and has grown"
 
 
 def _applied(marker: Marker | None, topic: str) -> int:

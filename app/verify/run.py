@@ -128,14 +128,15 @@ class Verification:
         self.verdicts = [Multiset() for _ in numbers]
 
     async def find_markers(self, applied: Mapping[TP, int]) -> None:
-        """Find up to where everything is applied; raise `SettingsError` if others decided it.
+        """Find up to where everything is applied, and whether the sources are what was applied.
 
+        Raises `SettingsError` if others decided it.
         ``applied`` says up to where the group has applied the sources, as far as it tells.
         """
         ours = rules(self.settings.email_keys)
-        for markers, changelogs in (
-            (self.users_markers, self.logs.users),
-            (self.emails_markers, self.logs.emails),
+        for markers, changelogs, sources in (
+            (self.users_markers, self.logs.users, (self.logs.registrations, self.logs.decisions)),
+            (self.emails_markers, self.logs.emails, (self.logs.claims,)),
         ):
             for changelog in changelogs:
                 found = await newest(self.reading, changelog)
@@ -143,6 +144,9 @@ class Verification:
                 markers.append(found)
                 if found.wrong is not None:
                     self.findings.differs(Difference.MARKER, found.wrong)
+                for logs in sources:
+                    log = logs[changelog.partition]
+                    await found.compare_source(self.reading, log, self.findings)
         for source, offset in applied.items():
             of_emails = source.topic == self.topics.email_claims.name
             markers = self.emails_markers if of_emails else self.users_markers

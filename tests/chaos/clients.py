@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 
 #: A request is given up after this long; the broker's acknowledgement may take a worker 5 s.
-REQUEST_TIMEOUT_SECONDS = 7.0
+TIMEOUT = aiohttp.ClientTimeout(total=7.0)
 #: A worker that did not answer is left alone for this long, as a load balancer would.
 SHUN_SECONDS = 1.0
 FIRST_BACK_OFF_SECONDS = 0.02
@@ -57,6 +57,7 @@ class Clients:
         self._given_up = threading.Event()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -85,10 +86,10 @@ class Clients:
             self._failed = error
 
     async def _all_clients(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
+        self._loop = asyncio.get_running_loop()
         async with (
             aiohttp.ClientSession(
-                timeout=timeout, connector=aiohttp.TCPConnector(limit=self._clients)
+                timeout=TIMEOUT, connector=aiohttp.TCPConnector(limit=self._clients)
             ) as session,
             asyncio.TaskGroup() as clients,
         ):

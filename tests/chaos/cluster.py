@@ -20,7 +20,7 @@ from local.broker import Broker
 from local.broker import Cluster as BrokerCluster
 from local.machine import HOST, free_port, is_free
 from tests import kafka
-from tests.chaos.schedule import SUSPENDED_SECONDS
+from tests.chaos.schedule import ASKED_SECONDS, SESSION_SECONDS, TAKEN_OVER_SECONDS
 from tests.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
 
 #: A worker that ended by itself is started again after this long, as a supervisor does.
@@ -227,18 +227,34 @@ class Crew:
         """Return whether a worker is ready."""
         return self.members[number].serves()
 
-    def suspend(self, number: int) -> None:
+    def suspend(
+        self, number: int, settles: Callable[[float], bool], ask: Callable[[str], None]
+    ) -> None:
         """Let a worker stand still until others have its partitions, then go on as if nothing was.
 
-        It still believes that it owns what it did: a zombie.
+        It still believes that it owns what it did: a zombie. ``settles`` tells whether writes are
+        settled in all partitions since a moment. What it is asked then, it finds when it is woken.
         """
-        pid = self.members[number].pid
+        member = self.members[number]
+        pid = member.pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            until = time.monotonic() + SUSPENDED_SECONDS
-            self.wait(lambda: time.monotonic() >= until, SUSPENDED_SECONDS + 5, "time goes by")
+            self._let_go_by(SESSION_SECONDS)
+            since = time.monotonic()
+            last = since + TAKEN_OVER_SECONDS
+            self.wait(
+                lambda: settles(since) or time.monotonic() > last,
+                TAKEN_OVER_SECONDS + 5,
+                "others take over",
+            )
+            ask(member.url)
+            self._let_go_by(ASKED_SECONDS)
         finally:
             os.kill(pid, signal.SIGCONT)
+
+    def _let_go_by(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() >= until, seconds + 5, "time goes by")
 
     def stop_all(self) -> None:
         """Ask all workers to end, all at the same time."""

@@ -15,7 +15,7 @@ import asyncio
 import random
 import time
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,10 +24,11 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
+from app.keys import partition_of
 from app.positions import Position, offset_of
 from app.web.lookups import STALE_HEADER
 from tests.chaos.answers import TELLING
-from tests.chaos.clients import Clients
+from tests.chaos.clients import TIMEOUT, Clients
 from tests.chaos.load import Tally
 from tests.chaos.model import Model, Shown, normalised
 from tests.chaos.writes import Write, user_id
@@ -41,6 +42,8 @@ NEWEST_WRITES = 200
 #: How many lookups name the last acknowledged write of the user.
 AFTER_SHARE = 0.6
 BY_ID, BY_EMAIL, BY_PREFIX = 6, 3, 1
+#: So many users are asked for at once, of a worker that is about to be woken.
+CROWD = 200
 #: Clocks of answers are rounded to a millisecond.
 ROUNDED_SECONDS = 0.001
 PREFIX_PATH = "/users?prefix="
@@ -109,12 +112,15 @@ class Known:
     def __init__(self) -> None:
         self._since: defaultdict[str, list[float]] = defaultdict(list)
         self._offsets: defaultdict[str, list[int]] = defaultdict(list)
+        #: The users of whom something was learned last, and when.
+        self.newest: deque[tuple[float, str]] = deque(maxlen=CROWD)
 
     def learn(self, user_id: str, offset: int) -> None:
         """Note that a record is settled."""
         if offset > self.at(user_id, time.monotonic()):
             self._since[user_id].append(time.monotonic())
             self._offsets[user_id].append(offset)
+            self.newest.append((time.monotonic(), user_id))
 
     def at(self, user_id: str, moment: float) -> int:
         """Return the offset up to which all was known to be settled at a moment; -1: nothing."""
@@ -147,11 +153,36 @@ class Findings:
 class Readers(Clients):
     """Clients that look up what others write, at random workers, until the block ends."""
 
-    def __init__(self, urls: Sequence[str], tally: Tally, seed: int) -> None:
+    def __init__(self, urls: Sequence[str], tally: Tally, partitions: int, seed: int) -> None:
         super().__init__(urls, READERS, seed)
+        self._partitions = partitions
         self.findings = Findings()
         self._tally = tally
         self._known = Known()
+
+    def settles(self, since: float) -> bool:
+        """Return whether writes are known to be settled in all partitions since a moment."""
+        newest = (user_id for at, user_id in list(self._known.newest) if at >= since)
+        found = {partition_of(user_id.encode(), self._partitions) for user_id in newest}
+        return len(found) == self._partitions
+
+    def crowd(self, url: str) -> None:
+        """Ask a worker that stands still for the users who were settled last.
+
+        It finds the requests when it is woken, and may not know yet that others own these users.
+        """
+        asyncio.run_coroutine_threadsafe(self._crowd(url), self._loop)
+
+    async def _crowd(self, url: str) -> None:
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, asyncio.TaskGroup() as asking:
+            for user_id in {user_id for _, user_id in self._known.newest}:
+                asking.create_task(self._look_up(session, url, user_id))
+
+    async def _look_up(self, session: aiohttp.ClientSession, url: str, user_id: str) -> None:
+        asked = Asked(url, f"/users/{user_id}", None, time.monotonic())
+        if answer := await self._answer_to(session, asked):
+            shown = _shown(answer.body) if answer.status == 200 else None
+            self._claim(answer, user_id, None, shown)
 
     async def _client(self, session: aiohttp.ClientSession, chance: random.Random) -> None:
         kinds = [self._by_id, self._by_email, self._by_prefix]

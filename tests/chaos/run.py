@@ -93,7 +93,7 @@ class _Run:
         self._strays = Strays(registry.brokers, registry.registrations, partitions, config.seed)
         self._deletions = Deletions(registry, partitions, config.seed)
         self._load = Load(cluster.urls, config.registrations, config.clients, config.seed)
-        self._readers = Readers(cluster.urls, self._load.tally, config.seed)
+        self._readers = Readers(cluster.urls, self._load.tally, partitions, config.seed)
 
     def all(self) -> None:
         """Storm, checks, stores deleted, checks."""
@@ -125,7 +125,7 @@ class _Run:
             rebalances=config.rebalances,
         )
         cluster, load, strays = self._cluster, self._load, self._strays
-        storm = Storm(cluster, load, strays, self._deletions, steps, self._tell)
+        storm = Storm(cluster, load, self._readers, strays, self._deletions, steps, self._tell)
         try:
             with self._readers, self._load:
                 storm.rage(self._storm_deadline)

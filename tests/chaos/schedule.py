@@ -10,8 +10,12 @@ from enum import StrEnum
 NOBODY_LEFT_SHARE = 0.2
 #: How often the next fault waits until a worker that was started is ready.
 PATIENT_SHARE = 0.7
-#: Longer than a worker's session (10 s): by then its partitions belong to others.
-SUSPENDED_SECONDS = 12.0
+#: A worker's session. Who stands still for longer is missed, and goes on when others have taken
+#: over; that takes some seconds, and is not waited for longer than this.
+SESSION_SECONDS = 10.0
+TAKEN_OVER_SECONDS = 20.0
+#: So long before it goes on it is asked for what others have applied.
+ASKED_SECONDS = 0.5
 
 
 class Kind(StrEnum):
@@ -33,7 +37,7 @@ NOMINAL_SECONDS: Mapping[Kind, float] = {
     Kind.WORKER_STOPPED: 1.5,
     Kind.WORKER_STARTED: 3.5,
     Kind.BROKER_KILLED: 6.0,
-    Kind.WORKER_SUSPENDED: SUSPENDED_SECONDS + 1,
+    Kind.WORKER_SUSPENDED: SESSION_SECONDS + 5,
     Kind.RECORD_POISONED: 0.1,
     Kind.RECORDS_DELETED: 0.5,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from tests.chaos.cluster import Cluster
 from tests.chaos.deletions import Deletions
 from tests.chaos.load import Load
+from tests.chaos.readers import Readers
 from tests.chaos.report import Fault
 from tests.chaos.schedule import Kind, Step
 from tests.chaos.strays import Strays
@@ -26,6 +27,7 @@ class Storm:
         self,
         cluster: Cluster,
         load: Load,
+        readers: Readers,
         strays: Strays,
         deletions: Deletions,
         steps: Sequence[Step],
@@ -34,6 +36,7 @@ class Storm:
         self.faults: list[Fault] = []
         self._cluster = cluster
         self._load = load
+        self._readers = readers
         self._strays = strays
         self._deletions = deletions
         self._steps = steps
@@ -96,10 +99,13 @@ class Storm:
             Kind.WORKER_STOPPED: lambda step: cluster.stop(step.worker),
             Kind.WORKER_STARTED: self._start,
             Kind.BROKER_KILLED: lambda _: cluster.restart_broker(),
-            Kind.WORKER_SUSPENDED: lambda step: cluster.suspend(step.worker),
+            Kind.WORKER_SUSPENDED: self._suspend,
             Kind.RECORD_POISONED: lambda _: self._strays.poison(),
             Kind.RECORDS_DELETED: lambda _: self._deletions.delete(),
         }
+
+    def _suspend(self, step: Step) -> None:
+        self._cluster.suspend(step.worker, self._readers.settles, self._readers.crowd)
 
     def _start(self, step: Step) -> None:
         self._cluster.start(step.worker)

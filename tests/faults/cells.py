@@ -33,6 +33,8 @@ ACK_SECONDS = 2
 #: A worker may be given up by the group, and come back, on a busy machine.
 SETTLED_WITHIN_SECONDS = 180.0
 FIRED_WITHIN_SECONDS = 120.0
+#: How long a worker has to end that is asked to, before it would be killed (docs/operations.md).
+ENDS_WITHIN_SECONDS = 30.0
 #: No request takes longer: its wait, twice the time for an acknowledgement, and a delayed call.
 LIMIT_SECONDS = WAIT_SECONDS + 2 * ACK_SECONDS + DELAY_SECONDS + SLACK_SECONDS
 
@@ -91,9 +93,10 @@ class Cells:
     def run(self, step: Step, kind: Kind) -> str:
         """Try one fault; return what happened. Fails if a promise is broken."""
         mark = self._log_size()
-        self._begin(step, kind)
+        self._begin(step, kind, mark)
+        faults = [f'"fault":"{step.name}: {each}"' for each in kind.faults]
         wait_until(
-            lambda: f"{step.name}: {kind}" in self._log(mark),
+            lambda: self._log(mark).count(faults[-1]) >= faults.count(faults[-1]),
             FIRED_WITHIN_SECONDS,
             f"the worker comes there: {step.name}",
         )
@@ -107,30 +110,35 @@ class Cells:
         events = _events(self._log(mark)) or ["goes on"]
         return "; ".join([*([how] if how else events), f"{seconds:.1f} s"])
 
-    def _begin(self, step: Step, kind: Kind) -> None:
-        cell = step.name, kind, step.number
+    def _begin(self, step: Step, kind: Kind, mark: int) -> None:
+        numbers = step.number, 1
+        cells = [(step.name, *each) for each in zip(kind.faults, numbers, strict=False)]
         match step.scene:
             case Scene.WRITES:
-                self._order(cell)
+                self._order(*cells)
             case Scene.STRAYS:
-                self._order(cell)
+                self._order(*cells)
                 self._stray()
             case Scene.GIVEN_UP:
-                self._order((GIVE_UP, Kind.RAISE, 1), cell)
+                self._order((GIVE_UP, Kind.RAISE, 1), *cells)
             case Scene.OPENED_AGAIN:
-                self._order((FAIL_CYCLE, Kind.LOSE, 1), cell)
+                self._order((FAIL_CYCLE, Kind.LOSE, 1), *cells)
             case Scene.OPENED_AFTER_DEATH:
                 self._leave_open()
-                self._order((FAIL_CYCLE, Kind.LOSE, 1), cell)
+                self._order((FAIL_CYCLE, Kind.LOSE, 1), *cells)
             case Scene.OTHER_DIES:
-                self._order(cell)
+                self._order(*cells)
                 self.sound.kill()
-            case Scene.START | Scene.START_WITHOUT_STORES:
+            case Scene.STOP:
+                self._order(*cells)
+                wait_until(lambda: '"ordered"' in self._log(mark), 10, "it has its orders")
+                os.kill(self.faulty.pid, signal.SIGTERM)
+            case Scene.LOOK | Scene.START | Scene.START_WITHOUT_STORES:
                 self.faulty.kill()
                 if step.scene is Scene.START_WITHOUT_STORES:
                     for path in self.faulty.folder.rglob("*-[0-9]"):
                         shutil.rmtree(path)
-                self._launch(*map(str, cell))
+                self._launch(*(str(word) for cell in cells for word in cell))
 
     def _launch(self, *words: str) -> None:
         self.faulty.command = [sys.executable, "-m", "tests.faulty_worker", *words]
@@ -149,7 +157,8 @@ class Cells:
 
     def _outlive(self, step: Step, kind: Kind, mark: int) -> str:
         """Bring the worker through what the fault does to it; return what that was."""
-        if kind in (Kind.KILL_BEFORE, Kind.KILL_AFTER):
+        how = ""
+        if kind.faults[-1] in (Kind.KILL_BEFORE, Kind.KILL_AFTER):
             assert self.faulty.wait(SETTLED_WITHIN_SECONDS) == -signal.SIGKILL
             self._launch()
             return "started again"
@@ -161,7 +170,7 @@ class Cells:
             self.faulty.resume()
             self.ledger.stood_seconds += time.monotonic() - self.ledger.standing_since
             self.ledger.standing_since = None
-            return "the other takes over"
+            how = "the other takes over"
         if kind is Kind.DELAY:
             over = f'"over":"{step.name}: {kind}"'
             wait_until(lambda: over in self._log(mark), FIRED_WITHIN_SECONDS, "the delay is over")
@@ -169,8 +178,12 @@ class Cells:
             assert self.faulty.wait(SETTLED_WITHIN_SECONDS) != 0
             assert step.ends[kind] in self._log(mark)
             self._launch()
-            return "ends with one line, started again"
-        return ""
+            how = "ends with one line, started again"
+        if step.scene is Scene.STOP:
+            assert self.faulty.wait(ENDS_WITHIN_SECONDS) == 0
+            self._launch()
+            how = "; ".join([*([how] if how else []), "ends, started again"])
+        return how
 
     def _other_answers(self) -> bool:
         with suppress(requests.RequestException):

@@ -66,6 +66,7 @@ class Injector:
         while True:
             for line in orders.read_text().splitlines():
                 self.add(parse(line.split("|")))
+                _tell(ordered=line)
 
     def _due(self, place: tuple[str, str], args: tuple[Any, ...]) -> Fault | None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Every step of a cycle, of a takeover and of the write path at which a fault can be injected.
+"""Every step of a worker at which a fault can be injected: of its start, its work and its end.
 
 A step is a call: of a request to a broker, of the disk, or from one stage to the next. Requests are
 met where all of them pass: `AIOKafkaClient.send`.
@@ -23,9 +23,11 @@ from app.errors import CorruptBatchError, OverloadedError, StoreError
 class Part(StrEnum):
     """What a step belongs to."""
 
+    LOOK = "Before a start"
     CYCLE = "A cycle"
     TAKEOVER = "A takeover"
     WRITE_PATH = "The write path"
+    STOP = "A stop"
 
 
 class Kind(StrEnum):
@@ -37,6 +39,19 @@ class Kind(StrEnum):
     DELAY = "delay"
     LOSE = "lose answer"
     RAISE = "raise"
+    LOSE_TWICE = "lose twice"
+    LOSE_AND_KILL = "lose, then kill"
+
+    @property
+    def faults(self) -> tuple["Kind", ...]:
+        """What strikes, one after the other: the second while the first is mended."""
+        match self:
+            case Kind.LOSE_TWICE:
+                return Kind.LOSE, Kind.LOSE
+            case Kind.LOSE_AND_KILL:
+                return Kind.LOSE, Kind.KILL_BEFORE
+            case _:
+                return (self,)
 
 
 class Scene(StrEnum):
@@ -44,6 +59,8 @@ class Scene(StrEnum):
 
     #: Clients write, and nothing else is needed.
     WRITES = "writes"
+    #: The worker is about to start, and looks whether it can.
+    LOOK = "look"
     #: The worker starts, and takes the partitions over that it had when it was killed.
     START = "start"
     #: The same without its stores.
@@ -58,12 +75,15 @@ class Scene(StrEnum):
     STRAYS = "strays"
     #: A batch was given up a moment ago.
     GIVEN_UP = "given up"
+    #: The worker is asked to end.
+    STOP = "stop"
 
 
 #: Why a cell is left out.
 NOBODY_IS_ASKED = "nobody is asked, so there is no answer"
 NOTHING_FAILS = "works in memory only, nothing there fails"
 SAME_MOMENT = "the moment of killing before the next step"
+NOT_TRIED_AGAIN = "is not tried again"
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,12 @@ class Step:
     @property
     def kinds(self) -> list[Kind]:
         """The kinds of fault that are tried here."""
-        return [kind for kind in Kind if kind not in self.left_out]
+        return [kind for kind in Kind if self.why_not(kind) is None]
+
+    def why_not(self, kind: Kind) -> str | None:
+        """Return why a kind of fault is left out here; None if it is tried."""
+        whys = (self.left_out.get(each) for each in (kind, *kind.faults))
+        return next(filter(None, whys), None)
 
     def is_at(self, args: tuple[Any, ...]) -> bool:
         """Return whether a call is this step."""
@@ -159,6 +184,7 @@ def _client_is_gone() -> Exception:
 
 
 _CANNOT_FAIL = {Kind.RAISE: NOTHING_FAILS}
+_ONCE = {Kind.LOSE_TWICE: NOT_TRIED_AGAIN, Kind.LOSE_AND_KILL: NOT_TRIED_AGAIN}
 #: In the transactional ids of the write path, and of a worker that has died.
 _WRITES, _GHOST = "-writes-", "-ghost-"
 _OF_ENGINE = {"but_not": _WRITES}
@@ -166,6 +192,40 @@ _OF_WRITES = {"about": _WRITES}
 _CONNECT = "PartitionAssignment._connect"
 _PRODUCER = "TransactionalProducer.start"
 _DAMAGED = "a batch is damaged"
+
+LOOK = tuple(
+    replace(step, scene=Scene.LOOK)
+    for step in (
+        _request(Part.LOOK, "topics are looked at", "MetadataRequest", within="plan"),
+        _asked(
+            Part.LOOK,
+            "the partitioning is read",
+            "app.partitioning._newest",
+            within="standing",
+        ),
+        # Who gets no answer goes on: brokers that are away say nothing of rights.
+        _request(Part.LOOK, "rights to topics are looked at", "TopicRights", left_out=_ONCE),
+        _request(Part.LOOK, "rights to the group are looked at", "GroupRights", left_out=_ONCE),
+        _request(
+            Part.LOOK,
+            "a transaction is tried",
+            "InitProducerIdRequest",
+            about="-access-check",
+        ),
+        _request(
+            Part.LOOK,
+            "workers of other versions are looked for",
+            "DescribeGroups",
+            within="others_leave",
+        ),
+        _asked(
+            Part.LOOK,
+            "the secret is compared",
+            "app.partitioning._newest",
+            within="share_secret",
+        ),
+    )
+)
 
 CYCLE = (
     _asked(
@@ -329,6 +389,7 @@ TAKEOVER = (
         "InitProducerIdRequest",
         about=_GHOST,
         scene=Scene.OPENED_AFTER_DEATH,
+        left_out=_ONCE,
     ),
     _asked(
         Part.TAKEOVER,
@@ -506,9 +567,55 @@ WRITE_PATH = (
     ),
 )
 
+STOP = tuple(
+    replace(step, scene=Scene.STOP, left_out={**step.left_out, **_ONCE})
+    for step in (
+        _here(
+            Part.STOP,
+            "what is under way is answered",
+            "app.shutdown:Shutdown.wind_down",
+            left_out=_CANNOT_FAIL,
+        ),
+        _here(
+            Part.STOP,
+            "cycles are settled",
+            "app.engine.cycles:Cycles.settle",
+            within="PartitionAssignment.on_stop",
+            left_out=_CANNOT_FAIL,
+        ),
+        _asked(
+            Part.STOP,
+            "a store is closed",
+            "rocksdict:Rdict.close",
+            within="PartitionAssignment.on_stop",
+            error=_bad_disk,
+            lost=_bad_disk,
+        ),
+        _here(
+            Part.STOP,
+            "the engine disconnects",
+            "app.engine.cluster:Cluster.close",
+            left_out=_CANNOT_FAIL,
+        ),
+        _here(
+            Part.STOP,
+            "the consumer disconnects",
+            "aiokafka.consumer.consumer:AIOKafkaConsumer.stop",
+            left_out=_CANNOT_FAIL,
+        ),
+        _here(
+            Part.STOP,
+            "the write path disconnects",
+            "app.producer:Producer.on_stop",
+            left_out=_CANNOT_FAIL,
+        ),
+    )
+)
+
 #: Steps behind which another one does not follow at once, so that to be killed there is a case of
 #: its own; of a cycle all are tried.
 _LAST = {
+    "the secret is compared",
     "the group is joined",
     "an open transaction: it is ended",
     "the sources are read on",
@@ -518,17 +625,23 @@ _LAST = {
     "the client is answered",
     "the fence: the markers are looked for",
     "the fence of a start",
+    "the write path disconnects",
 }
 
 
 def _without_the_same(step: Step) -> Step:
-    if step.part is Part.CYCLE or step.name in _LAST:
+    if step.name in _LAST:
         return step
     return replace(step, left_out={Kind.KILL_AFTER: SAME_MOMENT, **step.left_out})
 
 
 STEPS: Mapping[str, Step] = {
-    step.name: step for step in (*CYCLE, *map(_without_the_same, (*TAKEOVER, *WRITE_PATH)))
+    step.name: step
+    for step in (
+        *map(_without_the_same, LOOK),
+        *CYCLE,
+        *map(_without_the_same, (*TAKEOVER, *WRITE_PATH, *STOP)),
+    )
 }
 
 #: Requests of no step, and why.
@@ -540,7 +653,8 @@ WITHOUT_STEPS = {
         ("FetchRequest", "MetadataRequest", "OffsetFetchRequest", "OffsetRequest"), _AIOKAFKAS
     ),
     "HeartbeatRequest": "aiokafka's own: the lease asks the same",
-    "LeaveGroupRequest": "a worker that stops sends it; one that is killed does not",
+    "LeaveGroupRequest": "only who starts anew after a repartition leaves the group: others keep "
+    "their place for a session",
     "ListOffsets": "sent by tasks: the steps are what asks for them, `Cluster.ends` and others",
     "WriteTxnMarkers": "needs Kafka's fault of markers that are never written: `test_cluster.py`",
 }

@@ -60,7 +60,7 @@ def _lines(part: Part, happened: Happened) -> Iterator[str]:
 
 
 def _cell(step: Step, kind: Kind, happened: Happened) -> str:
-    if (why := step.left_out.get(kind)) is not None:
+    if (why := step.why_not(kind)) is not None:
         return f"({why})"
     return happened.get(step.name, {}).get(kind, "not tried")
 

@@ -11,7 +11,7 @@ from tests.worker import Registry
 FEW = (
     ("the transaction is ended", Kind.LOSE),
     ("rows are written to a store", Kind.RAISE),
-    ("the barrier: offsets are asked for", Kind.RAISE),
+    ("the barrier: offsets are asked for", Kind.LOSE_TWICE),
     ("the fence: partitions join a transaction", Kind.LOSE),
 )
 

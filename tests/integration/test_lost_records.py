@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from app.keys import partition_of
 from local.broker import Broker
 from tests import kafka
+from tests.integration.test_repartition import run
 from tests.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
@@ -126,6 +127,20 @@ def test_the_same_holds_for_what_workers_write_for_each_other(
     delete_below(registry, topic, {number: end + 2 for number, end in ends.items()})
     worker.launch()
     assert f"{topic}, partition " in last_words(worker)
+    found = run(worker, "verify")
+    assert found.returncode == 2, found.stdout
+    for number, end in ends.items():
+        assert f"partial: {topic} {number}: applied up to " in found.stdout
+        assert (
+            f"the log begins at {end + 2}; what stood between was removed before it was applied"
+        ) in found.stdout
+
+    make_anew(registry, topic)
+    kafka.produce(registry.brokers, topic, foreign * 200)
+    found = run(worker, "verify")
+    assert found.returncode == 1, found.stdout
+    (first, *_) = (line for line in found.stdout.splitlines() if line.startswith("  "))
+    assert first.endswith(f" of {topic}, which was deleted and made anew since")
 
 
 def test_a_topic_made_anew_under_a_running_worker_ends_it(registry: Registry) -> None:
@@ -170,6 +185,10 @@ def test_a_topic_that_lost_its_end_ends_the_worker_though_it_has_grown_since(
     worker.launch()
     told = last_words(worker)
     assert f"{registry.registrations}, partition 3: records from {end} to 39 were applied" in told
+    found = run(worker, "verify")
+    assert found.returncode == 1, found.stdout
+    lost = f" is at 40 of {registry.registrations}, which has lost its end from {end} on, and has "
+    assert f"{registry.users_changelog} 3{lost}grown\n" in found.stdout
 
 
 def lose_the_end(broker: Broker, topic: str, partition: int) -> None:

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 import pytest
+from confluent_kafka import Message
 
+from app.engine.marker import MARKER_KEY, Marker
 from app.keys import partition_of
 from app.positions import token
 from local.broker import Broker
@@ -25,6 +28,15 @@ from tests.integration.test_repartition import run
 from tests.worker import Registry, Worker, wait_until
 
 
+@pytest.fixture
+def impatient(broker: Broker, tmp_path: Path) -> Registry:
+    """Return a registry that misses a worker sooner than others."""
+    return Registry(broker.address, tmp_path, settings={"SESSION_TIMEOUT_SECONDS": "6"})
+
+
+FULLER = "the store on this machine has more than its changelog"
+
+
 def recover(worker: Worker, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command as the worker's user would, once no worker is in the group."""
     registry = worker.registry
@@ -32,7 +44,8 @@ def recover(worker: Worker, *arguments: str, answer: str = "") -> subprocess.Com
     return run(worker, "recover", *arguments, given=answer)
 
 
-def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Registry) -> None:
+def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(impatient: Registry) -> None:
+    registry = impatient
     worker, other = registry.worker(1), registry.worker(2)
     with worker:
         ids = produce(registry, 200)
@@ -40,8 +53,8 @@ def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Reg
     for topic in (registry.users_changelog, registry.emails_changelog):
         make_anew(registry, topic)
 
-    # It looks like a new registry, but for what its group has applied.
-    lost = run(worker, "verify")
+    # It looks like a new registry, but for what its group has applied, and for the stores.
+    lost = run(worker, "verify", "--stores", str(worker.folder))
     assert lost.returncode == 1, lost.stdout
     for changelog, source in (
         (registry.users_changelog, registry.registrations),
@@ -49,11 +62,11 @@ def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Reg
         (registry.emails_changelog, registry.email_claims),
     ):
         assert f"  {changelog} 0 is at 0 of {source}, which was applied up to " in lost.stdout
-
+    assert f"stores that are ahead of their changelog: {2 * PARTITIONS}\n" in lost.stdout
     worker.launch()
-    assert "the store on this machine has more than its changelog" in last_words(worker)
     # Another one has no store: it does not begin again from nothing, either.
     other.launch()
+    assert FULLER in last_words(worker)
     told = last_words(other)
     assert "-changelog, partition " in told
     assert "the changelog is empty, and " in told
@@ -76,6 +89,33 @@ def test_a_changelog_that_was_deleted_is_written_anew_from_a_store(registry: Reg
             assert_all_found(other, ids)
 
 
+@pytest.mark.soak
+def test_a_changelog_that_lost_its_end_is_written_anew_from_a_store(impatient: Registry) -> None:
+    registry, worker = impatient, impatient.worker()
+    changelogs = registry.users_changelog, registry.emails_changelog
+    with worker:
+        ids = produce(registry, 100)
+        settle(worker, ids)
+        half = {topic: kafka.read_all(registry.brokers, topic) for topic in changelogs}
+        ids += produce(registry, 100)
+        settle(worker, ids)
+    for topic in changelogs:
+        make_anew(registry, topic)
+        write_again(registry, topic, half[topic])
+    worker.launch()
+    assert FULLER in last_words(worker)
+    assert recover(worker, "changelog", str(worker.folder), "--yes").returncode == 0
+    with worker:
+        assert_all_found(worker, ids)
+        assert verified(worker).endswith("result: clean\n")
+
+
+def write_again(registry: Registry, topic: str, records: Sequence[Message]) -> None:
+    """Write the first records of a topic to the one that was made in its place."""
+    again = ({"key": r.key(), "value": r.value(), "partition": r.partition()} for r in records)
+    kafka.produce(registry.brokers, topic, again)
+
+
 def test_while_a_worker_runs_nothing_is_recovered(registry: Registry) -> None:
     other = registry.worker(2)
     with other:
@@ -92,7 +132,8 @@ def test_while_a_worker_runs_nothing_is_recovered(registry: Registry) -> None:
             assert refused.stderr.count("\n") == 1
 
 
-def test_a_gap_is_named_and_passed(registry: Registry) -> None:
+def test_a_gap_is_named_and_passed(impatient: Registry) -> None:
+    registry = impatient
     worker = registry.worker()
     with worker:
         ids = produce(registry, 200)
@@ -102,6 +143,7 @@ def test_a_gap_is_named_and_passed(registry: Registry) -> None:
     ends = kafka.end_offsets(registry.brokers, registry.registrations)
     begins = {number: (before[number] + ends[number]) // 2 for number in ends}
     delete_below(registry, registry.registrations, begins)
+    seal(registry)
     worker.launch()
     assert "were deleted before they were applied" in last_words(worker)
     gap = "applied up to {}, the log begins at {}; what stood between was removed before it was"
@@ -126,6 +168,7 @@ def test_a_gap_is_named_and_passed(registry: Registry) -> None:
         number: (before[number], begin - 1) for number, begin in begins.items()
     }
     assert recover(worker, "gap", "--yes").stdout.startswith("there is no gap")
+    assert not any(marker.is_sealed for marker in markers(registry).values())
 
     with worker:
         assert_all_found(worker, [*ids, *produce(registry, 20)])
@@ -137,14 +180,26 @@ def test_a_gap_is_named_and_passed(registry: Registry) -> None:
             assert f"{place}{begin - 1} were lost, and accepted as lost" in found.stdout
 
 
+def seal(registry: Registry) -> None:
+    """Seal the users' changelog, as a repartition does that is given up afterwards."""
+    records = [
+        {"key": MARKER_KEY, "value": marker.sealed().encode(), "partition": number}
+        for number, marker in markers(registry).items()
+    ]
+    kafka.produce(registry.brokers, registry.users_changelog, records)
+
+
+def markers(registry: Registry) -> dict[int, Marker]:
+    """Return the newest marker of each partition of the users' changelog."""
+    return {
+        kafka.place(record)[0]: Marker.decode(record.value() or b"")
+        for record in kafka.read_all(registry.brokers, registry.users_changelog)
+        if record.key() == MARKER_KEY
+    }
+
+
 POISON = "user-that-cannot-be-decided"
 HOME = partition_of(POISON.encode(), PARTITIONS)
-
-
-@pytest.fixture
-def impatient(broker: Broker, tmp_path: Path) -> Registry:
-    """Return a registry that misses a worker sooner than others."""
-    return Registry(broker.address, tmp_path, settings={"SESSION_TIMEOUT_SECONDS": "6"})
 
 
 def faulty(registry: Registry) -> Worker:

@@ -83,6 +83,13 @@ def test_what_is_not_finished_has_changed_nothing(broker: Broker, tmp_path: Path
         killed.kill()
         killed.communicate()
         assert run(worker, "repartition").stdout.splitlines()[0] == "2 partitions"
+        for command in (("recover", "gap"), ("backup", str(tmp_path / "backup"))):
+            ended = run(worker, *command)
+            assert (ended.returncode, ended.stdout) == (2, "")
+            assert ended.stderr == (
+                "the registry is being repartitioned or saved; if that is no more: "
+                "python -m app repartition --back\n"
+            )
         given_up = run(worker, "repartition", "--back")
         assert (given_up.returncode, given_up.stdout) == (0, "given up: nothing has changed\n")
         wait_until(lambda: is_taken(worker, "third"), 10, "writes go on")

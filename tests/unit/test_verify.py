@@ -19,7 +19,7 @@ from app.arrivals import MOVED_FROM_HEADER
 from app.dead_letters.summaries import SKIPPED, Summary
 from app.email_claims import encode_claim, encode_holder, encode_verdict
 from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
-from app.engine.partitions import Changes
+from app.engine.partitions import Changes, short_id
 from app.errors import SettingsError
 from app.keys import encode_key, partition_of
 from app.outcomes import Decided, Outcome
@@ -36,7 +36,16 @@ from app.verify.outcomes import OutcomesFold
 from app.verify.places import Span
 from app.verify.run import Verification
 from app.verify.stores import ChangelogAt, Store, StoreComparison
-from tests.simulation import DECIDING, PARTITIONS, Log, Record, SimulatedReader, Simulation, topics
+from tests.simulation import (
+    DECIDING,
+    FIRST_ID,
+    PARTITIONS,
+    Log,
+    Record,
+    SimulatedReader,
+    Simulation,
+    topics,
+)
 
 REGISTRATIONS, DECISIONS, CLAIMS = (
     topics.user_registrations,
@@ -58,10 +67,11 @@ async def verified(
     findings: Findings | None = None,
     now: Partitioning = WHOLE,
     applied: Mapping[TP, int] = MappingProxyType({}),
+    **reading: Any,
 ) -> Findings:
     """Return what a verification finds; ``between`` is called before each look at an end."""
     findings = findings or Findings()
-    reader = cast(Any, SimulatedReader(simulation, between))
+    reader = cast(Any, SimulatedReader(simulation, between, **reading))
     logs = await Logs.find(topics, reader, reader)
     verification = Verification(settings(), now, topics, logs, reader, findings)
     await verification.find_markers(applied)
@@ -1063,6 +1073,37 @@ async def test_a_marker_beyond_the_end_is_a_difference(settled: Simulation) -> N
     mark(settled, marker.encode())
     findings = await verified(settled)
     assert findings.counts == {Difference.MARKER: 1}
+    end = settled.log(REGISTRATIONS, 1).end
+    assert says(findings, f"which ends at {end}: it has lost its end")
+
+
+@pytest.mark.parametrize(
+    ("topic", "table", "of"),
+    [(REGISTRATIONS, USERS, "users"), (DECISIONS, USERS, "users"), (CLAIMS, EMAILS, "emails")],
+    ids=["registrations", "decisions", "claims"],
+)
+async def test_a_source_that_was_made_anew_or_lost_its_end_is_named_though_it_has_grown_since(
+    settled: Simulation, topic: Any, table: Any, of: str
+) -> None:
+    number = next(n for n in range(PARTITIONS) if settled.markers[of, n].next.get(topic.name))
+    marker = settled.markers[of, number]
+    known = {topic.name: short_id(FIRST_ID)}
+    mark(settled, marker.under(marker.rules, known).encode(), table, number)
+    assert_status(await verified(settled), CLEAN)
+    place = f"{table.name} {number} is at {marker.next[topic.name]} of {topic.name}, which "
+
+    findings = await verified(settled, ids={topic.name: bytes(range(16))})
+    assert findings.counts == {Difference.MARKER: 1}
+    assert says(findings, f"{place}was deleted and made anew since")
+
+    findings = await verified(settled, lost={TP(topic.name, number): 0})
+    assert findings.counts == {Difference.MARKER: 1}
+    assert says(findings, f"{place}has lost its end from 0 on, and has grown")
+
+
+def says(findings: Findings, what: str) -> bool:
+    """Return whether a line of a report ends so."""
+    return any(line.endswith(what) for line in findings.lines())
 
 
 @pytest.mark.parametrize("value", [b"{}", None])
