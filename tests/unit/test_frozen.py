@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
+from faust.types import TP
 
 from app.backup.files import Kept, Manifest, Saved, read_records, require_sound
 from app.consumed import ConsumedRecord
@@ -58,6 +59,14 @@ class FrozenReader:
             r for r in read_records(self.folder, saved) if extent.start <= r.offset < extent.end
         ]
         yield cast("Sequence[ConsumedRecord]", records)
+
+    def topic_id(self, topic: str) -> bytes:
+        """Return what tells a topic from another one of its name; 0.8 did not write it down."""
+        return bytes(16)
+
+    async def diverges_at(self, tp: TP, offset: int, epoch: int) -> int | None:
+        """Return where the log has lost its end, before an offset: nowhere."""
+        return None
 
     def _of(self, topic: str) -> list[Saved]:
         return [saved for saved in self.manifest.saved if saved.topic == topic]
