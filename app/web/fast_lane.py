@@ -136,6 +136,8 @@ class FastLane(RequestHandler):
         #: When its client last sent something, or took something of an answer.
         self._heard_at = 0.0
         self._given = app[SERVICES]
+        #: The same for its client, or the key that came last; whether that has rates to be told of.
+        self._given_here, self._has_rate = self._given, False
         self._access = app.get(ACCESS)
         self._hosts = app.get(HOSTS)
         #: The address of this machine that the client has reached, and the host that it asks.
@@ -146,8 +148,6 @@ class FastLane(RequestHandler):
         #: Once something has come that is no HTTP.
         self._is_broken = False
         self._request = _PlainRequest()
-        #: The services for its client, if that is told how it stands with its rates.
-        self._has_rate: Services | None = None
         #: What the request that is being answered here waits for.
         self._under_way: asyncio.Future[Any] | None = None
         self._later: list[bytes] = []
@@ -170,7 +170,7 @@ class FastLane(RequestHandler):
         super().connection_made(transport)
         _cut_off_if_nothing_is_taken(transport, self._given.settings.slow_client_seconds)
         self._local = local_of(transport.get_extra_info("sockname"))
-        self._given = self._given.for_client(self._client)
+        self._give(self._given.for_client(self._client))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Make room for others, and leave nothing that only the collector of garbage would find."""
@@ -302,7 +302,6 @@ class FastLane(RequestHandler):
         given = self._given_to(request)
         if given is None:
             return False
-        self._has_rate = given if given.has_rate else None
         return self._look_up(request, given) if request.is_get else self._write(request, given)
 
     def _look_up(self, request: "_PlainRequest", given: Services) -> bool:
@@ -311,8 +310,8 @@ class FastLane(RequestHandler):
             return False
         user_id = address[1].decode()
         try:
-            if given.reads.are_set:
-                given.reads.admit(1, given.client)
+            if given.reads.are_set or given.key is not None:
+                given.admit_reads(1)
             user = given.lookups.find_here(user_id)
         except RegistryError:
             return False
@@ -346,13 +345,16 @@ class FastLane(RequestHandler):
         if request.host != self._host and not self._is_served(request.host):
             return None
         if self._access is None:
-            return self._given
+            return self._given_here
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
         if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
             return None
-        if key.writes_per_second is None and not self._given.has_rate:
-            return self._given
-        return self._given.for_client(client_with(key), key.writes_per_second)
+        if key is not self._given_here.key:
+            self._give(self._given.for_client(client_with(key), key))
+        return self._given_here
+
+    def _give(self, given: Services) -> None:
+        self._given_here, self._has_rate = given, given.has_rate
 
     def _is_served(self, host: bytes) -> bool:
         """Return whether a host is served, and remember it: a client asks one and the same."""
@@ -374,8 +376,8 @@ class FastLane(RequestHandler):
     def _answered(self, answer: bytes) -> None:
         if self.transport is None:
             return
-        if self._has_rate is not None:
-            told = "".join(f"\r\n{name}: {value}" for name, value in standing(self._has_rate))
+        if self._has_rate:
+            told = "".join(f"\r\n{name}: {value}" for name, value in standing(self._given_here))
             answer = answer.replace(b"\r\nDate:", told.encode() + b"\r\nDate:", 1)
         self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
