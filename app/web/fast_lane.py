@@ -12,6 +12,7 @@ import asyncio
 import math
 import re
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,8 +37,9 @@ from app.records import User, read_registration
 from app.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
 from app.web import lookups, problems, trpc
 from app.web.access import ACCESS
-from app.web.clients import client_at, client_with
+from app.web.clients import client_with
 from app.web.connections import Connections, most, most_of_client
+from app.web.greetings import Greeted, Greeting, address_of
 from app.web.hosts import HOSTS, local_of
 from app.web.problems import ProblemError, from_error
 from app.web.rates import standing
@@ -81,11 +83,19 @@ _OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
 class Runner(web.AppRunner):
-    """Runs an application with the fast lane before it."""
+    """Runs an application with the fast lane before it; with TLS, its sites need none."""
+
+    def __init__(
+        self, app: web.Application, *, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self._tls = tls
 
     async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(self.app, server.request_handler, server.request_factory, **server._kwargs)
+        made = await super()._make_server()
+        server = _Server(self.app, made.request_handler, made.request_factory, **made._kwargs)
+        server.tls = self._tls
+        return server
 
 
 class _Server(web.Server):
@@ -97,9 +107,22 @@ class _Server(web.Server):
         self._options = options
         settings = app[SERVICES].settings
         self.held = Connections(most(settings), most_of_client(settings))
+        self.tls: ssl.SSLContext | None = None
+        self._clock = app[SERVICES].standstills.look
 
     def __call__(self) -> RequestHandler:
-        return FastLane(self._app, self, loop=self._loop, **self._options)
+        lane = FastLane(self._app, self, loop=self._loop, **self._options)
+        if self.tls is None:
+            return lane
+        greeting = Greeting(cast(Greeted, lane), self.tls, self.held, self._clock)
+        return cast(RequestHandler, greeting)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """End what aiohttp does not know of, then as aiohttp does."""
+        for each in self.held.every():
+            if isinstance(each, Greeting):
+                each.make_room()
+        await super().shutdown(timeout)
 
 
 async def _answer(handler: problems.Handler, request: web.Request) -> web.StreamResponse:
@@ -132,6 +155,7 @@ class FastLane(RequestHandler):
     def __init__(self, app: web.Application, manager: _Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._held = manager.held
+        self.is_refused = False
         self._client = ""
         #: When its client last sent something, or took something of an answer.
         self._heard_at = 0.0
@@ -161,10 +185,9 @@ class FastLane(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take note of who the client is, unless there are too many already."""
-        peer = transport.get_extra_info("peername")
-        self._client = client_at(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._client = address_of(transport)
         self._heard_at = self._given.standstills.look()
-        if not self._held.admit(self, self._client, self._heard_at):
+        if self.is_refused or not self._held.admit(self, self._client, self._heard_at):
             self._held.refuse(cast(asyncio.Transport, transport))
             return
         super().connection_made(transport)
