@@ -114,7 +114,7 @@ def build(settings: Settings) -> Worker:
     tables = declare_tables(
         app, partitions, topics, rules(settings.email_keys), StoreOptions.of(settings)
     )
-    deciding = Deciding(topics, tables, settings.email_keys.key, moved_before)
+    deciding = Deciding(topics, tables, settings.email_keys, moved_before)
     agents.add(app, topics, deciding)
     partitions.keep_tidy(USERS, deciding.tidy_users)
 
