@@ -231,6 +231,7 @@ def worker_of_this_process() -> Worker:
     """
     wanted = prepared(settings())
     process.use_fast_loop()
+    process.tell_of_signals()
     worker = build(wanted)
     process.collect_rarely()
     return worker

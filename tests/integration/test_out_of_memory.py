@@ -63,6 +63,7 @@ def test_a_busy_worker_without_memory_ends(registry: Registry, more_mib: int) ->
             for client in clients:
                 client.join()
         told = worker.log.read_text()
-        # The store and pydantic's core end a process by themselves where they get none.
+        # Compiled libraries may end a process by a signal where they get none.
+        said = LINE if status == EXIT_OUT_OF_MEMORY else "Fatal Python error"
         assert status == EXIT_OUT_OF_MEMORY or status < 0, told[-2_000:]
-        assert LINE in told or "alloc" in told, told[-2_000:]
+        assert said in told, told[-2_000:]
