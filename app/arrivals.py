@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from app.authors import author_headers
 from app.consumed import (
     ConsumedRecord,
     as_they_were,
@@ -124,7 +125,8 @@ def _move(arrival: ConsumedRecord, wish: Any, key: bytes, home: int) -> Move:
     if isinstance(wish, _Unreadable):
         headers = writable(arrival.headers)
         return Move(arrival, home, user_id, arrival.key, arrival.value, headers)
-    return Move(arrival, home, user_id, key, wish and encode(wish), ())
+    headers = author_headers(arrival.headers)
+    return Move(arrival, home, user_id, key, wish and encode(wish), headers)
 
 
 def read(arrival: ConsumedRecord) -> tuple[Wish, bytes]:

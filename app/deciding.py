@@ -32,7 +32,7 @@ from app.engine.marker import letters_key, move_key
 from app.engine.partitions import Changes
 from app.engine.shares import Sent
 from app.errors import UnreadableRecordError
-from app.keys import partitions_of
+from app.keys import EmailKeys, partitions_of
 from app.metrics import DEAD_LETTERS, OUTCOMES
 from app.moved import MovedBefore
 from app.outcomes import Decided, Outcome
@@ -56,8 +56,8 @@ class Deciding:
 
     topics: Topics
     tables: Tables
-    #: Of an address: by what it is known beyond the users' rows.
-    email_key: Callable[[str], bytes]
+    #: Of addresses: by what they are known beyond the users' rows.
+    email_keys: EmailKeys
     moved_before: MovedBefore
 
     # -- user-registrations
@@ -67,7 +67,7 @@ class Deciding:
     ) -> None:
         """Add what comes of a partition's records, by the rows there are and those before."""
         batch = sort(partition, arrivals, self.topics.user_registrations.partitions)
-        decisions = Decisions(partition, self.email_key)
+        decisions = Decisions(partition, self.email_keys.key, self.email_keys.key_of_0_8)
         rows = self.tables.users.rows(partition, batch.keys, changes.rows)
         changed = decisions.ask_all(batch, rows)
         # Before the erasures among the decisions: they reach the letters of this batch, too.
@@ -156,7 +156,7 @@ class Deciding:
         """Add what verdicts make of the users that wait for them."""
         topic = self.topics.email_decisions
         verdicts = self._readable(topic, partition, arrivals, read_verdict, changes)
-        decisions = Decisions(partition, self.email_key)
+        decisions = Decisions(partition, self.email_keys.key, self.email_keys.key_of_0_8)
         keys = [arrival.key or b"" for arrival, _ in verdicts]
         rows = self.tables.users.rows(partition, keys, changes.rows)
         changed: dict[bytes, UserRow | None] = {}

@@ -99,7 +99,9 @@ class EmailKeys:
     def key_of_0_8(self, email: str) -> bytes | None:
         """Return the key that 0.8 gave an address, if that is another one."""
         text = _normalised_by_0_8(email)
-        return None if text == normalised(email) else self._digest(text.encode())
+        if _ACE_PREFIX not in text or text == normalised(email):
+            return None
+        return self._digest(text.encode())
 
     def fingerprint(self) -> str:
         """Return what tells this secret from another, and nothing else about it."""

@@ -6,13 +6,14 @@ import math
 import sys
 import traceback
 from time import monotonic
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from aiokafka.errors import KafkaError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.errors import RegistryError
+from app.memory import end_if_none_is_left
 from app.settings import Settings
 
 _SHARED: list[Processor] = [
@@ -33,6 +34,15 @@ _DISCREET = (RegistryError, KafkaError, OSError, ImportError, TypeError, Attribu
 
 #: Libraries that tell much at INFO that only their own developers want.
 _QUIET = ("aiokafka", "faust", "mode", "asyncio", "aiohttp")
+
+
+class Stderr(logging.StreamHandler[TextIO]):
+    """Writes lines to stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Tell that a line cannot be written."""
+        end_if_none_is_left(sys.exc_info()[1])
+        super().handleError(record)
 
 
 class _Repeats(logging.Filter):
@@ -89,7 +99,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
         "filters": {"repeats": {"()": _Repeats}},
         "handlers": {
             "stderr": {
-                "class": "logging.StreamHandler",
+                "()": Stderr,
                 "formatter": "line",
                 "filters": ["repeats"],
             }
@@ -108,6 +118,7 @@ def _renderers(log_format: str) -> list[Processor]:
 def _discreet_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Show where an exception came from, and its text only if that cannot hold personal data."""
     error = _exception(event.pop("exc_info", None))
+    end_if_none_is_left(error)
     if isinstance(error, KafkaError | RegistryError):
         # Brokers, disks or settings are to blame, and the text says how: where it was noticed
         # tells nothing more.

@@ -8,8 +8,6 @@ import uvloop
 #: How long the other side of a connection may take to confirm that it ends. A broker that holds a
 #: fetch reads nothing meanwhile, and takeovers would wait for uvloop's 30 seconds.
 CLOSE_TLS_SECONDS = 0.5
-#: How long a client may take to agree on TLS: until then nobody counts its connection.
-GREETING_TLS_SECONDS = 5.0
 
 
 class Transport:
@@ -44,12 +42,6 @@ class Loop(uvloop.Loop):
             options.setdefault("ssl_shutdown_timeout", CLOSE_TLS_SECONDS)
         transport, protocol = await super().create_connection(*args, **options)
         return Transport(transport), protocol
-
-    async def create_server(self, *args: Any, **options: Any) -> Any:
-        """Listen: see `asyncio.loop.create_server`."""
-        if options.get("ssl") is not None:
-            options.setdefault("ssl_handshake_timeout", GREETING_TLS_SECONDS)
-        return await super().create_server(*args, **options)
 
 
 class Policy(DefaultEventLoopPolicy):

@@ -114,7 +114,7 @@ def build(settings: Settings) -> Worker:
     tables = declare_tables(
         app, partitions, topics, rules(settings.email_keys), StoreOptions.of(settings)
     )
-    deciding = Deciding(topics, tables, settings.email_keys.key, moved_before)
+    deciding = Deciding(topics, tables, settings.email_keys, moved_before)
     agents.add(app, topics, deciding)
     partitions.keep_tidy(USERS, deciding.tidy_users)
 
@@ -231,6 +231,7 @@ def worker_of_this_process() -> Worker:
     """
     wanted = prepared(settings())
     process.use_fast_loop()
+    process.tell_of_signals()
     worker = build(wanted)
     process.collect_rarely()
     return worker

@@ -42,6 +42,8 @@ class Decisions:
 
     partition: int
     email_key: Callable[[str], bytes]
+    #: Returns the key under which version 0.8 claimed an address, if that is another one.
+    key_of_0_8: Callable[[str], bytes | None] = lambda _: None
 
     claims: list[Claiming] = field(default_factory=list)
     outcomes: list[Decided] = field(default_factory=list)
@@ -175,8 +177,9 @@ class Decisions:
     # -- what comes of it
 
     def _release(self, row: UserRow) -> None:
-        email_key = self.email_key(row["email"])
-        self.claims.append(Claiming("release", email_key, row["id"], attempt_of(row)))
+        for email_key in (self.email_key(row["email"]), self.key_of_0_8(row["email"])):
+            if email_key is not None:
+                self.claims.append(Claiming("release", email_key, row["id"], attempt_of(row)))
 
     def _decided(self, offset: int, user_id: str, outcome: Outcome) -> None:
         self.outcomes.append(Decided(offset, user_id, outcome))

@@ -7,6 +7,8 @@ look for it, and nobody else can tell which it is.
 import hmac
 import logging
 import os
+import pwd
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -71,6 +73,34 @@ class Audit:
         self.note(what, outcome, **members)
 
 
+class CommandAudit:
+    """Writes what is done from the command line to AUDIT_FILE, if there is one.
+
+    Who does it is the user of the operating system. Without the file there is no log: what a
+    command writes to stderr is kept by nobody.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raise `SettingsError` if the file cannot be written: then nothing may be done."""
+        require_audit_file(settings.audit_file)
+        self._audit = Audit.of(settings) if settings.audit_file is not None else None
+
+    def note(self, what: str, outcome: str, user_id: str | None = None, **members: object) -> None:
+        """Write a line; members without a value are left out."""
+        if self._audit is not None:
+            hashed = None if user_id is None else self._audit.hash_of(user_id)
+            self._audit.note(what, outcome, who=_os_user(), id=hashed, **members)
+
+
+def _os_user() -> str:
+    """Return who runs this process; no key has such a name."""
+    number = os.getuid()
+    try:
+        return f"os:{pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"os:{number}"
+
+
 class _Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -110,6 +140,11 @@ def require_audit_file(path: Path | None) -> None:
 
 def _opened(path: Path) -> TextIOWrapper:
     made = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    found = os.fstat(made)
+    if os.geteuid() == 0 and stat.S_ISREG(found.st_mode) and not found.st_size:
+        # A command of root's may be the first to write: workers must be able to, too.
+        folder = path.parent.stat()
+        os.fchown(made, folder.st_uid, folder.st_gid)
     return os.fdopen(made, "a", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from app.access.scopes import Scope, allow
 PREFIX: Final = "registry_key_"
 _RANDOM_BYTES = 32
 
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -28,7 +29,9 @@ class Key(BaseModel):
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     #: How many writes a second its holder may send, instead of CLIENT_WRITES_PER_SECOND.
-    writes_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    writes_per_second: Rate | None = None
+    #: The same of reads, instead of CLIENT_READS_PER_SECOND.
+    reads_per_second: Rate | None = None
 
     @property
     def is_expired(self) -> bool:
@@ -45,6 +48,7 @@ def new_key(
     scopes: frozenset[Scope],
     lifetime: timedelta | None,
     writes_per_second: float | None = None,
+    reads_per_second: float | None = None,
 ) -> tuple[str, Key]:
     """Return a new key: the text that its holder is given, and what is kept of it."""
     text = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
@@ -57,6 +61,7 @@ def new_key(
         created_at=now,
         expires_at=None if lifetime is None else now + lifetime,
         writes_per_second=writes_per_second,
+        reads_per_second=reads_per_second,
     )
 
 

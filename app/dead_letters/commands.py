@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 import orjson
 
+from app.access.audit import CommandAudit
 from app.dead_letters import printing
 from app.dead_letters.letters import Letter, Name
 from app.dead_letters.listing import Where, by_cause, chosen, members
@@ -62,7 +63,7 @@ _where = click.option(
     "--where",
     type=_WhereType(),
     multiple=True,
-    help="Only letters with this cause, id, partition or topic. All of several must hold.",
+    help="Only letters with this cause, id, partition, topic or key (by). All must hold.",
 )
 
 
@@ -167,13 +168,14 @@ async def _replay(
     dry_run: bool,
 ) -> int:
     """Replay letters, telling of each; return how many were refused."""
+    audit = None if dry_run else CommandAudit(wanted)
     async with replaying(wanted, force=force, dry_run=dry_run) as opened:
         missing = 0
         if positions:
             selected, missing = _at(positions, opened)
         else:
             selected = chosen(opened.found.values(), where)
-        return missing + await _tell(opened.replay.run(selected), dry_run=dry_run)
+        return missing + await _tell(opened.replay.run(selected), audit)
 
 
 def _at(positions: Sequence[Position], opened: Replaying) -> tuple[list[Letter], int]:
@@ -193,17 +195,31 @@ def _at(positions: Sequence[Position], opened: Replaying) -> tuple[list[Letter],
     return list(selected.values()), missing
 
 
-async def _tell(replaying: AsyncIterator[Told], *, dry_run: bool) -> int:
+async def _tell(replaying: AsyncIterator[Told], audit: CommandAudit | None) -> int:
+    """Tell of each letter, also the audit log if there is one; return how many are refused."""
     done = refused = 0
     try:
         async for told in replaying:
             click.echo(printing.outcome(told))
+            if audit is not None:
+                _note(audit, told)
             refused += told.refused is not None
             done += told.refused is None
     finally:
         # However it ends, what was replayed is marked, and is not replayed again.
-        click.echo(f"{done:,} {'would be ' if dry_run else ''}replayed, {refused:,} refused")
+        would = "would be " if audit is None else ""
+        click.echo(f"{done:,} {would}replayed, {refused:,} refused")
     return refused
+
+
+def _note(audit: CommandAudit, told: Told) -> None:
+    outcome = "done" if told.refused is None else "failed"
+    position, replayed_as = told.letter.position.token(), told.replayed_as
+    audit.note(
+        *("replay", outcome, told.letter.id),
+        position=position,
+        replayed_as=replayed_as and replayed_as.token(),
+    )
 
 
 @asynccontextmanager

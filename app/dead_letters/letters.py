@@ -6,6 +6,7 @@ from sys import intern
 from typing import Self
 
 from app.arrivals import id_of
+from app.authors import author_of
 from app.consumed import (
     TOO_LARGE,
     ConsumedRecord,
@@ -157,6 +158,8 @@ class Letter:
     replayed_as: str | None
     #: The id that the original names, if it is here.
     id: str | None
+    #: The name of the key that the original was written with, if it is here.
+    by: str | None
     #: Where the letter itself stands in its partition.
     offset: int
     #: None if it is too large, marked, or left out.
@@ -198,6 +201,7 @@ class Letter:
             mark,
             _text(told.get(REPLAYED_AS_HEADER)),
             None if original is None else id_of(original),
+            None if original is None else author_of(original.headers),
             record.offset,
             original,
         )

@@ -30,6 +30,7 @@ class Where:
 
 
 _ASKED: Mapping[str, Callable[[Letter], str | None]] = {
+    "by": lambda letter: letter.by,
     "cause": lambda letter: letter.cause,
     "id": lambda letter: letter.id,
     "partition": lambda letter: str(letter.position.partition),
@@ -78,6 +79,8 @@ def members(letter: Letter, *, with_id: bool = False) -> dict[str, Any]:
         "time": moment(letter.timestamp),
         "bytes": letter.size,
     }
+    if letter.by is not None:
+        told["by"] = letter.by
     if letter.mark is not None:
         told = {name: told[name] for name in ("position", "topic", "time")}
         told["mark"] = letter.mark

@@ -56,13 +56,13 @@ def causes_table(causes: Sequence[Cause], *, marked: bool) -> Table:
 
 def letters_table(letters: Iterable[Letter], *, with_ids: bool, marked: bool) -> Table:
     """Return letters as a table."""
-    columns = ("mark", "replayed as") if marked else ("cause", "detail", "bytes")
+    columns = ("mark", "replayed as") if marked else ("cause", "detail", "bytes", "by")
     table = _table("position", "time", *columns, *(("id",) if with_ids else ()))
     for letter in letters:
         told = (
             (letter.mark, letter.replayed_as)
             if marked
-            else (letter.cause, letter.detail, f"{letter.size:,}")
+            else (letter.cause, letter.detail, f"{letter.size:,}", letter.by)
         )
         ids = (letter.id,) if with_ids else ()
         _add(table, letter.position.token(), moment(letter.timestamp), *told, *ids)
@@ -101,6 +101,7 @@ def sheet(letter: Letter, original: Original | None) -> Iterable[str]:
         "dead letter since": moment(letter.timestamp),
         "mark": letter.mark,
         "replayed as": letter.replayed_as,
+        "written by": letter.by,
         "bytes": f"{letter.size:,}",
     }
     yield from (f"{name}: {escaped(value)}" for name, value in told.items() if value)

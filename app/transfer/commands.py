@@ -23,7 +23,7 @@ from app.errors import RegistryError
 from app.transfer.exporting import STDIO, export
 from app.transfer.importing import Imported, import_rows
 from app.transfer.remote import FORMATS, Format, Remote, TransferError
-from app.transfer.rows import READERS
+from app.transfer.rows import READERS, mended
 
 #: Exit statuses: not (wholly) done; a mistake, or nobody there; Ctrl-C.
 EXIT_NOT_DONE = 1
@@ -97,6 +97,11 @@ def export_users(
     metavar="SECONDS",
     help="How long a batch is sent again and again while the registry refuses or is away.",
 )
+@click.option(
+    "--mend-names",
+    is_flag=True,
+    help="Send names that hold control characters with blanks for them, and tell of each.",
+)
 @_key
 @_ca_file
 def import_users(
@@ -105,19 +110,21 @@ def import_users(
     name: Format | None,
     batch: int,
     patience: float,
+    mend_names: bool,
     key: str | None,
     ca_file: Path | None,
 ) -> None:
     """Register the users in FILE with the registry at URL; - is standard input.
 
     NDJSON or CSV, as export writes it or with the members id, name and email alone; whatever else
-    there is is left out. Rows are sent in their order. To import a file again is safe. What became
-    of a registration that was accepted is told by the registry: an id or address may be taken.
+    there is is left out. Rows are sent in their order. To import a file again is safe. Each row
+    that is rejected is told of in a line. What became of a registration that was accepted is told
+    by the registry: an id or address may be taken.
 
     Exit status: 0 all rows are accepted; 1 some are rejected, or it was broken off; 2 a wrong
     option or file, or the registry refuses; 130 ended by Ctrl-C.
     """
-    told = Imported()
+    told = Imported(lambda line, why: click.echo(f"line {line}: {why}"))
     size = _size(file)
     with _opened(file) as source, _bar(size) as bar:
 
@@ -126,6 +133,7 @@ def import_users(
             bar.show(told.accepted, 0 if size is None else source.tell(), rejected)
 
         rows = READERS[name or _format_of(file)](source)
+        rows = map(mended, rows) if mend_names else rows
         remote = Remote(url, key, ca_file)
         sending = import_rows(remote, rows, told, advance, batch=batch, patience_seconds=patience)
         _run(sending, lambda: _tell(told))
@@ -134,12 +142,10 @@ def import_users(
 
 
 def _tell(told: Imported) -> None:
-    for line, wrong in told.listed:
-        click.echo(f"line {line}: {wrong}")
-    more = told.rejected - len(told.listed)
-    if more:
-        click.echo(f"and {more:,} more")
-    click.echo(f"accepted {told.accepted:,}, rejected {told.rejected:,}, up to line {told.line:,}")
+    mended = f" ({told.mended:,} with another name)" if told.mended else ""
+    click.echo(
+        f"accepted {told.accepted:,}{mended}, rejected {told.rejected:,}, up to line {told.line:,}"
+    )
 
 
 def _size(file: Path) -> int | None:

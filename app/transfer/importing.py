@@ -1,7 +1,7 @@
 """The registrations in a file, sent to a registry in order, each batch until it is acknowledged."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -13,8 +13,6 @@ from tenacity.wait import wait_exponential_jitter
 from app.transfer.remote import RefusedError, Remote, TransferError, cause, refused
 from app.transfer.rows import Row
 
-#: Of rejected rows, so many are listed; all are counted.
-MAX_LISTED = 20
 #: A server's wish to wait longer than this is not believed.
 MAX_RETRY_AFTER_SECONDS = 60.0
 
@@ -26,18 +24,23 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 class Imported:
     """What became of the rows so far."""
 
+    #: Is told of each row that is not sent as it stands: the line, and why.
+    tell: Callable[[int, str], None]
     accepted: int = 0
     rejected: int = 0
-    #: The first rejected rows: the line, and what is wrong there.
-    listed: list[tuple[int, str]] = field(default_factory=list)
+    mended: int = 0
     #: The line up to which everything is settled.
     line: int = 0
 
     def reject(self, line: int, wrong: str) -> None:
         """Note a rejected row."""
         self.rejected += 1
-        if len(self.listed) < MAX_LISTED:
-            self.listed.append((line, wrong))
+        self.tell(line, wrong)
+
+    def mend(self, line: int) -> None:
+        """Note a row whose name was sent without its control characters."""
+        self.mended += 1
+        self.tell(line, "its name had control characters, and was sent with blanks for them")
 
 
 class _Wrong(BaseModel):
@@ -105,8 +108,11 @@ async def import_rows(
                 sent: _Sent = await trying(_send, session, remote, good)
                 told.accepted += sent.accepted
                 wrong |= sent.wrong
-            for line in sorted(wrong):
-                told.reject(line, wrong[line])
+            for row in some:
+                if row.line in wrong:
+                    told.reject(row.line, wrong[row.line])
+                elif row.is_mended:
+                    told.mend(row.line)
             told.line = some[-1].line
             advance()
 

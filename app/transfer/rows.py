@@ -1,6 +1,7 @@
 """What is in a file: registrations, one after another, in bounded memory."""
 
 import csv
+import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from io import TextIOWrapper
@@ -24,6 +25,8 @@ class Row(NamedTuple):
     line: int
     sent: bytes
     wrong: str = ""
+    #: Whether its name is sent with blanks for control characters.
+    is_mended: bool = False
 
 
 def read_ndjson(file: BinaryIO) -> Iterator[Row]:
@@ -76,6 +79,23 @@ def _cells(line: int, columns: list[str], cells: list[str]) -> Row:
     if len(cells) != len(columns):
         return Row(line, b"", f"{len(cells)} cells, not {len(columns)}")
     return _row(line, dict(zip(columns, cells, strict=True)))
+
+
+def mended(row: Row) -> Row:
+    """Return a row as a registry takes it whose name holds control characters.
+
+    Version 0.8 took such names, and exports have them.
+    """
+    value = None if row.wrong else orjson.loads(row.sent)
+    name = value.get("name") if isinstance(value, dict) else None
+    without = _CONTROLS.sub(" ", name) if isinstance(name, str) else name
+    if value is None or without == name:
+        return row
+    return row._replace(sent=dumps({**value, "name": without}), is_mended=True)
+
+
+#: Unicode's category Cc.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def _row(line: int, value: object) -> Row:

@@ -29,6 +29,7 @@ class Multiset:
         self._hashes = array("q")
         self._places = array("Q")
         self._about = array("Q")
+        self._sorted = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -43,6 +44,13 @@ class Multiset:
         self._hashes.append(said)
         self._places.append(partition << _OFFSET_BITS | offset)
         self._about.append(about)
+
+    def has(self, said: Hashable) -> bool:
+        """Return whether something is said; nothing should be added between many such questions."""
+        if len(self._sorted) != len(self._hashes):
+            self._sorted = np.sort(np.asarray(self._hashes))
+        index = int(np.searchsorted(self._sorted, hash(said)))
+        return index < len(self._sorted) and int(self._sorted[index]) == hash(said)
 
     @classmethod
     def joined(cls, several: Iterable["Multiset"]) -> Self:

@@ -22,6 +22,8 @@ class Totals:
     letters: int = 0
     not_applied: int = 0
     open_attempts: int = 0
+    #: Users whose address was claimed by 0.8 under another key.
+    held_as_0_8_did: int = 0
     foreign_copies: int = 0
     foreign_letters: int = 0
     #: Records that operators gave up, a line each.
@@ -48,6 +50,12 @@ class Totals:
             tell(f"not applied yet: {self.not_applied:,} records")
         if self.open_attempts:
             tell(f"{self.open_attempts:,} users wait for the verdict on their address")
+        if self.held_as_0_8_did:
+            tell(
+                f"{self.held_as_0_8_did:,} addresses with a label xn-- were claimed by version "
+                "0.8: others can still take them; to claim them anew, see "
+                "docs/decisions/email-addresses.md"
+            )
         if self.foreign_letters:
             tell(f"{self.foreign_letters:,} records there are no dead letters of ours")
         if self.foreign_copies:

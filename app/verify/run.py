@@ -36,7 +36,7 @@ from app.verify.reading import IndependentScan
 from app.verify.report import Lacking, Totals
 from app.verify.splits import Cutting, Handed, parent, pieces
 from app.verify.stores import Store, compare_store, held
-from app.verify.tables import TableFold, digested, held_by_users, held_in_emails
+from app.verify.tables import HeldByUsers, TableFold, digested, held_in_emails
 from app.verify.users import UsersFold
 from app.verify.verdicts import Verdicts
 
@@ -246,8 +246,9 @@ class Verification:
             verdicts,
             outcomes,
             logs.partitions,
-            self.settings.email_keys.key,
+            self.settings.email_keys,
             self._cutting(log),
+            self.claims[number],
             kept if begins_late else None,
             kept if not outcomes.is_whole else None,
             letters.skipped_of(log.topic),
@@ -329,8 +330,8 @@ class Verification:
         changelog = self.logs.users[number]
         compared = fold.is_quiet and self._claims_quiet
         digested(fold.rows)
-        email_key = self.settings.email_keys.key
-        table = TableFold(number, held_by_users(email_key) if compared else None)
+        holding = HeldByUsers(self.settings.email_keys, self.held_in_emails)
+        table = TableFold(number, holding if compared else None)
         async for records in self.reading.read(changelog):
             table.add(records)
         unknown = compare_rows(
@@ -345,6 +346,7 @@ class Verification:
         )
         self.totals.counts[USERS] += len(table.rows)
         self.totals.open_attempts += fold.open_attempts
+        self.totals.held_as_0_8_did += holding.as_0_8_did
 
     def _tell_of_beginning(self, number: int, fold: UsersFold, unknown: int) -> None:
         logs = (self.logs.registrations, self.logs.decisions)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from app.consumed import ConsumedRecord
 from app.email_claims import decode_holder
 from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
+from app.keys import EmailKeys
 from app.records import decode_row
 from app.registration import attempt_of
 from app.verify.multisets import Multiset
@@ -118,19 +119,30 @@ class TableFold:
 _NO_ROW = (ValueError, LookupError, TypeError, AttributeError)
 
 
-def held_by_users(email_key: Callable[[str], bytes]) -> Holding:
-    """Return what says which address a row of ``users`` holds: that of who is registered."""
+@dataclass(slots=True)
+class HeldByUsers:
+    """Says which address a row of ``users`` holds: that of who is registered."""
 
-    def holding(_: bytes, row: bytes) -> Hashable | None:
+    email_keys: EmailKeys
+    #: Who holds which address by the table ``emails``.
+    in_emails: Multiset
+    #: How many rows hold theirs under the key of 0.8, where that is another one.
+    as_0_8_did: int = 0
+
+    def __call__(self, _: bytes, row: bytes) -> Hashable | None:
+        """Return who holds which address by a row; None if nobody does."""
         try:
             user = decode_row(row)
             if user["status"] != "registered":
                 return None
-            return email_key(user["email"]), user["id"], attempt_of(user)
+            holder = user["id"], attempt_of(user)
+            earlier = self.email_keys.key_of_0_8(user["email"])
+            if earlier is not None and self.in_emails.has((earlier, *holder)):
+                self.as_0_8_did += 1
+                return earlier, *holder
+            return self.email_keys.key(user["email"]), *holder
         except _NO_ROW:
             return None
-
-    return holding
 
 
 def held_in_emails(key: bytes, row: bytes) -> Hashable | None:

@@ -12,7 +12,7 @@ An encoded row is kept for each user: half a gigabyte for a million.
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,12 +21,12 @@ from app.arrivals import MOVED_FROM_HEADER, id_of, sort
 from app.consumed import ConsumedRecord
 from app.email_claims import Verdict
 from app.engine.marker import PAGE_RECORDS
-from app.keys import partitions_of
+from app.keys import EmailKeys, partitions_of
 from app.outcomes import Decided, Outcome
 from app.positions import token
 from app.records import Queued, UserRow, Wish, decode_row, encode_outcome, encode_row
 from app.registration import Claiming, Decisions, is_open, places_for, waiting_in
-from app.verify.emails import claim_said
+from app.verify.emails import FoundClaims, claim_said
 from app.verify.multisets import Multiset
 from app.verify.outcomes import OutcomesFold
 from app.verify.places import Offsets, Span, named
@@ -53,8 +53,10 @@ class UsersFold:
     telling: OutcomesFold
     #: How many partitions there are now.
     partitions: int
-    email_key: Callable[[str], bytes]
+    email_keys: EmailKeys
     cutting: Cutting
+    #: What stands in ``email-claims`` of the ids here.
+    found: FoundClaims
     #: The outcomes that the table keeps, where the beginning of the log or of the verdicts is gone:
     #: they tell from which record on an id can be judged.
     kept: TableFold | None = None
@@ -104,11 +106,13 @@ class UsersFold:
     #: Where ``kept`` is needed: the keys whose row is known.
     _known: set[bytes] = field(default_factory=set)
     _claiming: list[tuple[Claiming, int]] = field(default_factory=list)
+    #: By key of an address: the one that 0.8 gave it, where that is another one.
+    _keys_of_0_8: dict[bytes, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.outcomes = bytearray(max(self.span.until - self.span.start, 0))
         self.queues = Queues(self.telling, self.outcome)
-        self._decisions = Decisions(self.span.partition, self.email_key)
+        self._decisions = Decisions(self.span.partition, self._email_key)
         self.rows.update(self.handed.rows)
         self._known.update(self.handed.known)
 
@@ -358,6 +362,10 @@ class UsersFold:
         self.told.add((partition, decided.id.encode(), value), partition, decided.offset)
 
     def _note_claims(self) -> None:
+        if self._keys_of_0_8:
+            self._claiming = [
+                (each, offset) for claim, offset in self._claiming for each in self._as_sent(claim)
+            ]
         keys = [claim.email_key for claim, _ in self._claiming]
         homes = partitions_of(keys, self.cutting.partitions)
         for (claim, offset), home in zip(self._claiming, homes, strict=True):
@@ -366,3 +374,21 @@ class UsersFold:
             gone = home in self.claims_begun_late
             (sent.perhaps if gone else sent.certain).add(said, self.span.partition, offset)
         self._claiming.clear()
+
+    def _email_key(self, email: str) -> bytes:
+        key, earlier = self.email_keys.key(email), self.email_keys.key_of_0_8(email)
+        if earlier is not None:
+            self._keys_of_0_8[key] = earlier
+        return key
+
+    def _as_sent(self, claim: Claiming) -> Sequence[Claiming]:
+        """Return a claim under the key that it was sent with, of this version and of 0.8.
+
+        This version releases an address under both.
+        """
+        earlier = self._keys_of_0_8.get(claim.email_key)
+        if earlier is None:
+            return (claim,)
+        found = self.found.claims if claim.kind == "claim" else self.found.releases
+        both = (claim, claim._replace(email_key=earlier))
+        return [each for each in both if found.has(claim_said(*each))] or (claim,)

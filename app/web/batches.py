@@ -33,7 +33,7 @@ CHUNK_BYTES = 256 * 1024
 MAX_CHUNKS_UNDER_WAY = 4
 #: No legal row is longer; what is longer still is no row at all.
 MAX_ROW_BYTES = 16 * 1024
-#: Rejected rows are listed; after so many a request ends: its client sends something else.
+#: So many rejected rows are listed; one more ends a request: its client sends something else.
 MAX_REJECTED = 1_000
 
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -80,7 +80,7 @@ class _Report:
             for index, errors in chunk.wrong.items()
         ]
         self.settled_rows += chunk.rows
-        if len(self.rejected) >= MAX_REJECTED:
+        if len(self.rejected) > MAX_REJECTED:
             told = f"{len(self.rejected)} rows are rejected: the rest is not read."
             raise ProblemError(422, "too-many-rejected", told, headers={"Connection": "close"})
 

@@ -16,7 +16,7 @@ from app.web.clients import client_of
 from app.web.problems import ProblemError
 from app.web.room import COMING, PARSED, hold
 from app.web.services import services
-from app.web.urls import require_escapes
+from app.web.urls import require_escapes, require_once
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ def _fields(request: web.Request, body: bytes) -> Mapping[str, str]:
         raise ProblemError(
             400, "malformed", f"A form has at most {MAX_FORM_FIELDS} fields."
         ) from None
+    require_once(name for name, _ in fields)
     return dict(fields)
 
 

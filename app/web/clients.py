@@ -35,9 +35,9 @@ CLIENT = web.RequestKey("client", Client)
 
 def client_of(request: web.Request) -> str:
     """Return who the client is, as far as its rate is concerned."""
-    client = request.get(CLIENT)
-    if client is not None and client.key is not None:
-        return client_with(client.key)
+    key = key_of(request)
+    if key is not None:
+        return client_with(key)
     return client_at(address_of(request))
 
 
@@ -47,10 +47,10 @@ def is_worker(request: web.Request) -> bool:
     return client is not None and client.is_worker
 
 
-def rate_of(request: web.Request) -> float | None:
-    """Return how many writes a second a client may send by its key; None if that says nothing."""
+def key_of(request: web.Request) -> Key | None:
+    """Return the key of who sent a request; None if it has none."""
     client = request.get(CLIENT)
-    return None if client is None or client.key is None else client.key.writes_per_second
+    return None if client is None else client.key
 
 
 def client_with(key: Key) -> str:

@@ -7,7 +7,7 @@ out. Where it is the worker that all of them wait for, the new one is told so an
 
 import asyncio
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from heapq import nsmallest
 from operator import itemgetter
 from typing import Protocol
@@ -78,8 +78,8 @@ class Connections:
         self._count = 0
         self._look_at = -math.inf
         self._tell_at = -math.inf
-        #: Those that read why they were refused.
-        self._told: set[_Refused] = set()
+        #: Those that are refused, and are or will be told why.
+        self._told: set[object] = set()
 
     def admit(self, connection: Connection, client: str, now: float) -> bool:
         """Count a connection in; return False if it is one too many."""
@@ -87,16 +87,15 @@ class Connections:
         # Connections by a Unix socket have no address: what is before the worker counts them.
         if client and len(of_client) >= self._most_of_client and not self._has_room(of_client, now):
             return self._refused("client", now)
-        if self._count >= self._most:
-            every = [each for some in self._by_client.values() for each in some]
-            if not self._has_room(every, now):
-                return self._refused("all", now)
+        if self._count >= self._most and not self._has_room(self.every(), now):
+            return self._refused("all", now)
         self._by_client.setdefault(client, {})[connection] = None
         self._set(self._count + 1)
         return True
 
     def forget(self, connection: Connection, client: str) -> None:
         """Count a connection out; it may be out already."""
+        self._told.discard(connection)
         of_client = self._by_client.get(client, {})
         if connection in of_client:
             del of_client[connection]
@@ -104,10 +103,22 @@ class Connections:
             if not of_client:
                 del self._by_client[client]
 
+    def every(self) -> Sequence[Connection]:
+        """Return all that are counted."""
+        return [each for some in self._by_client.values() for each in some]
+
+    def tells(self, connection: object) -> bool:
+        """Return whether one that is refused is told why, if many are not told already."""
+        if len(self._told) >= MAX_TOLD:
+            return False
+        self._told.add(connection)
+        return True
+
     def refuse(self, transport: asyncio.Transport) -> None:
         """End a connection that is one too many; tell its client why, unless many are told."""
-        if len(self._told) < MAX_TOLD:
-            _Refused(transport, self._told)
+        refused = _Refused(transport, self._told)
+        if self.tells(refused):
+            refused.tell()
         else:
             transport.abort()
 
@@ -150,13 +161,16 @@ class Connections:
 class _Refused(asyncio.Protocol):
     """The end of a connection that is one too many: its client reads why, if it is quick."""
 
-    def __init__(self, transport: asyncio.Transport, told: "set[_Refused]") -> None:
+    def __init__(self, transport: asyncio.Transport, told: set[object]) -> None:
         self._transport = transport
         self._told = told
-        told.add(self)
-        transport.set_protocol(self)
-        transport.write(_REFUSAL % (len(_BODY), _BODY))
-        self._timer = asyncio.get_running_loop().call_later(REFUSED_SECONDS, transport.abort)
+
+    def tell(self) -> None:
+        """Say why, and end soon."""
+        self._transport.set_protocol(self)
+        self._transport.write(_REFUSAL % (len(_BODY), _BODY))
+        end = self._transport.abort
+        self._timer = asyncio.get_running_loop().call_later(REFUSED_SECONDS, end)
 
     def data_received(self, data: bytes) -> None:
         """End: bytes that nobody has read would take the answer from the client."""

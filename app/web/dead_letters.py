@@ -97,6 +97,7 @@ def _letter_row(letter: Letter) -> LetterRow:
         letter.detail.removeprefix(": "),
         _time(letter.timestamp),
         letter.size,
+        letter.by,
     )
 
 

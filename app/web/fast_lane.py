@@ -12,6 +12,7 @@ import asyncio
 import math
 import re
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,8 +37,9 @@ from app.records import User, read_registration
 from app.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
 from app.web import lookups, problems, trpc
 from app.web.access import ACCESS
-from app.web.clients import client_at, client_with
+from app.web.clients import client_with
 from app.web.connections import Connections, most, most_of_client
+from app.web.greetings import Greeted, Greeting, address_of
 from app.web.hosts import HOSTS, local_of
 from app.web.problems import ProblemError, from_error
 from app.web.rates import standing
@@ -81,11 +83,19 @@ _OF_CLIENTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 
 
 class Runner(web.AppRunner):
-    """Runs an application with the fast lane before it."""
+    """Runs an application with the fast lane before it; with TLS, its sites need none."""
+
+    def __init__(
+        self, app: web.Application, *, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self._tls = tls
 
     async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(self.app, server.request_handler, server.request_factory, **server._kwargs)
+        made = await super()._make_server()
+        server = _Server(self.app, made.request_handler, made.request_factory, **made._kwargs)
+        server.tls = self._tls
+        return server
 
 
 class _Server(web.Server):
@@ -97,9 +107,22 @@ class _Server(web.Server):
         self._options = options
         settings = app[SERVICES].settings
         self.held = Connections(most(settings), most_of_client(settings))
+        self.tls: ssl.SSLContext | None = None
+        self._clock = app[SERVICES].standstills.look
 
     def __call__(self) -> RequestHandler:
-        return FastLane(self._app, self, loop=self._loop, **self._options)
+        lane = FastLane(self._app, self, loop=self._loop, **self._options)
+        if self.tls is None:
+            return lane
+        greeting = Greeting(cast(Greeted, lane), self.tls, self.held, self._clock)
+        return cast(RequestHandler, greeting)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """End what aiohttp does not know of, then as aiohttp does."""
+        for each in self.held.every():
+            if isinstance(each, Greeting):
+                each.make_room()
+        await super().shutdown(timeout)
 
 
 async def _answer(handler: problems.Handler, request: web.Request) -> web.StreamResponse:
@@ -132,10 +155,13 @@ class FastLane(RequestHandler):
     def __init__(self, app: web.Application, manager: _Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._held = manager.held
+        self.is_refused = False
         self._client = ""
         #: When its client last sent something, or took something of an answer.
         self._heard_at = 0.0
         self._given = app[SERVICES]
+        #: The same for its client, or the key that came last; whether that has rates to be told of.
+        self._given_here, self._has_rate = self._given, False
         self._access = app.get(ACCESS)
         self._hosts = app.get(HOSTS)
         #: The address of this machine that the client has reached, and the host that it asks.
@@ -146,8 +172,6 @@ class FastLane(RequestHandler):
         #: Once something has come that is no HTTP.
         self._is_broken = False
         self._request = _PlainRequest()
-        #: The services for its client, if that is told how it stands with its rates.
-        self._has_rate: Services | None = None
         #: What the request that is being answered here waits for.
         self._under_way: asyncio.Future[Any] | None = None
         self._later: list[bytes] = []
@@ -161,16 +185,15 @@ class FastLane(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take note of who the client is, unless there are too many already."""
-        peer = transport.get_extra_info("peername")
-        self._client = client_at(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._client = address_of(transport)
         self._heard_at = self._given.standstills.look()
-        if not self._held.admit(self, self._client, self._heard_at):
+        if self.is_refused or not self._held.admit(self, self._client, self._heard_at):
             self._held.refuse(cast(asyncio.Transport, transport))
             return
         super().connection_made(transport)
         _cut_off_if_nothing_is_taken(transport, self._given.settings.slow_client_seconds)
         self._local = local_of(transport.get_extra_info("sockname"))
-        self._given = self._given.for_client(self._client)
+        self._give(self._given.for_client(self._client))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Make room for others, and leave nothing that only the collector of garbage would find."""
@@ -302,7 +325,6 @@ class FastLane(RequestHandler):
         given = self._given_to(request)
         if given is None:
             return False
-        self._has_rate = given if given.has_rate else None
         return self._look_up(request, given) if request.is_get else self._write(request, given)
 
     def _look_up(self, request: "_PlainRequest", given: Services) -> bool:
@@ -311,8 +333,8 @@ class FastLane(RequestHandler):
             return False
         user_id = address[1].decode()
         try:
-            if given.reads.are_set:
-                given.reads.admit(1, given.client)
+            if given.reads.are_set or given.key is not None:
+                given.admit_reads(1)
             user = given.lookups.find_here(user_id)
         except RegistryError:
             return False
@@ -346,13 +368,16 @@ class FastLane(RequestHandler):
         if request.host != self._host and not self._is_served(request.host):
             return None
         if self._access is None:
-            return self._given
+            return self._given_here
         key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
         if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
             return None
-        if key.writes_per_second is None and not self._given.has_rate:
-            return self._given
-        return self._given.for_client(client_with(key), key.writes_per_second)
+        if key is not self._given_here.key:
+            self._give(self._given.for_client(client_with(key), key))
+        return self._given_here
+
+    def _give(self, given: Services) -> None:
+        self._given_here, self._has_rate = given, given.has_rate
 
     def _is_served(self, host: bytes) -> bool:
         """Return whether a host is served, and remember it: a client asks one and the same."""
@@ -374,8 +399,8 @@ class FastLane(RequestHandler):
     def _answered(self, answer: bytes) -> None:
         if self.transport is None:
             return
-        if self._has_rate is not None:
-            told = "".join(f"\r\n{name}: {value}" for name, value in standing(self._has_rate))
+        if self._has_rate:
+            told = "".join(f"\r\n{name}: {value}" for name, value in standing(self._given_here))
             answer = answer.replace(b"\r\nDate:", told.encode() + b"\r\nDate:", 1)
         self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout

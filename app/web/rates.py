@@ -24,7 +24,7 @@ USERS_OF_READ = 100
 def install(web_app: web.Application) -> None:
     """Count reads, and tell clients how they stand."""
     given = web_app[SERVICES]
-    if given.reads.are_set:
+    if given.reads.are_set or ACCESS in web_app:
         web_app.middlewares.append(_admit_reads)
     if given.limits.are_set or given.reads.are_set or ACCESS in web_app:
         web_app.on_response_prepare.append(_tell)
@@ -34,8 +34,7 @@ def install(web_app: web.Application) -> None:
 async def _admit_reads(request: web.Request, handler: Handler) -> web.StreamResponse:
     is_free = is_below(route_of(request), _FREE) or is_worker(request)
     if request.method in ("GET", "HEAD") and not is_free:
-        given = services(request)
-        given.reads.admit(_count(request), given.client)
+        services(request).admit_reads(_count(request))
     return await handler(request)
 
 
@@ -55,8 +54,8 @@ async def _tell(request: web.Request, answer: web.StreamResponse) -> None:
 def standing(given: Services) -> Iterator[tuple[str, str]]:
     """Yield the headers that tell a client how it stands; none if it has no rate."""
     both: tuple[tuple[Limits, float | None], ...] = (
-        (given.limits, given.own_rate),
-        (given.reads, None),
+        (given.limits, given.own_writes),
+        (given.reads, given.own_reads),
     )
     found = [
         (limits.name, one)

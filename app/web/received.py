@@ -13,7 +13,7 @@ from yarl import URL
 
 from app.web.headers import METHODS
 from app.web.problems import Handler, ProblemError
-from app.web.urls import require_escapes
+from app.web.urls import require_escapes, require_once
 
 #: RFC 3986, section 3.2.2; a host that is left out is none of http's (RFC 9110, section 4.2.1).
 _HOST = re.compile(
@@ -62,6 +62,7 @@ async def refuse_malformed(request: web.Request, handler: Handler) -> web.Stream
     if "#" in request.raw_path or not _TARGET.match(request.raw_path):
         raise _malformed("The target is no path, or has a fragment.")
     require_escapes(request.raw_path)
+    require_once(name for name, _ in request.query.items())
     if request.method == "OPTIONS" and request.raw_path == "*":
         return web.Response(status=204, headers={"Allow": ", ".join((*METHODS, "OPTIONS"))})
     return await handler(request)

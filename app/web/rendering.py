@@ -51,6 +51,8 @@ class LetterRow:
     detail: str
     time: datetime
     bytes: int
+    #: The name of the key that it was written with.
+    by: str | None
 
 
 @dataclass(frozen=True, slots=True)

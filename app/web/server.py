@@ -3,7 +3,9 @@
 Faust finds it by the URL scheme ``registry://`` (entry point ``faust.web.drivers``).
 """
 
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from aiohttp import web
@@ -18,6 +20,26 @@ from app.web.routes import runner_options
 #: How long requests under way may take to be answered once the server stops; what was written is
 #: waited for before that, in `app.shutdown`.
 CLOSE_TIMEOUT_SECONDS = 3.0
+#: Connections that the kernel keeps until they are accepted. Past it, it drops what clients send,
+#: and they try again after a second: of those who flood, so would the others.
+BACKLOG = 1_024
+#: For how long, about, a connection on which nothing is said is left to the kernel.
+SILENT_SECONDS = 10
+
+
+def _hear_of_who_speaks(descriptors: Iterable[int]) -> None:
+    """Let the kernel keep connections on which nothing is said: tcp(7), TCP_DEFER_ACCEPT.
+
+    They come here once their clients speak, or after some seconds. It is the same to who listens
+    anew on the sockets. Elsewhere than on Linux each comes at once.
+    """
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):
+        for each in descriptors:
+            with socket.socket(fileno=os.dup(each)) as listening:
+                if listening.family != socket.AF_UNIX:
+                    listening.setsockopt(
+                        socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENT_SECONDS
+                    )
 
 
 class RegistryWeb(faust_aiohttp.Web):
@@ -32,7 +54,10 @@ class RegistryWeb(faust_aiohttp.Web):
     def __init__(self, app: AppT, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._runner = Runner(
-            self.web_app, shutdown_timeout=CLOSE_TIMEOUT_SECONDS, **runner_options()
+            self.web_app,
+            tls=app.conf.web_ssl_context,
+            shutdown_timeout=CLOSE_TIMEOUT_SECONDS,
+            **runner_options(),
         )
         self._registry.new_start.listening = self._listening
 
@@ -44,11 +69,16 @@ class RegistryWeb(faust_aiohttp.Web):
         """Listen where the settings say, or on what was handed to this process."""
         if not inherited():
             await super().start_server()
+            _hear_of_who_speaks(self._listening())
             return
         await self._runner.setup()
         for handed in inherited():
-            tls = self.app.conf.web_ssl_context
-            await web.SockSite(self._runner, handed, ssl_context=tls).start()
+            await web.SockSite(self._runner, handed, backlog=BACKLOG).start()
+
+    def _new_transport_tcp(self) -> web.BaseSite:
+        # The runner begins TLS by itself.
+        conf = self.app.conf
+        return web.TCPSite(self._runner, conf.web_bind, conf.web_port, backlog=BACKLOG)
 
     def _listening(self) -> Iterator[int]:
         """Yield the file descriptors of what is listened on."""

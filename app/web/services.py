@@ -10,6 +10,8 @@ from typing import cast
 
 from aiohttp import web
 
+from app.access.keys import Key
+from app.authors import headers_by
 from app.dead_letters.recent import ReadsDeadLetters
 from app.dead_letters.replaying import ReplaysLetters
 from app.engine.lean import NO_HEADERS, ToWrite
@@ -27,7 +29,7 @@ from app.records import Wish, encode
 from app.settings import Settings
 from app.standstills import Standstills
 from app.topics import TopicSpec
-from app.web.clients import client_of, rate_of
+from app.web.clients import client_of, key_of
 from app.web.waits import Waits
 
 #: Tests that do not ask for these give none.
@@ -52,7 +54,9 @@ class Services:
     #: The same of what is read.
     reads: Limits = field(default_factory=partial(Limits, are_reads=True))
     client: str = ""
-    own_rate: float | None = None
+    #: The key of that client, if it has one, and what its records carry: who wrote them.
+    key: Key | None = None
+    headers: list[tuple[str, bytes]] = field(default_factory=lambda: NO_HEADERS)
     #: Those that wait for a write.
     waits: Waits = field(default_factory=Waits)
     #: Which requests may have waited for too long, and when the one that this is for was read.
@@ -65,11 +69,24 @@ class Services:
     def has_rate(self) -> bool:
         """Whether the client has a rate, of its own or as all have."""
         apart = self.limits.tell_clients_apart or self.reads.tell_clients_apart
-        return apart or self.own_rate is not None
+        return apart or (self.own_writes or self.own_reads) is not None
 
-    def for_client(self, client: str, own_rate: float | None = None) -> "Services":
-        """Return these services for one client, and the rate that it has for itself."""
-        return replace(self, client=client, own_rate=own_rate)
+    @property
+    def own_writes(self) -> float | None:
+        """How many writes a second the client may send by its key; None if that says nothing."""
+        return None if self.key is None else self.key.writes_per_second
+
+    @property
+    def own_reads(self) -> float | None:
+        """The same of reads."""
+        return None if self.key is None else self.key.reads_per_second
+
+    def for_client(
+        self, client: str, key: Key | None = None, read_at: float | None = None
+    ) -> "Services":
+        """Return these services for one client, and its key if it has one."""
+        headers = NO_HEADERS if key is None else headers_by(key.name)
+        return replace(self, client=client, key=key, headers=headers, read_at=read_at)
 
     async def write(self, user_id: str, wish: Wish) -> Position:
         """Send a registration, an update or (None) an erasure of a user.
@@ -87,7 +104,9 @@ class Services:
         self._admit(1, self.read_at if read_at is None else read_at)
         key = encode_key(user_id)
         partition = partition_of(key, self.registrations.partitions)
-        return partition, self.producer.send({partition: [_record(key, wish)]})[partition]
+        return partition, self.producer.send({partition: [_record(key, wish, self.headers)]})[
+            partition
+        ]
 
     async def write_all(
         self, wishes: Sequence[tuple[str, Wish]], rejected: int = 0
@@ -104,7 +123,7 @@ class Services:
         partitions = partitions_of(keys, self.registrations.partitions)
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)
         for partition, key, (_, wish) in zip(partitions, keys, wishes, strict=True):
-            records[partition].append(_record(key, wish))
+            records[partition].append(_record(key, wish, self.headers))
         sent = self.producer.send(records)
         told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
         return [next(told[partition]) for partition in partitions]
@@ -114,19 +133,23 @@ class Services:
         try:
             if read_at is not None and self.standstills.is_stale(read_at):
                 raise StaleRequestError("the request waited for too long, nothing was written")
-            self.limits.admit(records, self.client, self.own_rate)
+            self.limits.admit(records, self.client, self.own_writes)
         except RefusedError:
             WRITES_REFUSED.inc(records)
             raise
 
     async def turn(self) -> None:
         """Wait until more may be written: so a long stream is slowed down, and not refused."""
-        await _until_admitted(self.limits, self.client, self.own_rate)
+        await _until_admitted(self.limits, self.client, self.own_writes)
 
     async def read_more(self, reads: int) -> None:
         """Wait until more may be read, and count it: so a long answer is slowed down as well."""
-        await _until_admitted(self.reads, self.client)
-        self.reads.admit(reads, self.client)
+        await _until_admitted(self.reads, self.client, self.own_reads)
+        self.admit_reads(reads)
+
+    def admit_reads(self, reads: int) -> None:
+        """Count so many reads of the client in; raise `RefusedError` if they are too many."""
+        self.reads.admit(reads, self.client, self.own_reads)
 
     async def wait(self, position: Position, seconds: float) -> Told:
         """Return what became of a write within a time; it is durable, whatever happens to us."""
@@ -145,8 +168,8 @@ async def _until_admitted(limits: Limits, client: str, own_rate: float | None = 
         await asyncio.sleep(wait)
 
 
-def _record(key: bytes, wish: Wish) -> ToWrite:
-    return None, key, None if wish is None else encode(wish), NO_HEADERS
+def _record(key: bytes, wish: Wish, headers: list[tuple[str, bytes]]) -> ToWrite:
+    return None, key, None if wish is None else encode(wish), headers
 
 
 async def _told(partition: int, offsets: Offsets) -> Iterator[Position | RegistryError]:
@@ -164,9 +187,6 @@ READ_AT = web.RequestKey("read_at", float)
 
 def services(request: web.Request) -> Services:
     """Return the services of the application that a request came to, for it and its client."""
-    return replace(
-        request.app[SERVICES],
-        client=client_of(request),
-        own_rate=rate_of(request),
-        read_at=request.get(READ_AT),
+    return request.app[SERVICES].for_client(
+        client_of(request), key_of(request), request.get(READ_AT)
     )

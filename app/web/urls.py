@@ -1,12 +1,17 @@
 """Addresses: every legal id has one that browsers, proxies and clients leave as it is."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 from aiohttp import web
 
 from app.positions import Position
 from app.web.problems import ProblemError
+
+#: Of a name that clients made up, so much is repeated.
+_SHOWN_CHARACTERS = 40
 
 _MALFORMED_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -31,6 +36,14 @@ def registration_url(position: Position) -> str:
 def rest_of_path(request: web.Request, prefix: str) -> str:
     """Return what follows a prefix in the path, decoded once, from the bytes that were sent."""
     return unquote(request.rel_url.raw_path.removeprefix(prefix))
+
+
+def require_once(names: Iterable[str]) -> None:
+    """Refuse a parameter or a field that is there twice: which one counts would be a guess."""
+    name, count = next(iter(Counter(names).most_common(1)), ("", 0))
+    if count > 1:
+        shown = name[:_SHOWN_CHARACTERS]
+        raise ProblemError(400, "malformed", f"There is more than one {shown!r}: send it once.")
 
 
 def require_escapes(encoded: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import pwd
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,19 @@ from unittest.mock import MagicMock
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
 from app import topics
-from app.access import ring
-from app.access.audit import LOGGER, REFUSALS_PER_SECOND, Audit, require_audit_file
+from app.__main__ import main
+from app.access import commands, ring
+from app.access.audit import (
+    LOGGER,
+    REFUSALS_PER_SECOND,
+    Audit,
+    CommandAudit,
+    require_audit_file,
+)
 from app.access.files import read_keys, write_keys
 from app.errors import NotReplayedError, SettingsError
 from app.outcomes import Outcome
@@ -228,3 +238,58 @@ async def test_without_keys_and_a_file_there_is_none(
     with caplog.at_level(logging.INFO, logger="audit"):
         await client.delete("/users/ada")
     assert [record for record in caplog.records if record.name == "audit"] == []
+
+
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """Return how a command on keys ended."""
+    monkeypatch.setattr(commands, "settings", lambda: Settings.model_validate(asked(tmp_path)))
+    return CliRunner().invoke(main, ["keys", *arguments])
+
+
+def test_what_is_done_with_keys_from_the_command_line_is_told(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = ("create", "--name", "ci", "--scope", "read")
+    done = [create, create, ("list",), ("revoke", "ci"), ("revoke", "ci")]
+    results = [keys(tmp_path, monkeypatch, *each) for each in done]
+    assert [result.exit_code for result in results] == [0, 2, 0, 0, 2]
+    told = [(line["what"], line["outcome"], line.get("added"), line.get("removed"))
+            for line in lines(path)]  # fmt: skip
+    assert told == [
+        ("keys create", "done", ["ci"], None),
+        ("keys create", "failed", ["ci"], None),
+        ("keys list", "done", None, None),
+        ("keys revoke", "done", None, ["ci"]),
+        ("keys revoke", "failed", None, ["ci"]),
+    ]
+    assert {line["who"] for line in lines(path)} == {f"os:{pwd.getpwuid(os.getuid()).pw_name}"}
+    assert "registry_key_" not in path.read_text()
+
+
+def test_nothing_is_done_with_keys_if_it_cannot_be_told(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.mkdir()
+    result = keys(tmp_path, monkeypatch, "create", "--name", "ci", "--scope", "read")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("AUDIT_FILE: ")
+    assert read_keys(tmp_path / "keys.json") == ()
+
+
+def test_commands_write_no_lines_to_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.model_validate({**asked(tmp_path), "audit_file": None})
+    monkeypatch.setattr(commands, "settings", lambda: settings)
+    result = CliRunner().invoke(main, ["keys", "list"])
+    assert (result.exit_code, result.output) == (0, "No keys.\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+def test_a_file_that_root_begins_is_its_folders_owners(tmp_path: Path, path: Path) -> None:
+    os.chown(tmp_path, 4_711, 4_712)
+    CommandAudit(Settings.model_validate(asked(tmp_path))).note("keys list", "done")
+    assert (path.stat().st_uid, path.stat().st_gid) == (4_711, 4_712)
+    os.chown(path, 0, 0)
+    CommandAudit(Settings.model_validate(asked(tmp_path))).note("keys list", "done")
+    assert path.stat().st_uid == 0

@@ -132,7 +132,11 @@ async def test_no_more_is_read_than_may_wait(
 async def test_too_many_bad_rows_end_the_request_and_all_before_them_count(
     client: Client, producer: FakeProducer, headers: Mapping[str, str]
 ) -> None:
-    rows: list[object] = [user(1), *[0] * batches.MAX_REJECTED, *[user(2)] * batches.CHUNK_ROWS]
+    rows: list[object] = [
+        user(1),
+        *[0] * (batches.MAX_REJECTED + 1),
+        *[user(2)] * batches.CHUNK_ROWS,
+    ]
     body = lines(*rows) if headers is NDJSON else orjson.dumps(rows)
     answer = await client.post("/users/batch", data=body, headers=headers)
     told = await answer.json()

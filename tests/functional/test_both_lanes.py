@@ -165,3 +165,39 @@ async def test_after_a_request_that_may_hide_another_the_connection_ends(lanes: 
         async with connected(place) as (reader, writer):
             writer.write(sent)
             assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+
+
+TWICE = {
+    "a parameter": (b"GET /users?limit=1&limit=2", b"", "limit"),
+    "the same value": (b"DELETE /users?id=a&id=a", b"", "id"),
+    "without a value": (b"GET /users?a&x=1&a", b"", "a"),
+    "another spelling": (b"GET /users?id=a&i%64=b", b"", "id"),
+    "of a write": (b"POST /users?wait=1&wait=2", b"Content-Type: application/json\r\n", "wait"),
+    "of tRPC": (b"GET /trpc/userById?input=%7B%7D&input=%7B%7D", b"", "input"),
+    "in a target with a host": (b"GET http://b/users?id=a&id=b", b"", "id"),
+    "a field of a form": (
+        b"POST /register",
+        b"Content-Type: application/x-www-form-urlencoded\r\n",
+        "name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("begin", "kind", "name"), TWICE.values(), ids=TWICE)
+async def test_what_is_there_twice_is_refused_by_its_name(
+    lanes: Lanes, begin: bytes, kind: bytes, name: str
+) -> None:
+    body = b"id=a&name=b&email=a%40b.c&name=c" if b"form" in kind else b"{}" if kind else b""
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    sent = b"%b HTTP/1.1\r\nHost: a\r\n%b%b\r\n%b" % (begin, kind, length, body)
+    fast, slow = [await answer_to(place, sent) for place in lanes]
+    assert fast == slow
+    assert fast[0] == b"HTTP/1.1 400 Bad Request"
+    assert f"There is more than one '{name}': send it once.".encode() in fast[2]
+    assert not lanes[0].producer.sent
+
+
+async def test_of_a_long_name_not_all_is_repeated(lanes: Lanes) -> None:
+    name = b"n" * 4_000
+    sent = b"GET /users?%b&%b HTTP/1.1\r\nHost: a\r\n\r\n" % (name, name)
+    assert len((await answer_to(lanes[0], sent))[2]) < 300

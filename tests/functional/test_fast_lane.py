@@ -66,7 +66,7 @@ class Place:
 
 @asynccontextmanager
 async def serving(
-    runner_class: type[web.AppRunner],
+    runner_class: Callable[..., web.AppRunner],
     monkeypatch: pytest.MonkeyPatch,
     standstills: Standstills | None = None,
     clock: Callable[[], float] = monotonic,

@@ -163,12 +163,44 @@ async def test_an_import_is_sent_in_order_and_says_what_is_wrong(
     assert len(producer.asked) == 4
 
 
-async def test_many_wrong_rows_are_counted(client: Client) -> None:
+async def test_each_wrong_row_is_told_of(client: Client) -> None:
     status, out, _ = await run("import", url_of(client), "-", given=b"{\n" * 30)
-    assert (status, out.splitlines()[-2:]) == (
+    assert (status, out.splitlines()) == (
         1,
-        ["and 10 more", "accepted 0, rejected 30, up to line 30"],
+        [
+            *(f"line {number}: the line is not JSON" for number in range(1, 31)),
+            "accepted 0, rejected 30, up to line 30",
+        ],
     )
+
+
+@pytest.mark.parametrize("name", ["ndjson", "csv"])
+async def test_names_that_0_8_took_are_told_of_or_mended(
+    client: Client, lookups: FakeLookups, producer: FakeProducer, tmp_path: Path, name: str
+) -> None:
+    users = 1_500  # more than a request has
+    for number in range(users):
+        lookups.add(f"u{number:04}", name="Ada\r\nKing\x1b\x9f")
+    lookups.add("v", name="Bob")
+    file = tmp_path / f"users.{name}"
+    assert (await run("export", url_of(client), file))[0] == 0
+    status, out, error = await run("import", url_of(client), file)
+    *rows, last = out.splitlines()
+    assert (status, error, len(rows)) == (1, "", users)
+    assert {row.partition(": ")[2] for row in rows} == {"name Must not contain control characters"}
+    assert last.startswith(f"accepted 1, rejected {users:,}, up to line ")
+    assert len(producer.sent) == 1
+
+    status, out, error = await run("import", url_of(client), file, "--mend-names")
+    *rows, last = out.splitlines()
+    assert (status, error, len(rows)) == (0, "", users)
+    assert {row.partition(": ")[2] for row in rows} == {
+        "its name had control characters, and was sent with blanks for them"
+    }
+    assert last.startswith(f"accepted 1,501 ({users:,} with another name), rejected 0, up to line ")
+    sent = [orjson.loads(value or b"") for *_, value in producer.sent[1:]]
+    assert {row["name"] for row in sent} == {"Ada  King  ", "Bob"}
+    assert len({row["id"] for row in sent}) == users + 1
 
 
 async def test_an_import_waits_for_a_registry_that_refuses(tmp_path: Path) -> None:

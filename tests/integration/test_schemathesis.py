@@ -3,11 +3,16 @@
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.worker import Worker
+from app.access.files import write_keys
+from app.access.keys import new_key
+from app.access.scopes import Scope
+from local.broker import Broker
+from tests.worker import Registry, Worker
 
 CONFIGURATION = Path(__file__).parents[1] / "schemathesis.toml"
 
@@ -31,6 +36,18 @@ def test_nothing_is_found(worker: Worker, tmp_path: Path) -> None:
     found = findings(worker, tmp_path, "--phases", "coverage,fuzzing", "--max-examples", "25")
     assert not found, found
     assert "Traceback" not in worker.log.read_text()
+
+
+def test_nothing_is_found_where_keys_are_asked_for(broker: Broker, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    key, kept = new_key("schemathesis", frozenset({Scope.ADMIN}), None)
+    write_keys(path, (kept,))
+    settings = {"KEYS_FILE": str(path), "EMAIL_SECRET": uuid.uuid4().hex}
+    with Registry(broker.address, tmp_path, settings=settings).worker() as worker:
+        options = ("--phases", "fuzzing", "--max-examples", "5")
+        found = findings(worker, tmp_path, "-H", f"Authorization: Bearer {key}", *options)
+        assert not found, found
+        assert "Traceback" not in worker.log.read_text()
 
 
 @pytest.mark.soak

@@ -1,7 +1,9 @@
 """One registry has one EMAIL_SECRET: it is written down once, and everybody else is refused."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from tests.integration.test_repartition import run
 from tests.worker import Registry, Worker, email_of, wait_until
@@ -50,3 +52,45 @@ def test_of_two_that_begin_at_once_one_is_refused(registry: Registry) -> None:
     finally:
         for each in workers:
             each.stop()
+
+
+#: A worker as 0.8 took its secret: blanks and line ends around it were a part of it.
+AS_0_8 = """
+import os
+from app.keys import EmailKeys
+from app.settings import Settings
+Settings.email_keys = property(lambda _: EmailKeys(os.environ["EMAIL_SECRET"].encode()))
+from app.__main__ import main
+main()
+"""
+
+
+def test_a_registry_whose_secret_had_a_line_end_goes_on_as_another_one(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """What docs/operations.md says of upgrading from 0.8."""
+    secret = {"EMAIL_SECRET": f"{ONE}\n", "PARTITIONS": "1"}
+    earlier = replace(registry, settings=secret)
+    worker = earlier.worker()
+    worker.command = [sys.executable, "-c", AS_0_8, "worker"]
+    file = tmp_path / "users.ndjson"
+    users = [f"user-{number}" for number in range(30)]
+    with worker:
+        rows = [{"id": each, "name": "N", "email": email_of(each)} for each in users]
+        assert worker.post("/users/batch", json=rows).json()["accepted"] == len(users)
+        for each in users:
+            worker.wait_for_user(each)
+        assert run(worker, "export", worker.url, str(file)).returncode == 0
+    worker = earlier.worker()
+    worker.launch()
+    assert last_line(worker) == TOLD
+
+    later = Registry(registry.brokers, registry.folder, settings=secret).worker()
+    with later:
+        told = run(later, "import", later.url, str(file))
+        assert told.stdout == "accepted 30, rejected 0, up to line 30\n", told.stderr
+        for each in users:
+            later.wait_for_user(each)
+            found = later.get("/users", params={"email": email_of(each)})
+            assert found.json()["id"] == each
+    assert run(later, "verify").stdout.splitlines()[-1] == "result: clean"

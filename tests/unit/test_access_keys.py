@@ -87,13 +87,15 @@ def test_a_file_of_the_version_before_is_read(path: Path) -> None:
 
 
 def test_a_key_has_a_rate_if_it_is_given_one(run: Run, path: Path) -> None:
-    run("create", "--name", "ci", "--scope", "write", "--writes-per-second", "2.5")
-    assert [key.writes_per_second for key in read_keys(path)] == [2.5]
-    assert "2.5" in run("list").stdout
-    for wrong in ("0", "-1", "nan", "inf", "x"):
-        result = run("create", "--name", "b", "--scope", "write", "--writes-per-second", wrong)
-        assert result.exit_code == 2, wrong
-        assert result.stdout == ""
+    rates = ("--writes-per-second", "2.5", "--reads-per-second", "7.25")
+    run("create", "--name", "ci", "--scope", "write", *rates)
+    (key,) = read_keys(path)
+    assert (key.writes_per_second, key.reads_per_second) == (2.5, 7.25)
+    assert {"2.5", "7.25"} <= set(run("list").stdout.split())
+    for rate in rates[::2]:
+        for wrong in ("0", "-1", "nan", "inf", "x"):
+            result = run("create", "--name", "b", "--scope", "write", rate, wrong)
+            assert (result.exit_code, result.stdout) == (2, ""), wrong
 
 
 def test_a_list_shows_neither_keys_nor_hashes(run: Run) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import gc
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -20,6 +20,7 @@ from app.arrivals import (
     read_wish,
     sort,
 )
+from app.authors import author_of
 from app.consumed import UNREADABLE_HEADER, UnreadableRecord, are_text, pack, unpack
 from app.errors import UnreadableRecordError
 from app.keys import encode_key, partition_of
@@ -205,6 +206,22 @@ def test_a_record_in_a_wrong_partition_is_sent_home_under_its_ids_key(wish: Wish
     # As it is understood, and nothing else.
     assert move.value == (None if wish is None else encode(wish))
     assert move.headers == ()
+
+
+@pytest.mark.parametrize("wish", [ADA, RENAMED, None])
+def test_whose_key_a_record_was_written_with_goes_home_with_it(wish: Wish) -> None:
+    value = None if wish is None else orjson.dumps(wish)
+    headers = [("theirs", b"1"), ("by", b"two words"), ("by", b"shop-1"), ("by", b"other")]
+    (move,) = sort_one(Record(value, key=b"ada", headers=headers), WRONG).elsewhere
+    assert list(move.headers) == [("by", b"shop-1")]
+
+
+@pytest.mark.parametrize("named", [b"", b"a" * 65, b"a b", b"\xff", b"a\n", None])
+def test_what_is_no_name_of_a_key_names_nobody(named: bytes | None) -> None:
+    headers = cast(Any, [("by", named)])
+    assert author_of(headers) is None
+    (move,) = sort_one(Record(encode(ADA), key=b"ada", headers=headers), WRONG).elsewhere
+    assert list(move.headers) == []
 
 
 def test_a_tombstone_under_no_id_stays_as_a_letter_wherever_it_stands() -> None:

@@ -357,3 +357,21 @@ def test_a_letter_of_a_record_too_large_to_be_read_has_its_size() -> None:
     assert (letter.cause, letter.size, letter.too_large) == ("too-large", 9_000_000, True)
     assert letter.original is None
     assert Original.of(record).is_cut
+
+
+def test_a_letter_says_with_whose_key_its_original_was_written() -> None:
+    read = letter(headers=[("by", b"shop-1"), ("trace", b"x")])
+    assert (read.by, letter().by, marked().by) == ("shop-1", None, None)
+    assert members(read)["by"] == "shop-1"
+    assert "by" not in members(letter())
+    assert chosen([read, letter()], [Where("by", "shop-1")]) == [read]
+    assert "written by: shop-1" in list(printing.sheet(read, read.original))
+    shown = printing.console()
+    with shown.capture() as captured:
+        shown.print(printing.letters_table([read], with_ids=False, marked=False))
+    assert "shop-1" in captured.get()
+
+
+def test_a_letter_of_a_record_with_odd_headers_says_it_too() -> None:
+    read = letter(headers=[("\udcff", b"x"), ("by", b"shop-1")])
+    assert read.by == "shop-1"

@@ -95,7 +95,7 @@ def every_page(text: str) -> dict[str, str]:
         "no users": rendering.users([], "", None),
         "dead letters": rendering.dead_letters(
             [CauseRow("cause", 2, NOON, NOON)],
-            [LetterRow("AQAA", text, "cause", text, NOON, 7)],
+            [LetterRow("AQAA", text, "cause", text, NOON, 7, text)],
             True,
             Replayed("AQAA", refused=text),
         ),

@@ -21,7 +21,7 @@ from app.email_claims import encode_claim, encode_holder, encode_verdict
 from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
 from app.engine.partitions import Changes, short_id
 from app.errors import SettingsError
-from app.keys import encode_key, partition_of
+from app.keys import EmailKeys, encode_key, partition_of
 from app.outcomes import Decided, Outcome
 from app.partitioning import Partitioning
 from app.positions import Position, token
@@ -1296,3 +1296,89 @@ def test_an_empty_store_is_behind_everything() -> None:
     comparison = store_compared([Record(0, b"a", b"1")], None, {})
     assert comparison.findings.status == CLEAN
     assert not comparison.changelog.is_last
+
+
+# -- addresses that version 0.8 has claimed under another key
+
+ADDRESS = "ada@xn--bcher-kva.example"
+
+
+def readdress(simulation: Simulation, user_id: str, email: str | None) -> None:
+    """Let a user have another address, or (None) be erased."""
+    update = {"type": "update", "id": user_id, "email": email}
+    value = None if email is None else orjson.dumps(update)
+    simulation.arrive(partition_of(encode_key(user_id), PARTITIONS), user_id.encode(), value)
+
+
+@pytest.fixture
+def upgraded(registry: Simulation, monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    """Return a registry in which 0.8 has claimed addresses, and let go of one of them."""
+    now, key_of_0_8 = EmailKeys.key, EmailKeys.key_of_0_8
+
+    def key(keys: EmailKeys, email: str) -> bytes:
+        return key_of_0_8(keys, email) or now(keys, email)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmailKeys, "key", key)
+        patch.setattr(EmailKeys, "key_of_0_8", lambda *_: None)
+        register(registry, "ada", ADDRESS)
+        register(registry, "eve", "ada@b\u00fccher.example")  # for 0.8 it is another one
+        register(registry, "bob", "bob@xn--bcher-kva.example")
+        register(registry, "joe", "joe@example.com")
+        registry.run()
+        readdress(registry, "bob", None)
+        registry.run()
+    return registry
+
+
+def of_0_8(findings: Findings) -> list[str]:
+    """Return what is said of addresses that 0.8 has claimed."""
+    return [note for note in findings.notes if "0.8" in note]
+
+
+async def test_addresses_that_0_8_has_claimed_are_no_difference_and_told_of(
+    upgraded: Simulation,
+) -> None:
+    findings = await verified(upgraded)
+    assert_status(findings, CLEAN)
+    (note,) = of_0_8(findings)
+    assert note.startswith("1 addresses with a label xn-- were claimed by version 0.8")
+    assert note.endswith("docs/decisions/email-addresses.md")
+
+
+async def test_the_way_out_claims_them_anew(upgraded: Simulation) -> None:
+    for email in ("other@example.com", ADDRESS):
+        readdress(upgraded, "ada", email)
+        upgraded.run()
+        assert_status(await verified(upgraded), CLEAN)
+    # Somebody has the other spelling: the address is that user's.
+    readdress(upgraded, "eve", None)
+    upgraded.run()
+    readdress(upgraded, "ada", ADDRESS)
+    upgraded.run()
+    findings = await verified(upgraded)
+    assert_status(findings, CLEAN)
+    assert of_0_8(findings) == []
+    register(upgraded, "other", "ada@b\u00fccher.example")
+    upgraded.run()
+    keys = {key for rows in upgraded.tables["emails"] for key in rows}
+    assert keys - {MARKER_KEY} == {email_key(ADDRESS), email_key("joe@example.com")}
+    assert not any(b"other" in rows for rows in upgraded.tables["users"])
+
+
+async def test_nothing_is_kept_of_a_user_who_is_erased(upgraded: Simulation) -> None:
+    readdress(upgraded, "ada", None)
+    upgraded.run()
+    findings = await verified(upgraded)
+    assert_status(findings, CLEAN)
+    assert of_0_8(findings) == []
+    held = [row for rows in upgraded.tables["emails"] for row in rows.values()]
+    assert not [row for row in held if b'"ada"' in row]
+
+
+async def test_a_claim_of_0_8_that_is_lost_is_a_difference(upgraded: Simulation) -> None:
+    key = settings().email_keys.key_of_0_8(ADDRESS)
+    (claims,) = [log for log, record in upgraded.all(CLAIMS) if record.key == key]
+    del claims.records[claims.newest(cast(bytes, key))]
+    findings = await verified(upgraded)
+    assert findings.counts[Difference.MISSING_CLAIM] == 1
