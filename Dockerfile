@@ -7,6 +7,7 @@ RUN /venv/bin/pip install --no-cache-dir --require-hashes -r locks/worker.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY tables tables
+COPY tools tools
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.11-slim

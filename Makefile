@@ -110,8 +110,8 @@ bench: setup-dev $(BENCH)
 
 # From the registry's own types; a test tells when they differ.
 clients: setup-dev
-	$(PY) -m app.web.typescript clients/typescript/index.d.ts
-	$(PY) -m app.topics.asyncapi docs/reference/asyncapi.json
+	$(PY) -m app.web.api.typescript clients/typescript/index.d.ts
+	$(PY) -m app.kafka.topics.asyncapi docs/reference/asyncapi.json
 
 # A warning is an error: links and anchors that lead nowhere are warnings.
 docs: $(DOCS)

@@ -7,7 +7,7 @@
 5. ``web.lookups`` and ``web.pages`` show what was found, as JSON and as pages.
 """
 
-from app.environment import forget_foreign
+from app.system.environment import forget_foreign
 
 # Before anything else is imported: Faust reads the environment while that happens.
 forget_foreign()

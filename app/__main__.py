@@ -8,20 +8,20 @@ from pathlib import Path
 
 import click
 
-from app.access.commands import keys
-from app.backup.commands import backup, restore
-from app.dead_letters.commands import dead_letters
-from app.doctor.commands import doctor
-from app.errors import RegistryError
-from app.files import private
-from app.load.commands import load
-from app.preflight import checked
-from app.recover.commands import recover
-from app.refusals import say_it_in_one_line
-from app.repartition.commands import repartition
-from app.settings import EXIT_USAGE, settings
-from app.topics.commands import topics
-from app.transfer.commands import export_users, import_users
+from app.cli.keys import keys
+from app.cli.backup import backup, restore
+from app.cli.dead_letters import dead_letters
+from app.cli.doctor import doctor
+from app.domain.errors import RegistryError
+from app.system.files import private
+from tools.load.commands import load
+from app.worker.preflight import checked
+from app.cli.recover import recover
+from app.kafka.client_errors import say_it_in_one_line
+from app.cli.repartition import repartition
+from app.config.settings import EXIT_USAGE, settings
+from app.cli.topics import topics
+from app.cli.transfer import export_users, import_users
 
 #: Exit status of a command that Ctrl-C ended, as shells have it.
 EXIT_INTERRUPTED = 130
@@ -96,8 +96,8 @@ def verify(ids: bool, limit: int, stores: tuple[Path, ...]) -> None:
     """
     import traceback
 
-    from app.verify import Findings
-    from app.verify import verify as verify_registry
+    from app.ops.verify import Findings
+    from app.ops.verify import verify as verify_registry
 
     findings = Findings(limit, with_ids=ids)
     try:

@@ -10,7 +10,7 @@ from faust.types import StreamT, TopicT
 
 from app.deciding import Deciding
 from app.engine.batches import Batch, BatchSchema
-from app.topics import Topics, TopicSpec
+from app.kafka.topics import Topics, TopicSpec
 
 
 def add(app: faust.App, topics: Topics, deciding: Deciding) -> None:

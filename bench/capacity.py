@@ -15,7 +15,7 @@ import click
 import orjson
 import psutil
 
-from app.files import write_whole
+from app.system.files import write_whole
 from local.broker import Broker
 from local.console import say
 from local.kafka import PROJECT

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import orjson
 
-from app.keys import partition_of
-from app.routing import FORWARDED_HEADER
+from app.domain.keys import partition_of
+from app.query.routing import FORWARDED_HEADER
 from bench.engines import Place, worker_registry
 from bench.errors import PeerFailed
 from bench.meter import Meter

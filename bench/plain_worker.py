@@ -6,12 +6,12 @@ registration makes a registered row at once; nobody is asked for its address.
 
 from collections.abc import Sequence
 
-from app.arrivals import sort
-from app.consumed import ConsumedRecord
+from app.domain.parsing import sort
+from app.domain.consumed_records import ConsumedRecord
 from app.deciding import Deciding
 from app.engine.partitions import Changes
-from app.records import UserRow, encode_row
-from app.registration import Decisions
+from app.domain.records import UserRow, encode_row
+from app.domain.decisions import Decisions
 
 
 def decide(

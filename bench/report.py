@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from app.files import write_whole
+from app.system.files import write_whole
 from bench.engines import OURS
 from bench.live import LATE_MS
 from bench.results import load

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import psutil
 
-from app.files import write_whole
+from app.system.files import write_whole
 
 FOLDER = Path(__file__).parent / "results"
 

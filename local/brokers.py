@@ -7,8 +7,8 @@ from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from app.connection import Connection
-from app.refusals import why_refused
+from app.config.connection import Connection
+from app.kafka.client_errors import why_refused
 from local.broker import Broker, Cluster, nodes_in
 from local.console import say
 from local.errors import BrokerError, DataFolderError

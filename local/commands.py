@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from app.files import private
+from app.system.files import private
 from local.console import complain
 from local.errors import LocalError
 from local.kafka import PROJECT

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.files import write_whole
+from app.system.files import write_whole
 from local.errors import DataFolderError
 from local.machine import require_folder
 from local.processes import RecordFile

@@ -5,7 +5,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from app.files import make_private
+from app.system.files import make_private
 from local.console import say
 from local.errors import DataFolderError, PortTakenError
 

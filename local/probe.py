@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from app.connection import Connection
+from app.config.connection import Connection
 
 PROBE_TIMEOUT_SECONDS = 2.0
 

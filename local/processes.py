@@ -15,7 +15,7 @@ from typing import IO, Self
 import psutil
 from pydantic import BaseModel, ValidationError
 
-from app.files import PRIVATE_UMASK, write_whole
+from app.system.files import PRIVATE_UMASK, write_whole
 from local.signals import signals_held
 
 #: psutil derives the creation time from the wall clock, which may be adjusted in between.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import faust
 
 from app.engine.partitions import Partitions
-from app.topics import Topics
+from app.kafka.topics import Topics
 from tables.declaration import declare
 from tables.emails import EMAILS, Emails
 from tables.letters import LettersById

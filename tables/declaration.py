@@ -6,7 +6,7 @@ import faust
 
 from app.engine.changelog import Changelog
 from app.engine.partitions import AppliedTable, Partitions
-from app.topics import TopicSpec
+from app.kafka.topics import TopicSpec
 from tables.store import PartitionedStore, StoreOptions
 
 

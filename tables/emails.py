@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from app.email_claims import Holder, decode_holder
-from app.engine.transactions import Rows
+from app.domain.email_claims import Holder, decode_holder
+from app.kafka.transactions import Rows
 from tables.store import PartitionedStore
 
 

@@ -2,9 +2,9 @@
 
 import orjson
 
-from app.compact import dumps
+from app.domain.compact import dumps
 from app.engine.marker import letters_key
-from app.engine.transactions import Rows
+from app.kafka.transactions import Rows
 from tables.store import PartitionedStore
 
 #: Positions that are remembered of one id: what floods the topic with one id has no more.

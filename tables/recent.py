@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import orjson
 
-from app.compact import dumps
+from app.domain.compact import dumps
 from app.engine.marker import RECENT_KEY
-from app.engine.transactions import Rows
-from app.records import UserRow
+from app.kafka.transactions import Rows
+from app.domain.records import UserRow
 from tables.store import PartitionedStore
 
 #: How many each partition remembers, and so the most that a list over all of them can show.

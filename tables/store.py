@@ -31,10 +31,10 @@ from rocksdict import (
 )
 
 from app.engine.marker import RESERVED_PREFIX
-from app.engine.transactions import Rows
-from app.errors import NotReadyError, RegistryError, StoreError, Unavailable
-from app.settings import Settings
-from app.topics import CHANGELOG_DELETE_RETENTION_HOURS
+from app.kafka.transactions import Rows
+from app.domain.errors import NotReadyError, RegistryError, StoreError, Unavailable
+from app.config.settings import Settings
+from app.kafka.topics import CHANGELOG_DELETE_RETENTION_HOURS
 
 log = structlog.get_logger(__name__)
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import faust
 
-from app.consumed import ConsumedRecord
+from app.domain.consumed_records import ConsumedRecord
 from app.engine import cycles
-from app.engine.record_batches import PartitionRecords
-from app.records import Queued, UserRow
-from app.registration import Decisions
+from app.kafka.record_batches import PartitionRecords
+from app.domain.records import Queued, UserRow
+from app.domain.decisions import Decisions
 from tests.faults.injector import Injector, be_impatient, parse, watch_requests
 from tests.faults.steps import Scene
 

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from app.keys import encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from local.broker import Broker
 from tests.kafka import produce
 from tests.worker import Registry, Worker, wait_until

@@ -2,7 +2,7 @@
 
 import orjson
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from tests import kafka
 from tests.worker import Registry, wait_until
 

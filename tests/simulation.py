@@ -9,16 +9,16 @@ import orjson
 import pytest
 from faust.types import TP
 
-from app.consumed import ConsumedRecord
-from app.engine.lean import ToWrite
+from app.domain.consumed_records import ConsumedRecord
+from app.kafka.fast_records import ToWrite
 from app.engine.marker import MARKER_KEY, Marker, rules
 from app.engine.partitions import Changes
-from app.engine.transactions import Rows
+from app.kafka.transactions import Rows
 from app.main import build
-from app.reading import Advance, Extent
-from app.records import Headers
-from app.settings import settings
-from app.topics import TopicSpec
+from app.kafka.partition_reader import Advance, Extent
+from app.domain.records import Headers
+from app.config.settings import settings
+from app.kafka.topics import TopicSpec
 
 WORKER = build(settings())
 DECIDING, topics = WORKER.deciding, WORKER.topics

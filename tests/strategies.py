@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from app.records import Headers, Registration, Update
+from app.domain.records import Headers, Registration, Update
 
 #: Any character that JSON text in UTF-8 can carry.
 characters = st.characters(codec="utf-8")

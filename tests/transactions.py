@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.engine import protocol
-from app.engine.transactional_ids import TransactionalId
+from app.kafka import protocol
+from app.kafka.transactional_ids import TransactionalId
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import requests
 
-from app.web.lookups import STALE_HEADER
+from app.web.api.lookups import STALE_HEADER
 from local.machine import free_port
 
 READY_TIMEOUT_SECONDS = 60

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.access.keys import Key
-from app.errors import SettingsError
-from app.files import open_lock_of, write_whole
+from app.domain.errors import SettingsError
+from app.system.files import open_lock_of, write_whole
 
 
 class KeysFile(BaseModel):

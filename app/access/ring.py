@@ -8,8 +8,8 @@ import structlog
 
 from app.access.files import read_keys
 from app.access.keys import Key, hash_of
-from app.errors import SettingsError
-from app.freshness import Stamp, stamp_of
+from app.domain.errors import SettingsError
+from app.system.file_fingerprint import Stamp, stamp_of
 
 log = structlog.get_logger(__name__)
 

@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from app.arrivals import id_of
-from app.consumed import ConsumedRecord
+from app.domain.parsing import id_of
+from app.domain.consumed_records import ConsumedRecord
 from app.dead_letters.letters import Letter
-from app.errors import InvalidPositionError
-from app.keys import encode_key, partition_of
-from app.positions import Position
-from app.progress import bar
-from app.reading import Extent, Reader
-from app.topics import TopicSpec
+from app.domain.errors import InvalidPositionError
+from app.domain.keys import encode_key, partition_of
+from app.domain.positions import Position
+from app.kafka.progress import bar
+from app.kafka.partition_reader import Extent, Reader
+from app.kafka.topics import TopicSpec
 
 #: A record that was replayed names here the position of its letter.
 REPLAY_OF_HEADER = "replay-of"

@@ -5,21 +5,13 @@ from dataclasses import dataclass, replace
 from sys import intern
 from typing import Self
 
-from app.arrivals import id_of
-from app.authors import author_of
-from app.consumed import (
-    TOO_LARGE,
-    ConsumedRecord,
-    UnreadableRecord,
-    are_text,
-    bytes_of,
-    pack,
-    unpack,
-)
-from app.errors import InvalidPositionError, UnreadableRecordError
-from app.positions import Position
-from app.records import Headers, Outgoing
-from app.topics import MAX_DEAD_LETTER_BYTES
+from app.domain.parsing import id_of
+from app.domain.authors import author_of
+from app.domain.consumed_records import TOO_LARGE, ConsumedRecord, UnreadableRecord, are_text, bytes_of, pack, unpack
+from app.domain.errors import InvalidPositionError, UnreadableRecordError
+from app.domain.positions import Position
+from app.domain.records import Headers, Outgoing
+from app.kafka.topics import MAX_DEAD_LETTER_BYTES
 
 #: What headers and the record's own framing may take of the largest dead letter.
 _ROOM_FOR_FRAMING_BYTES = 64 * 1024

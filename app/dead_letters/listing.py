@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.dead_letters.letters import Letter
-from app.records import moment
+from app.domain.records import moment
 
 
 @dataclass(frozen=True, slots=True)

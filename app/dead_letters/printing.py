@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.consumed import is_text
+from app.domain.consumed_records import is_text
 from app.dead_letters.letters import Letter, Original
 from app.dead_letters.listing import Cause
 from app.dead_letters.replay import Told
-from app.records import moment
+from app.domain.records import moment
 
 #: Where nobody says how wide a terminal is, as in a pipe.
 WIDTH_WITHOUT_TERMINAL = 160

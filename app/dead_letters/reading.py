@@ -6,9 +6,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from app.dead_letters.letters import Letter, Name, Original
-from app.progress import bar
-from app.reading import Extent, Reader
-from app.topics import TopicSpec
+from app.kafka.progress import bar
+from app.kafka.partition_reader import Extent, Reader
+from app.kafka.topics import TopicSpec
 
 
 class LetterTopic:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.connection import Connection
+from app.config.connection import Connection
 from app.dead_letters.letters import Letter
 from app.dead_letters.listing import Cause, by_cause, chosen
 from app.dead_letters.reading import LetterTopic
-from app.errors import NotReadyError, Unavailable
-from app.reading import reader
-from app.topics import TopicSpec
+from app.domain.errors import NotReadyError, Unavailable
+from app.kafka.partition_reader import reader
+from app.kafka.topics import TopicSpec
 
 #: Of each partition, the newest records that are read; of all, the newest letters that are shown.
 MAX_RECORDS = 1_000

@@ -4,24 +4,17 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from app.arrivals import MOVED_FROM_HEADER, id_of, read
-from app.consumed import UNREADABLE_HEADER, are_text, is_text
+from app.domain.parsing import MOVED_FROM_HEADER, id_of, read
+from app.domain.consumed_records import UNREADABLE_HEADER, are_text, is_text
 from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, home_of
-from app.dead_letters.letters import (
-    REPLAYED,
-    REPLAYED_AS_HEADER,
-    DeadLetters,
-    Letter,
-    Name,
-    Original,
-)
+from app.dead_letters.letters import REPLAYED, REPLAYED_AS_HEADER, DeadLetters, Letter, Name, Original
 from app.dead_letters.reading import LetterTopic
 from app.dead_letters.sending import ReplayProducer
-from app.errors import RecordTooLargeError, UnreadableRecordError
-from app.positions import Position
-from app.reading import Reader
-from app.records import Outgoing
-from app.topics import Topics
+from app.domain.errors import RecordTooLargeError, UnreadableRecordError
+from app.domain.positions import Position
+from app.kafka.partition_reader import Reader
+from app.domain.records import Outgoing
+from app.kafka.topics import Topics
 
 #: What one transaction replays: so many letters, and so much of originals unless one has more.
 MAX_LETTERS = 100

@@ -10,13 +10,13 @@ from app.dead_letters.letters import Letter, Name
 from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import Replay
 from app.dead_letters.sending import replay_producer
-from app.engine.transactional_ids import command_id
-from app.errors import NotReadyError, NotReplayedError, Unavailable, UnknownLetterError
-from app.partitioning import standing
-from app.positions import Position
-from app.reading import reader
-from app.settings import Settings
-from app.topics import Topics, declare
+from app.kafka.transactional_ids import command_id
+from app.domain.errors import NotReadyError, NotReplayedError, Unavailable, UnknownLetterError
+from app.kafka.partitioning import standing
+from app.domain.positions import Position
+from app.kafka.partition_reader import reader
+from app.config.settings import Settings
+from app.kafka.topics import Topics, declare
 
 #: How long somebody waits for one letter: an old one may have many records after it.
 TIMEOUT_SECONDS = 60.0

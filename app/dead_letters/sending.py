@@ -8,10 +8,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
 
-from app.connection import Connection
-from app.errors import FencedError, NotWrittenError, RecordTooLargeError
-from app.records import Outgoing
-from app.refusals import unusable
+from app.config.connection import Connection
+from app.domain.errors import FencedError, NotWrittenError, RecordTooLargeError
+from app.domain.records import Outgoing
+from app.kafka.client_errors import unusable
 
 #: How long the start, or a transaction, may take before it counts as failed.
 TIMEOUT_SECONDS = 15.0

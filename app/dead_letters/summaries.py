@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.consumed import ConsumedRecord
+from app.domain.consumed_records import ConsumedRecord
 from app.dead_letters.letters import CAUSE_HEADER, DETAIL_HEADER
-from app.engine.lean import ToWrite
+from app.kafka.fast_records import ToWrite
 
 LOST_RECORDS: Literal["lost-records"] = "lost-records"
 SKIPPED: Literal["skipped"] = "skipped"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import faust
 from faust.types import TP
 
-from app.consumed import ConsumedRecord
+from app.domain.consumed_records import ConsumedRecord
 from app.engine.partitions import Changes
 
 #: How long deciding may hold the event loop at once: it answers lookups and takes writes, too.

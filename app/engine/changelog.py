@@ -12,15 +12,15 @@ from typing import Protocol
 import structlog
 from faust.types import TP
 
-from app.clocks import now
-from app.connection import Connection
+from app.system.clocks import now
+from app.config.connection import Connection
 from app.engine.barrier import Barrier
-from app.engine.cluster import Cluster
-from app.engine.fetching import Fetcher, Taken, scan
+from app.kafka.cluster import Cluster
+from app.kafka.fetching import Fetcher, Taken, scan
 from app.engine.marker import MARKER_KEY, Marker
-from app.engine.transactions import Rows
-from app.errors import LostChangelogError
-from app.metrics import RECOVERED_ROWS
+from app.kafka.transactions import Rows
+from app.domain.errors import LostChangelogError
+from app.telemetry.metrics import RECOVERED_ROWS
 
 log = structlog.get_logger(__name__)
 
@@ -126,7 +126,7 @@ class Changelog:
     def __init__(self, topic: str, store: StoresRows) -> None:
         self.topic = topic
         self._store = store
-        #: When the store of a partition surely held all that was committed, by `app.clocks.now`.
+        #: When the store of a partition surely held all that was committed, by `clocks.now`.
         self.complete_at: dict[int, float] = {}
 
     def note_complete(self, partition: int, at: float) -> None:

@@ -23,20 +23,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from app.engine.batches import Abandoned, Batch, SliceSize
-from app.engine.fetching import Fetcher, Taken
+from app.kafka.fetching import Fetcher, Taken
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
 from app.engine.shares import Share, Shares
-from app.engine.transactions import Member, Sendings, TransactionalProducer
-from app.errors import (
-    ApplyError,
-    DecisionError,
-    FencedError,
-    NotWrittenError,
-    StoreError,
-    StuckError,
-    TooLargeError,
-)
-from app.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAILED
+from app.kafka.transactions import Member, Sendings, TransactionalProducer
+from app.domain.errors import ApplyError, DecisionError, FencedError, NotWrittenError, StoreError, StuckError, TooLargeError
+from app.telemetry.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAILED
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ worker tells nobody that something does not exist.
 import math
 from collections.abc import Callable
 
-from app.clocks import Moment
+from app.system.clocks import Moment
 
 #: The share of a session for which a confirmation counts; the rest is for clocks that differ.
 LEASE_SHARE = 0.75
@@ -34,7 +34,7 @@ class Lease:
 
     @property
     def confirmed_at(self) -> float:
-        """When the broker was asked what it confirmed last, in seconds of `app.clocks.now`."""
+        """When the broker was asked what it confirmed last, in seconds of `clocks.now`."""
         return self._confirmed.at
 
     def renew(self, asked_at: Moment) -> None:

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
-from app.compact import dumps
-from app.keys import EmailKeys
+from app.domain.compact import dumps
+from app.domain.keys import EmailKeys
 
 #: Raised when the same records would come to other rows, or another engine writes them.
 RULES_VERSION = 3

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 from faust.types import TP
 
-from app.connection import Connection
+from app.config.connection import Connection
 from app.engine.changelog import Advanced, Changelog, Reading, StoresRows
-from app.engine.fetching import diverged, diverges_at, made_anew, require_within
-from app.engine.lean import ToWrite
+from app.kafka.fetching import diverged, diverges_at, made_anew, require_within
+from app.kafka.fast_records import ToWrite
 from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
-from app.engine.transactions import FencedProducer, Rows, to_write
-from app.errors import ApplyError, LostChangelogError, NotWrittenError
-from app.records import Outgoing
+from app.kafka.transactions import FencedProducer, Rows, to_write
+from app.domain.errors import ApplyError, LostChangelogError, NotWrittenError
+from app.domain.records import Outgoing
 
 #: Is told the offset at which a record was written, before the transaction goes on.
 Noted = Callable[[int], None]
@@ -134,7 +134,7 @@ class OwnedPartition:
 
     @property
     def complete_at(self) -> float | None:
-        """When the store surely held all that was committed, by `app.clocks.now`, if ever."""
+        """When the store surely held all that was committed, by `clocks.now`, if ever."""
         if self.answers:
             self._note_complete()
         return self.table.changelog.complete_at.get(self.number)
@@ -382,7 +382,7 @@ class Partitions:
         return partition is not None and partition.answers and self.lease.holds
 
     def complete_at(self, table: str, number: int) -> float | None:
-        """Return when the rows here were all that were committed, by `app.clocks.now`, if ever.
+        """Return when the rows here were all that were committed, by `clocks.now`, if ever.
 
         They may be those of an owner, of one that was, or of a standby.
         """

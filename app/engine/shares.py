@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from faust.types import TP
 
-from app.consumed import ConsumedRecord
+from app.domain.consumed_records import ConsumedRecord
 from app.engine.batches import Slice
-from app.engine.fetching import Taken
-from app.engine.lean import NO_HEADERS, ToWrite
+from app.kafka.fetching import Taken
+from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.partitions import Changes, Key, OwnedPartition
-from app.engine.transactions import Sendings, to_write
+from app.kafka.transactions import Sendings, to_write
 
 
 class Sent(NamedTuple):

@@ -29,28 +29,30 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from pydantic import ValidationError
 
 from app.access.scopes import Scope
-from app.errors import RegistryError
-from app.gathering import Offsets
-from app.metrics import RESPONSES
-from app.positions import Position
-from app.records import User, read_registration
-from app.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
-from app.web import lookups, problems, trpc
-from app.web.access import ACCESS
-from app.web.clients import client_with
-from app.web.connections import Connections, most, most_of_client
-from app.web.greetings import Greeted, Greeting, address_of
-from app.web.hosts import HOSTS, local_of
-from app.web.problems import ProblemError, from_error
-from app.web.rates import standing
-from app.web.received import in_origin_form
+from app.domain.errors import RegistryError
+from app.ingest.accumulator import Offsets
+from app.telemetry.metrics import RESPONSES
+from app.domain.positions import Position
+from app.domain.records import User, read_registration
+from app.ingest.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
+from app.web.api import lookups
+from app.web.http import problems
+from app.web import trpc
+from app.web.auth.access import ACCESS
+from app.web.http.clients import client_with
+from app.web.http.connections import Connections, most, most_of_client
+from app.web.http.tls_handshakes import Greeted, Greeting, address_of
+from app.web.http.hosts import HOSTS, local_of
+from app.web.http.problems import ProblemError, from_error
+from app.web.http.rates import standing
+from app.web.http.received import in_origin_form
 from app.web.services import READ_AT, SERVICES, Services
-from app.web.urls import registration_url
+from app.web.http.urls import registration_url
 
 #: A plain request has no more bytes, headers included: none of these is too long for aiohttp.
 MAX_REQUEST_BYTES = 8 * 1024
 
-#: Hosts that need no closer look: `app.web.received` has the rule.
+#: Hosts that need no closer look: `app.web.http.received` has the rule.
 _HOST = re.compile(
     rb"[A-Za-z0-9.-]+(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}))?"
 )

@@ -4,34 +4,13 @@ from typing import Any
 
 from aiohttp import web
 
-from app.settings import Settings
-from app.web import (
-    access,
-    auditing,
-    batches,
-    cors,
-    dead_letters,
-    events,
-    export,
-    health,
-    hosts,
-    login,
-    lookups,
-    metrics,
-    openapi,
-    pages,
-    preferences,
-    proxies,
-    rates,
-    received,
-    room,
-    spans,
-    static_files,
-    tracing,
-    trpc,
-    writes,
-)
-from app.web.problems import TOLD_OTHERWISE, answer_errors
+from app.config.settings import Settings
+from app.web.auth import access, auditing, login
+from app.web.api import batches, dead_letters, events, export, health, lookups, metrics, openapi, writes
+from app.web.http import cors, hosts, preferences, proxies, rates, received, room, spans, tracing
+from app.web.pages import pages, static_files
+from app.web import trpc
+from app.web.http.problems import TOLD_OTHERWISE, answer_errors
 from app.web.services import SERVICES, Services
 
 #: A connection on which no request comes, or not a whole one, is closed after so long.

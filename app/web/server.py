@@ -12,13 +12,13 @@ from aiohttp import web
 from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
-from app.registry import Registry
-from app.restart import inherited
+from app.worker.registry import Registry
+from app.worker.restart import inherited
 from app.web.fast_lane import Runner
 from app.web.routes import runner_options
 
 #: How long requests under way may take to be answered once the server stops; what was written is
-#: waited for before that, in `app.shutdown`.
+#: waited for before that, in `app.worker.shutdown`.
 CLOSE_TIMEOUT_SECONDS = 3.0
 #: Connections that the kernel keeps until they are accepted. Past it, it drops what clients send,
 #: and they try again after a second: of those who flood, so would the others.

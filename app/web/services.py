@@ -11,26 +11,26 @@ from typing import cast
 from aiohttp import web
 
 from app.access.keys import Key
-from app.authors import headers_by
+from app.domain.authors import headers_by
 from app.dead_letters.recent import ReadsDeadLetters
 from app.dead_letters.replaying import ReplaysLetters
-from app.engine.lean import NO_HEADERS, ToWrite
-from app.errors import NotReadyError, RefusedError, RegistryError, StaleRequestError
-from app.gathering import Offsets
-from app.keys import encode_key, partition_of, partitions_of
-from app.limits import Limits
-from app.lookups import FindsUsers, Told
-from app.metrics import WRITES_REFUSED
-from app.outcomes import Outcome
-from app.overview.collecting import TellsState
-from app.positions import Position
-from app.producer import SendsRecords
-from app.records import Wish, encode
-from app.settings import Settings
-from app.standstills import Standstills
-from app.topics import TopicSpec
-from app.web.clients import client_of, key_of
-from app.web.waits import Waits
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.domain.errors import NotReadyError, RefusedError, RegistryError, StaleRequestError
+from app.ingest.accumulator import Offsets
+from app.domain.keys import encode_key, partition_of, partitions_of
+from app.ingest.rate_limits import Limits
+from app.query.lookups import FindsUsers, Told
+from app.telemetry.metrics import WRITES_REFUSED
+from app.domain.outcomes import Outcome
+from app.query.overview.collecting import TellsState
+from app.domain.positions import Position
+from app.ingest.producer import SendsRecords
+from app.domain.records import Wish, encode
+from app.config.settings import Settings
+from app.ingest.standstills import Standstills
+from app.kafka.topics import TopicSpec
+from app.web.http.clients import client_of, key_of
+from app.web.http.waits import Waits
 
 #: Tests that do not ask for these give none.
 _NOT_GIVEN = cast(ReadsDeadLetters, None)

@@ -16,7 +16,7 @@ import { z } from 'zod';
 
 const { PORT, KAFKA_BROKERS, TOPIC, EMAIL_PATTERN } = process.env;
 
-// -- what is accepted: the limits of app/records.py
+// -- what is accepted: the limits of app/domain/records.py
 
 const registration = z.object({
   id: z.string().min(1).max(128).regex(/^[^\x00-\x1f\x7f-\x9f]*$/),

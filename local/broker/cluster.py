@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
-from app.files import write_whole
+from app.system.files import write_whole
 from local.broker.node import DEFAULT_PORT, Broker
 from local.broker.options import Membership, new_cluster_id
 from local.errors import DataFolderError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.environment import handed_down
+from app.system.environment import handed_down
 from local.machine import HOST
 
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.xml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.web.urls import user_url
+from app.web.http.urls import user_url
 from tests.browser.conftest import PHONE
 from tests.worker import Worker, email_of
 

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import orjson
 from confluent_kafka import Message
 
-from app.positions import offset_of
-from app.settings import Settings
+from app.domain.positions import offset_of
+from app.config.settings import Settings
 from tests import kafka
 from tests.chaos.answers import Answer, Answers, agrees
 from tests.chaos.cluster import Cluster
@@ -23,15 +23,7 @@ from tests.chaos.model import Model, Record, User
 from tests.chaos.readers import Claim
 from tests.chaos.report import Report
 from tests.chaos.schedule import Kind
-from tests.chaos.topics import (
-    Outcomes,
-    Sources,
-    Table,
-    read_dead_letters,
-    read_outcomes,
-    read_table,
-    reading,
-)
+from tests.chaos.topics import Outcomes, Sources, Table, read_dead_letters, read_outcomes, read_table, reading
 from tests.chaos.writes import Write, spelled, user_id
 
 #: Once the last record is applied, the group must have committed it within this time.

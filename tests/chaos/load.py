@@ -11,7 +11,7 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
-from app.positions import Position
+from app.domain.positions import Position
 from tests.chaos.clients import RETRIABLE, Clients
 from tests.chaos.writes import UPDATES, Kind, Write, user_id
 

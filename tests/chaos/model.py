@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from app.positions import offset_of
-from app.registration import MAX_QUEUE
+from app.domain.positions import offset_of
+from app.domain.decisions import MAX_QUEUE
 from tests.chaos.writes import Wish
 
 MOST_WRONG_KEPT = 5

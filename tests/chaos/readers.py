@@ -24,9 +24,9 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from app.keys import partition_of
-from app.positions import Position, offset_of
-from app.web.lookups import STALE_HEADER
+from app.domain.keys import partition_of
+from app.domain.positions import Position, offset_of
+from app.web.api.lookups import STALE_HEADER
 from tests.chaos.answers import TELLING
 from tests.chaos.clients import TIMEOUT, Clients
 from tests.chaos.load import Tally

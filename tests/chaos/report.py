@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
-from app.outcomes import Outcome
+from app.domain.outcomes import Outcome
 from tests.chaos.cluster import Ending
 from tests.chaos.writes import UPDATES, Kind
 

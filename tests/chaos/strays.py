@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from aiokafka.errors import KafkaError
 
-from app.keys import encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from tests import kafka
 from tests.hand_made_batches import NAME_TO_SPOIL, Row, send, with_bad_name
 from tests.worker import wait_until

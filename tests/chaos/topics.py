@@ -11,8 +11,8 @@ from typing import Any, cast
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from app.keys import encode_key, partition_of
-from app.positions import Position
+from app.domain.keys import encode_key, partition_of
+from app.domain.positions import Position
 from tests import kafka
 from tests.chaos.model import Record
 from tests.chaos.strays import POISONED, UNREADABLE

@@ -17,7 +17,7 @@ import orjson
 import requests
 from confluent_kafka import Producer
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from tests import kafka
 from tests.faults.clients import ERASED, SLACK_SECONDS, WAIT_SECONDS, Client, Ledger, User
 from tests.faults.injector import DELAY_SECONDS

@@ -18,7 +18,8 @@ from typing import Any
 import orjson
 from aiokafka.client import AIOKafkaClient
 
-from app.engine import barrier, cluster, transactions
+from app.engine import barrier
+from app.kafka import cluster, transactions
 from tests.faults.steps import STEPS, WITHOUT_STEPS, Kind, Step, kind_of
 
 #: What waits for a call gives up after this, in a process with faults; workers wait for longer.

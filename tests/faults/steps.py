@@ -16,8 +16,8 @@ from aiokafka.errors import (
     RequestTimedOutError,
 )
 
-from app.engine.protocol import Call
-from app.errors import CorruptBatchError, OverloadedError, StoreError
+from app.kafka.protocol import Call
+from app.domain.errors import CorruptBatchError, OverloadedError, StoreError
 
 
 class Part(StrEnum):
@@ -200,7 +200,7 @@ LOOK = tuple(
         _asked(
             Part.LOOK,
             "the partitioning is read",
-            "app.partitioning._newest",
+            "app.kafka.partitioning._newest",
             within="standing",
         ),
         # Who gets no answer goes on: brokers that are away say nothing of rights.
@@ -221,7 +221,7 @@ LOOK = tuple(
         _asked(
             Part.LOOK,
             "the secret is compared",
-            "app.partitioning._newest",
+            "app.kafka.partitioning._newest",
             within="share_secret",
         ),
     )
@@ -231,7 +231,7 @@ CYCLE = (
     _asked(
         Part.CYCLE,
         "records of the sources are fetched",
-        "app.engine.cluster:Cluster.send",
+        "app.kafka.cluster:Cluster.send",
         request="Fetch",
         topics=3,
     ),
@@ -260,7 +260,7 @@ CYCLE = (
     _asked(
         Part.CYCLE,
         "records are sent ahead",
-        "app.engine.transactions:TransactionalProducer.send",
+        "app.kafka.transactions:TransactionalProducer.send",
         scene=Scene.STRAYS,
     ),
     _request(Part.CYCLE, "partitions join the transaction", "AddPartitionsToTxn", **_OF_ENGINE),
@@ -353,14 +353,14 @@ TAKEOVER = (
     _asked(
         Part.TAKEOVER,
         "the barrier: the changelog's end",
-        "app.engine.cluster:Cluster.ends",
+        "app.kafka.cluster:Cluster.ends",
         within="Barrier._end_of",
         scene=Scene.OPENED_AGAIN,
     ),
     _asked(
         Part.TAKEOVER,
         "the barrier: the changelog's stable end",
-        "app.engine.cluster:Cluster.stable_ends",
+        "app.kafka.cluster:Cluster.stable_ends",
         within="Barrier._is_decided",
         scene=Scene.OPENED_AGAIN,
     ),
@@ -394,7 +394,7 @@ TAKEOVER = (
     _asked(
         Part.TAKEOVER,
         "where the changelog begins",
-        "app.engine.cluster:Cluster.starts",
+        "app.kafka.cluster:Cluster.starts",
         within="Changelog._begin",
         scene=Scene.OPENED_AGAIN,
     ),
@@ -441,7 +441,7 @@ TAKEOVER = (
     _asked(
         Part.TAKEOVER,
         "where the sources begin and end",
-        "app.engine.cluster:Cluster.ends",
+        "app.kafka.cluster:Cluster.ends",
         within="OwnedPartition._within_logs",
         scene=Scene.OPENED_AGAIN,
     ),
@@ -460,7 +460,7 @@ TAKEOVER = (
     _asked(
         Part.TAKEOVER,
         "a standby reads",
-        "app.engine.cluster:Cluster.send",
+        "app.kafka.cluster:Cluster.send",
         request="Fetch",
         topics=1,
     ),
@@ -478,13 +478,13 @@ WRITE_PATH = (
     _here(
         Part.WRITE_PATH,
         "a write is handed over",
-        "app.producer:Producer.send",
+        "app.ingest.producer:Producer.send",
         error=lambda: OverloadedError("more writes wait than this worker may keep"),
     ),
     _here(
         Part.WRITE_PATH,
         "a batch is built",
-        "app.producer:Producer._batch",
+        "app.ingest.producer:Producer._batch",
         left_out=_CANNOT_FAIL,
     ),
     _asked(
@@ -506,7 +506,7 @@ WRITE_PATH = (
     _here(
         Part.WRITE_PATH,
         "the acknowledgement is taken in",
-        "app.gathering:Lane.acknowledge",
+        "app.ingest.accumulator:Lane.acknowledge",
         left_out=_CANNOT_FAIL,
     ),
     _asked(
@@ -573,7 +573,7 @@ STOP = tuple(
         _here(
             Part.STOP,
             "what is under way is answered",
-            "app.shutdown:Shutdown.wind_down",
+            "app.worker.shutdown:Shutdown.wind_down",
             left_out=_CANNOT_FAIL,
         ),
         _here(
@@ -594,7 +594,7 @@ STOP = tuple(
         _here(
             Part.STOP,
             "the engine disconnects",
-            "app.engine.cluster:Cluster.close",
+            "app.kafka.cluster:Cluster.close",
             left_out=_CANNOT_FAIL,
         ),
         _here(
@@ -606,7 +606,7 @@ STOP = tuple(
         _here(
             Part.STOP,
             "the write path disconnects",
-            "app.producer:Producer.on_stop",
+            "app.ingest.producer:Producer.on_stop",
             left_out=_CANNOT_FAIL,
         ),
     )

@@ -6,9 +6,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app import topics
-from app.settings import Settings
-from app.web.hosts import Hosts
+from app.kafka import topics
+from app.config.settings import Settings
+from app.web.http.hosts import Hosts
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.fakes import FakeLookups, FakeProducer

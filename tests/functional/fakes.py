@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.answers import Found
-from app.email_claims import Verdict
-from app.engine.lean import ToWrite
-from app.errors import NotReadyError, OutcomeUnknownError, OverloadedError, Unavailable
-from app.gathering import Offsets
-from app.keys import EmailKeys
-from app.listing import UsersPage, Wanted
-from app.lookups import Told
-from app.newest import Newest, Place
-from app.outcomes import Outcome
-from app.positions import Position, token
-from app.records import Queued, Registration, User, encode_row, public
-from app.registration import Decisions
+from app.query.partition_query import Found
+from app.domain.email_claims import Verdict
+from app.kafka.fast_records import ToWrite
+from app.domain.errors import NotReadyError, OutcomeUnknownError, OverloadedError, Unavailable
+from app.ingest.accumulator import Offsets
+from app.domain.keys import EmailKeys
+from app.query.listing import UsersPage, Wanted
+from app.query.lookups import Told
+from app.query.newest import Newest, Place
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position, token
+from app.domain.records import Queued, Registration, User, encode_row, public
+from app.domain.decisions import Decisions
 
 
 @dataclass

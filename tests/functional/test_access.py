@@ -16,13 +16,13 @@ from app.access.files import read_keys, write_keys
 from app.access.keys import new_key
 from app.access.proofs import Proofs, derived
 from app.access.scopes import Scope
-from app.answers import Found, Question, _ask
-from app.errors import Unavailable
-from app.outcomes import Outcome
-from app.routing import FORWARDED_HEADER, Asking
-from app.settings import Settings
-from app.web import access
-from app.web.access import ACCESS
+from app.query.partition_query import Found, Question, _ask
+from app.domain.errors import Unavailable
+from app.domain.outcomes import Outcome
+from app.query.routing import FORWARDED_HEADER, Asking
+from app.config.settings import Settings
+from app.web.auth import access
+from app.web.auth.access import ACCESS
 from tests.functional.access import ADA, SECRET, add_key, bearer, serving
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer

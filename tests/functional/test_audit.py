@@ -16,23 +16,18 @@ from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from app import topics
+from app.kafka import topics
 from app.__main__ import main
-from app.access import commands, ring
-from app.access.audit import (
-    LOGGER,
-    REFUSALS_PER_SECOND,
-    Audit,
-    CommandAudit,
-    require_audit_file,
-)
+from app.cli import keys
+from app.access import ring
+from app.access.audit import LOGGER, REFUSALS_PER_SECOND, Audit, CommandAudit, require_audit_file
 from app.access.files import read_keys, write_keys
-from app.errors import NotReplayedError, SettingsError
-from app.outcomes import Outcome
-from app.positions import Position
-from app.settings import Settings
-from app.web.access import ACCESS
-from app.web.auditing import AUDIT
+from app.domain.errors import NotReplayedError, SettingsError
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.config.settings import Settings
+from app.web.auth.access import ACCESS
+from app.web.auth.auditing import AUDIT
 from app.web.routes import application_options, install
 from app.web.services import SERVICES, Services
 from tests.functional.access import ADA, SECRET, add_key, bearer, serving
@@ -240,9 +235,9 @@ async def test_without_keys_and_a_file_there_is_none(
     assert [record for record in caplog.records if record.name == "audit"] == []
 
 
-def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+def run_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     """Return how a command on keys ended."""
-    monkeypatch.setattr(commands, "settings", lambda: Settings.model_validate(asked(tmp_path)))
+    monkeypatch.setattr(keys, "settings", lambda: Settings.model_validate(asked(tmp_path)))
     return CliRunner().invoke(main, ["keys", *arguments])
 
 
@@ -251,7 +246,7 @@ def test_what_is_done_with_keys_from_the_command_line_is_told(
 ) -> None:
     create = ("create", "--name", "ci", "--scope", "read")
     done = [create, create, ("list",), ("revoke", "ci"), ("revoke", "ci")]
-    results = [keys(tmp_path, monkeypatch, *each) for each in done]
+    results = [run_keys(tmp_path, monkeypatch, *each) for each in done]
     assert [result.exit_code for result in results] == [0, 2, 0, 0, 2]
     told = [(line["what"], line["outcome"], line.get("added"), line.get("removed"))
             for line in lines(path)]  # fmt: skip
@@ -270,17 +265,17 @@ def test_nothing_is_done_with_keys_if_it_cannot_be_told(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.mkdir()
-    result = keys(tmp_path, monkeypatch, "create", "--name", "ci", "--scope", "read")
+    result = run_keys(tmp_path, monkeypatch, "create", "--name", "ci", "--scope", "read")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("AUDIT_FILE: ")
-    assert read_keys(tmp_path / "keys.json") == ()
+    assert read_run_keys(tmp_path / "keys.json") == ()
 
 
 def test_commands_write_no_lines_to_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings.model_validate({**asked(tmp_path), "audit_file": None})
-    monkeypatch.setattr(commands, "settings", lambda: settings)
+    monkeypatch.setattr(keys, "settings", lambda: settings)
     result = CliRunner().invoke(main, ["keys", "list"])
     assert (result.exit_code, result.output) == (0, "No keys.\n")
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.web import bodies, room
+from app.web.http import bodies, room
 from tests.functional.conftest import Client
 
 ROW = b'{"id":"ada","name":"Ada","email":"ada@example.com"}'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientResponse
 
-from app.web import headers
+from app.web.http import headers
 from tests.functional.access import ADA, SECRET, add_key, bearer, serving
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer

@@ -9,20 +9,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app import topics
+from app.kafka import topics
 from app.dead_letters.letters import DeadLetters, Letter
 from app.dead_letters.listing import by_cause
 from app.dead_letters.recent import Recent
-from app.errors import (
-    FencedError,
-    NotReadyError,
-    NotReplayedError,
-    Unavailable,
-    UnknownLetterError,
-    UnreadableRecordError,
-)
-from app.positions import Position
-from app.settings import Settings
+from app.domain.errors import FencedError, NotReadyError, NotReplayedError, Unavailable, UnknownLetterError, UnreadableRecordError
+from app.domain.positions import Position
+from app.config.settings import Settings
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.access import SECRET, add_key, bearer

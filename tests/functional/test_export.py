@@ -7,9 +7,9 @@ import orjson
 import pytest
 from aiohttp import ClientPayloadError
 
-from app.errors import NotReadyError, Unavailable
-from app.listing import UsersPage, Wanted
-from app.web import export
+from app.domain.errors import NotReadyError, Unavailable
+from app.query.listing import UsersPage, Wanted
+from app.web.api import export
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
 

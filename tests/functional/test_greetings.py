@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from app.loop import Loop
-from app.tls import loaded
-from app.web import greetings
-from app.web.connections import MAX_TOLD
+from app.system.loop import Loop
+from app.config.tls import loaded
+from app.web.http import tls_handshakes
+from app.web.http.connections import MAX_TOLD
 from app.web.fast_lane import Runner, _Server
 from tests.authority import Authority
 from tests.functional.test_fast_lane import Place, answer, lookup, request, serving, until
@@ -150,7 +150,7 @@ def test_however_many_come_no_more_are_held(run: Run) -> None:
 
 
 def test_who_does_not_agree_in_time_is_cut_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greetings, "GREETING_SECONDS", 0.2)
+    monkeypatch.setattr(tls_handshakes, "GREETING_SECONDS", 0.2)
 
     async def test(secured: Secured) -> None:
         async with AsyncExitStack() as stack:

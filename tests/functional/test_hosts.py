@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from app import topics
-from app.settings import Settings
+from app.kafka import topics
+from app.config.settings import Settings
 from app.web.fast_lane import Runner
-from app.web.hosts import Hosts, local_of, name_of
+from app.web.http.hosts import Hosts, local_of, name_of
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
 from tests.functional.access import SECRET, add_key

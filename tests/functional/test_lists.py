@@ -6,9 +6,9 @@ import orjson
 import pytest
 from yarl import URL
 
-from app.listing import cursor_after
-from app.positions import Position
-from app.routing import FORWARDED_HEADER
+from app.query.listing import cursor_after
+from app.domain.positions import Position
+from app.query.routing import FORWARDED_HEADER
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
 

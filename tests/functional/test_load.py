@@ -14,10 +14,10 @@ import trustme
 from click.testing import CliRunner
 
 from app.__main__ import main
-from app.errors import BrokerUnavailableError
-from app.load import LoadError, Options, drive
-from app.load.options import MODES, Mode
-from app.load.report import Snapshot
+from app.domain.errors import BrokerUnavailableError
+from tools.load import LoadError, Options, drive
+from tools.load.options import MODES, Mode
+from tools.load.report import Snapshot
 from local.machine import free_port
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeProducer

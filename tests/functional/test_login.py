@@ -13,8 +13,8 @@ from yarl import URL
 
 from app.access.files import read_keys, write_keys
 from app.access.sessions import Sessions
-from app.web.access import ACCESS, COOKIE
-from app.web.login import here_or_home
+from app.web.auth.access import ACCESS, COOKIE
+from app.web.auth.login import here_or_home
 from tests.functional.access import ADA, SECRET, add_key, bearer, serving
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer

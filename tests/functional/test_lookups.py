@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.outcomes import Outcome
-from app.positions import Position
-from app.routing import FORWARDED_HEADER
-from app.web.lookups import STALE_HEADER
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.query.routing import FORWARDED_HEADER
+from app.web.api.lookups import STALE_HEADER
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
 

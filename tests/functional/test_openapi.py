@@ -6,12 +6,13 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from app.outcomes import Outcome
-from app.web import openapi
+from app.domain.outcomes import Outcome
+from app.web.api import openapi
+from app.web.pages import static_files
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
 
-VENDOR = Path(openapi.__file__).parent / "static" / "vendor"
+VENDOR = Path(static_files.__file__).parent / "static" / "vendor"
 
 #: What is not for clients: pages and what they listen to, files, what workers and Prometheus ask,
 #: and tRPC's one route.

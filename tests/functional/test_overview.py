@@ -12,13 +12,13 @@ import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app import topics
-from app.overview import watching
-from app.overview.numbers import Moment, WorkerState
-from app.routing import FORWARDED_HEADER
-from app.settings import Settings
-from app.web import events
-from app.web.events import WATCHING
+from app.kafka import topics
+from app.query.overview import watching
+from app.query.overview.numbers import Moment, WorkerState
+from app.query.routing import FORWARDED_HEADER
+from app.config.settings import Settings
+from app.web.api import events
+from app.web.api.events import WATCHING
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.access import add_key, bearer

@@ -5,10 +5,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from yarl import URL
 
-from app.errors import BrokerUnavailableError
-from app.outcomes import Outcome
-from app.positions import Position
-from app.web.urls import user_url
+from app.domain.errors import BrokerUnavailableError
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.web.http.urls import user_url
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
 

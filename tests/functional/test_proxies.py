@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
-from app.web.proxies import TRUSTED_PROXIES, address_of, base_url, is_same_site
+from app.web.http.proxies import TRUSTED_PROXIES, address_of, base_url, is_same_site
 from tests.functional.access import ADA, SECRET, add_key, serving
 from tests.functional.fakes import FakeLookups, FakeProducer
 

@@ -12,9 +12,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
-from app import routing as routing_module
-from app.errors import NotReadyError
-from app.routing import Routing
+from app.query import routing as routing_module
+from app.domain.errors import NotReadyError
+from app.query.routing import Routing
 
 
 class Other:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from app.positions import Position
-from app.web.tracing import HEADER
+from app.domain.positions import Position
+from app.web.http.tracing import HEADER
 from tests.functional.conftest import Client
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 
 from app.__main__ import main
-from app.errors import BrokerUnavailableError
+from app.domain.errors import BrokerUnavailableError
 from local.machine import free_port
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer

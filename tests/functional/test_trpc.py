@@ -13,9 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
 from yarl import URL
 
-from app.limits import Limits
-from app.settings import Settings
-from app.web.problems import Handler, ProblemError, answer_errors
+from app.ingest.rate_limits import Limits
+from app.config.settings import Settings
+from app.web.http.problems import Handler, ProblemError, answer_errors
 from app.web.routes import install
 from app.web.services import Services
 from tests.functional.conftest import Client

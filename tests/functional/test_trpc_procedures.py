@@ -5,9 +5,9 @@ import json
 import orjson
 import pytest
 
-from app.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
-from app.outcomes import Outcome
-from app.positions import Position
+from app.domain.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
 from app.web.trpc import PROCEDURES
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer

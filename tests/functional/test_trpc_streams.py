@@ -9,7 +9,7 @@ import orjson
 import pytest
 from yarl import URL
 
-from app.outcomes import Outcome
+from app.domain.outcomes import Outcome
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
 

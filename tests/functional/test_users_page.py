@@ -5,8 +5,8 @@ from html import unescape
 
 import pytest
 
-from app.outcomes import Outcome
-from app.positions import Position
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups
 from tests.functional.test_pages import page

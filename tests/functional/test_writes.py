@@ -5,16 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from app.errors import (
-    BrokerUnavailableError,
-    OutcomeOpenError,
-    OutcomeUnknownError,
-    RecordTooLargeError,
-    StaleRequestError,
-)
-from app.keys import partition_of
-from app.outcomes import Outcome
-from app.records import registration_in, update_in
+from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, RecordTooLargeError, StaleRequestError
+from app.domain.keys import partition_of
+from app.domain.outcomes import Outcome
+from app.domain.records import registration_in, update_in
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups, FakeProducer
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from app.positions import token
+from app.domain.positions import token
 from local.machine import HOST
 
 #: What a client that floods keeps unsent at most, and how much it sends at once.

@@ -6,8 +6,8 @@ import orjson
 import pytest
 from confluent_kafka import Message
 
-from app.keys import encode_key, partition_of
-from app.positions import Position
+from app.domain.keys import encode_key, partition_of
+from app.domain.positions import Position
 from tests import kafka
 from tests.worker import Registry, Worker, wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from bench import live, outcomes
 from bench.engines import Place
 from bench.errors import PeerSkipped

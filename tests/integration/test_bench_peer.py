@@ -8,7 +8,7 @@ import pytest
 import requests
 from confluent_kafka import Message
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from bench.engines import Place, Running
 from bench.servers import NODE_PEER
 from bench.workloads import PARTITIONS

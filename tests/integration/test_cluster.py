@@ -22,15 +22,15 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
-from app.connection import Connection
+from app.config.connection import Connection
 from app.engine.barrier import Barrier
-from app.engine.cluster import NO_LEADER, TRANSACTION
-from app.engine.cluster import Cluster as Engine
-from app.engine.fetching import scan
-from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.transactional_ids import worker_id
-from app.engine.transactions import ProducerFencedError, TransactionalProducer
-from app.errors import NotWrittenError, UndecidedError
+from app.kafka.cluster import NO_LEADER, TRANSACTION
+from app.kafka.cluster import Cluster as Engine
+from app.kafka.fetching import scan
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.transactional_ids import worker_id
+from app.kafka.transactions import ProducerFencedError, TransactionalProducer
+from app.domain.errors import NotWrittenError, UndecidedError
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
 from tests import kafka

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from app.keys import encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from tests.worker import Registry, Worker, email_of, wait_until
 
 CLIENTS = 8
@@ -102,7 +102,7 @@ def test_fausts_own_command_line_runs_the_same_worker(registry: Registry) -> Non
 #: A worker that tells on which loop it runs.
 LOOP_TELLING_WORKER = """
 import asyncio
-from app.memory import Memory
+from app.system.memory import Memory
 async def tell(self): print("runs on", type(asyncio.get_running_loop()), flush=True)
 Memory.on_start = tell
 from app.__main__ import main
@@ -114,7 +114,7 @@ def test_a_worker_runs_on_the_fast_loop(registry: Registry) -> None:
     worker = registry.worker()
     worker.command = [sys.executable, "-c", LOOP_TELLING_WORKER]
     with worker:
-        assert "runs on <class 'app.loop.Loop'>" in worker.log.read_text()
+        assert "runs on <class 'app.system.loop.Loop'>" in worker.log.read_text()
 
 
 #: A worker whose loop fails at its first batch, as a defect of ours might make it.

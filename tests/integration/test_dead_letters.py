@@ -14,17 +14,17 @@ from aiokafka.errors import KafkaError
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaException, Producer
 
-from app import topics
+from app.kafka import topics
 from app.__main__ import main
-from app.connection import Connection
-from app.dead_letters import commands
+from app.config.connection import Connection
+from app.cli import dead_letters
 from app.dead_letters.letters import DeadLetters
 from app.dead_letters.sending import ReplayProducer, replay_producer
-from app.errors import FencedError, UnreadableRecordError
-from app.keys import partition_of
-from app.positions import Position
-from app.records import Outgoing
-from app.settings import Settings
+from app.domain.errors import FencedError, UnreadableRecordError
+from app.domain.keys import partition_of
+from app.domain.positions import Position
+from app.domain.records import Outgoing
+from app.config.settings import Settings
 from local.broker import Broker
 from tests import kafka
 from tests.letters import leave_letter
@@ -75,7 +75,7 @@ def settings_of(registry: Registry) -> Settings:
 def run(registry: Registry, *arguments: str) -> Result:
     """Return how a command on dead letters ended."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "settings", lambda: settings_of(registry))
+        patch.setattr(dead_letters, "settings", lambda: settings_of(registry))
         return CliRunner().invoke(main, ["dead-letters", *arguments])
 
 

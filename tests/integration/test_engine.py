@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import orjson
 import pytest
 
-from app.keys import encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from tests import kafka
 from tests.faults.steps import Kind
 from tests.worker import Registry, Worker, is_fresh, wait_until

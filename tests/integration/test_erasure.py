@@ -9,15 +9,15 @@ from typing import Any
 import orjson
 import pytest
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from local.broker import Broker
 from tests import kafka
 from tests.worker import Registry, Worker, wait_until
 
 #: A worker that looks after its files all the time, not a few times a day.
 TIDY_WORKER = """
-import app.settings
-app.settings.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
+import app.config.settings
+app.config.settings.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
 from app.__main__ import main
 main(["worker"])
 """

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.keys import encode_key, partition_of
-from app.positions import Position
-from app.web.urls import user_url
+from app.domain.keys import encode_key, partition_of
+from app.domain.positions import Position
+from app.web.http.urls import user_url
 from tests.strategies import user_ids
 from tests.worker import Worker, email_of
 

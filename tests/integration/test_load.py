@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.load import Options, drive
-from app.load.options import MODES, Mode
+from tools.load import Options, drive
+from tools.load.options import MODES, Mode
 from tests.worker import Worker, wait_until
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 import requests
 
-from app.web.lookups import STALE_HEADER
+from app.web.api.lookups import STALE_HEADER
 from tests import kafka
 from tests.worker import Registry, Worker, email_of, wait_until
 

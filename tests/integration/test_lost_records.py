@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from local.broker import Broker
 from tests import kafka
 from tests.integration.test_repartition import run

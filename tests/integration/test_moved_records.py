@@ -4,8 +4,8 @@ import uuid
 
 import orjson
 
-from app.keys import partition_of
-from app.positions import token
+from app.domain.keys import partition_of
+from app.domain.positions import token
 from tests import kafka
 from tests.integration.test_repartition import run
 from tests.worker import Registry, email_of, wait_until

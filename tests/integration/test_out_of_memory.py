@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.memory import EXIT_OUT_OF_MEMORY
+from app.system.memory import EXIT_OUT_OF_MEMORY
 from tests.worker import Registry, Worker, email_of
 
 LINE = "out of memory: the worker ends; see docs/operations.md"

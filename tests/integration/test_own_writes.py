@@ -8,8 +8,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from app.keys import partition_of
-from app.positions import Position
+from app.domain.keys import partition_of
+from app.domain.positions import Position
 from tests import kafka
 from tests.worker import Registry, Worker, email_of, wait_until
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 import requests
 
-from app.repartition.watching import SILENT_SECONDS
+from app.worker.repartitioning import SILENT_SECONDS
 from local.broker import Broker
 from tests.clients import Writers, assert_all_found
 from tests.worker import Registry, Worker, email_of, is_fresh, wait_until

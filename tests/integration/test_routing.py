@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from app.keys import partition_of
-from app.routing import FORWARDED_HEADER
-from app.web.lookups import STALE_HEADER
+from app.domain.keys import partition_of
+from app.query.routing import FORWARDED_HEADER
+from app.web.api.lookups import STALE_HEADER
 from local.broker import Broker
 from tests.worker import Registry, Worker, email_of, is_fresh, wait_until
 

@@ -14,11 +14,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from app.connection import Connection
-from app.errors import KafkaAccessError
-from app.refusals import why_refused
-from app.rights import require
-from app.settings import Settings
+from app.config.connection import Connection
+from app.domain.errors import KafkaAccessError
+from app.kafka.client_errors import why_refused
+from app.kafka.acls import require
+from app.config.settings import Settings
 from tests import kafka
 from tests.authority import Authority
 from tests.secured import PASSWORD, USER, Secured, least_rights, token

@@ -19,32 +19,17 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from app.connection import Connection
-from app.engine import protocol
+from app.config.connection import Connection
+from app.kafka import protocol
 from app.engine.barrier import Barrier
 from app.engine.changelog import Changelog, Reading
-from app.engine.cluster import Cluster
-from app.engine.lean import NO_HEADERS, ToWrite
+from app.kafka.cluster import Cluster
+from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
-from app.engine.transactional_ids import TransactionalId, worker_id
-from app.engine.transactions import (
-    COMPRESSIONS,
-    MAX_BATCH_BYTES,
-    FencedProducer,
-    Member,
-    ProducerFencedError,
-    Sendings,
-    TransactionalProducer,
-)
-from app.errors import (
-    FencedError,
-    LostChangelogError,
-    NotReadyError,
-    NotWrittenError,
-    ReplacedError,
-    TooLargeError,
-)
-from app.settings import Settings
+from app.kafka.transactional_ids import TransactionalId, worker_id
+from app.kafka.transactions import COMPRESSIONS, MAX_BATCH_BYTES, FencedProducer, Member, ProducerFencedError, Sendings, TransactionalProducer
+from app.domain.errors import FencedError, LostChangelogError, NotReadyError, NotWrittenError, ReplacedError, TooLargeError
+from app.config.settings import Settings
 from local.broker import Broker
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests import kafka

@@ -10,12 +10,12 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from app.engine.cluster import Cluster
-from app.reading import Isolation, Reader, Scan, scan_as_workers_do
-from app.settings import Settings
-from app.topics import TopicSpec
-from app.verify.findings import Difference
-from app.verify.reading import IndependentScan
+from app.kafka.cluster import Cluster
+from app.kafka.partition_reader import Isolation, Reader, Scan, scan_as_workers_do
+from app.config.settings import Settings
+from app.kafka.topics import TopicSpec
+from app.ops.verify.findings import Difference
+from app.ops.verify.reading import IndependentScan
 from local.broker import Broker
 from tests.hand_made_batches import bomb, send
 from tests.integration.test_lost_records import produce

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from tempfile import mkdtemp
 
-from app.web.typescript import declaration
+from app.web.api.typescript import declaration
 from tests import node_toolbox
 
 CLIENT = node_toolbox.ROOT / "clients" / "typescript"

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.keys import partition_of
+from app.domain.keys import partition_of
 from local.broker import Broker
 from tests import kafka
 from tests.hand_made_batches import NAME_TO_SPOIL, bomb, send, with_bad_name

@@ -14,13 +14,13 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from rocksdict import Options, Rdict
 
-from app.email_claims import encode_claim, encode_holder
+from app.domain.email_claims import encode_claim, encode_holder
 from app.engine.marker import MARKER_KEY, Marker
-from app.keys import partition_of
-from app.positions import token
-from app.records import decode_row, encode_row
-from app.settings import settings
-from app.verify.findings import Difference
+from app.domain.keys import partition_of
+from app.domain.positions import token
+from app.domain.records import decode_row, encode_row
+from app.config.settings import settings
+from app.ops.verify.findings import Difference
 from tests import kafka
 from tests.worker import Registry, Worker, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.keys import encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from local.machine import HOST
 from tests.kafka import end_offsets, read_all
 from tests.net import Net, bad_network

@@ -7,7 +7,7 @@ never applied, and the offsets behind them were committed.
 
 import shutil
 
-from app.keys import encode_key
+from app.domain.keys import encode_key
 from tests import kafka
 from tests.worker import Registry, wait_until
 

@@ -3,16 +3,16 @@
 import orjson
 import pytest
 
-from app.arrivals import MOVED_FROM_HEADER
-from app.consumed import ConsumedRecord
-from app.email_claims import encode_claim, encode_verdict
+from app.domain.parsing import MOVED_FROM_HEADER
+from app.domain.consumed_records import ConsumedRecord
+from app.domain.email_claims import encode_claim, encode_verdict
 from app.engine.marker import MARKER_KEY
 from app.engine.partitions import Changes
 from app.engine.shares import Sent
-from app.keys import partition_of
-from app.positions import token
-from app.records import decode_row
-from app.registration import MAX_QUEUE
+from app.domain.keys import partition_of
+from app.domain.positions import token
+from app.domain.records import decode_row
+from app.domain.decisions import MAX_QUEUE
 from tests.simulation import DECIDING, PARTITIONS, Record, Simulation, topics
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}

@@ -8,10 +8,10 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from app import answers
-from app.answers import Found, Question, answer
-from app.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
-from app.routing import Routing
+from app.query import partition_query
+from app.query.partition_query import Found, Question, answer
+from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
+from app.query.routing import Routing
 
 Answer = tuple[int, Mapping[str, Any]] | str | None
 
@@ -80,8 +80,8 @@ async def find(
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "OWNER_PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(answers, "OTHERS_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(partition_query, "OWNER_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(partition_query, "OTHERS_PATIENCE_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("here", ["ada", None])

@@ -11,20 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.arrivals import (
-    MAX_MOVED_BYTES,
-    MOVED_FROM_HEADER,
-    Sorted,
-    id_of,
-    read,
-    read_wish,
-    sort,
-)
-from app.authors import author_of
-from app.consumed import UNREADABLE_HEADER, UnreadableRecord, are_text, pack, unpack
-from app.errors import UnreadableRecordError
-from app.keys import encode_key, partition_of
-from app.records import Headers, Registration, Update, Wish, encode
+from app.domain.parsing import MAX_MOVED_BYTES, MOVED_FROM_HEADER, Sorted, id_of, read, read_wish, sort
+from app.domain.authors import author_of
+from app.domain.consumed_records import UNREADABLE_HEADER, UnreadableRecord, are_text, pack, unpack
+from app.domain.errors import UnreadableRecordError
+from app.domain.keys import encode_key, partition_of
+from app.domain.records import Headers, Registration, Update, Wish, encode
 from tests.strategies import Record, registrations, updates, user_ids
 
 PARTITIONS = 8

@@ -13,12 +13,12 @@ from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
-from app.connection import Connection
+from app.config.connection import Connection
 from app.engine.assignment import EngineSettings, PartitionAssignment, Progress
 from app.engine.changelog import Changelog
 from app.engine.partitions import AppliedTable, Key, OwnedPartition, Partitions
-from app.engine.transactions import Member
-from app.errors import ApplyError, FencedError, LostRecordsError, ReplacedError
+from app.kafka.transactions import Member
+from app.domain.errors import ApplyError, FencedError, LostRecordsError, ReplacedError
 
 COUNT = 8
 OLD = ("user-registrations", "users-changelog")

@@ -11,11 +11,11 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NotCoordi
 from faust.types import TP
 
 from app.engine import barrier as engine
-from app.engine import protocol
+from app.kafka import protocol
 from app.engine.barrier import Barrier, end_abandoned, fence, worker_ids
-from app.engine.cluster import GROUP, TRANSACTION
-from app.engine.transactional_ids import worker_id
-from app.errors import UndecidedError
+from app.kafka.cluster import GROUP, TRANSACTION
+from app.kafka.transactional_ids import worker_id
+from app.domain.errors import UndecidedError
 
 APP = "registry"
 CHANGELOG = TP("users-changelog", 3)

@@ -14,9 +14,9 @@ from aiokafka.errors import (
 )
 from aiokafka.record.memory_records import MemoryRecords
 
-from app.batches import Batch, Sequence
-from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.protocol import ProducerIdentity
+from app.ingest.produce_batches import Batch, Sequence
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.protocol import ProducerIdentity
 
 FIRST, NEXT = ProducerIdentity(7, 1), ProducerIdentity(7, 3)
 

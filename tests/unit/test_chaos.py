@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from app.positions import token
+from app.domain.positions import token
 from tests.chaos.model import Model, Record, Shown
 from tests.chaos.readers import Claim, Known
 from tests.chaos.schedule import Kind, schedule, wanted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.web.clients import client_at
+from app.web.http.clients import client_at
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
-from app import preflight, rights
-from app.connection import Connection
-from app.engine.cluster import Cluster
+from app.worker import preflight
+from app.kafka import acls
+from app.config.connection import Connection
+from app.kafka.cluster import Cluster
 from app.engine.consumer import GROUP_PROTOCOL
-from app.errors import BrokerUnavailableError, KafkaAccessError, SettingsError
-from app.settings import Settings
+from app.domain.errors import BrokerUnavailableError, KafkaAccessError, SettingsError
+from app.config.settings import Settings
 
 
 class Client:
@@ -125,8 +126,8 @@ async def test_a_worker_that_starts_beside_a_lost_broker_tries_again(
     monkeypatch.setattr(preflight, "standing", standing)
     monkeypatch.setattr(preflight, "others_leave", nothing)
     monkeypatch.setattr(preflight, "share_secret", nothing)
-    monkeypatch.setattr(rights, "require", nothing)
-    monkeypatch.setattr(rights, "require_transactions", nothing)
+    monkeypatch.setattr(acls, "require", nothing)
+    monkeypatch.setattr(acls, "require_transactions", nothing)
     given = Settings()
     assert await preflight._prepared(given) is given
     tries.append(KafkaAccessError("refused"))

@@ -5,7 +5,7 @@ import tracemalloc
 import orjson
 import pytest
 
-from app.compact import dumps
+from app.domain.compact import dumps
 
 ROW = {"id": "ada", "attempt": "AQAAAAAAAAAAAAAAAAA0"}
 COUNT = 1_000

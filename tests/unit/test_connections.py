@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.settings import Settings
-from app.web import connections as module
-from app.web.connections import LOOK_AGAIN_SECONDS, TELL_SECONDS, Connections, most, most_of_client
+from app.config.settings import Settings
+from app.web.http import connections as module
+from app.web.http.connections import LOOK_AGAIN_SECONDS, TELL_SECONDS, Connections, most, most_of_client
 
 
 @dataclass(eq=False)

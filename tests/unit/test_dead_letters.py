@@ -1,9 +1,9 @@
 """Dead letters: original bytes intact, reasons beside them, never too large to write."""
 
 from app.dead_letters import DeadLetters
-from app.errors import UnreadableRecordError
-from app.positions import Position
-from app.topics import MAX_DEAD_LETTER_BYTES
+from app.domain.errors import UnreadableRecordError
+from app.domain.positions import Position
+from app.kafka.topics import MAX_DEAD_LETTER_BYTES
 from tests.strategies import Record
 
 LETTERS = DeadLetters("user-registrations", "dead")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app import health
-from app.settings import Settings
+from app.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "deploy" / "systemd" / "user-registry-worker@.service").read_text()
@@ -46,7 +46,7 @@ def test_kubernetes_gives_settings_that_exist_and_fit(pod: dict[str, Any]) -> No
 
 
 def test_probes_ask_routes_that_exist(pod: dict[str, Any]) -> None:
-    health = (ROOT / "app" / "web" / "health.py").read_text()
+    health = (ROOT / "app" / "web" / "api" / "health.py").read_text()
     paths = re.findall(r"path: (/health/\w+)", MANIFESTS)
     assert len(paths) == 3
     assert [path for path in paths if f'"{path}"' not in health] == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.config.settings import Settings
 from local.kafka import KAFKA_VERSION
 
 ROOT = Path(__file__).parents[2]

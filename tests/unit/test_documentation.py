@@ -11,13 +11,14 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from app.__main__ import main
-from app.email_claims import encode_claim, encode_verdict
-from app.errors import Unavailable
-from app.outcomes import Decided, Outcome
-from app.records import encode, encode_outcome
-from app.settings import Settings
-from app.topics import asyncapi, declare
-from app.web import openapi, problems
+from app.domain.email_claims import encode_claim, encode_verdict
+from app.domain.errors import Unavailable
+from app.domain.outcomes import Decided, Outcome
+from app.domain.records import encode, encode_outcome
+from app.config.settings import Settings
+from app.kafka.topics import asyncapi, declare
+from app.web.api import openapi
+from app.web.http import problems
 from app.web.trpc.procedures import PROCEDURES
 from local.settings import LocalSettings
 from tests.documents import ROOT, Block, anchors, links, outside

@@ -8,18 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.email_claims import (
-    Claim,
-    Holder,
-    Verdict,
-    decode_holder,
-    encode_claim,
-    encode_holder,
-    encode_verdict,
-    read_claim,
-    read_verdict,
-    settle,
-)
+from app.domain.email_claims import Claim, Holder, Verdict, decode_holder, encode_claim, encode_holder, encode_verdict, read_claim, read_verdict, settle
 from tests.strategies import user_ids
 
 ADA = Holder(id="ada", attempt="a1")

@@ -12,7 +12,7 @@ from pathlib import Path
 import faust
 import pytest
 
-from app.environment import handed_down
+from app.system.environment import handed_down
 from local.broker.options import java_environment
 from local.kafka import PROJECT
 from local.probe import http_answers_ok
@@ -28,7 +28,7 @@ FLAGS = ("DEVLOG", "DJANGO_SETTINGS_MODULE", "NO_CYTHON", "SSLKEYLOGFILE", "TYPE
 CONFIGURED = """
 import json, os
 from app.main import build
-from app.settings import settings
+from app.config.settings import settings
 app = build(settings()).app
 told = {name: repr(getattr(app.conf, name)) for name in sorted(app.conf.SETTINGS)}
 told = {name: value for name, value in told.items() if " at 0x" not in value and name != "reply_to"}

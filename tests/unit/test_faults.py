@@ -9,7 +9,7 @@ import pytest
 from aiokafka.protocol.api import Request, RequestStruct
 
 import app.engine
-from app import producer, write_fence
+from app.ingest import producer, write_fence
 from tests.faults import table
 from tests.faults.steps import STEPS, WITHOUT_STEPS, Step
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from app.access.files import locked_keys, write_keys
-from app.backup.files import Writing
-from app.files import make_private, private, whole_file, write_whole
-from app.preflight import locked
+from app.ops.backup.files import Writing
+from app.system.files import make_private, private, whole_file, write_whole
+from app.worker.preflight import locked
 from local import processes
 from local.folder import DataFolder
 from local.processes import RecordFile
@@ -123,7 +123,7 @@ def test_a_pipe_is_written_straight(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_written_straight(tmp_path: Path) -> None:
-    program = "from app.files import write_whole; from pathlib import Path;"
+    program = "from app.system.files import write_whole; from pathlib import Path;"
     command = [sys.executable, "-c", f"{program} write_whole(Path('/dev/stdout'), 'text')"]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"text"
     with (tmp_path / "file").open("wb") as output:

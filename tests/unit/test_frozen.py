@@ -10,19 +10,19 @@ import orjson
 import pytest
 from faust.types import TP
 
-from app.backup.files import Kept, Manifest, Saved, read_records, require_sound
-from app.consumed import ConsumedRecord
+from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
+from app.domain.consumed_records import ConsumedRecord
 from app.engine.marker import MARKER_KEY, RULES_OF_0_8, RULES_VERSION, Marker, why_refused
-from app.errors import TopicsError
-from app.keys import EmailKeys
-from app.partitioning import FORMAT, Partitioning, _decoded
-from app.reading import Advance, Extent
-from app.records import public
-from app.settings import Settings
-from app.topics import TopicSpec, declare
-from app.verify.findings import CLEAN, Findings
-from app.verify.logs import Logs
-from app.verify.run import Verification
+from app.domain.errors import TopicsError
+from app.domain.keys import EmailKeys
+from app.kafka.partitioning import FORMAT, Partitioning, _decoded
+from app.kafka.partition_reader import Advance, Extent
+from app.domain.records import public
+from app.config.settings import Settings
+from app.kafka.topics import TopicSpec, declare
+from app.ops.verify.findings import CLEAN, Findings
+from app.ops.verify.logs import Logs
+from app.ops.verify.run import Verification
 from tests.unit.test_store import open_store
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

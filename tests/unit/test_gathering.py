@@ -6,15 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.lean import ToWrite
-from app.errors import (
-    BrokerUnavailableError,
-    OutcomeOpenError,
-    OutcomeUnknownError,
-    OverloadedError,
-    RecordTooLargeError,
-)
-from app.gathering import RECORD_OVERHEAD_BYTES, Group, Lane, Room
+from app.kafka.fast_records import ToWrite
+from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, OverloadedError, RecordTooLargeError
+from app.ingest.accumulator import RECORD_OVERHEAD_BYTES, Group, Lane, Room
 
 
 def records(*names: str) -> list[ToWrite]:

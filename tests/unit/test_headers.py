@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import app.web
-from app.web.headers import READ, SET
+from app.web.http.headers import READ, SET
 
 #: Of browsers, proxies, workers and pages; or scripts may use them anyway.
 OTHERS = {

@@ -13,7 +13,7 @@ for package in (app, tables):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.endswith("__main__"):
             __import__(module.name)
-from app.settings import settings
+from app.config.settings import settings
 open_files = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[3:-1])
 print(settings.cache_info().misses, threading.active_count(), len(sys.modules) > 500)
 print([name for name in open_files if name.startswith("socket:")])

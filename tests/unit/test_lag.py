@@ -1,6 +1,6 @@
 """Lag: how many records wait, and since when."""
 
-from app.lag import MAX_ENDS, Ends, Lag
+from app.worker.lag import MAX_ENDS, Ends, Lag
 
 
 def test_what_is_applied_does_not_lag() -> None:

@@ -4,7 +4,7 @@ import aiokafka
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record._crecords import MemoryRecords
 
-from app.engine.lean import NO_HEADERS, ToWrite, fill
+from app.kafka.fast_records import NO_HEADERS, ToWrite, fill
 
 
 def test_batches_are_filled_with_all_rows_in_order() -> None:

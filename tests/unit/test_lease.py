@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.clocks import Moment
+from app.system.clocks import Moment
 from app.engine.lease import Lease
 
 
@@ -83,7 +83,7 @@ def test_the_clock_goes_on_while_a_machine_sleeps(monkeypatch: pytest.MonkeyPatc
         clocks.append(clock)
         return float(read(clock)) + slept
 
-    monkeypatch.setattr("app.clocks.time.clock_gettime", clock_gettime)
+    monkeypatch.setattr("app.system.clocks.time.clock_gettime", clock_gettime)
     lease = Lease()
     lease.renew(lease.now())
     assert lease.holds

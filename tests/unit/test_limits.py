@@ -2,9 +2,9 @@
 
 import pytest
 
-from app import limits
-from app.errors import OverloadedError, TooManyRequestsError
-from app.limits import Limits
+from app.ingest import rate_limits
+from app.domain.errors import OverloadedError, TooManyRequestsError
+from app.ingest.rate_limits import Limits
 
 
 class Clock:
@@ -86,7 +86,7 @@ def test_what_the_worker_refuses_is_not_charged_to_the_client() -> None:
 
 
 def test_only_so_many_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_CLIENTS", 3)
+    monkeypatch.setattr(rate_limits, "MAX_CLIENTS", 3)
     given = Limits(client_per_second=10, clock=Clock())
     for number in range(100):
         given.admit(1, f"client {number}")

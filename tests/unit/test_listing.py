@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from app.engine.marker import RESERVED_PREFIX
-from app.errors import InvalidCursorError, NotReadyError, Unavailable
-from app.listing import Listing, Wanted, cursor_after, id_before
-from app.records import UserRow, encode_row
-from app.routing import Routing
-from app.settings import Settings
+from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
+from app.query.listing import Listing, Wanted, cursor_after, id_before
+from app.domain.records import UserRow, encode_row
+from app.query.routing import Routing
+from app.config.settings import Settings
 from tables.store import PartitionedStore, StoreOptions
 from tables.users import Users
 

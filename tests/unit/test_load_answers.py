@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.load.connection import Answer, kind_of, retry_seconds
-from app.load.modes import Verdict, reader
-from app.load.options import Mode
+from tools.load.connection import Answer, kind_of, retry_seconds
+from tools.load.modes import Verdict, reader
+from tools.load.options import Mode
 
 OVER = b'{"error":{"data":{"httpStatus":503}}}'
 WRONG = b'{"error":{"data":{"httpStatus":400}}}'

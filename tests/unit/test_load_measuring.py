@@ -6,12 +6,12 @@ from math import inf
 import numpy as np
 import pytest
 
-from app.load.latencies import Latencies
-from app.load.modes import Verdict
-from app.load.options import Options
-from app.load.report import Report, Snapshots, report
-from app.load.schedule import FixedRate, FullSpeed
-from app.load.tally import Tally
+from tools.load.latencies import Latencies
+from tools.load.modes import Verdict
+from tools.load.options import Options
+from tools.load.report import Report, Snapshots, report
+from tools.load.schedule import FixedRate, FullSpeed
+from tools.load.tally import Tally
 
 
 def test_percentiles_are_exact_to_a_thousandth() -> None:

@@ -6,11 +6,11 @@ from io import StringIO
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from app.load.modes import Verdict
-from app.load.options import Options
-from app.load.printing import Bar, bar, print_report
-from app.load.report import Snapshot, report
-from app.load.tally import Tally
+from tools.load.modes import Verdict
+from tools.load.options import Options
+from tools.load.printing import Bar, bar, print_report
+from tools.load.report import Snapshot, report
+from tools.load.tally import Tally
 
 
 def test_a_report_is_printed_as_tables() -> None:

@@ -4,11 +4,11 @@ import httptools
 import orjson
 import pytest
 
-from app.load.modes import Requests
-from app.load.options import LoadError, Options
-from app.load.registrations import Numbers, id_of, template
-from app.records import read_registration
-from app.target import Target, TargetError
+from tools.load.modes import Requests
+from tools.load.options import LoadError, Options
+from tools.load.registrations import Numbers, id_of, template
+from app.domain.records import read_registration
+from app.config.target import Target, TargetError
 
 
 class Parsed:

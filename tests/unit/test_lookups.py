@@ -11,12 +11,12 @@ from faust.types import TP
 
 from app.engine.lease import Lease
 from app.engine.partitions import AppliedTable, OwnedPartition
-from app.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
-from app.keys import EmailKeys, partition_of
-from app.lookups import Lookups, Told
-from app.outcomes import Outcome
-from app.positions import CURRENT_GENERATION, Position
-from app.records import User
+from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
+from app.domain.keys import EmailKeys, partition_of
+from app.query.lookups import Lookups, Told
+from app.domain.outcomes import Outcome
+from app.domain.positions import CURRENT_GENERATION, Position
+from app.domain.records import User
 from tables import Tables
 
 PARTITIONS = 4
@@ -147,7 +147,7 @@ async def test_a_write_that_is_not_applied_yet_is_pending_and_not_unknown(rows: 
 async def test_a_position_beyond_the_log_is_unknown(
     rows: Rows, monkeypatch: pytest.MonkeyPatch, wait_seconds: float
 ) -> None:
-    monkeypatch.setattr("app.lookups.SETTLED_SOON_SECONDS", 0.01)
+    monkeypatch.setattr("app.query.lookups.SETTLED_SOON_SECONDS", 0.01)
     alone = Alone(end=8)
     known = lookups(rows, alone)
     assert await known.outcome(Position(1, 8), wait_seconds) is None

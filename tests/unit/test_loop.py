@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from app.loop import Loop, Policy
+from app.system.loop import Loop, Policy
 
 AT_ONCE = struct.pack("ii", 1, 0)
 
@@ -36,7 +36,7 @@ def test_writes_after_the_loss_are_dropped(
 
 
 def test_uvloop_alone_still_raises() -> None:
-    # Once it does not, app/loop.py can go.
+    # Once it does not, app/system/loop.py can go.
     with (
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         pytest.raises(RuntimeError, match="closed=True"),

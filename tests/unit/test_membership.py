@@ -7,15 +7,15 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app.clocks import Moment
+from app.system.clocks import Moment
 from app.engine import consumer as engine
-from app.engine import protocol
+from app.kafka import protocol
 from app.engine.batches import Batch, Slice, SliceSize
 from app.engine.consumer import Consumer, ConsumerThread
 from app.engine.lease import Lease
 from app.engine.partitions import Changes, Partitions
-from app.engine.transactions import Member
-from app.errors import ReplacedError
+from app.kafka.transactions import Member
+from app.domain.errors import ReplacedError
 from tests.strategies import Record
 
 MEMBER = Member("app", 7, "member-1", "worker-1")

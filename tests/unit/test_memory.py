@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from app import memory
-from app.memory import WORTH_BYTES, Memory, give_back, resident_bytes
+from app.system import memory
+from app.system.memory import WORTH_BYTES, Memory, give_back, resident_bytes
 
 
 def test_what_was_freed_between_what_is_kept_goes_back() -> None:

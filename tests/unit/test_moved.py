@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app import moved
-from app.arrivals import MOVED_FROM_HEADER, Move
-from app.connection import Connection
-from app.errors import BrokerUnavailableError, NotWrittenError
-from app.moved import MovedBefore
-from app.positions import token
-from app.topics import TopicSpec
+from app.kafka import moved_records
+from app.domain.parsing import MOVED_FROM_HEADER, Move
+from app.config.connection import Connection
+from app.domain.errors import BrokerUnavailableError, NotWrittenError
+from app.kafka.moved_records import MovedBefore
+from app.domain.positions import token
+from app.kafka.topics import TopicSpec
 from tests.simulation import Log, Record, SimulatedReader
 
 TOPIC = TopicSpec("user-registrations", 8, 1)
@@ -50,7 +50,7 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     async def reader(*_: Any) -> AsyncIterator[SimulatedReader]:
         yield SimulatedReader(cast(Any, made))
 
-    monkeypatch.setattr(moved, "reader", reader)
+    monkeypatch.setattr(moved_records, "reader", reader)
     return made
 
 
@@ -103,6 +103,6 @@ async def test_without_a_broker_it_is_tried_again(
         raise BrokerUnavailableError("nobody answers")
 
     with monkeypatch.context() as patch:
-        patch.setattr(moved, "reader", away)
+        patch.setattr(moved_records, "reader", away)
         with pytest.raises(NotWrittenError):
             await found()

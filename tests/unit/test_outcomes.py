@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.marker import PAGE_RECORDS, RESERVED_PREFIX, move_key
-from app.engine.transactions import Rows
-from app.outcomes import Decided, Outcome
+from app.kafka.transactions import Rows
+from app.domain.outcomes import Decided, Outcome
 from tables.outcomes import RecordOutcomes
 from tables.store import PartitionedStore
 

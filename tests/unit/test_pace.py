@@ -4,14 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.engine.cycles import (
-    BUSY_RATE,
-    EASY_RATE,
-    MAX_LINGER_SECONDS,
-    RATE_SECONDS,
-    SPACING_SECONDS,
-    Pace,
-)
+from app.engine.cycles import BUSY_RATE, EASY_RATE, MAX_LINGER_SECONDS, RATE_SECONDS, SPACING_SECONDS, Pace
 
 
 @dataclass

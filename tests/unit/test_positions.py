@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import InvalidPositionError
-from app.positions import Position, offset_of, token
+from app.domain.errors import InvalidPositionError
+from app.domain.positions import Position, offset_of, token
 
 positions = st.builds(
     Position, st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**16 - 1)

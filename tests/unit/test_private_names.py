@@ -25,8 +25,8 @@ from mode.services import Service
 from app.engine.assignment import PartitionAssignment, TableManager
 from app.engine.consumer import Consumer, ConsumerThread
 from app.main import build
-from app.registry import Assignor
-from app.settings import Settings
+from app.worker.registry import Assignor
+from app.config.settings import Settings
 
 source = inspect.getsource
 app = build(Settings()).app

@@ -28,24 +28,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app import email_claims, registration
-from app.arrivals import MOVED_FROM_HEADER, sort
-from app.email_claims import (
-    Claim,
-    Holder,
-    Verdict,
-    decode_holder,
-    encode_claim,
-    encode_holder,
-    encode_verdict,
-    read_claim,
-    read_verdict,
-)
-from app.keys import EmailKeys, normalised, partition_of
-from app.outcomes import Decided, Outcome
-from app.positions import token
-from app.records import Queued, Registration, Update, UserRow, decode_row, encode, encode_row
-from app.registration import Decisions, attempt_of, is_open
+from app.domain import email_claims, decisions
+from app.domain.parsing import MOVED_FROM_HEADER, sort
+from app.domain.email_claims import Claim, Holder, Verdict, decode_holder, encode_claim, encode_holder, encode_verdict, read_claim, read_verdict
+from app.domain.keys import EmailKeys, normalised, partition_of
+from app.domain.outcomes import Decided, Outcome
+from app.domain.positions import token
+from app.domain.records import Queued, Registration, Update, UserRow, decode_row, encode, encode_row
+from app.domain.decisions import Decisions, attempt_of, is_open
 from tests.strategies import Record
 
 PARTITIONS = 2
@@ -224,7 +214,7 @@ class Registry:
 
 
 def _add_decisions(
-    partition: int, changed: registration.Rows, decisions: Decisions, transaction: Transaction
+    partition: int, changed: decisions.Rows, decisions: Decisions, transaction: Transaction
 ) -> None:
     transaction.rows |= {k: None if row is None else encode_row(row) for k, row in changed.items()}
     transaction.sent += _claim_records(decisions)
@@ -622,7 +612,7 @@ class Protocol(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _short_queues(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "MAX_QUEUE", MAX_QUEUE)
+    monkeypatch.setattr(decisions, "MAX_QUEUE", MAX_QUEUE)
 
 
 def test_ids_and_addresses_are_of_several_partitions() -> None:
@@ -720,19 +710,19 @@ def nothing_waits(broken: pytest.MonkeyPatch) -> None:
 
 
 def one_more_may_wait(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE + 1)
+    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE + 1)
 
 
 def one_fewer_may_wait(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE - (wish is not None))
+    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE - (wish is not None))
 
 
 def an_erasure_has_no_place_of_its_own(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE)
+    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE)
 
 
 def a_second_erasure_has_a_place_of_its_own(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(registration, "places_for", lambda wish: MAX_QUEUE + 2 * (wish is None))
+    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE + 2 * (wish is None))
 
 
 def any_number_may_wait(broken: pytest.MonkeyPatch) -> None:
@@ -741,7 +731,7 @@ def any_number_may_wait(broken: pytest.MonkeyPatch) -> None:
 
 def a_rejected_record_costs_the_last_that_waits(broken: pytest.MonkeyPatch) -> None:
     def ask(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        if row is not None and len(row.get("queue", ())) >= registration.places_for(asked.wish):
+        if row is not None and len(row.get("queue", ())) >= decisions.places_for(asked.wish):
             self.reject(key, asked)
             return cast(UserRow, {**row, "queue": row["queue"][:-1]})
         return self.accept(row, key, asked)
@@ -762,7 +752,7 @@ def what_is_rejected_is_told_as_waiting(broken: pytest.MonkeyPatch) -> None:
 
 def what_is_rejected_is_decided_at_once(broken: pytest.MonkeyPatch) -> None:
     def ask(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        if row is not None and len(row.get("queue", ())) >= registration.places_for(asked.wish):
+        if row is not None and len(row.get("queue", ())) >= decisions.places_for(asked.wish):
             return self._decide(row, key, asked)
         return self.accept(row, key, asked)
 
@@ -770,7 +760,7 @@ def what_is_rejected_is_decided_at_once(broken: pytest.MonkeyPatch) -> None:
 
 
 def a_release_names_the_latest_record(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(registration, "attempt_of", lambda row: row["position"])
+    broken.setattr(decisions, "attempt_of", lambda row: row["position"])
 
 
 def nothing_is_released(broken: pytest.MonkeyPatch) -> None:
@@ -806,7 +796,7 @@ def the_first_registration_is_forgotten(broken: pytest.MonkeyPatch) -> None:
     def is_first(row: UserRow, wish: Registration) -> bool:
         return (row["name"], row["email"]) == (wish["name"], wish["email"])
 
-    broken.setattr(registration, "_is_first_registration", is_first)
+    broken.setattr(decisions, "_is_first_registration", is_first)
 
 
 def a_crash_leaves_the_rows(broken: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import pytest
 from faust.types import TP
 
 from app.engine.lease import Lease
-from app.lag import Lag
-from app.readiness import Readiness
+from app.worker.lag import Lag
+from app.worker.readiness import Readiness
 
 
 class World:

@@ -11,28 +11,13 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.consumed import ConsumedRecord, UnreadableRecord
-from app.engine import record_batches
-from app.engine.fetching import _Log
-from app.engine.protocol import Fetched
-from app.engine.record_batches import (
-    MAX_RECORD_BYTES,
-    MAX_UNPACKED_BYTES,
-    AbortedTransactions,
-    PartitionRecords,
-)
-from app.errors import CorruptBatchError
-from tests.hand_made_batches import (
-    ATTRIBUTES_AT,
-    BAD_NAME,
-    COUNT_AT,
-    GREATEST_AT,
-    RECORDS_AT,
-    Row,
-    batch,
-    sealed,
-    with_bad_name,
-)
+from app.domain.consumed_records import ConsumedRecord, UnreadableRecord
+from app.kafka import record_batches
+from app.kafka.fetching import _Log
+from app.kafka.protocol import Fetched
+from app.kafka.record_batches import MAX_RECORD_BYTES, MAX_UNPACKED_BYTES, AbortedTransactions, PartitionRecords
+from app.domain.errors import CorruptBatchError
+from tests.hand_made_batches import ATTRIBUTES_AT, BAD_NAME, COUNT_AT, GREATEST_AT, RECORDS_AT, Row, batch, sealed, with_bad_name
 
 CODECS = {
     "none": DefaultRecordBatch.CODEC_NONE,

@@ -8,24 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import registration
-from app.arrivals import Sorted, sort
-from app.email_claims import Verdict
-from app.keys import EmailKeys
-from app.outcomes import Outcome
-from app.positions import token
-from app.records import (
-    Queued,
-    Registration,
-    Update,
-    UserRow,
-    Wish,
-    decode_row,
-    encode,
-    encode_row,
-    moment,
-)
-from app.registration import MAX_QUEUE, Claiming, Decisions, Rows, attempt_of, is_open
+from app.domain import decisions
+from app.domain.parsing import Sorted, sort
+from app.domain.email_claims import Verdict
+from app.domain.keys import EmailKeys
+from app.domain.outcomes import Outcome
+from app.domain.positions import token
+from app.domain.records import Queued, Registration, Update, UserRow, Wish, decode_row, encode, encode_row, moment
+from app.domain.decisions import MAX_QUEUE, Claiming, Decisions, Rows, attempt_of, is_open
 from tests.strategies import Record
 
 PARTITION = 3
@@ -695,7 +685,7 @@ def test_any_cut_into_batches_comes_to_the_same(
     history: list[Any], cuts: list[int], places: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registration, "MAX_QUEUE", places)
+        patch.setattr(decisions, "MAX_QUEUE", places)
         cut_into_batches(_came(history), cuts)
 
 

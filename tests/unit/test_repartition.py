@@ -10,15 +10,15 @@ import pytest
 from faust.types import TP
 from pydantic import SecretStr
 
-from app import restart
-from app.errors import NotWrittenError, SettingsError
-from app.partitioning import Change, Partitioning, Step
-from app.repartition import watching
-from app.repartition.watching import Watching
-from app.restart import Restart
-from app.settings import Settings
-from app.topics.declaration import TopicSpec
-from app.topics.planning import Action, Found, steps
+from app.worker import restart
+from app.domain.errors import NotWrittenError, SettingsError
+from app.kafka.partitioning import Change, Partitioning, Step
+from app.worker import repartitioning
+from app.worker.repartitioning import Watching
+from app.worker.restart import Restart
+from app.config.settings import Settings
+from app.kafka.topics.declaration import TopicSpec
+from app.kafka.topics.planning import Action, Found, steps
 
 NOW = Partitioning(partitions=2)
 
@@ -91,7 +91,7 @@ async def test_a_sealed_table_goes_on_only_once_nothing_is_under_way(
     async def read(_: Settings) -> Partitioning:
         return found.pop(0)
 
-    monkeypatch.setattr(watching, "read", read)
+    monkeypatch.setattr(repartitioning, "read", read)
     watch = Watching(Settings(), "users", worker)
     with pytest.raises(NotWrittenError, match="is being repartitioned"):
         await watch.require_standing()

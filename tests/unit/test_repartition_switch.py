@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from app.errors import FencedError, NotWrittenError, RegistryError
-from app.partitioning import Partitioning
-from app.repartition import commands, steps
-from app.repartition.steps import Report, Stage
-from app.settings import EXIT_USAGE, Settings
+from app.domain.errors import FencedError, NotWrittenError, RegistryError
+from app.kafka.partitioning import Partitioning
+from app.cli import repartition
+from app.ops.repartition import steps
+from app.ops.repartition.steps import Report, Stage
+from app.config.settings import EXIT_USAGE, Settings
 
 BEFORE = Partitioning(partitions=2)
 AFTER = BEFORE.split(4, {})
@@ -90,7 +91,7 @@ def test_only_what_is_so_is_told(
 
     monkeypatch.setattr(steps, "repartition", fails)
     with pytest.raises(SystemExit) as ended:
-        commands._change(4)
+        repartition._change(4)
     assert ended.value.code == status
     said = capsys.readouterr().err
     assert told in said

@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.errors import OverloadedError
-from app.web import room as module
-from app.web.room import MAX_WAITING, MAX_WAITING_OF_CLIENT, Room
+from app.domain.errors import OverloadedError
+from app.web.http import room as module
+from app.web.http.room import MAX_WAITING, MAX_WAITING_OF_CLIENT, Room
 
 
 class Holder:

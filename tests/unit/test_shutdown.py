@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.shutdown import Shutdown
+from app.worker.shutdown import Shutdown
 
 
 async def test_a_stop_takes_its_steps_in_order() -> None:

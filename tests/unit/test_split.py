@@ -11,20 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tests.simulation
-from app.engine.marker import (
-    LETTERS_PREFIX,
-    MARKER_KEY,
-    MOVES_PREFIX,
-    OUTCOMES_PREFIX,
-    RECENT_KEY,
-    RESERVED_PREFIX,
-)
-from app.errors import TopicsError
-from app.keys import partition_of
-from app.partitioning import Partitioning
-from app.repartition.homes import children, recent_of, rows_by_home, why_not
-from app.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference
-from app.verify.splits import parent, pieces
+from app.engine.marker import LETTERS_PREFIX, MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, RECENT_KEY, RESERVED_PREFIX
+from app.domain.errors import TopicsError
+from app.domain.keys import partition_of
+from app.kafka.partitioning import Partitioning
+from app.ops.repartition.target_partitions import children, recent_of, rows_by_home, why_not
+from app.ops.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference
+from app.ops.verify.splits import parent, pieces
 from tests.simulation import CHANGELOGS, DECIDING, PARTITIONS, SOURCES, Log, Simulation, topics
 from tests.unit.test_verify import assert_status, verified
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app import standstills
-from app.standstills import LOOKS_TO_CATCH_UP, TOO_OLD, Standstills
+from app.ingest import standstills
+from app.ingest.standstills import LOOKS_TO_CATCH_UP, TOO_OLD, Standstills
 
 
 class Clock:

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from rocksdict import Rdict
 
-from app import settings as settings_module
-from app.errors import NotReadyError, StoreError
-from app.settings import Settings
+from app.config import settings as settings_module
+from app.domain.errors import NotReadyError, StoreError
+from app.config.settings import Settings
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests.disk import full_disk
 from tests.worker import wait_until

@@ -8,7 +8,7 @@ import pytest
 
 from app.engine import consumer
 from app.engine.consumer import MAX_JOIN_SECONDS, Consumer, ConsumerThread
-from app.errors import StuckError
+from app.domain.errors import StuckError
 
 SESSION_SECONDS = 10.0
 

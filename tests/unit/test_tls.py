@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
-from app.errors import SettingsError
-from app.settings import Settings
-from app.tls import Certificate, client_tls, loaded, server_tls
+from app.domain.errors import SettingsError
+from app.config.settings import Settings
+from app.config.tls import Certificate, client_tls, loaded, server_tls
 from tests.authority import Authority, Files
 
 

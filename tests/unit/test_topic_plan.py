@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.topics.declaration import TopicSpec
-from app.topics.planning import Action, Found, Step, steps
+from app.kafka.topics.declaration import TopicSpec
+from app.kafka.topics.planning import Action, Found, Step, steps
 
 
 def spec(**more: Any) -> TopicSpec:

@@ -14,21 +14,13 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 
-from app.connection import Connection
-from app.engine import protocol, transactional_ids, transactions
-from app.engine.cluster import DATA, GROUP, TRANSACTION
-from app.engine.lean import NO_HEADERS, ToWrite
-from app.engine.protocol import ProduceAnswer, Produced, ProducerIdentity
-from app.engine.transactions import (
-    COMPRESSIONS,
-    MAX_BATCH_BYTES,
-    Member,
-    ProducerFencedError,
-    Sendings,
-    TransactionalProducer,
-    encode_batches,
-)
-from app.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
+from app.config.connection import Connection
+from app.kafka import protocol, transactional_ids, transactions
+from app.kafka.cluster import DATA, GROUP, TRANSACTION
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.protocol import ProduceAnswer, Produced, ProducerIdentity
+from app.kafka.transactions import COMPRESSIONS, MAX_BATCH_BYTES, Member, ProducerFencedError, Sendings, TransactionalProducer, encode_batches
+from app.domain.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
 
 ONE, TWO, FAR = TP("one", 0), TP("one", 1), TP("two", 0)
 MEMBER = Member("group", 4, "member", "worker")

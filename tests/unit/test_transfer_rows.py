@@ -5,9 +5,9 @@ import io
 import orjson
 import pytest
 
-from app.transfer.exporting import Counter
-from app.transfer.remote import RefusedError
-from app.transfer.rows import MAX_ROW_BYTES, Row, read_csv, read_ndjson
+from app.ops.transfer.exporting import Counter
+from app.ops.transfer.remote import RefusedError
+from app.ops.transfer.rows import MAX_ROW_BYTES, Row, read_csv, read_ndjson
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 

@@ -13,39 +13,30 @@ import pytest
 from click.testing import CliRunner
 from faust.types import TP
 
-from app import registration
+from app.domain import decisions
 from app.__main__ import main
-from app.arrivals import MOVED_FROM_HEADER
+from app.domain.parsing import MOVED_FROM_HEADER
 from app.dead_letters.summaries import SKIPPED, Summary
-from app.email_claims import encode_claim, encode_holder, encode_verdict
+from app.domain.email_claims import encode_claim, encode_holder, encode_verdict
 from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
 from app.engine.partitions import Changes, short_id
-from app.errors import SettingsError
-from app.keys import EmailKeys, encode_key, partition_of
-from app.outcomes import Decided, Outcome
-from app.partitioning import Partitioning
-from app.positions import Position, token
-from app.records import decode_row, encode_outcome, encode_row
-from app.recover.skip import Skip
-from app.registration import MAX_QUEUE, Decisions
-from app.settings import settings
-from app.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference, Findings
-from app.verify.logs import Logs
-from app.verify.multisets import Entry, Multiset
-from app.verify.outcomes import OutcomesFold
-from app.verify.places import Span
-from app.verify.run import Verification
-from app.verify.stores import ChangelogAt, Store, StoreComparison
-from tests.simulation import (
-    DECIDING,
-    FIRST_ID,
-    PARTITIONS,
-    Log,
-    Record,
-    SimulatedReader,
-    Simulation,
-    topics,
-)
+from app.domain.errors import SettingsError
+from app.domain.keys import EmailKeys, encode_key, partition_of
+from app.domain.outcomes import Decided, Outcome
+from app.kafka.partitioning import Partitioning
+from app.domain.positions import Position, token
+from app.domain.records import decode_row, encode_outcome, encode_row
+from app.ops.recover.skip import Skip
+from app.domain.decisions import MAX_QUEUE, Decisions
+from app.config.settings import settings
+from app.ops.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference, Findings
+from app.ops.verify.logs import Logs
+from app.ops.verify.multisets import Entry, Multiset
+from app.ops.verify.outcomes import OutcomesFold
+from app.ops.verify.places import Span
+from app.ops.verify.run import Verification
+from app.ops.verify.stores import ChangelogAt, Store, StoreComparison
+from tests.simulation import DECIDING, FIRST_ID, PARTITIONS, Log, Record, SimulatedReader, Simulation, topics
 
 REGISTRATIONS, DECISIONS, CLAIMS = (
     topics.user_registrations,
@@ -126,7 +117,7 @@ def working(simulation: Simulation) -> Callable[[], None]:
 async def test_whatever_the_order_of_applying_and_whenever_one_looks_it_is_clean(
     seed: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "MAX_QUEUE", places)
+    monkeypatch.setattr(decisions, "MAX_QUEUE", places)
     for simulation in seeded(monkeypatch, seed):
         assert_status(await verified(simulation, working(simulation)), CLEAN)
     simulation.run()
@@ -141,7 +132,7 @@ async def test_whatever_the_order_of_applying_and_whenever_one_looks_it_is_clean
 async def test_whatever_beginnings_are_gone_is_no_difference(
     seed: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "MAX_QUEUE", places)
+    monkeypatch.setattr(decisions, "MAX_QUEUE", places)
     for simulation in seeded(monkeypatch, seed):
         for topic in (REGISTRATIONS, CLAIMS, DECISIONS, OUTCOMES, LETTERS):
             table = "emails" if topic is CLAIMS else "users"
@@ -349,7 +340,7 @@ FIRST_TOO_MANY = 1 + MAX_QUEUE
 
 def with_places(monkeypatch: pytest.MonkeyPatch, places: Callable[[object], int]) -> None:
     """Let records be applied by another rule of how many may wait."""
-    monkeypatch.setattr(registration, "places_for", places)
+    monkeypatch.setattr(decisions, "places_for", places)
 
 
 async def test_what_is_rejected_because_too_many_wait_is_no_difference(
@@ -1226,7 +1217,7 @@ def test_what_nobody_has_expected_ends_it_with_one_line_and_the_status_of_no_ans
     async def fail(*_: object) -> None:
         raise KeyError("ada@example.com")
 
-    monkeypatch.setattr("app.verify.verify", fail)
+    monkeypatch.setattr("app.ops.verify.verify", fail)
     ended = CliRunner().invoke(main, ["verify"])
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.startswith("nothing is verified: unexpected KeyError in test_verify.py, ")

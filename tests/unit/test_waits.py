@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.web.waits import Waits
+from app.web.http.waits import Waits
 
 
 class Waiter:

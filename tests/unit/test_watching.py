@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.errors import NotReadyError, OverloadedError, TooManyRequestsError, Unavailable
-from app.overview.watching import MAX_WATCHERS, MAX_WATCHERS_OF_CLIENT, Watching
+from app.domain.errors import NotReadyError, OverloadedError, TooManyRequestsError, Unavailable
+from app.query.overview.watching import MAX_WATCHERS, MAX_WATCHERS_OF_CLIENT, Watching
 
 
 class Moments:

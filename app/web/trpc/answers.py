@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 from aiohttp import web
 
-from app.web.problems import ProblemError
+from app.web.http.problems import ProblemError
 
 #: What an answer depends on beside its address.
 VARY = "trpc-accept, accept"

@@ -14,12 +14,12 @@ import orjson
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
-from app.records import FieldError, field_errors
-from app.web.bodies import body_of
-from app.web.problems import ProblemError, from_error
+from app.domain.records import FieldError, field_errors
+from app.web.http.bodies import body_of
+from app.web.http.problems import ProblemError, from_error
 from app.web.services import services
 from app.web.trpc.procedures import PROCEDURES, Procedure, Tell, together
-from app.web.urls import rest_of_path
+from app.web.http.urls import rest_of_path
 
 #: What a call without input has: tRPC's ``undefined``, which is not ``null``.
 _UNDEFINED: Any = object()

@@ -15,16 +15,16 @@ from aiohttp import web
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from app.errors import RegistryError
-from app.listing import MAX_PREFIX, Wanted, id_before
-from app.positions import Position
-from app.records import Email, SentRegistration, User, UserId
-from app.web.preferences import after, wait_seconds
-from app.web.problems import ProblemError, from_error
-from app.web.room import SHOWN, USER_BYTES, hold
+from app.domain.errors import RegistryError
+from app.query.listing import MAX_PREFIX, Wanted, id_before
+from app.domain.positions import Position
+from app.domain.records import Email, SentRegistration, User, UserId
+from app.web.http.preferences import after, wait_seconds
+from app.web.http.problems import ProblemError, from_error
+from app.web.http.room import SHOWN, USER_BYTES, hold
 from app.web.services import services
-from app.web.tracing import note_acknowledged
-from app.web.writes import rejected
+from app.web.http.tracing import note_acknowledged
+from app.web.api.writes import rejected
 
 Kind = Literal["query", "mutation"]
 

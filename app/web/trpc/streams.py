@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
-from app.web.problems import ProblemError
+from app.web.http.problems import ProblemError
 from app.web.services import services
 from app.web.trpc.answers import VARY, envelope
 from app.web.trpc.calls import Calls, answer

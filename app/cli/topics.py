@@ -1,0 +1,86 @@
+"""``python -m app topics plan`` and ``topics apply``."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+import orjson
+
+from app.domain.errors import RegistryError
+from app.kafka.client_errors import say_it_in_one_line
+from app.config.settings import EXIT_USAGE, Settings, settings
+from app.kafka.topics.admin import apply, connected, plan
+from app.kafka.topics.declaration import declare
+from app.kafka.topics.planning import Action, Step
+
+#: Exit status of a plan: there is something to do.
+EXIT_DIFFERENCES = 1
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def topics(ctx: click.Context) -> None:
+    """Show what the topics lack, or make them what they should be; alone, it is apply."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(apply_plan, as_json=False)
+
+
+@topics.command("plan")
+@_as_json
+def show_plan(as_json: bool) -> None:
+    """Show what would be done to make the topics as the settings want them; change nothing.
+
+    Exit status: 0 nothing to do; 1 something to do; 2 it would be refused, or cannot be told.
+    """
+    planned = _run(_planned(settings()))
+    _print(planned, as_json)
+    if any(step.action is Action.REFUSE for step in planned):
+        raise SystemExit(EXIT_USAGE)
+    raise SystemExit(EXIT_DIFFERENCES if planned else 0)
+
+
+@topics.command("apply")
+@_as_json
+def apply_plan(as_json: bool) -> None:
+    """Make the topics as the settings want them: all of the plan, or nothing if it is refused.
+
+    Creates topics, changes settings, and begins to copy partitions to other brokers, which Kafka
+    goes on with by itself. Never changes how many partitions there are.
+
+    Exit status: 0 done; 2 refused, or the brokers cannot be reached.
+    """
+    _print(_run(_applied(settings())), as_json)
+    if not as_json:
+        click.echo(f"{len(declare(settings()).all())} topics are as they should be")
+
+
+def _print(planned: list[Step], as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps([step.members() for step in planned]))
+        return
+    for step in planned:
+        click.echo(step.line())
+
+
+def _run(work: Coroutine[Any, Any, list[Step]]) -> list[Step]:
+    say_it_in_one_line()
+    try:
+        return asyncio.run(work)
+    except RegistryError as error:
+        click.echo(error, err=True)
+        raise SystemExit(EXIT_USAGE) from None
+
+
+async def _planned(wanted: Settings) -> list[Step]:
+    async with connected(wanted) as admin:
+        return await plan(admin, wanted)
+
+
+async def _applied(wanted: Settings) -> list[Step]:
+    async with connected(wanted) as admin:
+        planned = await plan(admin, wanted)
+        await apply(admin, planned)
+        return planned

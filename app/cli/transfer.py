@@ -1,0 +1,218 @@
+"""``python -m app export`` and ``python -m app import``."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from time import monotonic
+from typing import Any, BinaryIO, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    FileSizeColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from app.domain.errors import RegistryError
+from app.ops.transfer.exporting import STDIO, export
+from app.ops.transfer.importing import Imported, import_rows
+from app.ops.transfer.remote import FORMATS, Format, Remote, TransferError
+from app.ops.transfer.rows import READERS, mended
+
+#: Exit statuses: not (wholly) done; a mistake, or nobody there; Ctrl-C.
+EXIT_NOT_DONE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+Result = TypeVar("Result")
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+_url = click.argument("url")
+_format = click.option(
+    "--format",
+    "name",
+    type=click.Choice(FORMATS),
+    help="Default: what the file's name ends with, else ndjson.",
+)
+_key = click.option(
+    "--key",
+    type=str.strip,
+    envvar="REGISTRY_KEY",
+    metavar="KEY",
+    help="API key. Better: REGISTRY_KEY.",
+)
+_ca_file = click.option(
+    "--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM)."
+)
+
+
+@click.command("export")
+@_url
+@click.argument("output", type=_FILE_OR_DASH)
+@_format
+@click.option("--prefix", default="", metavar="TEXT", help="Only ids that begin so.")
+@_key
+@_ca_file
+def export_users(
+    url: str, output: Path, name: Format | None, prefix: str, key: str | None, ca_file: Path | None
+) -> None:
+    """Write all users of the registry at URL to OUTPUT; - is standard output.
+
+    In the order of their ids, as NDJSON or CSV. The file is there once it is whole.
+
+    Exit status: 0 done; 1 broken off, and no file is there; 2 a wrong option, or the registry
+    refuses; 130 ended by Ctrl-C.
+    """
+    remote = Remote(url, key, ca_file)
+    with _bar() as bar:
+        users = _run(export(remote, name or _format_of(output), prefix, output, bar.show))
+    click.echo(f"exported {users:,} users", err=True)
+
+
+@click.command("import")
+@_url
+@click.argument("file", type=_FILE_OR_DASH)
+@_format
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1_000),
+    default=1_000,
+    show_default=True,
+    metavar="N",
+    help="Registrations in a request.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, 86_400),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a batch is sent again and again while the registry refuses or is away.",
+)
+@click.option(
+    "--mend-names",
+    is_flag=True,
+    help="Send names that hold control characters with blanks for them, and tell of each.",
+)
+@_key
+@_ca_file
+def import_users(
+    url: str,
+    file: Path,
+    name: Format | None,
+    batch: int,
+    patience: float,
+    mend_names: bool,
+    key: str | None,
+    ca_file: Path | None,
+) -> None:
+    """Register the users in FILE with the registry at URL; - is standard input.
+
+    NDJSON or CSV, as export writes it or with the members id, name and email alone; whatever else
+    there is is left out. Rows are sent in their order. To import a file again is safe. Each row
+    that is rejected is told of in a line. What became of a registration that was accepted is told
+    by the registry: an id or address may be taken.
+
+    Exit status: 0 all rows are accepted; 1 some are rejected, or it was broken off; 2 a wrong
+    option or file, or the registry refuses; 130 ended by Ctrl-C.
+    """
+    told = Imported(lambda line, why: click.echo(f"line {line}: {why}"))
+    size = _size(file)
+    with _opened(file) as source, _bar(size) as bar:
+
+        def advance() -> None:
+            rejected = f"  {told.rejected:,} rejected" if told.rejected else ""
+            bar.show(told.accepted, 0 if size is None else source.tell(), rejected)
+
+        rows = READERS[name or _format_of(file)](source)
+        rows = map(mended, rows) if mend_names else rows
+        remote = Remote(url, key, ca_file)
+        sending = import_rows(remote, rows, told, advance, batch=batch, patience_seconds=patience)
+        _run(sending, lambda: _tell(told))
+    _tell(told)
+    raise SystemExit(EXIT_NOT_DONE if told.rejected else 0)
+
+
+def _tell(told: Imported) -> None:
+    mended = f" ({told.mended:,} with another name)" if told.mended else ""
+    click.echo(
+        f"accepted {told.accepted:,}{mended}, rejected {told.rejected:,}, up to line {told.line:,}"
+    )
+
+
+def _size(file: Path) -> int | None:
+    """Return the size of what is a file, and no pipe or device."""
+    return file.stat().st_size if file.is_file() else None
+
+
+def _format_of(path: Path) -> Format:
+    return "csv" if path.suffix.lower() == ".csv" else "ndjson"
+
+
+def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
+    if file == STDIO:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return file.open("rb")
+    except OSError as error:
+        click.echo(f"{file}: {error.strerror}", err=True)
+        raise SystemExit(EXIT_USAGE) from None
+
+
+class _Bar:
+    """A progress bar on standard error, if that is a terminal: bytes, and what is told beside."""
+
+    def __init__(self, progress: Progress, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+        self._began = monotonic()
+
+    def show(self, users: int, size: int, more: str = "") -> None:
+        """Show how far it is."""
+        rate = users / max(monotonic() - self._began, 0.001)
+        told = f"{users:,} users  {rate:,.0f}/s{more}"
+        self._progress.update(self._task, completed=size, description=told)
+
+
+@contextmanager
+def _bar(total: int | None = None) -> Iterator[_Bar]:
+    """Show a progress bar; one whose end nobody knows moves to and fro."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        FileSizeColumn() if total is None else DownloadColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield _Bar(progress, total)
+
+
+def _run(work: Coroutine[Any, Any, Result], broken_off: Callable[[], None] | None = None) -> Result:
+    """Do the work; if it fails, end with a line and a status."""
+    try:
+        return asyncio.run(work)
+    except TransferError as error:
+        why, status = str(error), EXIT_NOT_DONE
+    except RegistryError as error:
+        why, status = str(error), EXIT_USAGE
+    except KeyboardInterrupt:
+        why, status = "interrupted", EXIT_INTERRUPTED
+    if broken_off is not None:
+        broken_off()
+    click.echo(why, err=True)
+    raise SystemExit(status)

@@ -1,0 +1,1 @@
+"""Settings, and what is made of them: connections to Kafka, TLS, targets of commands."""

@@ -1,0 +1,143 @@
+"""How clients connect to Kafka: what aiokafka's and Faust's are given, made in one place."""
+
+import ssl
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka.abc import AbstractTokenProvider
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
+from faust.types.auth import CredentialsT
+
+from app.domain.errors import SettingsError
+from app.system.file_fingerprint import Stamp, stamp_of
+
+OAUTHBEARER: Final = "OAUTHBEARER"
+
+
+class FileToken(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka carries no types
+    """A token from a file, read anew for each connection: something else keeps it fresh."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    async def token(self) -> str:
+        """Return what the file holds now."""
+        return self._file.read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the brokers are, and by what they and their clients know each other."""
+
+    brokers: str
+    protocol: str = "PLAINTEXT"
+    mechanism: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    key_password: str | None = field(default=None, repr=False)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The brokers to begin with, each ``host:port``."""
+        return self.brokers.split(",")
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.protocol.endswith("SSL")
+
+    @property
+    def has_login(self) -> bool:
+        """Whether clients log in by SASL."""
+        return self.protocol.startswith("SASL")
+
+    def client(self) -> dict[str, Any]:
+        """Return the arguments for any client of aiokafka; raise `SettingsError`."""
+        return {"bootstrap_servers": self.brokers, **self.security()}
+
+    def security(self) -> dict[str, Any]:
+        """Return those of the arguments that a single connection takes, too."""
+        login = self._login() if self.has_login else {}
+        return {"security_protocol": self.protocol, "ssl_context": self.tls(), **login}
+
+    def _login(self) -> dict[str, Any]:
+        if self.mechanism == OAUTHBEARER:
+            return {
+                "sasl_mechanism": OAUTHBEARER,
+                "sasl_oauth_token_provider": self._token(),
+            }
+        return {
+            "sasl_mechanism": self.mechanism,
+            "sasl_plain_username": self.username,
+            "sasl_plain_password": self.password,
+        }
+
+    def faust(self) -> CredentialsT | None:
+        """Return the same as Faust's own clients take it; raise `SettingsError`."""
+        tls = self.tls()
+        if not self.has_login:
+            return SSLCredentials(tls) if tls else None
+        if self.mechanism == OAUTHBEARER:
+            return OAuthCredentials(oauth_cb=self._token(), ssl_context=tls)
+        return SASLCredentials(
+            username=self.username,
+            password=self.password,
+            mechanism=self.mechanism,
+            ssl_context=tls,
+        )
+
+    def _token(self) -> FileToken:
+        if self.token_file is None:
+            raise SettingsError(f"KAFKA_TOKEN_FILE: must be set for {OAUTHBEARER}")
+        return FileToken(self.token_file)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return how brokers' certificates are checked, and which one is shown to them."""
+        if not self.is_secret:
+            return None
+        files = self.ca_file, self.certificate_file, self.key_file
+        return _context(*files, self.key_password, tuple(file and stamp_of(file) for file in files))
+
+
+# Reading the system's authorities takes long, and a worker has clients by the hundred.
+@lru_cache(maxsize=4)
+def _context(
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    password: str | None,
+    _stamps: tuple[Stamp, ...],
+) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise SettingsError(f"KAFKA_CA_FILE: {ca} cannot be used: {_why(error)}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is None:
+        return context
+    try:
+        # Who is asked for a passphrase says none: nobody sits at a worker.
+        context.load_cert_chain(certificate, key, password=lambda: password or "")
+    except OSError as error:
+        raise SettingsError(f"KAFKA_CERTIFICATE_FILE, KAFKA_KEY_FILE: {_mismatch(error)}") from None
+    return context
+
+
+def _mismatch(error: OSError) -> str:
+    if not isinstance(error, ssl.SSLError):
+        return f"cannot be read: {_why(error)}"
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not the certificate's"
+    return "must hold a certificate and its key in PEM, the key's passphrase in KAFKA_KEY_PASSWORD"
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "it holds no certificate in PEM"
+    return error.strerror or str(error)

@@ -1,0 +1,78 @@
+"""A deployment that a command talks to over HTTP: its address, its certificate, the key."""
+
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from app.domain.errors import RegistryError
+
+#: What a header may hold that is no white space.
+_KEY_PATTERN = r"[!-~]+"
+
+
+class TargetError(RegistryError):
+    """An address, a key or a file of certificates cannot be used as it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go: host and port, the path before ours, and whether over TLS."""
+
+    host: str
+    port: int
+    host_header: str
+    path: str
+    is_tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> "Target":
+        """Return the target that an address names, or raise `TargetError`."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            raise _no_address(url) from None
+        if not _is_plain(parts):
+            raise _no_address(url)
+        host = str(parts.hostname)
+        return cls(host, port, parts.netloc, parts.path.rstrip("/"), parts.scheme == "https")
+
+    def tls(self, ca_file: Path | None) -> ssl.SSLContext | None:
+        """Return how to speak TLS, if at all, trusting some certificates beside the machine's."""
+        if not self.is_tls:
+            return None
+        context = ssl.create_default_context()
+        if ca_file is not None:
+            try:
+                context.load_verify_locations(ca_file)
+            except OSError:  # ssl.SSLError is one
+                raise TargetError(f"{ca_file}: no certificates can be read there") from None
+        return context
+
+
+def check_key(key: str | None) -> None:
+    """Raise `TargetError` for a key that no header can hold."""
+    if key is not None and not re.fullmatch(_KEY_PATTERN, key):
+        raise TargetError("the key must be printable ASCII without spaces")
+
+
+def _is_plain(parts: SplitResult) -> bool:
+    """Return whether there is a host, and nothing that we would not send on."""
+    text = parts.geturl()
+    surplus = parts.query or parts.fragment or "@" in parts.netloc
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and not surplus
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+    )
+
+
+def _no_address(url: str) -> TargetError:
+    # What stands before an @ is a password.
+    shown = "the URL" if "@" in url else repr(url)
+    return TargetError(f"{shown} is no address of a registry: it must be http(s)://host:port")

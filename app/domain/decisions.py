@@ -1,0 +1,247 @@
+"""The decisions, pure: what a record does to the row that its id has today.
+
+Nothing here reads a clock, a table or a network: a replay of the topic decides the same. An
+address is asked for with a claim; until its verdict comes, later records of the same id wait in
+the row's queue. docs/decisions/one-email-one-user.md tells why it is done so.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, cast
+
+from app.domain.parsing import Sorted
+from app.domain.email_claims import Verdict
+from app.domain.outcomes import Decided, Outcome
+from app.domain.positions import offset_of, token
+from app.domain.records import Open, Queued, Registration, Update, UserRow, Wish, encode, moment
+
+#: Records of one id that may wait for the verdict on another; what follows is rejected.
+MAX_QUEUE = 16
+
+_DIGEST_BYTES = 16
+
+Rows = Mapping[bytes, UserRow | None]
+
+
+class Claiming(NamedTuple):
+    """A claim or a release to be sent."""
+
+    kind: Literal["claim", "release"]
+    email_key: bytes
+    id: str
+    attempt: str
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What records and verdicts of one partition come to, one after the other.
+
+    The methods return the new row of an id (None: it has none), and keep what else comes of it.
+    """
+
+    partition: int
+    email_key: Callable[[str], bytes]
+    #: Returns the key under which version 0.8 claimed an address, if that is another one.
+    key_of_0_8: Callable[[str], bytes | None] = lambda _: None
+
+    claims: list[Claiming] = field(default_factory=list)
+    outcomes: list[Decided] = field(default_factory=list)
+
+    # -- U1: a record
+
+    def ask_all(self, batch: Sorted, rows: Rows) -> Rows:
+        """Decide the records of a batch by the rows that their keys have before.
+
+        Return the rows that change.
+        """
+        changed: dict[bytes, UserRow | None] = {}
+        for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
+            row = changed[key] if key in changed else rows.get(key)
+            new = self.ask(row, key, Queued(arrival.offset, arrival.timestamp, wish))
+            if new is not row:
+                changed[key] = new
+        return changed
+
+    def ask(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        """Decide a record. If an attempt is open, let it wait in the row, or reject it."""
+        if row is not None and is_open(row) and waiting_in(row) >= places_for(asked.wish):
+            self.reject(key, asked)
+            return row
+        return self.accept(row, key, asked)
+
+    def reject(self, key: bytes, asked: Queued) -> None:
+        """Reject a record because too many of its id wait already."""
+        self._decided(asked.offset, key.decode(), Outcome.TOO_MANY_PENDING)
+
+    def accept(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        """Decide a record, or let it wait in the row if an attempt is open, however many wait."""
+        if row is None or not is_open(row):
+            return self._decide(row, key, asked)
+        self._decided(asked.offset, row["id"], Outcome.PENDING)
+        return cast(UserRow, {**row, "queue": [*row.get("queue", ()), tuple(asked)]})
+
+    def _decide(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        wish = asked.wish
+        if wish is None:
+            self._erase(row, key, asked)
+            return None
+        if wish.get("type") == "update":
+            return self._update(row, cast(Update, wish), asked)
+        return self._register(row, cast(Registration, wish), asked)
+
+    def _register(self, row: UserRow | None, wish: Registration, asked: Queued) -> UserRow | None:
+        user_id = wish["id"]
+        if row is not None:
+            same = _is_first_registration(row, wish)
+            self._decided(asked.offset, user_id, Outcome.REPLAYED if same else Outcome.ID_TAKEN)
+            return row
+        attempt = token(self.partition, asked.offset)
+        self.claims.append(Claiming("claim", self.email_key(wish["email"]), user_id, attempt))
+        self._decided(asked.offset, user_id, Outcome.PENDING)
+        at = moment(asked.timestamp)
+        return {
+            "id": user_id,
+            "name": wish["name"],
+            "email": wish["email"],
+            "status": "pending",
+            "registered_at": at,
+            "updated_at": at,
+            "version": 1,
+            "position": attempt,
+        }
+
+    def _update(self, row: UserRow | None, wish: Update, asked: Queued) -> UserRow | None:
+        if row is None:
+            self._decided(asked.offset, wish["id"], Outcome.UNKNOWN_ID)
+            return None
+        wanted = Open(
+            position=token(self.partition, asked.offset),
+            at=asked.timestamp,
+            name=wish.get("name", row["name"]),
+            email=wish.get("email", row["email"]),
+        )
+        email_key = self.email_key(wanted["email"])
+        if email_key == self.email_key(row["email"]):
+            self._decided(asked.offset, row["id"], Outcome.UPDATED)
+            return _updated(row, wanted, attempt_of(row))
+        self.claims.append(Claiming("claim", email_key, row["id"], wanted["position"]))
+        self._decided(asked.offset, row["id"], Outcome.PENDING)
+        return cast(UserRow, {**row, "open": wanted})
+
+    def _erase(self, row: UserRow | None, key: bytes, asked: Queued) -> None:
+        if row is not None:
+            self._release(row)
+        # Told as well where nobody was: a retry of an erasure hears what the first heard.
+        self._decided(asked.offset, key.decode(), Outcome.ERASED)
+
+    # -- U2: a verdict
+
+    def settle(self, row: UserRow | None, key: bytes, verdict: Verdict) -> UserRow | None:
+        """Apply a verdict, and the records that have waited for it, up to the next attempt."""
+        attempt, granted = verdict["attempt"], verdict["verdict"] == "granted"
+        email_key = verdict["email_key"].encode()
+        if row is None or _open_attempt(row) != attempt:
+            # Nobody waits for it any more; what the row holds by it stays.
+            if granted and (row is None or attempt_of(row) != attempt):
+                self.claims.append(Claiming("release", email_key, key.decode(), attempt))
+            return row
+        queue = row.get("queue", ())
+        settled = self._granted(row, attempt) if granted else self._taken(row, attempt)
+        return self._drain(settled, key, queue) if queue else settled
+
+    def _granted(self, row: UserRow, attempt: str) -> UserRow:
+        wanted = row.get("open")
+        if wanted is None:
+            self._decided(offset_of(attempt), row["id"], Outcome.REGISTERED)
+            return _without_waiting({**row, "status": "registered"})
+        self._decided(offset_of(attempt), row["id"], Outcome.UPDATED)
+        self._release(row)
+        return _without_waiting(_updated(row, wanted, attempt))
+
+    def _taken(self, row: UserRow, attempt: str) -> UserRow | None:
+        self._decided(offset_of(attempt), row["id"], Outcome.EMAIL_TAKEN)
+        return _without_waiting(row) if "open" in row else None
+
+    def _drain(
+        self, row: UserRow | None, key: bytes, queue: Sequence[tuple[int, int, Wish]]
+    ) -> UserRow | None:
+        """Decide what has waited, in order, until one opens an attempt: the rest waits for that."""
+        for count, queued in enumerate(queue, start=1):
+            row = self._decide(row, key, Queued(*queued))
+            if row is not None and is_open(row):
+                left = queue[count:]
+                return cast(UserRow, {**row, "queue": left}) if left else row
+        return row
+
+    # -- what comes of it
+
+    def _release(self, row: UserRow) -> None:
+        for email_key in (self.email_key(row["email"]), self.key_of_0_8(row["email"])):
+            if email_key is not None:
+                self.claims.append(Claiming("release", email_key, row["id"], attempt_of(row)))
+
+    def _decided(self, offset: int, user_id: str, outcome: Outcome) -> None:
+        self.outcomes.append(Decided(offset, user_id, outcome))
+
+
+def is_open(row: UserRow) -> bool:
+    """Return whether a row waits for a verdict."""
+    return row["status"] == "pending" or "open" in row
+
+
+def waiting_in(row: UserRow) -> int:
+    """Return how many records wait in a row for the verdict on another."""
+    return len(row.get("queue", ()))
+
+
+def places_for(wish: Wish) -> int:
+    """Return how many places the queue has for a record like this: one more for an erasure.
+
+    So a user can be erased, however fast others write to the same id.
+    """
+    return MAX_QUEUE + (wish is None)
+
+
+def _open_attempt(row: UserRow) -> str | None:
+    if row["status"] == "pending":
+        return row["position"]
+    wanted = row.get("open")
+    return None if wanted is None else wanted["position"]
+
+
+def attempt_of(row: UserRow) -> str:
+    """Return the attempt by which a row holds its address."""
+    return row.get("attempt", row["position"])
+
+
+def _is_first_registration(row: UserRow, wish: Registration) -> bool:
+    first = row.get("first_digest")
+    if first is not None:
+        return first == _digest(wish["name"], wish["email"])
+    return row["name"] == wish["name"] and row["email"] == wish["email"]
+
+
+def _digest(name: str, email: str) -> str:
+    data = encode(Registration(id="", name=name, email=email))
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _updated(row: UserRow, wanted: Open, attempt: str) -> UserRow:
+    return {
+        **row,
+        "name": wanted["name"],
+        "email": wanted["email"],
+        "updated_at": moment(wanted["at"]),
+        "version": row["version"] + 1,
+        "position": wanted["position"],
+        "attempt": attempt,
+        "first_digest": row.get("first_digest") or _digest(row["name"], row["email"]),
+    }
+
+
+def _without_waiting(row: UserRow) -> UserRow:
+    if "open" in row or "queue" in row:
+        left = (item for item in row.items() if item[0] not in ("open", "queue"))
+        return cast(UserRow, dict(left))
+    return row

@@ -1,0 +1,185 @@
+"""Arrivals, pure: what a record of ``user-registrations`` asks for, and where it belongs.
+
+The topic is open to any producer: with or without a key, with any partitioner, with any bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from app.domain.authors import author_headers
+from app.domain.consumed_records import ConsumedRecord, as_they_were, bytes_of, require_readable, writable
+from app.domain.errors import UnreadableRecordError
+from app.domain.keys import encode_key, partitions_of
+from app.domain.records import Headers, Wish, encode, field_errors, is_user_id, registration_in, update_in
+
+#: A record that was re-sent to its partition names here the position at which it first stood.
+MOVED_FROM_HEADER = "moved-from"
+
+#: An unreadable record of more stays where it is: half of what a topic takes.
+MAX_MOVED_BYTES = 512 * 1024
+
+
+class Move(NamedTuple):
+    """A record of another partition, and as what it is sent there."""
+
+    arrival: ConsumedRecord
+    partition: int
+    id: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(slots=True)
+class Sorted:
+    """A batch by what must be done with each record, each list in the order of arrival."""
+
+    here: list[tuple[ConsumedRecord, Wish]] = field(default_factory=list)
+    #: The ids' record keys of ``here``, in its order.
+    keys: list[bytes] = field(default_factory=list)
+    elsewhere: list[Move] = field(default_factory=list)
+    unreadable: list[tuple[ConsumedRecord, UnreadableRecordError]] = field(default_factory=list)
+
+
+def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) -> Sorted:
+    """Return a batch of one partition, sorted by what must be done with each record."""
+    wishes: list[Any]
+    arrivals = as_they_were(arrivals)
+    try:
+        require_readable(arrivals)
+        # Nearly always: all of them are registrations. (A missing value is a TypeError.)
+        wishes = [registration_in(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
+        keys = [wish["id"].encode() for wish in wishes]
+    except (ValidationError, TypeError, UnreadableRecordError):
+        wishes = keys = []
+    if len(wishes) < len(arrivals):
+        # Not where an error is handled: it would be the context of others, and keep all records
+        # until garbage is collected.
+        read_each = [_read(arrival) for arrival in arrivals]
+        wishes = [wish for wish, _ in read_each]
+        keys = [key for _, key in read_each]
+    homes = partitions_of(keys, partitions)
+    if homes.count(partition) == len(homes) and not _Unreadable.is_in(wishes):
+        return Sorted(list(zip(arrivals, wishes, strict=True)), keys)
+    batch = Sorted()
+    for arrival, wish, key, home in zip(arrivals, wishes, keys, homes, strict=True):
+        # Unreadable records that name an id go home, too: they are found when it is erased.
+        # Whatever a record says of its past, after one move it is at home, as long as there are as
+        # many partitions.
+        if key and home != partition and _travels(wish, arrival):
+            batch.elsewhere.append(_move(arrival, wish, key, home))
+        elif isinstance(wish, _Unreadable):
+            batch.unreadable.append((arrival, wish.error))
+        else:
+            batch.here.append((arrival, wish))
+            batch.keys.append(key)
+    return batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands for the wish of a record that cannot be read."""
+
+    error: UnreadableRecordError
+
+    @classmethod
+    def is_in(cls, wishes: Sequence[Any]) -> bool:
+        return any(type(wish) is cls for wish in wishes)
+
+
+def _read(arrival: ConsumedRecord) -> tuple[Any, bytes]:
+    """Return what a record asks for and its id's key, which is empty where it names none."""
+    try:
+        return read(arrival)
+    except UnreadableRecordError as error:
+        error.__context__ = None
+        return _Unreadable(error.with_traceback(None)), encode_key(id_of(arrival) or "")
+
+
+def _travels(wish: Any, arrival: ConsumedRecord) -> bool:
+    # What came compressed may be too large to be sent as it is.
+    size = len(arrival.value or b"") + bytes_of(arrival.headers)
+    return not isinstance(wish, _Unreadable) or size <= MAX_MOVED_BYTES
+
+
+def _move(arrival: ConsumedRecord, wish: Any, key: bytes, home: int) -> Move:
+    user_id = key.decode()
+    if isinstance(wish, _Unreadable):
+        headers = writable(arrival.headers)
+        return Move(arrival, home, user_id, arrival.key, arrival.value, headers)
+    headers = author_headers(arrival.headers)
+    return Move(arrival, home, user_id, key, wish and encode(wish), headers)
+
+
+def read(arrival: ConsumedRecord) -> tuple[Wish, bytes]:
+    """Return what a record asks for, and its id's key, or raise `UnreadableRecordError`."""
+    require_readable((arrival,))
+    if arrival.value is None:
+        user_id = _id_in_key(arrival)
+        if user_id is None:
+            raise UnreadableRecordError("no-value", "A record without a value needs an id as key")
+        return None, encode_key(user_id)
+    wish = read_wish(arrival.value)
+    return wish, encode_key(wish["id"])
+
+
+def read_wish(value: bytes) -> Any:
+    """Return the registration or update in a record's value, or raise `UnreadableRecordError`."""
+    if _type_of(value) == "update":
+        return _read_update(value)
+    try:
+        return registration_in(value)
+    except ValidationError as error:
+        raise _unreadable(value, error) from None
+
+
+def _read_update(value: bytes) -> Any:
+    try:
+        update = update_in(value)
+    except ValidationError as error:
+        raise _unreadable(value, error) from None
+    if "name" not in update and "email" not in update:
+        raise UnreadableRecordError("invalid-record", "An update needs a name or an email")
+    return update
+
+
+def _unreadable(value: bytes, error: ValidationError) -> UnreadableRecordError:
+    found = field_errors(error)
+    cause = "invalid-json" if found[0].type == "json_invalid" else "invalid-record"
+    if cause == "invalid-record" and _type_of(value) not in ("registration", "update"):
+        cause = "unknown-type"
+    return UnreadableRecordError(cause, "; ".join(f"{e.pointer}: {e.detail}" for e in found))
+
+
+def _type_of(value: bytes) -> Any:
+    parsed = _parsed(value)
+    return parsed.get("type", "registration") if isinstance(parsed, dict) else "registration"
+
+
+def _parsed(value: bytes | None) -> Any:
+    try:
+        # As lenient as what reads registrations: orjson refuses some numbers.
+        return from_json(value or b"")
+    except ValueError:
+        return None
+
+
+def id_of(arrival: ConsumedRecord) -> str | None:
+    """Return the id that a record names, readable or not, or None."""
+    parsed = _parsed(arrival.value)
+    named = parsed.get("id") if isinstance(parsed, dict) else None
+    if isinstance(named, str) and is_user_id(named):
+        return named
+    return _id_in_key(arrival)
+
+
+def _id_in_key(arrival: ConsumedRecord) -> str | None:
+    try:
+        user_id = (arrival.key or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return user_id if is_user_id(user_id) else None

@@ -1,0 +1,65 @@
+"""Positions: the name that a record keeps for ever, as one opaque token."""
+
+import base64
+import binascii
+import string
+import struct
+from functools import lru_cache
+from typing import NamedTuple, Self
+
+from app.domain.errors import InvalidPositionError
+
+#: Version of the token, generation, partition, offset.
+_LAYOUT = struct.Struct(">BHIQ")
+_VERSION = 1
+_ALPHABET = f"{string.ascii_uppercase}{string.ascii_lowercase}{string.digits}-_"
+_ALPHABET_INDEX = {letter: index for index, letter in enumerate(_ALPHABET)}
+
+#: The generation of ``user-registrations`` that this release writes and reads.
+CURRENT_GENERATION = 0
+
+
+def token(partition: int, offset: int, generation: int = CURRENT_GENERATION) -> str:
+    """Return the token of a position."""
+    # Its 15 bytes are exactly 20 characters, so the last one is the offset's six lowest bits.
+    return _beginning(generation, partition, offset >> 6) + _ALPHABET[offset & 63]
+
+
+@lru_cache(maxsize=1024)
+def _beginning(generation: int, partition: int, offset_above_6_bits: int) -> str:
+    packed = _LAYOUT.pack(_VERSION, generation, partition, offset_above_6_bits << 6)
+    return base64.urlsafe_b64encode(packed).decode()[:-1]
+
+
+def offset_of(token: str) -> int:
+    """Return the offset in a token of ours; others' are for `Position.parse`."""
+    return _first_offset(token[:-1]) + _ALPHABET_INDEX[token[-1]]
+
+
+@lru_cache(maxsize=1024)
+def _first_offset(beginning: str) -> int:
+    return int(_LAYOUT.unpack(base64.urlsafe_b64decode(beginning + "A"))[-1])
+
+
+class Position(NamedTuple):
+    """Where a record stands in ``user-registrations``, in which generation of the topic."""
+
+    partition: int
+    offset: int
+    generation: int = CURRENT_GENERATION
+
+    def token(self) -> str:
+        """Return the position as 20 URL-safe characters; only equality means anything to others."""
+        return token(self.partition, self.offset, self.generation)
+
+    @classmethod
+    def parse(cls, token: str) -> Self:
+        """Return the position that a token names, or raise `InvalidPositionError`."""
+        try:
+            packed = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
+            version, generation, partition, offset = _LAYOUT.unpack(packed)
+        except (binascii.Error, ValueError, struct.error):
+            raise InvalidPositionError("not a position token") from None
+        if version != _VERSION:
+            raise InvalidPositionError("a position token of another version")
+        return cls(partition, offset, generation)

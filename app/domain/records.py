@@ -1,0 +1,316 @@
+"""What travels: each record type is written once, and serves Kafka, HTTP and the pages alike."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Annotated, Literal, NamedTuple, NotRequired, cast
+
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    with_config,
+)
+from typing_extensions import TypedDict
+
+from app.domain.compact import dumps
+from app.domain.keys import EMAIL_PATTERN
+from app.domain.outcomes import Decided, Outcome
+
+#: No character of Unicode's category Cc.
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROLS)]
+#: A name as records have it: what was stored once stays what it is.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+#: A name as it may be sent: docs/decisions/names.md.
+SentName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_CONTROLS)]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=254, pattern=EMAIL_PATTERN),
+    # Nobody could read the pattern in a description.
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": 254}),
+]
+
+#: A record's headers: Kafka allows a name more than once.
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record on its way to Kafka; its timestamp in ms since 1970, None for now."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int | None = None
+    headers: Headers = ()
+
+
+#: The latest moment that RFC 3339 can write, in milliseconds since 1970.
+_LAST_TIMESTAMP_MS = 253_402_300_799_999
+
+
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class Registration(TypedDict):
+    """A wish to register a user: the value of a record in ``user-registrations``.
+
+    A plain dictionary, as it travels: a hundred thousand a second are read, and a model would cost
+    twice as much. `registrations` validates it.
+    """
+
+    id: UserId
+    name: Name
+    email: Email
+    #: No `type` means a registration; other types are not for this record.
+    type: NotRequired[Literal["registration"]]
+
+
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class Update(TypedDict):
+    """A wish to change a user: a new name, a new address or both."""
+
+    type: Literal["update"]
+    id: UserId
+    name: NotRequired[Name]
+    email: NotRequired[Email]
+
+
+@with_config(ConfigDict(strict=True, extra="ignore", title="Registration"))
+class SentRegistration(TypedDict):
+    """A registration as clients may send it."""
+
+    id: UserId
+    name: SentName
+    email: Email
+    #: No `type` means a registration; other types are not for this record.
+    type: NotRequired[Literal["registration"]]
+
+
+@with_config(ConfigDict(strict=True, extra="ignore", title="Update"))
+class SentUpdate(TypedDict):
+    """An update as clients may send it."""
+
+    type: Literal["update"]
+    id: UserId
+    name: NotRequired[SentName]
+    email: NotRequired[Email]
+
+
+#: What a record asks for: a registration, an update, or (None, a tombstone) an erasure.
+Wish = Registration | Update | None
+
+#: What clients sent; each is a registration that a record may hold.
+registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
+_lists = cast("TypeAdapter[list[Registration]]", TypeAdapter(list[SentRegistration]))
+
+#: Return what JSON bytes hold, or raise `pydantic.ValidationError`: from clients, from records.
+read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
+read_update = cast("Callable[[bytes], Update]", TypeAdapter(SentUpdate).validator.validate_json)
+registration_in = cast(
+    "Callable[[bytes], Registration]", TypeAdapter(Registration).validator.validate_json
+)
+update_in = cast("Callable[[bytes], Update]", TypeAdapter(Update).validator.validate_json)
+
+
+def is_user_id(text: str) -> bool:
+    """Return whether a text may be the id of a user."""
+    return 1 <= len(text) <= 128 and not any(unicodedata.category(c) == "Cc" for c in text)
+
+
+_emails: TypeAdapter[str] = TypeAdapter(Email)
+
+
+def is_email(text: str) -> bool:
+    """Return whether a text may be a user's address."""
+    try:
+        _emails.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def encode(wish: Registration | Update) -> bytes:
+    """Return a registration or an update as the JSON bytes that travel."""
+    # No casts here: a hundred thousand a second pass.
+    if wish.get("type") == "update":
+        return dumps({name: wish[name] for name in _UPDATE_MEMBERS if name in wish})  # type: ignore[literal-required]
+    return dumps({"id": wish["id"], "name": wish["name"], "email": wish["email"]})
+
+
+_UPDATE_MEMBERS = ("type", "id", "name", "email")
+
+
+class Open(TypedDict):
+    """An update whose new address is not settled yet; ``at`` is its time in ms since 1970."""
+
+    position: str
+    at: int
+    name: str
+    email: str
+
+
+class Queued(NamedTuple):
+    """A record that waits until the one before it is settled."""
+
+    offset: int
+    timestamp: int
+    wish: Wish
+
+
+class UserRow(TypedDict):
+    """A row of the table ``users``. While nothing has changed it, it is its first registration.
+
+    Times are text (RFC 3339, UTC, milliseconds), which sorts as they do. A row has an open attempt
+    while it is ``pending`` (its first registration asks for its address) or has ``open`` (an update
+    asks for another one).
+    """
+
+    id: str
+    name: str
+    email: str
+    status: Literal["pending", "registered"]
+    registered_at: str
+    updated_at: str
+    version: int
+    #: Of the record that made it as it is.
+    position: str
+    #: Of the record that claimed its address, where that is another one.
+    attempt: NotRequired[str]
+    #: Of its first registration, once it is something else.
+    first_digest: NotRequired[str]
+    open: NotRequired[Open]
+    #: Plain tuples of what `Queued` has: they are stored as JSON.
+    queue: NotRequired[list[tuple[int, int, Wish]]]
+
+
+#: Returns a row as JSON bytes.
+encode_row = cast("Callable[[UserRow], bytes]", dumps)
+
+
+def decode_row(stored: bytes) -> UserRow:
+    """Return the row in JSON bytes; it is one of ours and not validated again."""
+    return cast(UserRow, orjson.loads(stored))
+
+
+def encode_outcome(position: str, decided: Decided, moved_to: str | None = None) -> bytes:
+    """Return the value of a record in ``registration-outcomes``; the id alone is its key."""
+    if moved_to is not None:
+        return dumps(outcome_members(position, decided.outcome, moved_to))
+    # No character of a position needs to be escaped.
+    return b'{"position":"%b",%b' % (position.encode(), _OUTCOME_ENDS[decided.outcome])
+
+
+def outcome_members(position: str, outcome: Outcome, moved_to: str | None = None) -> dict[str, str]:
+    """Return what is told of the record at a position, to Kafka's consumers and over HTTP."""
+    members = {"position": position, "outcome": outcome.word}
+    if outcome.reason is not None:
+        members["reason"] = outcome.reason
+    if moved_to is not None:
+        members["moved_to"] = moved_to
+    return members
+
+
+#: Of each outcome, its members in JSON that follow the position.
+_OUTCOME_ENDS = {
+    outcome: dumps(outcome_members("", outcome)).partition(b",")[2] for outcome in Outcome
+}
+
+
+class User(BaseModel):
+    """A user, as lookups show it. Times are those of the records that were applied."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    id: UserId
+    name: Name
+    email: Email
+    status: Literal["pending", "registered"]
+    registered_at: datetime
+    updated_at: datetime
+    version: int
+    position: str
+    #: Where the owner of the row cannot be asked: for how long the copy may lack something.
+    stale_seconds: float | None = None
+
+    def encode(self) -> bytes:
+        """Return the user as JSON bytes."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    def stale(self, seconds: float) -> "User":
+        """Return the user as a copy that may lack what came since."""
+        return self.model_copy(update={"stale_seconds": round(seconds, 3)})
+
+
+def public(stored: bytes) -> User:
+    """Return what may be shown of a stored row."""
+    return User.model_validate_json(stored)
+
+
+@lru_cache(maxsize=4096)
+def moment(timestamp_ms: int) -> str:
+    """Return a record's timestamp (ms since 1970) as text; out-of-range ones become the nearest."""
+    clamped = min(max(timestamp_ms, 0), _LAST_TIMESTAMP_MS)
+    at = datetime.fromtimestamp(clamped // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{clamped % 1000:03}Z"
+
+
+#: What a pattern wants, in words: pydantic's own text would show the pattern.
+_PATTERN_DETAIL = {
+    "id": "Must not contain control characters",
+    "name": "Must not contain control characters",
+    "email": "Must be an email address, such as ada@example.com",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with an input: where, why, and pydantic's name for it."""
+
+    location: tuple[int | str, ...]
+    detail: str
+    type: str
+
+    @property
+    def pointer(self) -> str:
+        """The location as a JSON pointer (RFC 6901)."""
+        escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in self.location)
+        return "".join(f"/{part}" for part in escaped)
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Return what is wrong with an input, without repeating the input: it may be personal."""
+    return [
+        _field_error(found["loc"], found["msg"], found["type"])
+        for found in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def read_registrations(values: Sequence[object]) -> Sequence[Registration | list[FieldError]]:
+    """Return for each parsed JSON value the registration, or what is wrong with it."""
+    try:
+        return _lists.validate_python(values)
+    except ValidationError:
+        return [_read(value) for value in values]
+
+
+def _read(value: object) -> Registration | list[FieldError]:
+    try:
+        return registrations.validate_python(value)
+    except ValidationError as error:
+        return field_errors(error)
+
+
+def _field_error(location: tuple[int | str, ...], message: str, kind: str) -> FieldError:
+    if kind == "string_too_short":
+        message = "Must not be empty"
+    elif kind == "string_pattern_mismatch" and location:
+        message = _PATTERN_DETAIL.get(str(location[-1]), message)
+    return FieldError(location, message, kind)

@@ -1,0 +1,1 @@
+"""The way of a write to the broker: rate limits, accumulator, producer, fence."""

@@ -1,0 +1,32 @@
+"""The progress bar of commands that read: on standard error, and only if that is a terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from app.kafka.partition_reader import Advance
+
+#: What is read at once needs no bar.
+MIN_OFFSETS = 5_000
+
+
+@contextmanager
+def bar(offsets: int) -> Iterator[Advance]:
+    """Show how much of so many offsets is read."""
+    console = Console(stderr=True)
+    shows = console.is_terminal and offsets >= MIN_OFFSETS
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not shows) as progress:
+        task = progress.add_task("", total=offsets)
+
+        def advance(description: str, further: int) -> None:
+            progress.update(task, description=description, advance=further)
+
+        yield advance

@@ -1,0 +1,219 @@
+"""The topics on the brokers: what they are, and making them what they should be."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    InvalidPartitionsError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_exponential_jitter
+
+from app.config.connection import Connection
+from app.domain.errors import KafkaAccessError, TopicsError
+from app.kafka.partitioning import read, standing
+from app.kafka.client_errors import missing_right, require_access, unusable
+from app.config.settings import Settings
+from app.kafka.topics.declaration import TopicSpec, declare
+from app.kafka.topics.planning import Action, Found, Step, steps
+
+#: How long the brokers may take to answer while topics are looked at and made.
+ADMIN_TIMEOUT_SECONDS = 15
+
+_LOOK_SECONDS = 0.05
+
+#: Where Kafka says a setting comes from: the topic itself (``ConfigSource`` in kafka-clients).
+_OF_THE_TOPIC = 1
+
+
+async def ensure(settings: Settings) -> None:
+    """Create the topics that are missing; check, and alter to match, those that are there.
+
+    Copies stay where they are: to move them takes long, and is for `apply`. Waits a while for a
+    broker that is just starting. Raises `BrokerUnavailableError` where none answers, `TopicsError`
+    where a topic has another number of partitions or cannot be made, or not all is restored.
+    """
+    async with connected(settings) as admin:
+        if (await read(settings)).is_being_restored:
+            raise TopicsError(
+                "the registry is being restored, or that was not finished: restore it"
+            )
+        planned = await plan(admin, settings)
+        await apply(admin, [step for step in planned if step.action is not Action.MOVE])
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Return what talks to the brokers, within `ADMIN_TIMEOUT_SECONDS`.
+
+    Raises `BrokerUnavailableError` where none answers, `KafkaAccessError` where they refuse us.
+    """
+    admin = AIOKafkaAdminClient(**settings.kafka.client())
+    starting = AsyncRetrying(
+        retry=retry_if_exception_type(KafkaConnectionError),
+        wait=wait_exponential_jitter(multiplier=0.1, max=1),
+        stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS - 1),
+        reraise=True,
+    )
+    try:
+        async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
+            await starting(_start, admin, settings.kafka)
+            yield admin
+    except (TimeoutError, KafkaError) as error:
+        raise unusable(settings.kafka, error) from None
+    finally:
+        await admin.close()
+
+
+async def _start(admin: AIOKafkaAdminClient, kafka: Connection) -> None:
+    await require_access(kafka)
+    await admin.start()
+
+
+async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
+    """Return what makes the topics as the settings want them."""
+    settings = await standing(settings)
+    specs = declare(settings).all()
+    present = set(await admin.list_topics())
+    names = [spec.name for spec in specs if spec.name in present]
+    brokers = sorted(broker["node_id"] for broker in (await admin.describe_cluster())["brokers"])
+    found = await _found(admin, names)
+    return steps(specs, found, brokers, may_grow=settings.generation > 0)
+
+
+async def _found(admin: AIOKafkaAdminClient, names: Sequence[str]) -> Mapping[str, Found]:
+    described = await admin.describe_topics(list(names)) if names else []
+    return {
+        topic["topic"]: Found(
+            [
+                each["replicas"]
+                for each in sorted(topic["partitions"], key=lambda one: int(one["partition"]))
+            ],
+            await topic_config(admin, topic["topic"], inherited=False),
+        )
+        for topic in described
+    }
+
+
+async def topic_config(admin: AIOKafkaAdminClient, name: str, *, inherited: bool) -> dict[str, str]:
+    """Return the settings of a topic: its own, or also those that are the broker's."""
+    asked = ConfigResource(ConfigResourceType.TOPIC, name)
+    (answer,) = await admin.describe_configs([asked])
+    ((code, message, _, _, entries),) = answer.resources
+    _require_right(code, "DescribeConfigs", name)
+    if code:
+        raise TopicsError(f"the settings of topic {name} cannot be read: {message}")
+    # Of each: name, value, whether it is read-only, where it comes from, whether it is a secret.
+    return {
+        setting: value
+        for setting, value, _, source, *_ in entries
+        if inherited or source == _OF_THE_TOPIC
+    }
+
+
+def _require_right(code: int, operation: str, name: str) -> None:
+    if code == TopicAuthorizationFailedError.errno:
+        raise KafkaAccessError(missing_right(operation, "topic", name))
+
+
+async def apply(admin: AIOKafkaAdminClient, planned: Sequence[Step]) -> None:
+    """Do what is planned, or nothing: raises `TopicsError` if a step is a refusal or fails."""
+    for step in planned:
+        if step.action is Action.REFUSE:
+            raise TopicsError(step.change)
+    await _create(admin, [step.spec for step in planned if step.action is Action.CREATE])
+    for step in planned:
+        if step.action is Action.GROW:
+            await _grow(admin, step.spec)
+        if step.config is not None:
+            await _alter(admin, step.spec.name, step.config)
+        if step.replicas is not None:
+            await _move(admin, step.spec.name, step.replicas)
+
+
+async def _alter(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str]) -> None:
+    resource = ConfigResource(ConfigResourceType.TOPIC, name, dict(config))
+    for answer in await admin.alter_configs([resource]):
+        for code, message, *_ in answer.resources:
+            _require_right(code, "AlterConfigs", name)
+            if code:
+                raise TopicsError(f"topic {name} cannot be altered: {message}")
+
+
+async def _move(admin: AIOKafkaAdminClient, name: str, replicas: Sequence[Sequence[int]]) -> None:
+    """Begin to copy partitions to the brokers that shall have them; Kafka goes on by itself."""
+    partitions: list[Any] = [(number, list(brokers), {}) for number, brokers in enumerate(replicas)]
+    request = AlterPartitionReassignmentsRequest(
+        ADMIN_TIMEOUT_SECONDS * 1000, [(name, partitions, {})], {}
+    )
+    answer = await admin._send_to_controller(request)
+    told = [(answer.error_code, answer.error_message)]
+    told += [(code, why) for _, of, *_ in answer.responses for _, code, why, *_ in of]
+    for code, why in told:
+        if code:
+            raise TopicsError(f"topic {name} cannot be moved: {why or for_code(code).__name__}")
+
+
+async def _grow(admin: AIOKafkaAdminClient, spec: TopicSpec) -> None:
+    """Add partitions; another worker may have been quicker."""
+    with suppress(InvalidPartitionsError):
+        await admin.create_partitions({spec.name: NewPartitions(spec.partitions)})
+
+
+async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    if not specs:
+        return
+    answer = await admin.create_topics([_new_topic(spec) for spec in specs])
+    for name, code, *message in answer.topic_errors:
+        _raise_unless_made(name, for_code(code), message)
+
+
+async def remake(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    """Make topics that are empty, whatever was there before."""
+    names = [spec.name for spec in specs]
+    await delete(admin, names)
+    await _create(admin, specs)
+    await _until(admin, lambda present: present >= set(names))
+
+
+async def delete(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
+    """Delete topics, as far as they are there, and wait until they are gone."""
+    there = sorted(set(names) & set(await admin.list_topics()))
+    if not there:
+        return
+    answer = await admin.delete_topics(there)
+    for name, code in answer.topic_error_codes:
+        _require_right(code, "Delete", name)
+    await _until(admin, lambda present: not present & set(names))
+
+
+async def _until(
+    admin: AIOKafkaAdminClient, are_as_wanted: Callable[[AbstractSet[str]], bool]
+) -> None:
+    while not are_as_wanted(set(await admin.list_topics())):
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _new_topic(spec: TopicSpec) -> NewTopic:
+    # The empty assignment is how aiokafka lets -1, the broker's default, through.
+    assignments: dict[int, list[int]] | None = None if spec.replication_factor > 0 else {}
+    return NewTopic(
+        spec.name, spec.partitions, spec.replication_factor, assignments, dict(spec.config)
+    )
+
+
+def _raise_unless_made(name: str, error: type[KafkaError], message: Sequence[str]) -> None:
+    # Another worker may have been quicker: that is as good.
+    _require_right(error.errno, "Create", name)
+    if error.errno not in (0, 36):
+        raise TopicsError(f"topic {name} cannot be made: {error.__name__} {' '.join(message)}")

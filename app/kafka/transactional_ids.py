@@ -1,0 +1,264 @@
+"""Transactional ids: what is open under one is ended, and its next identity is obtained.
+
+Kafka has a fault here, seen on 4.3.1 and read in its classes. A coordinator that writes the markers
+of a decided transaction skips partitions without a leader, as if they were deleted
+(`KRaftMetadataCache.getPartitionLeaderEndpoint` finds no broker for leader -1, and
+`TransactionMarkerChannelManager` takes that for a topic that is gone). After a broker was killed
+that is common. The transaction then counts as complete, and stays open in those partitions: whoever
+reads what is committed gets no further, and the next transaction of the id decides over it.
+
+How the last transaction of an id ended, its coordinator tells only until the next one begins. So
+whoever obtains an identity looks first, and writes the markers that are missing. Where that is not
+known any more, nobody can tell what is right, and the registry stops: `UndecidedError`.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import structlog
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from faust.types import TP
+
+from app.kafka import protocol
+from app.kafka.cluster import NO_LEADER, TRANSACTION, Cluster
+from app.kafka.protocol import Call, ProducerIdentity
+from app.domain.errors import UndecidedError
+
+log = structlog.get_logger(__name__)
+
+#: The first and the longest pause while a transaction is being ended; they double.
+ENDING_SECONDS = (0.001, 0.05)
+#: Where a group's offsets are: a transaction that commits some writes there as well.
+OFFSETS_TOPIC = "__consumer_offsets"
+
+COORDINATOR_MOVES = (
+    protocol.COORDINATOR_LOAD_IN_PROGRESS,
+    protocol.COORDINATOR_NOT_AVAILABLE,
+    protocol.NOT_COORDINATOR,
+)
+_ENDING = ("PrepareCommit", "PrepareAbort", "PrepareEpochFence")
+_ONGOING = "Ongoing"
+#: States of a transaction of which something may be open in partitions.
+UNDER_WAY = (_ONGOING, *_ENDING)
+
+
+#: Commands that write in transactions. Workers never end theirs: they may be at work.
+Command = Literal["repartition", "dead-letters", "partitioning", "recover"]
+
+
+class _Decided(NamedTuple):
+    """How transactions of a producer ended that were begun from an epoch on."""
+
+    producer: ProducerIdentity
+    since_epoch: int
+    is_committed: bool
+
+    def decides(self, each: "Written") -> bool:
+        """Return whether what is open is one of them: others have other epochs."""
+        mine = self.since_epoch <= each.producer.epoch <= self.producer.epoch
+        return mine and each.producer.id == self.producer.id and each.open_from is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The last transaction of an id, as its coordinator tells."""
+
+    state: str
+    producer: ProducerIdentity
+    #: Where it writes, as long as it is not over.
+    partitions: Collection[TP] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a partition knows of a producer that has written there."""
+
+    producer: ProducerIdentity
+    coordinator_epoch: int
+    #: Where its open transaction begins, if there is one.
+    open_from: int | None
+
+
+def worker_id(app_id: str, member_name: str) -> str:
+    """Return the transactional id of a worker."""
+    return f"{app_id}-{member_name}"
+
+
+def command_id(app_id: str, command: Command) -> str:
+    """Return the transactional id of a command."""
+    return f"{app_id}-{command}"
+
+
+def command_ids(app_id: str) -> set[str]:
+    """Return the transactional ids of all commands."""
+    return {command_id(app_id, command) for command in get_args(Command)}
+
+
+class TransactionalId:
+    """One transactional id, and who coordinates it."""
+
+    def __init__(self, cluster: Cluster, name: str, timeout_ms: int) -> None:
+        self.name = name
+        self._cluster = cluster
+        self._timeout_ms = timeout_ms
+        #: What was decided of partitions that could not be looked at: they had no leader.
+        self._unseen: dict[TP, _Decided] = {}
+
+    async def coordinate(self, request: Any) -> Any:
+        """Return the coordinator's answer; it is looked up anew after one that it refuses."""
+        answer = await self._cluster.coordinate(TRANSACTION, self.name, request)
+        if answer.error_code in COORDINATOR_MOVES:
+            self._cluster.forget_coordinator(TRANSACTION, self.name)
+        return answer
+
+    async def when_ended(self, request: Any) -> Any:
+        """Return the coordinator's answer once it has ended the transaction before."""
+        pause, longest = ENDING_SECONDS
+        while (answer := await self.coordinate(request)).error_code == _CONCURRENT:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        return answer
+
+    async def next_identity(self) -> ProducerIdentity:
+        """End what is open, everywhere, and return an identity that fences those before it.
+
+        It tries for as long as the coordinator is busy or moves: who calls it sets a limit. Raises
+        `KafkaError` if a broker refuses it, and `UndecidedError` if something stays open.
+        """
+        pause, longest = ENDING_SECONDS
+        written: set[TP] = set()
+        while True:
+            last = await self._last()
+            if last is not None:
+                written.update(last.partitions)
+                if last.state not in _ENDING:
+                    await self._end_skipped(last, written)
+                    request = InitProducerIdRequest(self.name, self._timeout_ms)
+                    answer = await self.coordinate(request)
+                    if not answer.error_code:
+                        break
+                    if answer.error_code not in (_CONCURRENT, *COORDINATOR_MOVES):
+                        raise for_code(answer.error_code)(self.name)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        if last.state == _ONGOING:  # it was aborted meanwhile, under the next epoch
+            aborted = ProducerIdentity(last.producer.id, last.producer.epoch + 1)
+            await self._end_skipped(_Last("CompleteAbort", aborted), written)
+        return ProducerIdentity(answer.producer_id, answer.producer_epoch)
+
+    async def _last(self) -> _Last | None:
+        """Return the last transaction; None if the coordinator cannot tell at the moment."""
+        call = Call(protocol.DescribeTransactions, ([self.name], {}))
+        answer = await self._cluster.coordinate(TRANSACTION, self.name, call)
+        ((error_code, _, state, _, _, *producer, topics, _),) = answer.transactions
+        if error_code in COORDINATOR_MOVES:
+            self._cluster.forget_coordinator(TRANSACTION, self.name)
+            return None
+        if error_code == protocol.TRANSACTIONAL_ID_NOT_FOUND:
+            return _Last("Empty", ProducerIdentity(-1, -1))
+        if error_code:
+            raise for_code(error_code)(self.name)
+        partitions = {TP(topic, number) for topic, numbers, _ in topics for number in numbers}
+        return _Last(state, ProducerIdentity(*producer), partitions)
+
+    # -- where a decided transaction is open still
+
+    async def end_unseen(self) -> None:
+        """Look at partitions that had no leader when all others were looked at."""
+        if self._unseen:
+            await self._end_everywhere(self._unseen, await self._cluster.places(OFFSETS_TOPIC))
+
+    async def _end_skipped(self, last: _Last, written: Collection[TP]) -> None:
+        """Write the markers that a coordinator has skipped when it ended the last transaction.
+
+        ``written``: where that one wrote, if it was seen. An abort begins another epoch: so what is
+        open elsewhere in its epoch is of one before it, and was committed.
+        """
+        is_over = last.state in ("CompleteCommit", "CompleteAbort")
+        if not (is_over or self._unseen):
+            return
+        leaders = await self._cluster.places(OFFSETS_TOPIC)
+        wanted: dict[TP, _Decided] = {}
+        producer = last.producer
+        if last.state == "CompleteCommit":
+            wanted = dict.fromkeys(leaders, _Decided(producer, producer.epoch, is_committed=True))
+        elif last.state == "CompleteAbort":
+            for tp in leaders:
+                is_before = bool(written) and tp not in written
+                wanted[tp] = _Decided(producer, producer.epoch - 1, is_before)
+        await self._end_everywhere(wanted | self._unseen, leaders)
+
+    async def _end_everywhere(
+        self, wanted: Mapping[TP, _Decided], leaders: Mapping[TP, int]
+    ) -> None:
+        self._unseen = {tp: wanted[tp] for tp in wanted if leaders.get(tp) == NO_LEADER}
+        seen = [tp for tp in wanted if leaders.get(tp, NO_LEADER) != NO_LEADER]
+        for tp, found in (await written_in(self._cluster, seen)).items():
+            for each in found:
+                if wanted[tp].decides(each):
+                    await self._end(tp, each, wanted[tp])
+
+    async def _end(self, tp: TP, each: Written, decided: _Decided) -> None:
+        log.warning(
+            "a decided transaction was left open by its coordinator: it is ended",
+            id=self.name,
+            topic=tp.topic,
+            partition=tp.partition,
+            committed=decided.is_committed,
+        )
+        epoch = max(each.coordinator_epoch, 0)
+        topics: list[Any] = [(tp.topic, [tp.partition], {})]
+        markers: list[Any] = [(*decided.producer, decided.is_committed, topics, epoch, {})]
+        answer = await self._cluster.send(
+            self._cluster.leader(tp), Call(protocol.WriteTxnMarkers, (markers, {}))
+        )
+        ((_, ((_, ((_, error_code, _),), _),), _),) = answer.markers
+        if error_code == protocol.CLUSTER_AUTHORIZATION_FAILED:
+            done = "committed" if decided.is_committed else "aborted"
+            raise UndecidedError(
+                f"{tp.topic}, partition {tp.partition}: a transaction that was {done} is open "
+                "still, by a fault of Kafka, and this worker has no right to end it: give its user "
+                "ALTER on the cluster, and start it again; see docs/operations.md"
+            )
+        if error_code:
+            raise for_code(error_code)(tp.topic)
+
+
+_CONCURRENT = protocol.CONCURRENT_TRANSACTIONS
+
+
+async def written_in(cluster: Cluster, partitions: Iterable[TP]) -> Mapping[TP, list[Written]]:
+    """Return who has written in partitions; those that this user may not read are left out.
+
+    Raises `KafkaError` if a leader does not answer.
+    """
+    by_leader: dict[int, list[TP]] = {}
+    for tp in partitions:
+        by_leader.setdefault(cluster.leader(tp), []).append(tp)
+    found: dict[TP, list[Written]] = {}
+    for leader, tps in by_leader.items():
+        topics: list[Any] = [(topic, numbers, {}) for topic, numbers in protocol.by_topic(tps)]
+        answer = await cluster.send(leader, Call(protocol.DescribeProducers, (topics, {})))
+        for topic, described, _ in answer.topics:
+            for number, error_code, _, producers, _ in described:
+                if error_code == protocol.TOPIC_AUTHORIZATION_FAILED:
+                    continue
+                if error_code:
+                    raise _error(error_code, topic)
+                found[TP(topic, number)] = [
+                    Written(
+                        ProducerIdentity(producer, epoch),
+                        coordinator_epoch,
+                        None if start < 0 else start,
+                    )
+                    for producer, epoch, _, _, coordinator_epoch, start, _ in producers
+                ]
+    return found
+
+
+def _error(error_code: int, topic: str) -> KafkaError:
+    error: KafkaError = for_code(error_code)(topic)
+    return error

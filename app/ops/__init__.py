@@ -1,0 +1,1 @@
+"""What an operator runs: verify, backup, repartition, recover, doctor, transfer."""

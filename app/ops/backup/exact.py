@@ -1,0 +1,170 @@
+"""Writing a log again, each record at the offset that it had.
+
+Not every offset of a log has a record: transactions leave control records, retention and compaction
+leave nothing. What is missing is filled: one offset behind a record by the commit of a transaction,
+as it was; more by transactions that are aborted, which no reader sees; and the offsets before the
+first one by records that are deleted again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import islice
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from app.ops.backup.files import Kept
+from app.config.connection import Connection
+from app.kafka.fast_records import NO_HEADERS, ToWrite, fill
+from app.kafka.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
+from app.domain.errors import TopicsError
+
+#: Records that are written together, and the most in a transaction.
+MAX_RUN = 5_000
+MAX_FILLERS = 50_000
+TRANSACTION_TIMEOUT_MS = 60_000
+#: How long the control record of a transaction may take.
+END_SECONDS = 15.0
+LOOK_SECONDS = 0.005
+
+
+class Run(NamedTuple):
+    """Records at offsets that follow each other, and how many offsets without one follow them."""
+
+    records: Sequence[Kept]
+    gap: int
+
+
+def runs(records: Iterable[Kept], start: int, end: int) -> Iterator[Run]:
+    """Yield the runs of a log that begins and ends at offsets; the first may have no records."""
+    following = start
+    run: list[Kept] = []
+    for record in records:
+        if record.offset != following or len(run) == MAX_RUN:
+            yield Run(run, record.offset - following)
+            run = []
+        run.append(record)
+        following = record.offset + 1
+    if run or following < end:
+        yield Run(run, end - following)
+
+
+class ExactWriter:
+    """Writes one partition of a topic that is empty."""
+
+    def __init__(self, connection: Connection, transactional_id: str, topic: str, partition: int):
+        common = {
+            **connection.client(),
+            "acks": "all",
+            "max_batch_size": MAX_BATCH_BYTES,
+            "max_request_size": MAX_REQUEST_BYTES,
+        }
+        self._plain = AIOKafkaProducer(**common, enable_idempotence=True)
+        self._transactional = AIOKafkaProducer(
+            **common,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )
+        self._consumer = AIOKafkaConsumer(**connection.client())
+        self._held = AsyncExitStack()
+        self._tp = TopicPartition(topic, partition)
+        #: The offset that the next record gets.
+        self.at = 0
+        #: Whether a control record may not be written yet.
+        self._is_ending = False
+
+    async def __aenter__(self) -> "ExactWriter":
+        """Connect."""
+        async with AsyncExitStack() as held:
+            for client in (self._plain, self._transactional, self._consumer):
+                await held.enter_async_context(client)
+            self._held = held.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        """Disconnect."""
+        await self._held.__aexit__(*exc)
+
+    async def begin(self, start: int, timestamp: int) -> None:
+        """Fill what stood before the log's start, to be deleted."""
+        while self.at < start:
+            await self._write(_fillers(min(start - self.at, MAX_FILLERS), timestamp))
+
+    async def write(self, run: Run) -> None:
+        """Write a run, and what follows it without records."""
+        records = [record.to_write() for record in run.records]
+        timestamp = run.records[-1].timestamp if run.records else 0
+        gap = run.gap
+        if records and gap in (0, 2):
+            await self._write(records)
+        elif records:
+            await self._transact(records, commits=True)
+            gap -= 1
+        if gap == 1:
+            raise TopicsError(f"topic {self._tp.topic}: offset {self.at} cannot be left out")
+        if gap:
+            await self._transact(_fillers(gap - 1, timestamp), commits=False)
+
+    async def end(self) -> None:
+        """Wait until all of it is written; raise `TopicsError` if somebody else writes, too."""
+        async with asyncio.timeout(END_SECONDS):
+            while (end := (await self._consumer.end_offsets([self._tp]))[self._tp]) < self.at:
+                await asyncio.sleep(LOOK_SECONDS)
+        self._require(end == self.at)
+        self._is_ending = False
+
+    async def _write(self, records: Iterable[ToWrite]) -> None:
+        if self._is_ending:
+            await self.end()
+        await self._send(self._plain, records)
+
+    async def _transact(self, records: Iterable[ToWrite], *, commits: bool) -> None:
+        # It begins once the one before is wholly over: the broker sees to that.
+        await self._transactional.begin_transaction()
+        await self._send(self._transactional, records)
+        if commits:
+            await self._transactional.commit_transaction()
+        else:
+            await self._transactional.abort_transaction()
+        self.at += 1
+        self._is_ending = True
+
+    async def _send(self, producer: AIOKafkaProducer, records: Iterable[ToWrite]) -> None:
+        """Send records, and make sure that they stand where they stood."""
+        topic, partition = self._tp
+        sent = [each async for each in sending(producer, topic, partition, records)]
+        for count, written in sent:
+            self._require((await written).offset == self.at)
+            self.at += count
+
+    def _require(self, is_right: bool) -> None:
+        if not is_right:
+            raise TopicsError(f"somebody else writes to topic {self._tp.topic}")
+
+
+async def sending(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[ToWrite]
+) -> AsyncIterator[tuple[int, Awaitable[Any]]]:
+    """Send records in batches; yield of each how many it has, and what waits for its offset."""
+    left = iter(records)
+    record = next(left, None)
+    while record is not None:
+        batch = producer.create_batch()
+        record = fill(batch, record, left)
+        count = batch.record_count()
+        yield count, await producer.send_batch(batch, topic, partition=partition)
+
+
+def _fillers(count: int, timestamp: int) -> Iterator[ToWrite]:
+    return ((timestamp, None, b"", NO_HEADERS) for _ in range(count))
+
+
+async def write_plainly(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[ToWrite]
+) -> None:
+    """Write records of a topic whose offsets nobody has been told."""
+    left = iter(records)
+    while some := list(islice(left, MAX_RUN)):
+        sent = [written async for _, written in sending(producer, topic, partition, some)]
+        await asyncio.gather(*sent)

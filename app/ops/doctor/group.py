@@ -1,0 +1,121 @@
+"""The consumer group: who is in it, which partitions nobody owns, and how far it is behind."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+
+from app.ops.doctor.findings import Finding, ok, problem, warning
+from app.ops.doctor.topics import partitions_by_topic
+from app.config.settings import Settings
+from app.kafka.topics import declare
+
+#: Records of a partition that may wait before it is worth a warning.
+MANY_RECORDS = 10_000
+#: Partitions that are listed of a topic.
+MAX_LISTED = 12
+
+#: A topic's lag in records, by partition.
+Lags = Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The group, as its coordinator tells of it."""
+
+    name: str
+    state: str
+    owned: Sequence[frozenset[TopicPartition]]
+
+
+async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
+    """Look at the group's members, what they own, and what is not applied."""
+    topics = declare(settings)
+    sources = topics.user_registrations, topics.email_claims, topics.email_decisions
+    there = await partitions_by_topic(admin)
+    wanted = [
+        TopicPartition(spec.name, each["partition"])
+        for spec in sources
+        for each in there.get(spec.name, ())
+    ]
+    group = await _described(admin, settings.app_id)
+    lags = await _lags(admin, settings, wanted) if wanted else {}
+    return [*judge_group(group, wanted), *(judge_lag(name, lags[name]) for name in lags)]
+
+
+async def _described(admin: AIOKafkaAdminClient, name: str) -> Group:
+    (answer,) = await admin.describe_consumer_groups([name])
+    (told,) = answer.to_object()["groups"]
+    assigned = [member["member_assignment"] for member in told["members"]]
+    return Group(name, told["state"], list(map(_owned, assigned)))
+
+
+def _owned(assignment: bytes) -> frozenset[TopicPartition]:
+    # Until the leader has assigned anything, it is empty.
+    if not assignment:
+        return frozenset()
+    return frozenset(ConsumerProtocolMemberAssignment.decode(assignment).partitions())
+
+
+def judge_group(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[Finding]:
+    """Tell who is in the group, and which partitions nobody owns."""
+    if not group.owned:
+        yield warning(
+            f"no worker is in the group {group.name}: nothing is applied",
+            "start one: python -m app worker",
+        )
+        return
+    members = f"the group {group.name}: {len(group.owned)} members"
+    if group.state != "Stable":
+        what = f"{members}, and partitions are moving between them ({group.state})"
+        yield warning(what, "look again in a minute; if it goes on, see the workers' logs")
+        return
+    yield ok(f"{members}, with partitions: {', '.join(_shares(group, wanted))}")
+    orphans = sorted(set(wanted) - frozenset().union(*group.owned))
+    for topic in sorted({tp.topic for tp in orphans}):
+        numbers = [tp.partition for tp in orphans if tp.topic == topic]
+        what = f"{topic}: nobody owns partitions {', '.join(map(str, numbers))}"
+        yield problem(what, "see the workers' logs; one that starts makes them divide anew")
+
+
+def _shares(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[str]:
+    for owned in group.owned:
+        yield str(len(owned.intersection(wanted)))
+
+
+async def _lags(
+    admin: AIOKafkaAdminClient, settings: Settings, wanted: Sequence[TopicPartition]
+) -> Mapping[str, Lags]:
+    offsets = await admin.list_consumer_group_offsets(settings.app_id, partitions=list(wanted))
+    consumer = AIOKafkaConsumer(
+        **settings.kafka.client(),
+        enable_auto_commit=False,
+        isolation_level="read_uncommitted",
+    )
+    try:
+        await consumer.start()
+        starts = await consumer.beginning_offsets(wanted)
+        ends = await consumer.end_offsets(wanted)
+    finally:
+        await consumer.stop()
+    lags: dict[str, dict[int, int]] = {}
+    for tp in wanted:
+        # Nothing is committed: -1, or what retention has removed since.
+        applied = max(offsets[tp].offset if tp in offsets else -1, starts[tp])
+        lags.setdefault(tp.topic, {})[tp.partition] = max(ends[tp] - applied, 0)
+    return lags
+
+
+def judge_lag(topic: str, lags: Lags) -> Finding:
+    """Tell how many records of a topic wait, and where."""
+    behind = {number: lag for number, lag in sorted(lags.items()) if lag}
+    if not behind:
+        return ok(f"{topic}: nothing waits")
+    listed = ", ".join(f"{number}: {lag:,}" for number, lag in list(behind.items())[:MAX_LISTED])
+    more = ", …" if len(behind) > MAX_LISTED else ""
+    what = f"{topic}: {sum(behind.values()):,} records wait, by partition {listed}{more}"
+    if max(behind.values()) <= MANY_RECORDS:
+        return ok(what)
+    return warning(what, "if it does not shrink: more workers, up to one for each partition")

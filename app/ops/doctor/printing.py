@@ -1,0 +1,54 @@
+"""Findings, for people as a table and for programs as JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.ops.doctor.findings import Mark
+from app.ops.doctor.run import Told
+
+#: Where nobody reads along, as in a pipe, each finding stays in its line.
+WIDTH_WITHOUT_TERMINAL = 1_000
+
+_STYLES = {Mark.OK: "green", Mark.WARNING: "yellow", Mark.PROBLEM: "bold red"}
+
+
+def print_findings(told: Sequence[Told]) -> None:
+    """Write the table, and below it how many findings are bad."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=WIDTH_WITHOUT_TERMINAL)
+    console.print(_table(told))
+    problems, warnings = (_count(told, mark) for mark in (Mark.PROBLEM, Mark.WARNING))
+    console.print(f"problems: {problems}, warnings: {warnings}")
+
+
+def _table(told: Sequence[Told]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("mark", "area"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for area, finding in told:
+        mark = Text(finding.mark, style=_STYLES[finding.mark])
+        table.add_row(mark, Text(area), Text(finding.what), Text(finding.advice))
+    return table
+
+
+def as_json(told: Sequence[Told]) -> dict[str, Any]:
+    """Return the findings as they are written as JSON."""
+    return {
+        "problems": _count(told, Mark.PROBLEM),
+        "warnings": _count(told, Mark.WARNING),
+        "findings": [
+            {"area": area, "mark": each.mark, "what": each.what, "advice": each.advice or None}
+            for area, each in told
+        ],
+    }
+
+
+def _count(told: Sequence[Told], mark: Mark) -> int:
+    return sum(finding.mark is mark for _, finding in told)

@@ -1,0 +1,158 @@
+"""A moment in which nothing is in flight: everything is applied, and all that came of it.
+
+Workers refuse writes until it is there.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from app.engine.marker import Marker
+from app.domain.errors import TopicsError
+from app.kafka.partitioning import Change, Partitioning, Register, Step
+from app.kafka.partition_reader import Extent, Reader
+from app.kafka.topics import Topics, TopicSpec
+
+#: Writes are held once so few offsets of changelogs are left to read.
+NEARLY = 20_000
+#: How long writes may be held, at most; workers go on by themselves some time later.
+HOLD_SECONDS = 25.0
+#: How long registrations must not have grown to be sure that no worker writes any more.
+STILL_SECONDS = 0.3
+#: Somebody else may write to the topic without end; it is not waited for longer.
+MAX_STILL_SECONDS = 3.0
+LOOK_SECONDS = 0.05
+
+#: A changelog and a partition of it.
+Place = tuple[str, int]
+
+#: Is told what is done now, in words.
+Tell = Callable[[str], None]
+
+
+class FollowsChangelogs(Protocol):
+    """What reads changelogs, to their ends."""
+
+    @property
+    def markers(self) -> Mapping[Place, Marker]:
+        """The newest marker of each changelog partition."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Read up to what is committed now."""
+
+
+#: What follows of each source, by changelog partition.
+Following = Mapping[Place, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The topics, and who reads them: what is committed, and everything."""
+
+    topics: Topics
+    committed: Reader
+    everything: Reader
+
+    async def extents(self, topic: TopicSpec) -> Sequence[Extent]:
+        """Return the partitions of a topic as they are now, open transactions included."""
+        return await self.everything.extents(topic)
+
+    async def following(
+        self, markers: Mapping[Place, Marker], registrations: Sequence[Extent]
+    ) -> Following | None:
+        """Return what follows of all sources if everything before is applied; else None.
+
+        Of registrations, those that stand before the ends of ``registrations``. Two answers that
+        are the same say that nothing was in flight between them: a claim comes of a registration
+        or a verdict, and a verdict of a claim.
+        """
+        topics = self.topics
+        sources = {
+            topics.users_changelog.name: (
+                registrations,
+                await self.extents(topics.email_decisions),
+            ),
+            topics.emails_changelog.name: (await self.extents(topics.email_claims),),
+        }
+        following: dict[Place, Mapping[str, int]] = {}
+        for changelog, logs in sources.items():
+            for number in range(topics.users_changelog.partitions):
+                extents = [log[number] for log in logs]
+                marker = markers.get((changelog, number))
+                for extent in extents:
+                    if await self._is_left(extent, marker):
+                        return None
+                following[changelog, number] = {each.topic: each.end for each in extents}
+        return following
+
+    async def _is_left(self, extent: Extent, marker: Marker | None) -> bool:
+        """Return whether a source has records that are not applied."""
+        applied = 0 if marker is None else marker.next.get(extent.topic, 0)
+        # Behind the last record there may be control records, which nobody applies.
+        rest = replace(extent, start=max(applied, extent.start))
+        async for records in self.committed.read(rest):
+            if records:
+                return True
+        return False
+
+
+async def drained(
+    sources: Sources,
+    followed: FollowsChangelogs,
+    register: Register,
+    now: Partitioning,
+    partitions: int,
+    tell: Tell,
+) -> Following:
+    """Let workers refuse writes and apply all that there is; return what follows of each source.
+
+    They refuse until another change is written.
+    """
+    await register.write(now.changing(Change(partitions=partitions, step=Step.HOLDING)))
+    tell("writes are held")
+    registrations = await _when_still(sources)
+    ends = tuple(extent.end for extent in registrations)
+    draining = Change(partitions=partitions, step=Step.DRAINING, ends=ends)
+    await register.write(now.changing(draining))
+    last: Following | None = None
+    while True:
+        await followed.catch_up()
+        following = await sources.following(followed.markers, registrations)
+        if following is not None and following == last:
+            return following
+        last = following
+        await asyncio.sleep(0 if following else LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def in_time() -> AsyncIterator[asyncio.Timeout]:
+    """Raise `TopicsError` where a block takes longer than writes may be held; yield the limit."""
+    try:
+        async with asyncio.timeout(HOLD_SECONDS) as limit:
+            yield limit
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise TopicsError(
+            f"it took longer than {HOLD_SECONDS:.0f} s until everything was applied; "
+            "nothing changed, try again while less is written"
+        ) from None
+
+
+async def _when_still(sources: Sources) -> Sequence[Extent]:
+    """Return where registrations end once they do not grow any more, or not for long."""
+    topic = sources.topics.user_registrations
+    began = still_since = time.monotonic()
+    found = await sources.extents(topic)
+    while time.monotonic() - still_since < STILL_SECONDS:
+        await asyncio.sleep(LOOK_SECONDS)
+        before, found = found, await sources.extents(topic)
+        if [each.end for each in found] != [each.end for each in before]:
+            still_since = time.monotonic()
+        if time.monotonic() - began > MAX_STILL_SECONDS:
+            break
+    return found

@@ -1,0 +1,335 @@
+"""The order in which a registry is repartitioned.
+
+Until the new partitioning is written, everything can be given up: workers go on as before. From
+then on, everything that is left is what any worker does that starts: topics grow to what is
+declared.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_exponential_jitter
+
+from app.engine.barrier import fence, worker_ids
+from app.kafka.cluster import Cluster
+from app.kafka.fast_records import NO_HEADERS
+from app.engine.marker import MARKER_KEY, Marker, rules
+from app.kafka.transactional_ids import command_id
+from app.kafka.transactions import FencedProducer
+from app.domain.errors import BrokerUnavailableError, FencedError, NotWrittenError, RegistryError, TopicsError
+from app.kafka.partitioning import Change, Partitioning, Register, read, standing
+from app.kafka.progress import bar
+from app.kafka.partition_reader import reader
+from app.ops.repartition.copying import Copying, copying, require_same
+from app.ops.repartition.target_partitions import why_not
+from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
+from app.config.settings import Settings
+from app.kafka.topics import Topics, TopicSpec, connected, declare, delete, ensure, remake
+
+#: How long workers may take to come back.
+RETURN_SECONDS = 60.0
+#: How long it is tried to find out whether the new partitioning stands.
+FIND_OUT_SECONDS = 60.0
+LOOK_SECONDS = 0.05
+
+
+class Stage(Enum):
+    """How far a repartition came."""
+
+    #: Everything is as it was, or will be.
+    BEFORE = "before"
+    #: The broker was asked to let the new partitioning stand, and has not answered.
+    ASKED = "asked"
+    #: It stands.
+    SWITCHED = "switched"
+
+
+@dataclass(slots=True)
+class Report:
+    """What was done."""
+
+    before: int = 0
+    after: int = 0
+    stage: Stage = Stage.BEFORE
+    rows: int = 0
+    #: For how long workers were asked to hold writes, in seconds.
+    held_seconds: float = 0.0
+    seconds: float = 0.0
+    have_returned: bool = False
+
+
+async def repartition(settings: Settings, partitions: int, report: Report, tell: Tell) -> None:
+    """Give a registry more partitions; if it has so many, finish what a command left.
+
+    ``report`` says how far it came, whatever is raised: a `RegistryError`, mostly.
+    """
+    settings = await standing(settings)
+    began = time.monotonic()
+    report.before, report.after = settings.partitions, partitions
+    has_workers = await _owned(settings) > 0
+    before, after = settings, settings.partitioned(partitions, settings.generation + 1)
+    if (left := await _left_by(settings, partitions)) is not None:
+        before, after = left, settings
+        report.before, report.stage = left.partitions, Stage.SWITCHED
+    else:
+        await _switch(before, after, report, tell)
+    tell("topics grow; workers start anew")
+    await ensure(after)
+    report.have_returned = not has_workers or await _all_return(after)
+    if report.have_returned:
+        await _empty_changelogs(before)
+    report.seconds = time.monotonic() - began
+
+
+async def _left_by(settings: Settings, partitions: int) -> Settings | None:
+    """Return the settings before the last repartition, if it is that one that is asked for."""
+    now = await read(settings)
+    if not now.splits or now.partitions != partitions:
+        return None
+    return settings.partitioned(now.splits[-1].partitions, now.generation - 1)
+
+
+async def _switch(settings: Settings, after: Settings, report: Report, tell: Tell) -> None:
+    async with _begun(settings, after.partitions, report) as work:
+        await _make_changelogs(after)
+        await _change(work, after, tell)
+
+
+async def give_back(settings: Settings) -> bool:
+    """Give up what another command has begun; return whether there was anything."""
+    settings = await standing(settings)
+    register = Register(settings)
+    try:
+        now = await register.start()
+        if now.change is None:
+            return False
+        await register.write(now.changing(None))
+        await _delete_changelogs(settings.partitioned(now.partitions, now.generation + 1))
+        return True
+    finally:
+        await register.close()
+
+
+# -- the frame
+
+
+@dataclass(slots=True)
+class _Work:
+    """The register, and what stands in it."""
+
+    settings: Settings
+    register: Register
+    now: Partitioning
+    report: Report
+
+    async def say(self, change: Change | None) -> None:
+        """Tell workers how far the change is."""
+        await self.register.write(self.now.changing(change))
+
+    async def switch(self, wanted: Partitioning) -> None:
+        """Let the new partitioning stand; if the broker does not say whether it does, find out."""
+        self.report.stage = Stage.ASKED
+        try:
+            await self.register.write(wanted)
+        except NotWrittenError:
+            if not await self._stands(wanted):
+                self.report.stage = Stage.BEFORE
+                raise
+        except RegistryError:
+            self.report.stage = Stage.BEFORE
+            raise
+        self.report.stage = Stage.SWITCHED
+
+    async def _stands(self, wanted: Partitioning) -> bool:
+        trying = AsyncRetrying(
+            retry=retry_if_exception_type((NotWrittenError, BrokerUnavailableError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2),
+            stop=stop_after_delay(FIND_OUT_SECONDS),
+            reraise=True,
+        )
+        # Who starts anew waits until the broker has ended what was under way, one way or the other.
+        return (await trying(self.register.start)).generation == wanted.generation
+
+
+@asynccontextmanager
+async def _begun(settings: Settings, partitions: int, report: Report) -> AsyncIterator[_Work]:
+    """Hold the register; however it ends before the switch, everything is as it was."""
+    register = Register(settings)
+    try:
+        now = await register.start()
+        if (why := why_not(now.partitions, partitions)) is not None:
+            raise TopicsError(why)
+        work = _Work(settings, register, now, report)
+        try:
+            await work.say(Change(partitions=partitions))
+            yield work
+        except BaseException:
+            if report.stage is Stage.BEFORE:
+                await asyncio.shield(_undo(work, partitions))
+            raise
+    except FencedError:
+        raise TopicsError("another command, or a worker, has taken over; nothing changed") from None
+    finally:
+        await register.close()
+
+
+async def _undo(work: _Work, partitions: int) -> None:
+    try:
+        await work.say(None)
+    except (RegistryError, KafkaError):
+        return  # workers give it up by themselves, or somebody else has begun
+    await _delete_changelogs(work.settings.partitioned(partitions, work.now.generation + 1))
+
+
+# -- the steps
+
+
+async def _change(work: _Work, after: Settings, tell: Tell) -> None:
+    before, kafka = declare(work.settings), work.settings.kafka
+    async with (
+        reader(kafka, before.all()) as committed,
+        reader(kafka, (), "read_uncommitted") as everything,
+    ):
+        sources = Sources(before, committed, everything)
+        size = await _size(sources)
+        tell(f"{size:,} records of changelogs are copied; workers go on")
+        with bar(size) as advance:
+            committed.advance = advance
+            async with copying(kafka, committed, before, declare(after)) as copied:
+                while await copied.left() > NEARLY:
+                    await copied.catch_up()
+                await copied.catch_up()
+                await _cut_over(work, sources, copied, tell)
+
+
+async def _size(sources: Sources) -> int:
+    topics = sources.topics
+    changelogs = topics.users_changelog, topics.emails_changelog
+    return sum([len(of) for topic in changelogs for of in await sources.committed.extents(topic)])
+
+
+async def _cut_over(work: _Work, sources: Sources, copied: Copying, tell: Tell) -> None:
+    held = time.monotonic()
+    async with in_time() as limit:
+        applied = await drained(sources, copied, work.register, work.now, copied.after, tell)
+        before = dict(copied.markers)
+        await copied.catch_up()
+        require_same(before, copied.markers)
+        sealed = await _seal(work.settings, copied)
+        await _fence_workers(work.settings)
+        # Whoever has committed something behind a seal is found here; whoever commits later has
+        # read it.
+        await copied.catch_up()
+        require_same(sealed, copied.markers)
+        await copied.finish(applied)
+        limit.reschedule(None)
+        await work.switch(work.now.split(copied.after, _ends(sources.topics, applied)))
+    work.report.rows, work.report.held_seconds = copied.rows, time.monotonic() - held
+
+
+async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
+    """Let whoever opens a partition of the old changelogs see that it ends there."""
+    first = Marker.first(rules(settings.email_keys))
+    sealed = {place: copied.markers.get(place, first).sealed() for place in copied.places()}
+    written = {
+        TP(*place): [(None, MARKER_KEY, marker.encode(), NO_HEADERS)]
+        for place, marker in sealed.items()
+    }
+    producer = FencedProducer(
+        settings.kafka,
+        command_id(settings.app_id, "repartition"),
+        [spec.name for spec in _changelogs(settings)],
+    )
+    try:
+        await producer.start()
+        await producer.write(written)
+    finally:
+        await producer.close()
+    return sealed
+
+
+async def _fence_workers(settings: Settings) -> None:
+    """Let every worker read its changelogs anew before it can commit anything."""
+    cluster = Cluster(settings.kafka, [spec.name for spec in declare(settings).all()])
+    try:
+        await cluster.start()
+        for transactional_id in await worker_ids(cluster, settings.app_id):
+            await fence(cluster, transactional_id)
+    finally:
+        await cluster.close()
+
+
+def _ends(topics: Topics, following: Following) -> dict[str, list[int]]:
+    """Return where the sources end, by topic."""
+    numbers = range(topics.users_changelog.partitions)
+    users, emails = topics.users_changelog.name, topics.emails_changelog.name
+    registrations, claims = topics.user_registrations.name, topics.email_claims.name
+    return {
+        registrations: [following[users, number][registrations] for number in numbers],
+        claims: [following[emails, number][claims] for number in numbers],
+    }
+
+
+# -- the topics, and the workers
+
+
+def _changelogs(settings: Settings) -> Sequence[TopicSpec]:
+    topics = declare(settings)
+    return topics.users_changelog, topics.emails_changelog
+
+
+async def _make_changelogs(settings: Settings) -> None:
+    async with connected(settings) as admin:
+        await remake(admin, _changelogs(settings))
+
+
+async def _empty_changelogs(settings: Settings) -> None:
+    """Remove all rows, erased users' included, and leave a seal: nobody shall go on from there.
+
+    As long as topics of so many partitions are there, versions that know of none of this refuse to
+    start, with any PARTITIONS.
+    """
+    await _make_changelogs(settings)
+    async with (
+        connected(settings),
+        AIOKafkaProducer(**settings.kafka.client(), acks="all") as producer,
+    ):
+        for spec in _changelogs(settings):
+            for number in range(spec.partitions):
+                seal = Marker.last().encode()
+                await producer.send_and_wait(spec.name, seal, MARKER_KEY, number)
+
+
+async def _delete_changelogs(settings: Settings) -> None:
+    async with connected(settings) as admin:
+        await delete(admin, [spec.name for spec in _changelogs(settings)])
+
+
+async def _all_return(settings: Settings) -> bool:
+    """Return whether workers own all partitions within a time."""
+    deadline = time.monotonic() + RETURN_SECONDS
+    while await _owned(settings) < settings.partitions:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(LOOK_SECONDS)
+    return True
+
+
+async def _owned(settings: Settings) -> int:
+    """Return how many partitions of ``user-registrations`` workers own."""
+    topic = declare(settings).user_registrations.name
+    async with connected(settings) as admin:
+        (answer,) = await admin.describe_consumer_groups([settings.app_id])
+    (told,) = answer.to_object()["groups"]
+    assignments = filter(None, (member["member_assignment"] for member in told["members"]))
+    decoded = (ConsumerProtocolMemberAssignment.decode(each) for each in assignments)
+    return len({tp for each in decoded for tp in each.partitions() if tp.topic == topic})

@@ -1,0 +1,159 @@
+"""The registrations in a file, sent to a registry in order, each batch until it is acknowledged."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import aiohttp
+from pydantic import BaseModel
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_exponential_jitter
+
+from app.ops.transfer.remote import RefusedError, Remote, TransferError, cause, refused
+from app.ops.transfer.rows import Row
+
+#: A server's wish to wait longer than this is not believed.
+MAX_RETRY_AFTER_SECONDS = 60.0
+
+#: What may be otherwise in a moment, as opposed to a mistake.
+_PASSING = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of the rows so far."""
+
+    #: Is told of each row that is not sent as it stands: the line, and why.
+    tell: Callable[[int, str], None]
+    accepted: int = 0
+    rejected: int = 0
+    mended: int = 0
+    #: The line up to which everything is settled.
+    line: int = 0
+
+    def reject(self, line: int, wrong: str) -> None:
+        """Note a rejected row."""
+        self.rejected += 1
+        self.tell(line, wrong)
+
+    def mend(self, line: int) -> None:
+        """Note a row whose name was sent without its control characters."""
+        self.mended += 1
+        self.tell(line, "its name had control characters, and was sent with blanks for them")
+
+
+class _Wrong(BaseModel):
+    pointer: str
+    detail: str
+
+
+class _Rejected(BaseModel):
+    index: int
+    errors: list[_Wrong]
+
+    def told(self) -> str:
+        told = (f"{wrong.pointer.lstrip('/')} {wrong.detail}".strip() for wrong in self.errors)
+        return "; ".join(told)
+
+
+class _Report(BaseModel):
+    """What the registry tells of a batch."""
+
+    accepted: int
+    rejected: list[_Rejected]
+
+
+class _Sent(NamedTuple):
+    """What became of a batch: how many rows are accepted; by line, what is wrong with others."""
+
+    accepted: int
+    wrong: dict[int, str]
+
+
+class _AgainError(TransferError):
+    """A request failed in a way that may pass; it is to be sent again, after some seconds."""
+
+    def __init__(self, why: str, after_seconds: float = 0) -> None:
+        super().__init__(why)
+        self.after_seconds = after_seconds
+
+
+async def import_rows(
+    remote: Remote,
+    rows: Iterator[Row],
+    told: Imported,
+    advance: Callable[[], None],
+    *,
+    batch: int,
+    patience_seconds: float,
+) -> None:
+    """Send rows, so many a request, and note in ``told`` what became of them.
+
+    Sending a row twice is safe. Raises `TransferError` if the registry refuses, or if a batch is
+    not taken within ``patience_seconds``.
+    """
+    trying = AsyncRetrying(
+        retry=retry_if_exception_type(_AgainError),
+        wait=_wait,
+        stop=stop_after_delay(patience_seconds),
+        reraise=True,
+    )
+    async with remote.session() as session:
+        await _require_somebody(session, remote)
+        while some := list(islice(rows, batch)):
+            wrong = {row.line: row.wrong for row in some if row.wrong}
+            good = [row for row in some if not row.wrong]
+            if good:
+                sent: _Sent = await trying(_send, session, remote, good)
+                told.accepted += sent.accepted
+                wrong |= sent.wrong
+            for row in some:
+                if row.line in wrong:
+                    told.reject(row.line, wrong[row.line])
+                elif row.is_mended:
+                    told.mend(row.line)
+            told.line = some[-1].line
+            advance()
+
+
+async def _require_somebody(session: aiohttp.ClientSession, remote: Remote) -> None:
+    """Tell at once that an address is wrong; who answers is waited for later."""
+    try:
+        async with session.get(remote.address("/health/live")):
+            pass
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise RefusedError(f"{remote.url}: {cause(error)}") from None
+
+
+_back_off = wait_exponential_jitter(multiplier=0.2, max=10, jitter=0.2)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = None if state.outcome is None else state.outcome.exception()
+    asked = error.after_seconds if isinstance(error, _AgainError) else 0.0
+    return max(asked, _back_off(state))
+
+
+async def _send(session: aiohttp.ClientSession, remote: Remote, rows: Sequence[Row]) -> _Sent:
+    body = b"\n".join(row.sent for row in rows)
+    headers = {"Content-Type": "application/x-ndjson"}
+    try:
+        async with session.post(
+            remote.address("/users/batch"), data=body, headers=headers
+        ) as answer:
+            if answer.status in _PASSING:
+                raise _AgainError(str(await refused(answer)), _retry_after(answer))
+            if answer.status != 202:
+                raise await refused(answer)
+            report = _Report.model_validate_json(await answer.read())
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+        raise _AgainError(cause(error)) from None
+    except (aiohttp.ClientError, ValueError):
+        raise RefusedError(f"{remote.url}: what answers there is no registry") from None
+    return _Sent(report.accepted, {rows[each.index].line: each.told() for each in report.rejected})
+
+
+def _retry_after(answer: aiohttp.ClientResponse) -> float:
+    seconds = answer.headers.get("Retry-After", "")
+    return min(float(seconds), MAX_RETRY_AFTER_SECONDS) if seconds.isdecimal() else 0.0

@@ -1,0 +1,179 @@
+"""The comparisons within one partition, pure: what a fold says must be, and what there is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.engine.marker import PAGE_RECORDS
+from app.domain.outcomes import Outcome
+from app.kafka.topics import Topics
+from app.ops.verify.emails import FoundClaims
+from app.ops.verify.findings import Difference, Findings
+from app.ops.verify.multisets import Multiset
+from app.ops.verify.places import NOWHERE, Span, place
+from app.ops.verify.tables import UNJUDGED, TableFold, digest_of, offset_of
+from app.ops.verify.users import UsersFold
+from app.ops.verify.verdicts import Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class RowTrouble:
+    """What to call a row that is missing, different or too many."""
+
+    missing: Difference
+    different: Difference
+    extra: Difference
+
+
+USER_ROWS = RowTrouble(Difference.MISSING_ROW, Difference.DIFFERENT_ROW, Difference.EXTRA_ROW)
+EMAIL_ROWS = RowTrouble(
+    Difference.MISSING_HOLDER, Difference.DIFFERENT_HOLDER, Difference.EXTRA_HOLDER
+)
+
+
+def compare_rows(
+    trouble: RowTrouble,
+    made: Mapping[bytes, bytes],
+    span: Span,
+    table: TableFold,
+    changelog: str,
+    findings: Findings,
+    knows: Callable[[bytes], bool] = lambda key: True,
+) -> int:
+    """Compare the digests of what a fold makes with the table; return how many rows it cannot know.
+
+    Those are the rows under keys of which it does not know everything.
+    """
+    unknown = 0
+    for key, row in made.items():
+        found = table.rows.get(key)
+        if found is None:
+            difference = trouble.missing
+        elif digest_of(found) != digest_of(row):
+            difference = trouble.different
+        else:
+            continue
+        findings.differs(difference, span.place(offset_of(row)), key)
+    for key, row in table.rows.items():
+        if key in made:
+            continue
+        if knows(key):
+            where = place(changelog, table.partition, offset_of(row))
+            findings.differs(trouble.extra, where, key)
+        else:
+            unknown += 1
+    return unknown
+
+
+def compare_verdicts(
+    expected: Multiset, verdicts: Verdicts, topics: Topics, findings: Findings
+) -> int:
+    """Compare the verdicts that claims need with those that are there; return how many may be gone.
+
+    What is expected stands where the claim does.
+    """
+    gone = 0
+    for claim in expected.without(verdicts.found):
+        if verdicts.is_whole:
+            where = place(topics.email_claims.name, claim.partition, claim.offset)
+            findings.differs(Difference.MISSING_VERDICT, where)
+        else:
+            gone += 1
+    for verdict in verdicts.found.without(expected):
+        where = place(topics.email_decisions.name, verdict.partition, verdict.offset)
+        findings.differs(Difference.EXTRA_VERDICT, where)
+    return gone
+
+
+def compare_claims(
+    fold: UsersFold, found: FoundClaims, claims_quiet: bool, topics: Topics, findings: Findings
+) -> int:
+    """Compare claims and releases with what the records ask for; return how many may be gone.
+
+    What is not there, is missing for certain. Not so what is too many: who looks at the claims
+    later than at the table finds those of records, or verdicts, that were applied in between.
+    """
+    quiet = fold.is_quiet and claims_quiet
+    waiting = fold.waiting()
+
+    def is_certain(attempt: int) -> bool:
+        """Return whether a claim for an attempt cannot have come later than the marker."""
+        if attempt in fold.span:
+            return fold.outcome(attempt) != UNJUDGED and (quiet or attempt not in waiting)
+        return attempt == NOWHERE or (attempt >= fold.span.until and quiet)
+
+    def differ(difference: Difference, partition: int, offset: int) -> None:
+        findings.differs(difference, place(topics.email_claims.name, partition, offset))
+
+    for asked in fold.claims.certain.without(found.claims):
+        findings.differs(Difference.MISSING_CLAIM, fold.span.place(asked.offset))
+    for claim in found.claims.without(Multiset.joined([fold.claims.certain, fold.claims.perhaps])):
+        if is_certain(claim.about):
+            differ(Difference.EXTRA_CLAIM, claim.partition, claim.offset)
+    for asked in fold.releases.certain.without(found.releases):
+        findings.differs(Difference.MISSING_RELEASE, fold.span.place(asked.offset))
+    strays = fold.verdicts.strays.without(found.releases)
+    for stray in () if fold.claims_begun_late else strays:
+        where = place(topics.email_decisions.name, stray.partition, stray.offset)
+        findings.differs(Difference.MISSING_RELEASE, where)
+    if quiet and fold.is_whole:
+        asked_for = [fold.releases.certain, fold.releases.perhaps, fold.verdicts.strays]
+        for release in found.releases.without(Multiset.joined(asked_for)):
+            differ(Difference.EXTRA_RELEASE, release.partition, release.offset)
+    gone = [
+        *fold.claims.perhaps.without(found.claims),
+        *fold.releases.perhaps.without(found.releases),
+    ]
+    return len(gone)
+
+
+def compare_outcomes(
+    fold: UsersFold, found: Multiset, is_whole: bool, topics: Topics, findings: Findings
+) -> int:
+    """Compare the terminal outcomes with those that are told; return how many may be gone."""
+    gone = 0
+    for told in fold.told.without(found):
+        if is_whole:
+            findings.differs(Difference.MISSING_OUTCOME, fold.span.place(told.offset))
+        else:
+            gone += 1
+
+    def is_certain(offset: int) -> bool:
+        """Return whether an outcome of a record cannot have come later than the marker."""
+        if offset in fold.span:
+            outcome = fold.outcome(offset)
+            return outcome != UNJUDGED and (outcome != Outcome.PENDING or fold.is_quiet)
+        return offset == NOWHERE or (offset >= fold.span.until and fold.is_quiet)
+
+    for told in found.without(fold.told):
+        if is_certain(told.about):
+            where = place(topics.registration_outcomes.name, told.partition, told.offset)
+            findings.differs(Difference.EXTRA_OUTCOME, where)
+    return gone
+
+
+def compare_pages(fold: UsersFold, table: TableFold, findings: Findings) -> None:
+    """Compare the outcomes of records with those that the table keeps, from the log's start on."""
+    first = fold.span.start // PAGE_RECORDS
+    last = (fold.span.until - 1) // PAGE_RECORDS
+    numbers = {*range(first, last + 1), *(number for number in table.pages if number >= first)}
+    nothing = bytes(PAGE_RECORDS)
+    for number in sorted(numbers):
+        page, made = table.pages.get(number, nothing), fold.page(number)
+        if page != made:
+            _compare_page(fold, number * PAGE_RECORDS, page, made, findings)
+
+
+def _compare_page(
+    fold: UsersFold, begins_at: int, page: bytes, made: bytes, findings: Findings
+) -> None:
+    if len(page) != PAGE_RECORDS:
+        findings.differs(Difference.KEPT_OUTCOME, fold.span.place(begins_at))
+        return
+    for offset, (kept, outcome) in enumerate(zip(page, made, strict=True), start=begins_at):
+        fits = kept == outcome or (outcome == UNJUDGED and kept in _OF_ROWS)
+        if offset >= fold.span.start and not fits:
+            findings.differs(Difference.KEPT_OUTCOME, fold.span.place(offset))
+
+
+#: What became of records that could be read, and stood where they belong.
+_OF_ROWS = frozenset(Outcome) - {Outcome.MOVED, Outcome.DEAD_LETTER}

@@ -1,0 +1,137 @@
+"""The fold g, pure: what the claims of one partition come to, and which verdicts they need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import ValidationError
+
+from app.domain.consumed_records import ConsumedRecord, as_they_were, require_readable
+from app.domain.email_claims import Claim, decode_holder, encode_holder, read_claim, settle
+from app.domain.errors import UnreadableRecordError
+from app.domain.keys import partitions_of
+from app.ops.verify.multisets import Multiset
+from app.ops.verify.places import NOWHERE, Offsets, Span, named
+from app.ops.verify.splits import Cutting, Handed
+from app.ops.verify.tables import kept, row_of
+
+
+def claim_said(
+    kind: Literal["claim", "release"], email_key: bytes, user_id: str, attempt: str
+) -> tuple[object, ...]:
+    """Return what a claim or release says in the partition of its email key."""
+    return kind, email_key, user_id, attempt
+
+
+def verdict_said(
+    partition: int, key: bytes | None, email_key: str, attempt: str, word: str | None, at: object
+) -> tuple[object, ...]:
+    """Return what a verdict says, and where; without the word where that cannot be judged."""
+    return partition, key, email_key, attempt, word, at
+
+
+@dataclass(slots=True)
+class FoundClaims:
+    """Claims and releases that stand in ``email-claims``, of the ids of one partition.
+
+    Each is about the offset of its attempt, `NOWHERE` if that is no record of the id's partition.
+    """
+
+    claims: Multiset = field(default_factory=Multiset)
+    releases: Multiset = field(default_factory=Multiset)
+
+
+@dataclass(slots=True)
+class EmailsFold:
+    """One partition of ``email-claims``, settled as far as it is applied."""
+
+    span: Span
+    #: By partition of the ids: what is found here of them, and the verdicts that they need.
+    found: Sequence[FoundClaims]
+    verdicts: Sequence[Multiset]
+    cutting: Cutting
+    #: What was there at first, if the partition was split off another one.
+    handed: Handed = field(default_factory=Handed)
+
+    #: By email key: the row, behind the offset of the claim that made it.
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    unreadable: Offsets = field(default_factory=Offsets)
+    records: int = 0
+    not_applied: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its beginning is there: else nobody knows who held an address then."""
+        return self.span.start == 0 and self.handed.is_whole
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether everything that was found is applied."""
+        return self.not_applied == 0
+
+    def __post_init__(self) -> None:
+        self.rows.update(self.handed.rows)
+
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
+        """Fold records, which follow those before."""
+        self.records += len(records)
+        self.not_applied += sum(record.offset >= self.span.until for record in records)
+        for piece in self.cutting.pieces_of(records, self._cut):
+            self._add(piece)
+
+    def finish(self) -> None:
+        """Hand on what was split off behind the last record."""
+        while not self.cutting.is_last:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.cutting.cut(self.rows, set(), is_whole=self.is_whole)
+
+    def _add(self, records: Sequence[ConsumedRecord]) -> None:
+        partitions = self.cutting.partitions
+        claims = [
+            (record, claim) for record in as_they_were(records) if (claim := self._read(record))
+        ]
+        homes = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
+        places = partitions_of([record.key or b"" for record, _ in claims], partitions)
+        for (record, claim), home, place in zip(claims, homes, places, strict=True):
+            self._note(record, claim, home, astray=place != self.span.partition)
+            if record.offset in self.span:
+                self._settle(record, claim, home)
+
+    def _read(self, record: ConsumedRecord) -> Claim | None:
+        try:
+            require_readable((record,))
+            return read_claim(record.value or b"")
+        except (ValidationError, UnreadableRecordError):
+            if record.offset in self.span:
+                self.unreadable.add(record.offset)
+            return None
+
+    def _note(self, record: ConsumedRecord, claim: Claim, home: int, astray: bool) -> None:
+        kind, attempt = claim["type"], named(claim["attempt"], len(self.found))
+        said = claim_said(kind, record.key or b"", claim["id"], claim["attempt"])
+        about = attempt.offset if attempt is not None and attempt.partition == home else NOWHERE
+        found = self.found[home].claims if kind == "claim" else self.found[home].releases
+        # What stands in a wrong partition is nothing that anybody has sent.
+        found.add((*said, "astray") if astray else said, self.span.partition, record.offset, about)
+
+    def _settle(self, record: ConsumedRecord, claim: Claim, home: int) -> None:
+        key, at = record.key or b"", (self.span.partition, record.offset)
+        stored = self.rows.get(key)
+        holder = None if stored is None else decode_holder(row_of(stored))
+        after, word = settle(holder, claim)
+        if after is None:
+            self.rows.pop(key, None)
+        elif after != holder:
+            self.rows[key] = kept(record.offset, encode_holder(after))
+        if word is not None:
+            said = verdict_said(
+                home,
+                claim["id"].encode(),
+                key.decode(errors="replace"),
+                claim["attempt"],
+                word if self.is_whole else None,
+                at,
+            )
+            self.verdicts[home].add(said, *at)

@@ -1,0 +1,90 @@
+"""What there is to read: every topic, partition by partition, and up to where."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+from app.kafka.partition_reader import Extent, Reader
+from app.kafka.topics import Topics
+from app.ops.verify.stores import Store
+
+#: The tables, as their changelogs and stores are called.
+USERS, EMAILS = "users", "emails"
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """The partitions of all topics, in the order in which their ends were taken.
+
+    The changelogs come first, up to what is committed. A transaction writes its rows, its marker
+    and all else at once: whatever a marker says is applied, and whatever came of it, stands below
+    the ends of the other topics, of which open transactions count (a commit reaches the topics of
+    a transaction one after the other). So what is missing there, is missing for certain.
+
+    Of the two tables either marker may be ahead. `emails` may have settled claims of users whose
+    rows are still pending here; it may also lack claims whose verdicts `users` has applied, for its
+    own commit may have reached its changelog last. So neither table is compared with the other, but
+    each with the topics between them; and both tables with each other only where nothing is in
+    flight.
+
+    Nothing is, if no source has records beyond its marker. To be sure of that, causes come last:
+    an outcome comes of a record or verdict, a verdict of a claim, and everything in the end of a
+    record of ``user-registrations``. Whatever began after the changelogs were looked at, began
+    with one that is seen here.
+    """
+
+    users: Sequence[Extent]
+    emails: Sequence[Extent]
+    outcomes: Sequence[Extent]
+    dead_letters: Sequence[Extent]
+    decisions: Sequence[Extent]
+    claims: Sequence[Extent]
+    registrations: Sequence[Extent]
+
+    @classmethod
+    async def find(cls, topics: Topics, committed: Reader, everything: Reader) -> Self:
+        """Look for the ends of all topics, one topic after the other."""
+        return cls(
+            users=await committed.extents(topics.users_changelog),
+            emails=await committed.extents(topics.emails_changelog),
+            outcomes=await everything.extents(topics.registration_outcomes),
+            dead_letters=await everything.extents(topics.dead_letter),
+            decisions=await everything.extents(topics.email_decisions),
+            claims=await everything.extents(topics.email_claims),
+            registrations=await everything.extents(topics.user_registrations),
+        )
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions each topic has."""
+        return len(self.registrations)
+
+    def size(self, stores: Sequence[Store]) -> int:
+        """Return how many offsets there are to read; a changelog is read once more for a store."""
+        again = filter(None, map(self.changelog_of, stores))
+        twice = (
+            self.users[number]
+            for number in range(self.partitions)
+            if self.begins_late(number)
+            or self.outcomes[number].start
+            or self.dead_letters[number].start
+        )
+        return sum(map(len, [*self._all(), *again, *twice]))
+
+    def _all(self) -> Iterator[Extent]:
+        for declared in fields(self):
+            yield from getattr(self, declared.name)
+
+    def begins_late(self, partition: int) -> bool:
+        """Return whether something is gone of what made the users of a partition."""
+        return bool(self.registrations[partition].start or self.decisions[partition].start)
+
+    def changelog_of(self, store: Store) -> Extent | None:
+        """Return the changelog partition of a store, if there is one."""
+        changelogs = self.users if store.table == USERS else self.emails
+        return changelogs[store.partition] if store.partition < len(changelogs) else None
+
+
+def late(extents: Sequence[Extent]) -> set[int]:
+    """Return the partitions of a topic whose beginning is gone."""
+    return {extent.partition for extent in extents if extent.start}

@@ -1,0 +1,115 @@
+"""The applied markers: up to where the records of a partition are applied, and whether that can be.
+
+They are found first, at the ends of the changelogs: the folds end where they say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from faust.types import TP
+from pydantic import ValidationError
+
+from app.engine.marker import MARKER_KEY, Marker, why_refused
+from app.engine.partitions import short_id
+from app.domain.errors import SettingsError
+from app.kafka.partition_reader import Extent, Reader
+from app.ops.verify.findings import Difference, Findings
+from app.ops.verify.places import Span, place
+
+#: How many offsets are looked at first; a transaction ends with the marker and a control record.
+_TAIL = 16
+_TAIL_GROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest marker of a changelog partition, or that there is none that can be right."""
+
+    changelog: Extent
+    marker: Marker | None
+    #: What is wrong with it, if anything.
+    wrong: str | None = None
+
+    def require(self, rules: str) -> None:
+        """Raise `SettingsError` if rows were decided under other rules than those here."""
+        why = None if self.marker is None else why_refused(self.marker.rules, rules)
+        if why is not None:
+            raise SettingsError(f"{self.changelog.topic} {why}: nothing can be verified")
+
+    def require_applied(self, topic: str, offset: int, findings: Findings) -> None:
+        """Tell of a marker that is behind what was applied of a topic: the changelog lost it."""
+        at = _applied(self.marker, topic)
+        if at < offset and self.wrong is None:
+            where = f"{self.changelog.topic} {self.changelog.partition}"
+            findings.differs(
+                Difference.MARKER,
+                f"{where} is at {at} of {topic}, which was applied up to {offset}: the changelog "
+                "has lost something",
+            )
+
+    async def compare_source(self, reader: Reader, log: Extent, findings: Findings) -> None:
+        """Tell of a source that lacks what was applied, or is another one."""
+        if self.marker is None or log.topic not in self.marker.next:
+            return
+        if (why := await _why_lost(reader, log, self.marker)) is not None:
+            where = f"{self.changelog.topic} {self.changelog.partition}"
+            at = self.marker.next[log.topic]
+            findings.differs(Difference.MARKER, f"{where} is at {at} of {log.topic}, {why}")
+
+    def span(self, log: Extent, findings: Findings) -> Span:
+        """Return what is applied of a log, and tell if it was removed before."""
+        until = log.end if self.wrong else min(_applied(self.marker, log.topic), log.end)
+        if until < log.start and self.marker and log.topic in self.marker.next:
+            findings.unchecked.append(
+                f"{log.topic} {log.partition}: applied up to {until}, the log begins at "
+                f"{log.start}; what stood between was removed before it was applied"
+            )
+        return Span(log.topic, log.partition, log.start, max(until, log.start))
+
+
+async def _why_lost(reader: Reader, log: Extent, marker: Marker) -> str | None:
+    """Return what happened to a log that lacks what was applied; None if nothing did."""
+    topic = log.topic
+    now = short_id(reader.topic_id(topic))
+    if marker.ids.get(topic, now) != now:
+        return "which was deleted and made anew since"
+    if marker.next[topic] > log.end:
+        return f"which ends at {log.end}: it has lost its end"
+    read, epoch = marker.last_read(topic)
+    if read < log.start:
+        return None
+    lost = await reader.diverges_at(TP(topic, log.partition), read, epoch)
+    return None if lost is None else f"which has lost its end from {lost} on, and has grown"
+
+
+def _applied(marker: Marker | None, topic: str) -> int:
+    # Without a marker nothing was applied, nor was it of a topic that the marker does not name.
+    following: Mapping[str, int] = {} if marker is None else marker.next
+    return following.get(topic, 0)
+
+
+async def newest(reader: Reader, changelog: Extent) -> Found:
+    """Return the newest marker of a changelog partition."""
+    back, found = _TAIL, 0
+    start = changelog.end
+    while start > changelog.start:
+        start = max(changelog.end - back, changelog.start)
+        marker = None
+        found = 0
+        tail = Extent(changelog.topic, changelog.partition, start, changelog.end)
+        async for records in reader.read(tail):
+            found += len(records)
+            marker = next((r for r in reversed(records) if r.key == MARKER_KEY), marker)
+        if marker is not None:
+            return _decoded(changelog, marker.offset, marker.value)
+        back *= _TAIL_GROWS
+    nothing = f"{changelog.topic} {changelog.partition} has rows and no marker"
+    return Found(changelog, None, nothing if found else None)
+
+
+def _decoded(changelog: Extent, offset: int, value: bytes | None) -> Found:
+    try:
+        return Found(changelog, Marker.decode(value or b""))
+    except ValidationError:
+        where = place(changelog.topic, changelog.partition, offset)
+        return Found(changelog, None, f"{where} cannot be read")

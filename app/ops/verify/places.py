@@ -1,0 +1,56 @@
+"""Where records stand: offsets by the million, positions that records name, and how it is told."""
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.domain.errors import InvalidPositionError
+from app.domain.positions import CURRENT_GENERATION, Position
+
+#: Stands for the offset of what no record of a partition has made.
+NOWHERE = 2**63
+
+
+def place(topic: str, partition: int, offset: int) -> str:
+    """Return where a record stands, for people."""
+    return f"{topic} {partition}:{offset}"
+
+
+def named(token: str | bytes | None, partitions: int) -> Position | None:
+    """Return the position that a token names, or None if it names none of this registry."""
+    try:
+        position = Position.parse(token.decode() if isinstance(token, bytes) else token or "")
+    except (InvalidPositionError, UnicodeDecodeError):
+        return None
+    ours = position.generation == CURRENT_GENERATION and position.partition < partitions
+    return position if ours else None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The records of a partition that were decided: from the log's start to before ``until``."""
+
+    topic: str
+    partition: int
+    start: int
+    until: int
+
+    def __contains__(self, offset: int) -> bool:
+        return self.start <= offset < self.until
+
+    def place(self, offset: int) -> str:
+        """Return where a record of the partition stands, for people."""
+        if offset == NOWHERE:
+            return f"{self.topic} {self.partition}, from before it was split off"
+        return place(self.topic, self.partition, offset)
+
+
+class Offsets:
+    """Many offsets of one partition, eight bytes each."""
+
+    def __init__(self, offsets: Iterable[int] = ()) -> None:
+        self.all = array("Q", offsets)
+
+    def add(self, offset: int) -> None:
+        """Add an offset."""
+        self.all.append(offset)

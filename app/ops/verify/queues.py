@@ -1,0 +1,83 @@
+"""Full queues, pure: how many records of an id waited, as the order of outcomes tells.
+
+Whether a record found too many others waiting depends on when verdicts were applied, which no
+source tells. The outcomes of a partition do: they stand in the order in which they were decided,
+and a record that is rejected for it is told so when it is asked. The records that waited then are
+those of its id that stand before it and whose outcomes stand behind its own, or are not told yet.
+
+What this proves: that a record was rejected although there was a place for it, be it that too few
+of its id waited, or none. And of an id of which any record was rejected: that another was accepted
+although there was no place. For that, those before it must still have waited when it, or a later
+record of the partition, was told.
+
+What it does not prove: that a record was accepted although there was no place, if no record of its
+id was ever rejected, unless they all wait still; nor anything of a rejection whose outcome is gone.
+If the first records of an id are gone, its rejections are judged from the first one on that was
+told while fewer waited than stand in the log.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from app.domain.outcomes import Outcome
+from app.domain.records import Queued
+from app.domain.decisions import places_for
+from app.ops.verify.outcomes import OutcomesFold
+from app.ops.verify.places import Offsets
+from app.ops.verify.tables import UNJUDGED
+
+#: Of records of one id that may have waited at the same time, so many are looked at: more than are
+#: ever right. One is asked for, and others wait.
+_LOOKED_AT = 1 + places_for(None) + 1
+
+
+@dataclass(slots=True)
+class Queues:
+    """The records of one partition that waited, of the ids that had any rejected."""
+
+    outcomes: OutcomesFold
+    #: What the fold makes of a record.
+    outcome: Callable[[int], int]
+
+    #: Records that were rejected although there was a place.
+    untrue: Offsets = field(default_factory=Offsets)
+    _newest: defaultdict[bytes, deque[int]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=_LOOKED_AT))
+    )
+
+    def rejected(self, key: bytes, asked: Queued) -> None:
+        """Judge the rejection of a record by those of its id that waited at that moment."""
+        at = self.outcomes.place(asked.offset)
+        if at is None:
+            return  # Its outcome is gone.
+
+        def may_wait(offset: int) -> bool:
+            place = self.outcomes.place(offset)
+            if place is not None:
+                return place > at
+            # What was told and is gone, was told before. What is missing may be anything.
+            return self.outcome(offset) in (Outcome.PENDING, UNJUDGED) or self.outcomes.is_whole
+
+        newest = self._newest[key]
+        waiting = sum(1 for _ in takewhile(may_wait, reversed(newest)))
+        is_all = waiting < len(newest) or not self.outcomes.asking.start
+        # One of them is asked for, and does not wait in the queue.
+        if is_all and waiting - 1 < places_for(asked.wish):
+            self.untrue.add(asked.offset)
+
+    def accepted(self, key: bytes, asked: Queued) -> bool:
+        """Note a record that was not rejected; return whether there was certainly no place."""
+        if not self.outcomes.watches(key):
+            return False
+        by = self.outcomes.asked_by(asked.offset)
+
+        def waits(offset: int) -> bool:
+            place = self.outcomes.place(offset)
+            return self.outcome(offset) == Outcome.PENDING if place is None else place > by
+
+        newest = self._newest[key]
+        waiting = sum(1 for _ in takewhile(waits, reversed(newest)))
+        newest.append(asked.offset)
+        return waiting - 1 >= places_for(asked.wish)

@@ -1,0 +1,106 @@
+"""What was split, pure: with how many partitions a record was decided, and what is handed on."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from app.domain.consumed_records import ConsumedRecord
+from app.domain.keys import partitions_of
+from app.kafka.partitioning import Partitioning
+from app.ops.verify.places import NOWHERE
+from app.ops.verify.tables import kept, row_of
+
+#: Where a piece ends that has no end.
+NO_END = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The records of a partition up to an offset: decided while there were so many partitions."""
+
+    until: int
+    partitions: int
+
+
+def pieces(partitioning: Partitioning, topic: str, partition: int) -> list[Piece]:
+    """Return the pieces of a partition, in order; the last one has no end."""
+    ended = [
+        Piece(split.ends[topic][partition], split.partitions)
+        for split in partitioning.splits
+        if partition < split.partitions
+    ]
+    return [*ended, Piece(NO_END, partitioning.partitions)]
+
+
+def parent(partitioning: Partitioning, partition: int) -> int | None:
+    """Return the partition that one was split from; None for those that were there at first."""
+    for split in partitioning.splits:
+        if partition < split.partitions:
+            return None
+        following = _following(partitioning, split.partitions)
+        if partition < following:
+            return partition % split.partitions
+    return None
+
+
+def _following(partitioning: Partitioning, partitions: int) -> int:
+    counts = [*(split.partitions for split in partitioning.splits), partitioning.partitions]
+    return counts[counts.index(partitions) + 1]
+
+
+@dataclass(slots=True)
+class Handed:
+    """What a new partition begins with: rows by key, and where not all is known, which keys are."""
+
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    known: set[bytes] = field(default_factory=set)
+    #: Whether every row could be judged.
+    is_whole: bool = True
+
+
+class Cutting:
+    """Goes through the pieces of one partition, and takes out what is handed on between them."""
+
+    def __init__(self, partition: int, pieces: Sequence[Piece]) -> None:
+        self._partition = partition
+        self._pieces = list(pieces)
+        #: What was handed on, by the partition that it went to.
+        self.handed: dict[int, Handed] = {}
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are in the piece that is gone through."""
+        return self._pieces[0].partitions
+
+    def pieces_of(
+        self, records: Sequence[ConsumedRecord], cut: Callable[[], None]
+    ) -> Iterator[Sequence[ConsumedRecord]]:
+        """Yield records, which follow those before, piece by piece; ``cut`` ends each before."""
+        while records:
+            count = bisect_left(records, self._pieces[0].until, key=lambda record: record.offset)
+            if count:
+                yield records[:count]
+                records = records[count:]
+            else:
+                cut()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing is handed on any more."""
+        return len(self._pieces) == 1
+
+    def cut(self, rows: dict[bytes, bytes], known: set[bytes], *, is_whole: bool) -> None:
+        """End a piece: what belongs elsewhere from then on leaves rows and known keys."""
+        before = self._pieces.pop(0).partitions
+        for home in range(self._partition + before, self.partitions, before):
+            self.handed[home] = Handed(is_whole=is_whole)
+        for key, home in self._leaving(list(rows)):
+            # No record of that partition has made it.
+            self.handed[home].rows[key] = kept(NOWHERE, row_of(rows.pop(key)))
+        for key, home in self._leaving(list(known)):
+            known.remove(key)
+            self.handed[home].known.add(key)
+
+    def _leaving(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+        homes = partitions_of(keys, self.partitions)
+        return (both for both in zip(keys, homes, strict=True) if both[1] != self._partition)

@@ -1,0 +1,155 @@
+"""The tables, pure: what the changelog of one partition says its rows are.
+
+Of a row stay a digest, the changelog offset, and a hash of who holds which address by it: a
+partition of a million users takes a quarter of a gigabyte, and only one is looked at at a time.
+"""
+
+import hashlib
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+
+from app.domain.consumed_records import ConsumedRecord
+from app.domain.email_claims import decode_holder
+from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
+from app.domain.keys import EmailKeys
+from app.domain.records import decode_row
+from app.domain.decisions import attempt_of
+from app.ops.verify.multisets import Multiset
+
+#: Of an offset, and of a digest of a row: the bytes that are kept.
+_OFFSET_BYTES = 8
+_DIGEST_BYTES = 16
+_HASH_BYTES = 8
+
+#: Stands for the outcome of a record that follows others which are gone.
+UNJUDGED = 255
+
+#: Returns who holds which address by a row under a key; None: nobody.
+Holding = Callable[[bytes, bytes], Hashable | None]
+
+
+def digest(row: bytes) -> bytes:
+    """Return what stands for a row's bytes."""
+    return hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest()
+
+
+def kept(offset: int, row: bytes) -> bytes:
+    """Return a row, or what stands for it, behind the offset of what made it."""
+    return offset.to_bytes(_OFFSET_BYTES, "big") + row
+
+
+def offset_of(kept_row: bytes) -> int:
+    """Return the offset in what is kept of a row."""
+    return int.from_bytes(kept_row[:_OFFSET_BYTES], "big")
+
+
+def row_of(kept_row: bytes) -> bytes:
+    """Return the row in what is kept of it."""
+    return kept_row[_OFFSET_BYTES:]
+
+
+def digest_of(kept_row: bytes) -> bytes:
+    """Return the digest in what is kept of a row."""
+    return kept_row[_OFFSET_BYTES : _OFFSET_BYTES + _DIGEST_BYTES]
+
+
+def digested(rows: MutableMapping[bytes, bytes]) -> None:
+    """Replace rows by their digests: the rows themselves are not needed any more."""
+    for key, row in rows.items():
+        rows[key] = kept(offset_of(row), digest(row_of(row)))
+
+
+@dataclass(slots=True)
+class TableFold:
+    """One partition of a table, as its changelog gives it."""
+
+    partition: int
+    holding: Holding | None = None
+
+    #: By key: changelog offset, digest, hash of what is held.
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    #: Outcomes by page, and positions to which records were moved by offset.
+    pages: dict[int, bytes] = field(default_factory=dict)
+    moves: dict[int, bytes] = field(default_factory=dict)
+
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
+        """Fold changelog records, which follow those before."""
+        for record in records:
+            key, row = record.key or b"", record.value
+            if key.startswith(RESERVED_PREFIX):
+                self._keep_book(key, row)
+            elif row is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = kept(record.offset, digest(row) + self._held(key, row))
+
+    def add_bookkeeping(self, records: Sequence[ConsumedRecord]) -> None:
+        """Fold changelog records, without the rows of the table itself."""
+        self.add([record for record in records if (record.key or b"").startswith(RESERVED_PREFIX)])
+
+    def _keep_book(self, key: bytes, row: bytes | None) -> None:
+        for prefix, book in ((OUTCOMES_PREFIX, self.pages), (MOVES_PREFIX, self.moves)):
+            if key.startswith(prefix):
+                number = int.from_bytes(key[len(prefix) :], "big")
+                if row is None:
+                    book.pop(number, None)
+                else:
+                    book[number] = row
+
+    def _held(self, key: bytes, row: bytes) -> bytes:
+        held = None if self.holding is None else self.holding(key, row)
+        return b"" if held is None else hash(held).to_bytes(_HASH_BYTES, "big", signed=True)
+
+    def add_holders(self, holders: Multiset) -> None:
+        """Add who holds which address."""
+        for row in self.rows.values():
+            held = row[_OFFSET_BYTES + _DIGEST_BYTES :]
+            if held:
+                said = int.from_bytes(held, "big", signed=True)
+                holders.add_hash(said, self.partition, offset_of(row))
+
+    def outcome(self, offset: int) -> int:
+        """Return the outcome of a record that is kept, 0 if none is."""
+        page = self.pages.get(offset // PAGE_RECORDS, b"")
+        index = offset % PAGE_RECORDS
+        return page[index] if index < len(page) else 0
+
+
+#: What a row may be that nobody of ours has written.
+_NO_ROW = (ValueError, LookupError, TypeError, AttributeError)
+
+
+@dataclass(slots=True)
+class HeldByUsers:
+    """Says which address a row of ``users`` holds: that of who is registered."""
+
+    email_keys: EmailKeys
+    #: Who holds which address by the table ``emails``.
+    in_emails: Multiset
+    #: How many rows hold theirs under the key of 0.8, where that is another one.
+    as_0_8_did: int = 0
+
+    def __call__(self, _: bytes, row: bytes) -> Hashable | None:
+        """Return who holds which address by a row; None if nobody does."""
+        try:
+            user = decode_row(row)
+            if user["status"] != "registered":
+                return None
+            holder = user["id"], attempt_of(user)
+            earlier = self.email_keys.key_of_0_8(user["email"])
+            if earlier is not None and self.in_emails.has((earlier, *holder)):
+                self.as_0_8_did += 1
+                return earlier, *holder
+            return self.email_keys.key(user["email"]), *holder
+        except _NO_ROW:
+            return None
+
+
+def held_in_emails(key: bytes, row: bytes) -> Hashable | None:
+    """Return who holds an address by a row of ``emails``."""
+    try:
+        holder = decode_holder(row)
+        return key, holder["id"], holder["attempt"]
+    except _NO_ROW:
+        # Nobody can: it is no row.
+        return key

@@ -1,0 +1,147 @@
+"""The verdicts of one partition, pure: as the fold of the users asks for them."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.domain.consumed_records import ConsumedRecord, as_they_were, require_readable
+from app.domain.email_claims import Verdict, read_verdict
+from app.domain.errors import UnreadableRecordError
+from app.ops.verify.emails import claim_said, verdict_said
+from app.ops.verify.multisets import Multiset
+from app.ops.verify.places import Offsets, Span, named
+
+_WORDS: tuple[None, Literal["granted"], Literal["taken"]] = (None, "granted", "taken")
+_GRANTED = _WORDS.index("granted")
+
+
+class Verdicts:
+    """One partition of ``email-decisions``: what became of the attempts of one of the users.
+
+    Takes a byte and two hashes for each record of ``user-registrations``.
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        asking: Span,
+        claims: Sequence[Span],
+        quiet: Sequence[bool],
+        whole: Sequence[bool],
+    ) -> None:
+        """Begin with none; ``claims`` says of each partition of claims which are settled.
+
+        Those that are ``quiet`` have no others; of those that are ``whole`` is known who wins.
+        """
+        self.span = span
+        #: The records whose attempts may have verdicts.
+        self.asking = asking
+        self._claims = claims
+        self._quiet = quiet
+        self._whole = whole
+        count = max(asking.until - asking.start, 0)
+        self._words = bytearray(count)
+        self._keys = array("q", bytes(8 * count))
+        #: Hashes of what releases the address again if nobody waits for it.
+        self._releases = array("q", bytes(8 * count))
+        #: What stands here, as far as it can be judged.
+        self.found = Multiset()
+        #: The releases that follow verdicts for which nobody can have waited.
+        self.strays = Multiset()
+        self.unreadable = Offsets()
+        self.records = 0
+        self.not_applied = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its beginning is there: else a verdict may be gone."""
+        return self.span.start == 0
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether everything that was found is applied."""
+        return self.not_applied == 0
+
+    def add(self, records: Sequence[ConsumedRecord]) -> None:
+        """Add records, which follow those before."""
+        for record in as_they_were(records):
+            self.records += 1
+            self.not_applied += record.offset >= self.span.until
+            try:
+                require_readable((record,))
+                verdict = read_verdict(record.value or b"")
+            except (ValidationError, UnreadableRecordError):
+                if record.offset in self.span:
+                    self.unreadable.add(record.offset)
+                continue
+            self._note(record, verdict)
+            if record.offset in self.span:
+                self._apply(record, verdict)
+
+    def _note(self, record: ConsumedRecord, verdict: Verdict) -> None:
+        at = named(verdict["at"], len(self._claims))
+        word: str | None = verdict["verdict"]
+        if at is not None:
+            claims = self._claims[at.partition]
+            settled = at.offset in claims or (
+                at.offset >= claims.until and self._quiet[at.partition]
+            )
+            if not settled:
+                return  # Its claim is gone, or was not settled yet when we looked.
+            if not self._whole[at.partition]:
+                word = None
+        self.found.add(
+            verdict_said(
+                self.span.partition,
+                record.key,
+                verdict["email_key"],
+                verdict["attempt"],
+                word,
+                None if at is None else (at.partition, at.offset),
+            ),
+            self.span.partition,
+            record.offset,
+        )
+
+    def _apply(self, record: ConsumedRecord, verdict: Verdict) -> None:
+        """Keep a verdict for who asks for it."""
+        key, asking = record.key or b"", self.asking
+        attempt = named(verdict["attempt"], len(self._claims))
+        here = attempt is not None and attempt.partition == asking.partition
+        if here and attempt is not None and attempt.offset < asking.start:
+            return  # Nobody knows who asked.
+        granted = verdict["verdict"] == "granted"
+        release = hash(
+            claim_said(
+                "release",
+                verdict["email_key"].encode(),
+                key.decode(errors="replace"),
+                verdict["attempt"],
+            )
+        )
+        if here and attempt is not None and attempt.offset in asking:
+            index = attempt.offset - asking.start
+            if not self._words[index]:
+                self._words[index] = _WORDS.index(verdict["verdict"])
+                self._keys[index] = hash(key)
+                self._releases[index] = release
+                return
+        if granted:
+            self.strays.add_hash(release, self.span.partition, record.offset)
+
+    def take(self, offset: int, key: bytes) -> Literal["granted", "taken"] | None:
+        """Return the verdict on the attempt of an id at an offset, once; None if there is none."""
+        index = offset - self.asking.start
+        word = _WORDS[self._words[index]]
+        if word is None or self._keys[index] != hash(key):
+            return None
+        self._words[index] = 0
+        return word
+
+    def left(self) -> Iterator[tuple[int, int]]:
+        """Yield attempts that were granted although nobody asked: offset, hash of the release."""
+        for index in np.flatnonzero(np.frombuffer(self._words, np.uint8) == _GRANTED).tolist():
+            yield self.asking.start + index, self._releases[index]

@@ -1,0 +1,157 @@
+"""Lists of users in the order of their ids, over all workers; never a part that seems whole.
+
+Each worker reads those of its own partitions and says which these are. What a worker was asked for
+and another one answers meanwhile, because partitions move, is missed by nobody: without an answer
+for each partition there is no list.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
+from app.domain.records import User, is_user_id
+from app.query.routing import Routing
+from tables.users import Users
+
+#: No id is longer.
+MAX_PREFIX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of the list: ids that begin so, at most so many, those after an id."""
+
+    prefix: str = ""
+    limit: int = 100
+    after_id: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where another worker has its part of it."""
+        path = f"/users?prefix={quote(self.prefix, safe='')}&limit={self.limit}"
+        return path if self.after_id is None else f"{path}&cursor={cursor_after(self.after_id)}"
+
+
+@dataclass(frozen=True, slots=True)
+class UsersPage:
+    """Users in the order of their ids, whether there are more, and of which partitions."""
+
+    users: list[User]
+    has_more: bool
+    partitions: frozenset[int]
+    #: For how long it may lack something, because the broker confirms nobody's partitions.
+    stale_seconds: float = 0.0
+
+    def cursor(self) -> str:
+        """Return the cursor of the next page."""
+        return cursor_after(self.users[-1].id)
+
+
+class _Answer(BaseModel):
+    """What another worker tells of its part."""
+
+    users: list[User]
+    next: str | None = None
+    partitions: frozenset[int]
+    stale_seconds: float = 0.0
+
+
+class Listing:
+    """Pages of the table ``users``."""
+
+    def __init__(self, users: Users, routing: Routing) -> None:
+        self._users = users
+        self._routing = routing
+
+    async def page(self, wanted: Wanted, *, forwarded: bool = False) -> UsersPage:
+        """Return a page over all workers, or over this one if ``forwarded``.
+
+        Raises `NotReadyError` if some partition's users cannot be told.
+        """
+        # One request may ask for many pages: others have their turn between two of them.
+        await asyncio.sleep(0)
+        here = self._page_here(wanted)
+        if forwarded:
+            return here
+        pages, missing = [here], self._missing([here])
+        # Those that should have what is missing; if some of it moved since, everyone.
+        for workers in (self._routing.owners_elsewhere, lambda _: self._routing.other_workers()):
+            if missing:
+                asked = (self._ask(url, wanted) for url in workers(missing))
+                pages += filter(None, await asyncio.gather(*asked))
+                missing = self._missing(pages)
+        if missing:
+            raise NotReadyError(self._why_missing(missing))
+        return _whole(pages, wanted.limit)
+
+    def _why_missing(self, partitions: Collection[int]) -> Unavailable:
+        causes = map(self._routing.why_not_here, sorted(partitions))
+        if (cause := next(filter(None, causes), None)) is not None:
+            return cause
+        is_owned = bool(self._routing.owners_elsewhere(partitions))
+        return Unavailable.OWNER_UNREACHABLE if is_owned else Unavailable.REBALANCING
+
+    def _missing(self, pages: Iterable[UsersPage]) -> frozenset[int]:
+        told = (page.partitions for page in pages)
+        return frozenset(range(self._routing.partitions)).difference(*told)
+
+    def _page_here(self, wanted: Wanted) -> UsersPage:
+        partitions = self._routing.all_here()
+        users = self._users.in_order(partitions, wanted.prefix, wanted.after_id)
+        found = list(islice(users, wanted.limit + 1))
+        stale = (self._routing.stale_seconds(number) for number in partitions)
+        return UsersPage(
+            found[: wanted.limit],
+            len(found) > wanted.limit,
+            frozenset(partitions),
+            max((seconds or 0.0 for seconds in stale), default=0.0),
+        )
+
+    async def _ask(self, url: str, wanted: Wanted) -> UsersPage | None:
+        try:
+            _, body = await self._routing.ask(url, wanted.path)
+            answer = _Answer.model_validate_json(body)
+        except (NotReadyError, ValidationError):
+            return None
+        return UsersPage(
+            answer.users, answer.next is not None, answer.partitions, answer.stale_seconds
+        )
+
+
+def _whole(pages: Sequence[UsersPage], limit: int) -> UsersPage:
+    """Return the first users of all pages, each of which is whole up to its own end."""
+    # A partition that moved meanwhile may have been told of twice: the fresher page counts.
+    pages = sorted(pages, key=lambda page: page.stale_seconds, reverse=True)
+    found = {user.id: user for page in pages for user in page.users}
+    return UsersPage(
+        [found[key] for key in sorted(found)[:limit]],
+        len(found) > limit or any(page.has_more for page in pages),
+        frozenset[int]().union(*(page.partitions for page in pages)),
+        max(page.stale_seconds for page in pages),
+    )
+
+
+def cursor_after(user_id: str) -> str:
+    """Return the cursor of what comes after an id, whoever comes or goes meanwhile."""
+    return base64.urlsafe_b64encode(user_id.encode()).decode().rstrip("=")
+
+
+def id_before(cursor: str | None) -> str | None:
+    """Return the id that a cursor comes after; None at the beginning."""
+    if cursor is None:
+        return None
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        user_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        user_id = ""
+    if not is_user_id(user_id):
+        raise InvalidCursorError("not a cursor that a list returned")
+    return user_id

@@ -1,0 +1,43 @@
+"""OpenTelemetry, as an extra: where spans go.
+
+It is on where ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set; OpenTelemetry's other variables hold, too.
+"""
+
+import os
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from app.domain.errors import SettingsError
+from app.config.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+#: Who does not say otherwise wants spans of requests that are part of a trace already.
+_SAMPLER = ("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+
+
+def provider_for(settings: Settings) -> "TracerProvider | None":
+    """Return what takes spans, if they are wanted; raise `SettingsError` without the extra."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: spans need the extra otel: pip install '.[otel]'"
+        ) from None
+    os.environ.setdefault(*_SAMPLER)
+    about = {"service.version": version("user-registry")}
+    if "OTEL_SERVICE_NAME" not in os.environ:
+        about["service.name"] = "user-registry"
+    endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+    try:
+        provider = TracerProvider(resource=Resource.create(about))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    except ValueError as error:
+        raise SettingsError(f"OTEL_*: a variable of OpenTelemetry's is wrong: {error}") from None
+    return provider

@@ -1,0 +1,1 @@
+"""The calls for programs: writes, lookups, lists, export, events, health, the API document."""

@@ -1,0 +1,217 @@
+"""Many registrations in one request: a JSON array, or NDJSON of any length in bounded memory.
+
+A bad row never costs the good ones. What the broker did not take ends the request with a problem
+that says how far it came; sending everything again is safe, unless the problem says otherwise.
+"""
+
+import asyncio
+from codecs import BOM_UTF8
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+
+from app.domain.errors import OutcomeOpenError, OutcomeUnknownError, RegistryError
+from app.domain.records import FieldError, read_registrations
+from app.web.http.bodies import body_of, parts_of
+from app.web.http.negotiation import json
+from app.web.http.problems import ProblemError, from_error, pointers
+from app.web.http.room import turn
+from app.web.services import Services, services
+from app.web.api.writes import require_json
+
+routes = web.RouteTableDef()
+
+#: Rows that are validated and sent together; between two such chunks others have their turn.
+CHUNK_ROWS = 1_000
+CHUNK_BYTES = 256 * 1024
+#: Chunks of one request whose acknowledgements are waited for; then no more of it is read.
+MAX_CHUNKS_UNDER_WAY = 4
+#: No legal row is longer; what is longer still is no row at all.
+MAX_ROW_BYTES = 16 * 1024
+#: So many rejected rows are listed; one more ends a request: its client sends something else.
+MAX_REJECTED = 1_000
+
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+#: How much a failure says against sending a batch again; others say nothing.
+_GRAVITY: Mapping[type[Exception], int] = {OutcomeOpenError: 2, OutcomeUnknownError: 1}
+
+#: What stands for a row that is none, and what is wrong with it.
+_NOT_JSON, _TOO_LONG = object(), object()
+_BROKEN: Mapping[object, Sequence[FieldError]] = {
+    _NOT_JSON: [FieldError((), "The row is not JSON", "json_invalid")],
+    _TOO_LONG: [FieldError((), f"The row has more than {MAX_ROW_BYTES} bytes", "too_long")],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What became of some rows: how many, those accepted, what is wrong with which of the others.
+
+    ``failure`` is why the broker did not take all that are valid, if it did not.
+    """
+
+    rows: int
+    accepted: int
+    wrong: Mapping[int, Sequence[FieldError]]
+    failure: RegistryError | None
+
+
+@dataclass(slots=True)
+class _Report:
+    """What became of the rows so far; rows from ``settled_rows`` on are to be sent again."""
+
+    settled_rows: int = 0
+    accepted: int = 0
+    rejected: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, chunk: _Chunk) -> None:
+        """Note the next chunk; raise its failure."""
+        self.accepted += chunk.accepted
+        if chunk.failure is not None:
+            raise chunk.failure
+        self.rejected += [
+            {"index": self.settled_rows + index, "errors": pointers(errors)}
+            for index, errors in chunk.wrong.items()
+        ]
+        self.settled_rows += chunk.rows
+        if len(self.rejected) > MAX_REJECTED:
+            told = f"{len(self.rejected)} rows are rejected: the rest is not read."
+            raise ProblemError(422, "too-many-rejected", told, headers={"Connection": "close"})
+
+    def members(self) -> dict[str, object]:
+        """Return what a client is told."""
+        return {"accepted": self.accepted, "rejected": self.rejected}
+
+
+@routes.post("/users/batch")
+async def post_users(request: web.Request) -> web.Response:
+    """Accept registrations: 202 with how many, and which rows are none and why."""
+    require_json(request, "application/json", *_NDJSON)
+    report = _Report()
+    try:
+        await _accept_all(request, report)
+    except (ProblemError, RegistryError) as error:
+        # What is not told of may have been accepted: to send it again is safe.
+        problem = from_error(error)
+        members = {**report.members(), "settled_rows": report.settled_rows}
+        raise replace(problem, members=members) from None
+    return json(orjson.dumps(report.members()), 202)
+
+
+async def _accept_all(request: web.Request, report: _Report) -> None:
+    given = services(request)
+    under_way: deque[asyncio.Task[_Chunk]] = deque()
+    try:
+        async for rows in _chunks(request):
+            if report.settled_rows or under_way:
+                await given.turn()
+                await asyncio.sleep(0)
+            # A task per chunk, in order: each sends before it first waits.
+            under_way.append(asyncio.create_task(_accept(request, given, rows)))
+            if len(under_way) == MAX_CHUNKS_UNDER_WAY:
+                report.add(await under_way.popleft())
+        while under_way:
+            report.add(await under_way.popleft())
+    except (ProblemError, RegistryError) as error:
+        rest = await asyncio.gather(*under_way)
+        raise _gravest([error, *(chunk.failure for chunk in rest if chunk.failure)]) from None
+    finally:
+        await asyncio.gather(*under_way)
+
+
+async def _accept(request: web.Request, given: Services, rows: Sequence[Any]) -> _Chunk:
+    """Send the good rows among some, and wait for their acknowledgements."""
+    async with turn(request):
+        read = read_registrations(rows)
+    good = [row for row in read if isinstance(row, dict)]
+    wrong = {
+        index: _BROKEN.get(rows[index], row) if type(rows[index]) is object else row
+        for index, row in enumerate(read)
+        if isinstance(row, list)
+    }
+    try:
+        written = await given.write_all([(row["id"], row) for row in good], len(wrong))
+    except RegistryError as error:
+        return _Chunk(len(rows), 0, wrong, error)
+    failures = [position for position in written if isinstance(position, RegistryError)]
+    accepted = len(written) - len(failures)
+    failure = _gravest(failures) if failures else None
+    return _Chunk(len(rows), accepted, wrong, failure)
+
+
+_Failure = TypeVar("_Failure", bound=Exception)
+
+
+def _gravest(failures: Sequence[_Failure]) -> _Failure:
+    """Return the failure that a client must know of before it sends everything again."""
+    return max(failures, key=lambda failure: _GRAVITY.get(type(failure), 0))
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:
+    """Yield the rows as parsed JSON, so many at a time; what stands for it where one is none."""
+    if request.content_type in _NDJSON:
+        async for lines in _lines(request):
+            for begin in range(0, len(lines), CHUNK_ROWS):
+                yield list(map(_row, lines[begin : begin + CHUNK_ROWS]))
+        return
+    body = await body_of(request)
+    async with turn(request):
+        rows = iter(_array(body))
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        yield chunk
+
+
+def _array(body: bytes) -> list[Any]:
+    try:
+        rows = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, "malformed", str(error)) from None
+    if not isinstance(rows, list):
+        raise ProblemError(422, "invalid", "The body must be a JSON array of registrations.")
+    return rows
+
+
+async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
+    """Yield the lines that are not blank, about a chunk at a time, as they come.
+
+    Of one that is too long the beginning is kept, which is too long, too.
+    """
+    lines: list[bytes] = []
+    size, rest, is_first = 0, b"", True
+    async for part in parts_of(request):
+        first, *others = part.split(b"\n")
+        rest += first if len(rest) <= MAX_ROW_BYTES else b""
+        if is_first and (others or len(rest) >= len(BOM_UTF8)):
+            rest, is_first = rest.removeprefix(BOM_UTF8), False
+        if others:
+            lines += filter(_is_row, [rest, *others[:-1]])
+            rest = others[-1]
+        size += len(part)
+        if len(lines) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield lines
+            lines, size = [], 0
+    if _is_row(rest):
+        lines.append(rest)
+    if lines:
+        yield lines
+
+
+def _is_row(line: bytes) -> bool:
+    """Return whether a line is no blank one; of a long one nobody knows how it would go on."""
+    return len(line) > MAX_ROW_BYTES or bool(line.strip())
+
+
+def _row(line: bytes) -> Any:
+    """Return what a line holds: each stands alone, whatever its neighbours are."""
+    if len(line) > MAX_ROW_BYTES:
+        return _TOO_LONG
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _NOT_JSON

@@ -1,0 +1,106 @@
+"""The overview as JSON: once, or once a second as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from app.query.overview.numbers import Moment, newest, tick
+from app.query.overview.watching import Watching
+from app.domain.records import User
+from app.web.auth.access import is_forwarded
+from app.web.http.clients import client_of
+from app.web.http.negotiation import json
+from app.web.http.problems import ProblemError
+from app.web.services import Services, services
+from app.web.http.urls import user_url
+
+routes = web.RouteTableDef()
+
+#: A watcher that takes nothing for so long is cut off.
+SLOW_WATCHER_SECONDS = 30.0
+
+#: Nothing between here and the browser should hold events back.
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+
+WATCHING = web.AppKey("watching", Watching[Moment])
+
+
+def install(web_app: web.Application, given: Services) -> None:
+    """Let clients watch, until the worker stops."""
+
+    async def collect() -> Moment:
+        return await given.overview.moment()
+
+    def tell(now: Moment, before: Moment) -> bytes:
+        latest = [_members(user) for user in newest(now.workers)]
+        told = tick(now, before, given.registrations.partitions)
+        return orjson.dumps({**told, "newest": latest})
+
+    async def stop(_: web.Application) -> None:
+        web_app[WATCHING].stop()
+
+    web_app[WATCHING] = Watching(collect, tell)
+    web_app.on_shutdown.append(stop)
+
+
+def _members(user: User) -> dict[str, Any]:
+    """Return what the overview shows of a user."""
+    members = user.model_dump(mode="json", include={"id", "name", "status", "registered_at"})
+    return {**members, "url": user_url(user.id)}
+
+
+@routes.get("/overview")
+async def get_overview(request: web.Request) -> web.Response:
+    """Tell what the registry is doing: rates, latencies, lag, workers, newest registrations."""
+    if "here" in request.query:
+        return await _here(request)
+    with request.app[WATCHING].look() as ticks:
+        async for told in ticks:
+            return json(told)
+    raise ProblemError(503, "not-ready", "This worker is stopping.")
+
+
+async def _here(request: web.Request) -> web.Response:
+    """Tell another worker what this one is doing."""
+    if not is_forwarded(request):
+        raise ProblemError(404, "not-found", "Not Found")
+    state = await services(request).overview.here()
+    return json(state.model_dump_json().encode())
+
+
+@routes.get("/events")
+async def get_events(request: web.Request) -> web.StreamResponse:
+    """Tell the same as /overview once a second, as server-sent events."""
+    answer = web.StreamResponse(headers=_STREAM_HEADERS)
+    if request.method == "HEAD":
+        return answer
+    with request.app[WATCHING].watcher(client_of(request)) as ticks:
+        await answer.prepare(request)
+        try:
+            await _stream(request, answer, ticks)
+        except (ConnectionError, TimeoutError):
+            # To whoever takes nothing any more, the end of the answer could not be sent either.
+            if request.transport is not None:
+                request.transport.abort()
+        return answer
+
+
+async def _stream(
+    request: web.Request, answer: web.StreamResponse, ticks: AsyncIterator[bytes]
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(SLOW_WATCHER_SECONDS) as deadline:
+        async for told in ticks:
+            if request.transport is None:
+                return
+            # What the client has not taken yet is not added to: it gets a newer one later.
+            if request.transport.get_write_buffer_size() == 0:
+                deadline.reschedule(loop.time() + SLOW_WATCHER_SECONDS)
+                await answer.write(b"data: " + told + b"\n\n")

@@ -1,0 +1,172 @@
+"""Lookups over HTTP, as JSON or as a page by what the client accepts."""
+
+import re
+from collections.abc import Awaitable, Iterable, Mapping
+
+import orjson
+from aiohttp import web
+
+from app.query.listing import MAX_PREFIX, Wanted, id_before
+from app.query.newest import NEWEST_USERS, Place, place_before
+from app.domain.positions import Position
+from app.domain.records import User, is_email, outcome_members
+from app.web.pages import pages
+from app.web.auth.access import is_forwarded
+from app.web.http.negotiation import json, wants_page
+from app.web.http.preferences import after, wait_seconds, waits_in_query
+from app.web.http.problems import ProblemError
+from app.web.http.room import SHOWN, USER_BYTES, hold
+from app.web.services import services
+from app.web.http.urls import rest_of_path
+
+routes = web.RouteTableDef()
+
+#: Users in a page of a list: if a client does not say how many, and at most.
+PAGE_USERS = 100
+MAX_PAGE_USERS = 1_000
+
+#: For how long the answer may lack something, where it comes from a copy.
+STALE_HEADER = "Registry-Stale-Seconds"
+
+_LIMIT = re.compile("[0-9]{1,4}")
+
+
+@routes.get("/users/{id:.+}")
+async def get_user(request: web.Request) -> web.Response:
+    """Show the user whose id is in the path."""
+    return await _show(request, rest_of_path(request, "/users/"))
+
+
+@routes.get("/users")
+async def get_users(request: web.Request) -> web.Response:
+    """Show the user whose id, or email address, is in the query; else list users."""
+    user_id, email = request.query.get("id"), request.query.get("email")
+    if user_id is None and email is None:
+        return await _list(request)
+    if user_id and email is None:
+        return await _show(request, user_id)
+    if email and user_id is None:
+        return await _show_by_email(request, email)
+    raise ProblemError(400, "malformed", "Say which user: /users?id=… or /users?email=…")
+
+
+@routes.get("/registrations")
+async def get_registrations(request: web.Request) -> web.Response:
+    """List the newest registrations, newest first, as far back as they are remembered."""
+    forwarded = is_forwarded(request)
+    limit, before = _limit(request, NEWEST_USERS), place_before(request.query.get("cursor"))
+    await hold(request, SHOWN, limit * USER_BYTES)
+    newest = await services(request).lookups.newest(limit, before=before, forwarded=forwarded)
+    body: dict[str, object] = {"users": _fragments(newest.users)}
+    if newest.has_more:
+        body["next"] = Place.of(newest.users[-1]).cursor()
+    if newest.missing:
+        body["missing_partitions"] = newest.missing
+    if forwarded:
+        body |= {
+            "partitions": sorted(newest.partitions),
+            "forgotten": newest.forgotten and tuple(newest.forgotten),
+        }
+    return json(orjson.dumps(body))
+
+
+@routes.get("/registrations/{position}")
+async def get_registration(request: web.Request) -> web.Response:
+    """Tell what became of the write at a position."""
+    position = Position.parse(request.match_info["position"])
+    seconds = max(wait_seconds(request), waits_in_query(request))
+    told = await services(request).lookups.outcome(
+        position, seconds, forwarded=is_forwarded(request)
+    )
+    if told is None:
+        raise ProblemError(404, "unknown-position", "No write is known at this position.")
+    moved_to = None if told.moved_to is None else told.moved_to.token()
+    return json(orjson.dumps(outcome_members(position.token(), told.outcome, moved_to)))
+
+
+@routes.get("/email-holders/{key:.+}")
+async def get_email_holder(request: web.Request) -> web.Response:
+    """Tell another worker who holds the address with a key."""
+    if not is_forwarded(request):
+        raise ProblemError(404, "not-found", "Not Found")
+    held = await services(request).lookups.holder(
+        rest_of_path(request, "/email-holders/"),
+        caught_up=request.query.get("caught_up") == "1",
+        forwarded=True,
+    )
+    return json(orjson.dumps({"id": held.value, "stale_seconds": held.stale_seconds}))
+
+
+async def _show(request: web.Request, user_id: str) -> web.Response:
+    if wants_page(request):
+        return await pages.show_user(request, user_id)
+    lookups = services(request).lookups
+    return await found(lookups.find(user_id, after=after(request), forwarded=is_forwarded(request)))
+
+
+async def found(finding: Awaitable[User | None]) -> web.Response:
+    """Show the user who is being looked up by id, as JSON."""
+    user = await finding
+    if user is None:
+        raise ProblemError(404, "unknown-user", "No user is registered under this id.")
+    return _shown(user)
+
+
+async def _show_by_email(request: web.Request, email: str) -> web.Response:
+    if not is_email(email):
+        raise ProblemError(400, "malformed", "What follows email= is no email address.")
+    user = await services(request).lookups.find_by_email(email, after=after(request))
+    if wants_page(request):
+        return await pages.show_found(request, user)
+    if user is None:
+        raise ProblemError(404, "unknown-user", "No user has this email address.")
+    return _shown(user)
+
+
+def _shown(user: User) -> web.Response:
+    return json(user.encode(), headers=_stale(user.stale_seconds))
+
+
+def _stale(seconds: float | None) -> Mapping[str, str]:
+    return {STALE_HEADER: f"{seconds:.3f}"} if seconds else {}
+
+
+async def _list(request: web.Request) -> web.Response:
+    forwarded, shows = is_forwarded(request), wants_page(request)
+    wanted = _wanted(request, pages.LISTED_USERS if shows else PAGE_USERS)
+    await hold(request, SHOWN, wanted.limit * USER_BYTES)
+    page = await services(request).lookups.page(wanted, after=after(request), forwarded=forwarded)
+    if shows:
+        return pages.show_list(request, wanted, page)
+    body: dict[str, object] = {"users": _fragments(page.users)}
+    if page.has_more:
+        body["next"] = page.cursor()
+    if forwarded:
+        body["partitions"] = sorted(page.partitions)
+    if page.stale_seconds:
+        body["stale_seconds"] = round(page.stale_seconds, 3)
+    return json(orjson.dumps(body), headers=_stale(page.stale_seconds))
+
+
+def _fragments(users: Iterable[User]) -> list[orjson.Fragment]:
+    return [orjson.Fragment(user.encode()) for user in users]
+
+
+def _wanted(request: web.Request, page_users: int) -> Wanted:
+    after_id = id_before(request.query.get("cursor"))
+    return Wanted(prefix_of(request), _limit(request, page_users), after_id)
+
+
+def _limit(request: web.Request, default: int) -> int:
+    limit = request.query.get("limit", str(default))
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_PAGE_USERS:
+        raise ProblemError(400, "malformed", f"limit must be from 1 to {MAX_PAGE_USERS}.")
+    return int(limit)
+
+
+def prefix_of(request: web.Request) -> str:
+    """Return how the ids that are wanted begin."""
+    prefix = request.query.get("prefix", "")
+    if len(prefix) > MAX_PREFIX:
+        raise ProblemError(400, "malformed", f"prefix has more than {MAX_PREFIX} characters.")
+    return prefix

@@ -1,0 +1,111 @@
+"""The procedures of tRPC as a TypeScript declaration: what clients are type-checked against.
+
+``python -m app.web.api.typescript FILE`` writes it (``make clients``). The types come from the JSON
+schemas of the very adapters that validate the calls.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from app.system.files import write_whole
+from app.web.trpc.procedures import PROCEDURES, Procedure
+
+_Schema = Mapping[str, Any]
+
+_BEGIN = """\
+// Made from the registry's own types by `make clients`; changes here would be lost.
+import type {
+  TRPCBuiltRouter,
+  TRPCDefaultErrorShape,
+  TRPCMutationProcedure,
+  TRPCQueryProcedure,
+} from '@trpc/server';
+"""
+
+_ROUTER = """\
+/** The registry's procedures: `createTRPCClient<AppRouter>(…)`. */
+export type AppRouter = TRPCBuiltRouter<
+  { ctx: object; meta: object; errorShape: TRPCDefaultErrorShape; transformer: false },
+  {
+%s
+  }
+>;
+"""
+
+_SIMPLE = {
+    "string": "string",
+    "integer": "number",
+    "number": "number",
+    "boolean": "boolean",
+    "null": "null",
+}
+
+
+def declaration(procedures: Mapping[str, Procedure] = PROCEDURES) -> str:
+    """Return the declaration of all procedures, and of all types that they name."""
+    named: dict[str, _Schema] = {}
+    router = [
+        f"    {name}: {_procedure(procedure, named)};" for name, procedure in procedures.items()
+    ]
+    interfaces = [_interface(name, schema) for name, schema in sorted(named.items())]
+    return "\n".join([_BEGIN, *interfaces, _ROUTER % "\n".join(router)])
+
+
+def _procedure(procedure: Procedure, named: dict[str, _Schema]) -> str:
+    takes = "void" if procedure.input is None else _of(procedure.input, "validation", named)
+    if procedure.input is not None and not procedure.needs_input:
+        takes += " | void"
+    returns = _of(procedure.output, "serialization", named)
+    kind = "TRPCQueryProcedure" if procedure.kind == "query" else "TRPCMutationProcedure"
+    return f"{kind}<{{ input: {takes}; output: {returns}; meta: object }}>"
+
+
+def _of(adapter: TypeAdapter[Any], mode: Any, named: dict[str, _Schema]) -> str:
+    """Return an adapter's type, and note the types that it names."""
+    schema = adapter.json_schema(mode=mode)
+    named |= schema.pop("$defs", {})
+    if schema.get("type") == "object":
+        named[schema["title"]] = schema
+        return str(schema["title"])
+    return _type(schema)
+
+
+def _interface(name: str, schema: _Schema) -> str:
+    first_line = schema["description"].partition("\n")[0].replace("``", "`")
+    return "\n".join(
+        [f"/** {first_line} */", f"export interface {name} {{", *_members(schema), "}\n"]
+    )
+
+
+def _members(schema: _Schema) -> Iterator[str]:
+    required = schema.get("required", ())
+    for name, member in schema["properties"].items():
+        yield f"  {name}{'' if name in required else '?'}: {_type(member)};"
+
+
+def _type(schema: _Schema) -> str:
+    """Return the TypeScript type of a JSON schema; fail loudly at what is new to it."""
+    match schema:
+        case {"$ref": str(ref)}:
+            type_ = ref.rpartition("/")[2]
+        case {"anyOf": list(options)}:
+            type_ = " | ".join(map(_type, options))
+        case {"const": str(value)}:
+            type_ = f"'{value}'"
+        case {"enum": list(values)}:
+            type_ = " | ".join(f"'{value}'" for value in values)
+        case {"type": "array", "items": item}:
+            type_ = f"{_type(item)}[]"
+        case {"type": str(kind)}:
+            type_ = _SIMPLE[kind]
+        case _:
+            raise NotImplementedError(f"no TypeScript type for {schema}")
+    return type_
+
+
+if __name__ == "__main__":
+    write_whole(Path(sys.argv[1]), declaration())

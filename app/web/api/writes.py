@@ -1,0 +1,190 @@
+"""Writes over REST: acknowledged once Kafka has them, or on request once they are settled."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from app.query.lookups import Told
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.domain.records import Wish, field_errors, is_user_id, read_registration, read_update
+from app.web.auth.access import may_look_up
+from app.web.auth.auditing import note, note_id
+from app.web.http.bodies import body_of
+from app.web.http.negotiation import json
+from app.web.http.preferences import wait_seconds
+from app.web.http.problems import RETRY, ProblemError
+from app.web.services import services
+from app.web.http.tracing import note_acknowledged
+from app.web.http.urls import registration_url, rest_of_path, user_url
+
+routes = web.RouteTableDef()
+
+T = TypeVar("T")
+
+#: What PATCH takes: JSON, under its own name or as RFC 7396 calls it.
+_PATCHES = ("application/json", "application/merge-patch+json")
+
+
+@routes.post("/users")
+async def post_user(request: web.Request) -> web.Response:
+    """Accept a registration: 202 with its position, after the broker's acknowledgement."""
+    require_json(request)
+    registration = parse(await body_of(request), read_registration)
+    return await _write(request, registration["id"], registration)
+
+
+@routes.patch("/users/{id:.+}")
+async def patch_user(request: web.Request) -> web.Response:
+    """Accept an update of the user whose id is in the path."""
+    return await _update(request, rest_of_path(request, "/users/"))
+
+
+@routes.patch("/users")
+async def patch_user_in_query(request: web.Request) -> web.Response:
+    """Accept an update of the user whose id is in the query."""
+    return await _update(request, _id_in_query(request))
+
+
+@routes.delete("/users/{id:.+}")
+async def delete_user(request: web.Request) -> web.Response:
+    """Accept the erasure of the user whose id is in the path."""
+    return await _erase(request, rest_of_path(request, "/users/"))
+
+
+@routes.delete("/users")
+async def delete_user_in_query(request: web.Request) -> web.Response:
+    """Accept the erasure of the user whose id is in the query."""
+    return await _erase(request, _id_in_query(request))
+
+
+async def _update(request: web.Request, user_id: str) -> web.Response:
+    require_json(request, *_PATCHES)
+    body = _members(await body_of(request))
+    if body.get("id", user_id) != user_id:
+        raise ProblemError(422, "invalid", "The id cannot be changed.")
+    given = {name: body[name] for name in ("name", "email") if name in body}
+    if not given:
+        raise ProblemError(422, "invalid", "Give a name, an email or both.")
+    update = orjson.dumps({"type": "update", "id": user_id, **given})
+    return await _write(request, user_id, parse(update, read_update))
+
+
+async def _erase(request: web.Request, user_id: str) -> web.Response:
+    if not is_user_id(user_id):
+        raise ProblemError(422, "invalid", "No user has such an id.")
+    return await _write(request, user_id, None)
+
+
+def _id_in_query(request: web.Request) -> str:
+    user_id = request.query.get("id")
+    if not user_id:
+        raise ProblemError(400, "malformed", "Say which user: /users?id=…")
+    return user_id
+
+
+async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response:
+    given = services(request)
+    seconds = wait_seconds(request)
+    if wish is None:
+        note_id(request, user_id)
+    position = await given.write(user_id, wish)
+    note(request, position=position.token())
+    note_acknowledged(request, position)
+    told = await given.wait(position, seconds)
+    applied = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
+    if told.outcome in (Outcome.REGISTERED, Outcome.REPLAYED, Outcome.UPDATED):
+        return await _settled(request, user_id, wish, told, applied)
+    if told.outcome is Outcome.ERASED:
+        return _answer(200, "erased", user_id, position, applied)
+    if told.outcome.reason is not None:
+        raise rejected(told.outcome)
+    location = {"Location": registration_url(position)}
+    return _answer(202, "accepted", user_id, position, {**location, **applied})
+
+
+async def _settled(
+    request: web.Request, user_id: str, wish: Wish, told: Told, headers: dict[str, str]
+) -> web.Response:
+    created = told.outcome is Outcome.REGISTERED
+    location = {"Location": user_url(user_id)} if created else {}
+    if not may_look_up(request):
+        # It may be the row of others: who may not look users up is told what it has sent.
+        sent = {name: value for name, value in (wish or {}).items() if name != "type"}
+        status = 201 if created else 200
+        return _answer(
+            status, told.outcome.word, user_id, told.position, {**location, **headers}, sent
+        )
+    user = await services(request).lookups.find(user_id)
+    if user is None:
+        # Erased since.
+        return _answer(200, told.outcome.word, user_id, told.position, headers)
+    return json(user.encode(), 201 if created else 200, {**location, **headers})
+
+
+def _answer(
+    status: int,
+    word: str,
+    user_id: str,
+    position: Position,
+    headers: dict[str, str],
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> web.Response:
+    body = orjson.dumps({**more, "status": word, "id": user_id, "position": position.token()})
+    return json(body, status, headers)
+
+
+_REJECTIONS = {
+    Outcome.ID_TAKEN: (409, "This id is registered with other data."),
+    Outcome.EMAIL_TAKEN: (409, "This email address belongs to another user."),
+    Outcome.UNKNOWN_ID: (404, "No user is registered under this id."),
+    Outcome.TOO_MANY_PENDING: (
+        409,
+        "Too many changes of this user wait already, so this one was not made. Send it again in a "
+        "moment.",
+    ),
+}
+
+#: Of rejections that end by themselves: they tell when to try again.
+_PASSING = {Outcome.TOO_MANY_PENDING}
+
+
+def rejected(outcome: Outcome) -> ProblemError:
+    """Return the problem that tells why a write was rejected."""
+    status, detail = _REJECTIONS[outcome]
+    headers = RETRY if outcome in _PASSING else {}
+    return ProblemError(status, str(outcome.reason), detail, headers=headers)
+
+
+def require_json(request: web.Request, *types: str) -> None:
+    """Refuse a body that does not say it is JSON; a form of another site cannot say so."""
+    wanted = types or ("application/json",)
+    if request.content_type not in wanted:
+        raise ProblemError(
+            415, "unsupported-media-type", f"Content-Type must be {' or '.join(wanted)}."
+        )
+
+
+def parse(body: bytes, read: Callable[[bytes], T]) -> T:
+    """Return what a body holds, or raise the `ProblemError` that tells what is wrong."""
+    try:
+        return read(body)
+    except ValidationError as error:
+        found = field_errors(error)
+    if found[0].type == "json_invalid":
+        raise ProblemError(400, "malformed", found[0].detail)
+    raise ProblemError(422, "invalid", "What was sent is not valid.", errors=found)
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, "malformed", str(error)) from None
+    if not isinstance(members, dict):
+        raise ProblemError(422, "invalid", "The body must be a JSON object.")
+    return members

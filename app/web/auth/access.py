@@ -1,0 +1,234 @@
+"""Who may do what over HTTP: keys for programs, sessions for people, proofs for other workers.
+
+Installed only where keys are asked for. What a request needs follows from the route that it found,
+not from how its path is spelt; a route that is not named below needs a key.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+from aiohttp import web
+
+from app.access.audit import Audit
+from app.access.keys import Key
+from app.access.proofs import Proofs
+from app.access.ring import KeyRing
+from app.access.scopes import Scope
+from app.access.sessions import Sessions
+from app.access.tokens import Tokens
+from app.query.routing import FORWARDED_HEADER, origin_of
+from app.config.settings import Settings
+from app.web.pages import rendering
+from app.web.http.bodies import form_of
+from app.web.http.clients import CLIENT, Client
+from app.web.http.negotiation import page, wants_page
+from app.web.http.problems import Handler, ProblemError
+from app.web.http.proxies import is_same_site
+
+#: Holds a session. Cookies know no ports: two registries on one host log each other's people out.
+COOKIE = "registry_session"
+#: The field of forms that only pages of the same session know.
+FORM_FIELD = "csrf"
+
+#: Routes that ask for no key, and whatever is below them.
+_OPEN = ("/health", "/static", "/openapi.json", "/docs", "/login", "/logout")
+_ADMINS = ("/dead-letters",)
+#: The only routes where a session may do more than read.
+_FORMS = ("/register", "/logout", "/dead-letters")
+#: The routes where workers ask each other: a proof opens no other.
+_FORWARDED = (
+    "/users",
+    "/registrations",
+    "/registrations/{position}",
+    "/email-holders/{key}",
+    "/overview",
+)
+_READING = ("GET", "HEAD", "OPTIONS")
+#: What reads one user or one write, and what names one in a query; all else that reads is a list.
+_LOOKUPS = ("/users/{id}", "/registrations/{position}")
+_LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail"})
+_NAMES_OF_ONE = frozenset({"id", "email"})
+#: Reading that has a scope of its own.
+_READS = {"/metrics": Scope.METRICS, "/export": Scope.EXPORT}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What tells who a client is."""
+
+    ring: KeyRing
+    sessions: Sessions
+    proofs: Proofs
+    #: The address that proofs for this worker are made for.
+    here: str
+    tokens: Tokens | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Return what settings ask for, None if they ask for no keys; raise `SettingsError`."""
+        if settings.keys_file is None:
+            return None
+        secret, *others = settings.signing_secrets
+        sessions = Sessions(secret, settings.session_hours, others)
+        proofs = Proofs(secret, others=others)
+        here, tokens = origin_of(settings.url), Tokens.of(settings)
+        return cls(KeyRing(settings.keys_file), sessions, proofs, here, tokens)
+
+    def key_of(self, authorization: str) -> Key | None:
+        """Return the key, or what a token allows, in the value of a header ``Authorization``."""
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        # A key has no dots, a token has two.
+        if self.tokens is not None and "." in text:
+            return self.tokens.find(text.strip())
+        return self.ring.find(text.strip())
+
+
+ACCESS = web.AppKey("access", Access)
+
+
+def install(web_app: web.Application, settings: Settings, audit: Audit | None = None) -> bool:
+    """Ask for keys if the settings say so, and return whether; if not, requests pass unseen."""
+    access = Access.of(settings)
+    if access is not None:
+        web_app[ACCESS] = access
+        if access.tokens is not None:
+            web_app.cleanup_ctx.append(_keep_up)
+        if audit is not None:
+            access.ring.changed = partial(audit.note, "keys", "changed")
+        web_app.middlewares.append(require_access)
+    return access is not None
+
+
+async def _keep_up(web_app: web.Application) -> AsyncIterator[None]:
+    """Keep up with the keys that sign tokens, while an application runs."""
+    tokens = web_app[ACCESS].tokens
+    keeping = asyncio.create_task(tokens.keep_up()) if tokens else None
+    yield
+    if keeping is not None:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+@web.middleware
+async def require_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let through who may do what is asked for; everyone else gets 401 or 403."""
+    access = request.app[ACCESS]
+    client = request[CLIENT] = _identify(access, request)
+    rendering.FORM_TOKEN.set(client.session and access.sessions.token(client.session))
+    needed = scope_of(request)
+    if needed is not None and not client.may(needed):
+        return _refuse(request, client, needed)
+    if client.session is not None and request.method not in _READING:
+        await _require_token(access, request, client.session)
+    return await handler(request)
+
+
+def scope_of(request: web.Request) -> Scope | None:
+    """Return what a request needs; None if it is open to all."""
+    route = route_of(request)
+    if is_below(route, _OPEN):
+        return None
+    if is_below(route, _ADMINS):
+        return Scope.ADMIN
+    if request.method in _READING:
+        return Scope.LOOKUP if _is_lookup(request, route) else _READS.get(route, Scope.READ)
+    return Scope.ERASE if request.method == "DELETE" else Scope.WRITE
+
+
+def _is_lookup(request: web.Request, route: str) -> bool:
+    """Return whether a request asks for single users, or for what became of a write."""
+    if route == "/users":
+        return not request.query.keys().isdisjoint(_NAMES_OF_ONE)
+    if route == "/trpc/{path}":
+        return _LOOKUPS_OVER_TRPC.issuperset(request.path.removeprefix("/trpc/").split(","))
+    return route in _LOOKUPS
+
+
+def route_of(request: web.Request) -> str:
+    """Return the route that was found as it is written, "" if there is none."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
+
+
+def is_below(route: str, tops: tuple[str, ...]) -> bool:
+    """Return whether a route is one of some, or below one."""
+    return any(route == top or route.startswith(f"{top}/") for top in tops)
+
+
+def _identify(access: Access, request: web.Request) -> Client:
+    if _has_proof(access, request):
+        return Client(is_worker=True)
+    authorization = request.headers.get("Authorization")
+    if authorization is not None:
+        return Client(access.key_of(authorization))
+    session = request.cookies.get(COOKIE)
+    if session is None or not (request.method in _READING or is_below(route_of(request), _FORMS)):
+        return Client()
+    key_id = access.sessions.key_id(session)
+    key = None if key_id is None else access.ring.find_id(key_id)
+    return Client() if key is None else Client(key, session)
+
+
+def _has_proof(access: Access, request: web.Request) -> bool:
+    proof = request.headers.get(FORWARDED_HEADER)
+    if proof is None or request.method != "GET" or route_of(request) not in _FORWARDED:
+        return False
+    return access.proofs.holds(access.here, request.raw_path, proof)
+
+
+def _refuse(request: web.Request, client: Client, needed: Scope) -> web.Response:
+    if client.key is not None:
+        detail = f"This key may not do that: it lacks the scope {needed}."
+        raise ProblemError(403, "forbidden", detail)
+    asks = {"WWW-Authenticate": "Bearer"}
+    if wants_page(request):
+        back = request.raw_path if request.method == "GET" else "/"
+        return page(rendering.login(back, None), 401, asks)
+    detail = "Send a valid access key: Authorization: Bearer <key>."
+    raise ProblemError(401, "unauthorized", detail, headers=asks)
+
+
+async def _require_token(access: Access, request: web.Request, session: str) -> None:
+    """Refuse a form that was not on a page of this session."""
+    given = (await form_of(request)).get(FORM_FIELD, "")
+    if not access.sessions.has_token(session, given):
+        raise ProblemError(403, "cross-site", "This form was not sent from a page of your session.")
+
+
+def require_same_site(request: web.Request) -> None:
+    """Refuse a form that another site's page sent."""
+    origin = request.headers.get("Origin")
+    if origin is not None and not is_same_site(request, origin):
+        raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
+
+
+def may_look_up(request: web.Request) -> bool:
+    """Return whether who sent a request may see users; anyone may where no keys are asked for."""
+    return ACCESS not in request.app or request[CLIENT].may(Scope.LOOKUP)
+
+
+def why_no_key_is_known(request: web.Request) -> list[str]:
+    """Return why the keys are not known now; nothing if they are, or none are asked for."""
+    access = request.app.get(ACCESS)
+    if access is None:
+        return []
+    troubles = (access.ring.trouble, access.tokens and access.tokens.trouble)
+    return [trouble for trouble in troubles if trouble]
+
+
+def seconds_of_keys_unused(request: web.Request) -> Mapping[str, float]:
+    """Return for how long keys were not used here, by name; of those that were."""
+    access = request.app.get(ACCESS)
+    return {} if access is None else access.ring.unused_seconds()
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Return whether another worker sent a request; where keys are asked for, it is proven."""
+    if ACCESS in request.app:
+        return request[CLIENT].is_worker
+    return FORWARDED_HEADER in request.headers

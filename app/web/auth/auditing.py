@@ -1,0 +1,73 @@
+"""Which requests the audit log tells of: logins, refusals, erasures, exports, replays."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from app.access.audit import Audit
+from app.config.settings import Settings
+from app.web.auth.access import route_of
+from app.web.http.clients import CLIENT
+from app.web.http.problems import Handler, answer_errors, tell_status
+from app.web.http.proxies import address_of
+
+#: What is told of by method and route, whatever comes of it.
+_TOLD: Mapping[tuple[str, str], str] = {
+    ("POST", "/login"): "login",
+    ("DELETE", "/users"): "erasure",
+    ("DELETE", "/users/{id}"): "erasure",
+    ("GET", "/export"): "export",
+    ("POST", "/dead-letters/{position}/replay"): "replay",
+}
+#: Unauthorized, forbidden, misdirected.
+_REFUSED = (401, 403, 421)
+
+AUDIT = web.AppKey("audit", Audit)
+#: What handlers know of a request.
+_NOTED = web.RequestKey("noted", dict[str, object])
+
+
+def install(web_app: web.Application, settings: Settings) -> Audit | None:
+    """Tell of an application's requests, if the settings ask for that."""
+    audit = Audit.of(settings)
+    if audit is not None:
+        web_app[AUDIT] = audit
+        # Around what turns errors into answers: it sees what clients get.
+        web_app.middlewares.insert(web_app.middlewares.index(answer_errors), tell)
+    return audit
+
+
+def note(request: web.Request, **members: object) -> None:
+    """Note what a handler knows of its request: who, position, outcome, and others."""
+    request.setdefault(_NOTED, {}).update(members)
+
+
+def note_id(request: web.Request, user_id: str) -> None:
+    """Note the hash of the id of the user whom a request is about."""
+    if AUDIT in request.app:
+        note(request, id=request.app[AUDIT].hash_of(user_id))
+
+
+@web.middleware
+async def tell(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell of a request once it is answered."""
+    route = route_of(request)
+    what = _TOLD.get((request.method, route))
+
+    def told(status: int) -> None:
+        if what is not None or status in _REFUSED:
+            _tell(request, what or f"{request.method} {route}".rstrip(), status)
+
+    return await tell_status(request, handler, told)
+
+
+def _tell(request: web.Request, what: str, status: int) -> None:
+    audit, client = request.app[AUDIT], request.get(CLIENT)
+    outcome = "refused" if status in _REFUSED else "done" if status < 400 else "failed"
+    key = None if client is None else client.key
+    members: dict[str, object] = {"outcome": outcome, "who": key and key.name, "status": status}
+    members |= request.get(_NOTED, {})
+    if members["who"] is None:
+        members["address"] = audit.hash_of(address_of(request))
+    told = audit.note if outcome == "done" or members["who"] else audit.note_stranger
+    told(what, str(members.pop("outcome")), **members)

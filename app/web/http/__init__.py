@@ -1,0 +1,1 @@
+"""What HTTP wants of every request: bounds, hosts, clients, bodies, problems."""

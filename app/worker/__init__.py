@@ -1,0 +1,1 @@
+"""The life of a worker: the Faust app, preflight, readiness, lag, shutdown, restart."""

@@ -1,0 +1,219 @@
+"""What is looked at before a worker starts, so that what is amiss is told in one line."""
+
+import asyncio
+import fcntl
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+import structlog
+from aiokafka.errors import (
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
+from faust.types import TP
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from app.kafka import acls
+from app.access.audit import require_audit_file
+from app.access.files import read_keys
+from app.access.tokens import Tokens
+from app.engine.barrier import describe_group
+from app.engine.changelog import newest_marker
+from app.kafka.cluster import Cluster
+from app.engine.consumer import GROUP_PROTOCOL
+from app.engine.marker import secret_of
+from app.domain.errors import BrokerUnavailableError, FencedError, NotWrittenError, SettingsError
+from app.system.files import make_private, open_lock
+from app.kafka.partitioning import Register, other_secret, read, standing
+from app.kafka.client_errors import unusable
+from app.worker.restart import inherited
+from app.config.settings import Settings
+from app.telemetry.tracing import provider_for
+from app.config.tls import client_tls, server_tls
+from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, declare, ensure
+
+log = structlog.get_logger(__name__)
+
+#: In a worker's folder: held while it runs, and what tells the folder from others.
+_LOCK = "lock"
+
+#: How long workers of another version may stay, beyond a session; how often it is looked.
+OTHERS_LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.5
+
+
+@contextmanager
+def checked(settings: Settings) -> Iterator[None]:
+    """Check port and folder, and hold the folder while a worker runs; raise `SettingsError`."""
+    if not inherited():
+        require_port(settings.web_host, settings.web_port)
+    _require_keys(settings)
+    Tokens.of(settings)
+    require_audit_file(settings.audit_file)
+    server_tls(settings)
+    client_tls(settings)
+    if (spans := provider_for(settings)) is not None:
+        spans.shutdown()  # it is possible
+    with locked(settings.data_dir):
+        _require_no_spool(settings.data_dir)
+        yield
+
+
+def prepared(settings: Settings) -> Settings:
+    """Make what a worker needs at the brokers; return its settings with what the registry says.
+
+    Raises `RegistryError` with the reason why it cannot start.
+    """
+    return asyncio.run(_prepared(settings))
+
+
+@retry(
+    retry=retry_if_exception_type(BrokerUnavailableError),
+    wait=wait_exponential_jitter(multiplier=0.2, max=1),
+    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS),
+    reraise=True,
+)
+async def _prepared(wanted: Settings) -> Settings:
+    # One broker of several may be away, or leadership may be moving: so it is tried again.
+    await ensure(wanted)
+    wanted = await standing(wanted)
+    await acls.require(wanted)
+    await acls.require_transactions(wanted)
+    await others_leave(wanted)
+    await share_secret(wanted)
+    return wanted
+
+
+async def others_leave(settings: Settings) -> None:
+    """Wait until no worker of another version is in the group; raise `SettingsError` if one stays.
+
+    Those that were stopped stay for a session: they would come back under the same names.
+    """
+    deadline = monotonic() + settings.session_timeout_seconds + OTHERS_LEAVE_SECONDS
+    cluster = Cluster(settings.kafka)
+    try:
+        await cluster.start()
+        while (found := await _protocol_of(cluster, settings.app_id)) not in (GROUP_PROTOCOL, None):
+            if monotonic() > deadline:
+                if not found:
+                    return
+                raise SettingsError(
+                    f"APP_ID: workers of another version are in the group {settings.app_id}: "
+                    "stop them all, then start"
+                )
+            log.info("waiting until all workers of another version have left the group")
+            await asyncio.sleep(LOOK_SECONDS)
+    except (KafkaError, TimeoutError) as error:
+        raise unusable(settings.kafka, error) from None
+    finally:
+        await cluster.close()
+
+
+async def share_secret(settings: Settings) -> None:
+    """Write down with which secret the registry begins, if nothing says it yet.
+
+    Of workers that do so at the same time, one is fenced, and reads what the other one has written.
+    Raises `SettingsError` if rows were decided under another secret.
+    """
+    standing = await read(settings)
+    while standing.secret is None and standing.change is None:
+        await _require_rows_of(settings)
+        register = Register(settings)
+        try:
+            standing = await register.start()
+            if standing.secret is None and standing.change is None:
+                standing = standing.with_secret(settings)
+                await register.write(standing)
+                log.info("the registry begins with this EMAIL_SECRET")
+        except FencedError:
+            standing = await read(settings)
+        except (NotWrittenError, KafkaError, TimeoutError) as error:
+            raise unusable(settings.kafka, error) from None
+        finally:
+            await register.close()
+    standing.require_secret(settings)
+
+
+async def _require_rows_of(settings: Settings) -> None:
+    """Raise `SettingsError` if a changelog has a marker of another secret."""
+    topics, ours = declare(settings), settings.email_keys.fingerprint()
+    cluster = Cluster(settings.kafka, [spec.name for spec in topics.all()])
+    try:
+        await cluster.start()
+        for spec in (topics.users_changelog, topics.emails_changelog):
+            places = [TP(spec.name, number) for number in range(spec.partitions)]
+            begins, ends = await cluster.starts(places), await cluster.stable_ends(places)
+            for tp in places:
+                marker = await newest_marker(cluster, tp, begins[tp], ends[tp])
+                if marker is not None and secret_of(marker.rules) not in ("", ours):
+                    raise other_secret()
+    except (KafkaError, TimeoutError) as error:
+        raise unusable(settings.kafka, error) from None
+    finally:
+        await cluster.close()
+
+
+async def _protocol_of(cluster: Cluster, group: str) -> str | None:
+    """Return the protocol of a group: None if nobody is in it, "" if that is not known yet."""
+    try:
+        name, members = await describe_group(cluster, group)
+    except (GroupLoadInProgressError, NotCoordinatorForGroupError):
+        return ""
+    return name if members else None
+
+
+def require_port(host: str, port: int) -> None:
+    """Check that a worker could listen there; raise `SettingsError`."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SettingsError(f"WEB_PORT: cannot listen on {host}:{port}: {_why(error)}") from None
+
+
+def _require_keys(settings: Settings) -> None:
+    """Refuse keys that cannot be read, and an open door that no key opens."""
+    if settings.keys_file is None:
+        return
+    # Without it, nothing can be signed.
+    _ = settings.signing_secrets
+    keys = read_keys(settings.keys_file)
+    if settings.is_open and all(key.is_expired for key in keys):
+        raise SettingsError(
+            f"KEYS_FILE: {settings.keys_file} holds no key that is valid; create one: "
+            "python -m app keys create --name NAME --scope admin"
+        )
+
+
+def _require_no_spool(folder: Path) -> None:
+    """Refuse to leave behind what version 0.8 has acknowledged and not sent."""
+    if any((folder / "spool").glob("*.spool")):
+        raise SettingsError(
+            f"DATA_DIR: {folder / 'spool'} holds writes that version 0.8 answered with `spooled`: "
+            "let it run until they are sent (registry_spooled_bytes is 0)"
+        )
+
+
+def locked(folder: Path) -> IO[bytes]:
+    """Return the lock of a worker's folder, held until it is closed; raise `SettingsError`."""
+    # The kernel lets go of the lock whatever ends the process.
+    try:
+        if not make_private(folder, _LOCK):
+            log.warning("others than its owner may use DATA_DIR", advice=f"chmod 700 {folder}")
+        lock = open_lock(folder / _LOCK, folder)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingsError(f"DATA_DIR: {folder} is in use by another worker") from None
+    except OSError as error:
+        raise SettingsError(f"DATA_DIR: {folder} cannot be used: {_why(error)}") from None
+    return lock
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

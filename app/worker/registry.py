@@ -1,0 +1,61 @@
+"""The Faust app of a worker: Faust's services in Faust's order, and ours among them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import faust
+from aiohttp import web
+from faust.app.base import BootStrategy
+from faust.assignor import PartitionAssignor
+from mode.types import ServiceT
+
+from app.engine.consumer import GROUP_PROTOCOL
+from app.worker.restart import Restart
+from app.worker.shutdown import Shutdown
+
+
+class _Boot(BootStrategy):
+    """Faust's order of services, with ours."""
+
+    app: "Registry"
+
+    def kafka_producer(self) -> list[ServiceT]:
+        """Return what starts before the tables, and stops after all that may still send."""
+        return [*super().kafka_producer(), *self.app.with_producer]
+
+    def tables(self) -> Iterable[ServiceT]:
+        """Return the tables, and the services that watch them."""
+        return [*super().tables(), *self.app.with_tables]
+
+
+class Assignor(PartitionAssignor):
+    """Faust's assignor under a name of ours: workers of 0.8 fence otherwise, and cannot join."""
+
+    @property
+    def name(self) -> str:
+        """The name of the group's protocol."""
+        return GROUP_PROTOCOL
+
+
+class Registry(faust.App):
+    """The app, started by our boot strategy, and stopped without haste."""
+
+    BootStrategy = _Boot
+
+    def __init__(self, app_id: str, shutdown: Shutdown, restart: Restart, **options: Any) -> None:
+        #: Faust's services have a `restart` and a `_shutdown` of their own.
+        self.new_start = restart
+        self._winding_down = shutdown
+        #: Services that run as long as the producer does, and as long as the tables do.
+        self.with_producer: list[ServiceT] = []
+        self.with_tables: list[ServiceT] = []
+        #: Adds the routes to the web server.
+        self.add_routes: Callable[[web.Application], None] = lambda application: None
+        super().__init__(app_id, **options)
+
+    async def stop(self) -> None:
+        """Wind down, unless something has failed; then stop and leave the group."""
+        self.new_start.heed_signals()
+        if not (self.should_stop or self._winding_down.is_under_way):
+            await self._winding_down.wind_down()
+        await super().stop()

@@ -1,0 +1,108 @@
+"""What a worker does while its registry is repartitioned: it hears of it, and follows."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from mode import Service
+
+from app.domain.errors import NotWrittenError, RegistryError
+from app.kafka.partitioning import Partitioning, Register, Step, changes, read
+from app.config.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Who holds writes and hears nothing for so long gives the change up, for everybody.
+SILENT_SECONDS = 40.0
+#: How long to wait before the register is read again after trouble.
+RETRY_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+
+
+class Follows(Protocol):
+    """What is done as a change goes on."""
+
+    def hold(self, *, are_held: bool) -> None:
+        """Take writes, or refuse them."""
+
+    def end_at(self, ends: Mapping[TP, int]) -> None:
+        """Apply sources up to their ends, and others without."""
+
+    def restart(self) -> None:
+        """Start this worker anew."""
+
+
+class Watching(Service):
+    """Reads how the registry is partitioned, as long as the worker runs."""
+
+    def __init__(self, settings: Settings, registrations: str, follower: Follows) -> None:
+        super().__init__()
+        self._settings = settings
+        self._registrations = registrations
+        self._follower = follower
+        #: Since when writes are held without news, in the loop's time.
+        self._held_since: float | None = None
+
+    @Service.task
+    async def _watch(self) -> None:
+        while not self.should_stop:
+            try:
+                async for standing in changes(self._settings):
+                    self.heed(standing)
+            except (KafkaError, RegistryError, OSError) as error:
+                log.warning("the partitioning is read again", cause=type(error).__name__)
+                await self.sleep(RETRY_SECONDS)
+
+    @Service.task
+    async def _give_up_in_time(self) -> None:
+        while not self.should_stop:
+            await self.sleep(LOOK_SECONDS)
+            since = self._held_since
+            if since is not None and self._now() - since > SILENT_SECONDS:
+                await self._give_up()
+
+    def heed(self, standing: Partitioning) -> None:
+        """Do as the registry stands now."""
+        if standing.generation != self._settings.generation:
+            log.info("the registry was repartitioned", partitions=standing.partitions)
+            self._held_since = None
+            self._follower.restart()
+            return
+        change = standing.change
+        is_held = change is not None and change.step is not Step.COPYING
+        if is_held or self._held_since is not None:
+            log.info("the registry is being repartitioned", step=change.step if change else "over")
+        self._held_since = self._now() if is_held else None
+        self._follower.hold(are_held=is_held)
+        ends = enumerate(change.ends if change is not None and is_held else ())
+        self._follower.end_at({TP(self._registrations, number): end for number, end in ends})
+
+    async def _give_up(self) -> None:
+        """End a change of which nothing is heard any more: whoever made it is fenced first."""
+        log.warning("nothing is heard of a repartition that has begun: it is given up")
+        register = Register(self._settings)
+        try:
+            standing = await register.start()
+            if standing.change is not None:
+                await register.write(standing.changing(None))
+        except (RegistryError, KafkaError) as error:
+            log.warning("it cannot be given up yet", cause=type(error).__name__)
+            await self.sleep(RETRY_SECONDS)
+        finally:
+            await register.close()
+
+    async def require_standing(self) -> None:
+        """Raise `NotWrittenError` unless tables that were sealed go on here after all."""
+        standing = await read(self._settings)
+        if standing.generation != self._settings.generation:
+            self.heed(standing)
+            raise NotWrittenError("the registry was repartitioned; this worker starts anew")
+        if standing.change is not None:
+            raise NotWrittenError("the registry is being repartitioned")
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

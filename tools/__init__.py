@@ -1,0 +1,1 @@
+"""Programs beside the product, which know only its public interfaces."""
