@@ -8,20 +8,20 @@ from pathlib import Path
 
 import click
 
-from app.cli.keys import keys
 from app.cli.backup import backup, restore
 from app.cli.dead_letters import dead_letters
 from app.cli.doctor import doctor
-from app.domain.errors import RegistryError
-from app.system.files import private
-from tools.load.commands import load
-from app.worker.preflight import checked
+from app.cli.keys import keys
 from app.cli.recover import recover
-from app.kafka.client_errors import say_it_in_one_line
 from app.cli.repartition import repartition
-from app.config.settings import EXIT_USAGE, settings
 from app.cli.topics import topics
 from app.cli.transfer import export_users, import_users
+from app.config.settings import EXIT_USAGE, settings
+from app.domain.errors import RegistryError
+from app.kafka.client_errors import say_it_in_one_line
+from app.system.files import private
+from app.worker.preflight import checked
+from tools.load.commands import load
 
 #: Exit status of a command that Ctrl-C ended, as shells have it.
 EXIT_INTERRUPTED = 130

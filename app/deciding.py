@@ -15,23 +15,36 @@ import structlog
 from faust.types import TP
 from pydantic import ValidationError
 
-from app.domain.parsing import MOVED_FROM_HEADER, Move, id_of, sort
-from app.domain.consumed_records import ConsumedRecord, UnreadableRecord, as_they_were, require_readable
 from app.dead_letters import DeadLetters
-from app.domain.email_claims import Holder, encode_claim, encode_holder, encode_verdict, read_claim, read_verdict, settle
-from app.kafka.fast_records import NO_HEADERS
+from app.domain.consumed_records import (
+    ConsumedRecord,
+    UnreadableRecord,
+    as_they_were,
+    require_readable,
+)
+from app.domain.decisions import Claiming, Decisions, Rows
+from app.domain.email_claims import (
+    Holder,
+    encode_claim,
+    encode_holder,
+    encode_verdict,
+    read_claim,
+    read_verdict,
+    settle,
+)
+from app.domain.errors import UnreadableRecordError
+from app.domain.keys import EmailKeys, partitions_of
+from app.domain.outcomes import Decided, Outcome
+from app.domain.parsing import MOVED_FROM_HEADER, Move, id_of, sort
+from app.domain.positions import Position, token
+from app.domain.records import Outgoing, UserRow, encode_outcome, encode_row
 from app.engine.marker import letters_key, move_key
 from app.engine.partitions import Changes
 from app.engine.shares import Sent
-from app.domain.errors import UnreadableRecordError
-from app.domain.keys import EmailKeys, partitions_of
-from app.telemetry.metrics import DEAD_LETTERS, OUTCOMES
+from app.kafka.fast_records import NO_HEADERS
 from app.kafka.moved_records import MovedBefore
-from app.domain.outcomes import Decided, Outcome
-from app.domain.positions import Position, token
-from app.domain.records import Outgoing, UserRow, encode_outcome, encode_row
-from app.domain.decisions import Claiming, Decisions, Rows
 from app.kafka.topics import Topics, TopicSpec
+from app.telemetry.metrics import DEAD_LETTERS, OUTCOMES
 from tables import Tables
 
 log = structlog.get_logger(__name__)

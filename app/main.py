@@ -14,7 +14,8 @@ from aiohttp import web
 from faust.types import TP
 
 from app import agents
-from app.worker import process
+from app.config.settings import Settings, settings
+from app.config.tls import server_tls
 from app.dead_letters.recent import RecentDeadLetters
 from app.dead_letters.replaying import LetterReplays
 from app.deciding import Deciding
@@ -23,32 +24,31 @@ from app.engine.consumer import Consumer
 from app.engine.lease import Lease
 from app.engine.marker import rules
 from app.engine.partitions import Partitions
-from app.worker.gauges import WorkerGauges
-from app.worker.lag import Lags
+from app.ingest.producer import ANSWERED_WITHIN, Producer
 from app.ingest.rate_limits import Limits
-from app.telemetry.logs import logging_config
-from app.query.lookups import Lookups
-from app.system.memory import Memory
+from app.ingest.standstills import Standstills
+from app.kafka.acls import AccessWatch
 from app.kafka.moved_records import MovedBefore
+from app.kafka.topics import Topics, declare
+from app.query.lookups import Lookups
 from app.query.overview.collecting import Collecting
 from app.query.overview.here import state
+from app.query.routing import Asking, Routing
+from app.system.memory import Memory
+from app.telemetry.logs import logging_config
+from app.web.http.connections import most
+from app.web.http.waits import SHARE_OF_CONNECTIONS, Waits
+from app.web.routes import application_options, install
+from app.web.services import Services
+from app.worker import process
+from app.worker.gauges import WorkerGauges
+from app.worker.lag import Lags
 from app.worker.preflight import prepared
-from app.ingest.producer import ANSWERED_WITHIN, Producer
 from app.worker.readiness import Readiness
 from app.worker.registry import Assignor, Registry
 from app.worker.repartitioning import Watching
 from app.worker.restart import Restart
-from app.kafka.acls import AccessWatch
-from app.query.routing import Asking, Routing
-from app.config.settings import Settings, settings
 from app.worker.shutdown import Shutdown
-from app.ingest.standstills import Standstills
-from app.config.tls import server_tls
-from app.kafka.topics import Topics, declare
-from app.web.http.connections import most
-from app.web.routes import application_options, install
-from app.web.services import Services
-from app.web.http.waits import SHARE_OF_CONNECTIONS, Waits
 from tables import EMAILS, USERS, Tables, declare_tables
 from tables.store import StoreOptions
 

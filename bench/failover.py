@@ -14,8 +14,8 @@ import click
 import orjson
 import requests
 
-from app.system.files import write_whole
 from app.domain.keys import encode_key, partition_of
+from app.system.files import write_whole
 from bench.capacity import _applied, _register
 from local.broker import Broker
 from local.console import say

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench import java
-from bench.engines import OURS, Place, Running, arguments, email_patterns, peer_running, whole_worker, words, worker_running
+from bench.engines import (
+    OURS,
+    Place,
+    Running,
+    arguments,
+    email_patterns,
+    peer_running,
+    whole_worker,
+    words,
+    worker_running,
+)
 from bench.servers import OUR_WORKER
 from bench.workloads import make_topic
 

@@ -6,12 +6,12 @@ registration makes a registered row at once; nobody is asked for its address.
 
 from collections.abc import Sequence
 
-from app.domain.parsing import sort
-from app.domain.consumed_records import ConsumedRecord
 from app.deciding import Deciding
-from app.engine.partitions import Changes
-from app.domain.records import UserRow, encode_row
+from app.domain.consumed_records import ConsumedRecord
 from app.domain.decisions import Decisions
+from app.domain.parsing import sort
+from app.domain.records import UserRow, encode_row
+from app.engine.partitions import Changes
 
 
 def decide(

@@ -7,9 +7,9 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from app.config.settings import HIGHEST_PORT, Place, Port, Settings, describe, refuse_removed
 from app.domain import errors
 from app.system.environment import handed_down
-from app.config.settings import HIGHEST_PORT, Place, Port, Settings, describe, refuse_removed
 from local.errors import SettingsError
 
 #: Addresses that stand for all of a machine's; from the machine itself, loopback reaches them.

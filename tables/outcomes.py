@@ -6,9 +6,9 @@ A page, or where a record was moved, is kept for as long as the record is.
 
 from collections.abc import Iterable, Mapping
 
+from app.domain.outcomes import Decided, Outcome
 from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, move_key, page_key
 from app.kafka.transactions import Rows
-from app.domain.outcomes import Decided, Outcome
 from tables.store import PartitionedStore
 
 #: The most rows that one transaction removes.

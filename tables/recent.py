@@ -9,9 +9,9 @@ from typing import NamedTuple
 import orjson
 
 from app.domain.compact import dumps
+from app.domain.records import UserRow
 from app.engine.marker import RECENT_KEY
 from app.kafka.transactions import Rows
-from app.domain.records import UserRow
 from tables.store import PartitionedStore
 
 #: How many each partition remembers, and so the most that a list over all of them can show.

@@ -30,11 +30,11 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from app.engine.marker import RESERVED_PREFIX
-from app.kafka.transactions import Rows
-from app.domain.errors import NotReadyError, RegistryError, StoreError, Unavailable
 from app.config.settings import Settings
+from app.domain.errors import NotReadyError, RegistryError, StoreError, Unavailable
+from app.engine.marker import RESERVED_PREFIX
 from app.kafka.topics import CHANGELOG_DELETE_RETENTION_HOURS
+from app.kafka.transactions import Rows
 
 log = structlog.get_logger(__name__)
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 
-from app.engine.marker import RESERVED_PREFIX
-from app.kafka.transactions import Rows
 from app.domain.keys import encode_key
 from app.domain.records import User, UserRow, decode_row, public
+from app.engine.marker import RESERVED_PREFIX
+from app.kafka.transactions import Rows
 from tables.store import PartitionedStore
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import faust
 
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.decisions import Decisions
+from app.domain.records import Queued, UserRow
 from app.engine import cycles
 from app.kafka.record_batches import PartitionRecords
-from app.domain.records import Queued, UserRow
-from app.domain.decisions import Decisions
 from tests.faults.injector import Injector, be_impatient, parse, watch_requests
 from tests.faults.steps import Scene
 

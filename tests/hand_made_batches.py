@@ -9,9 +9,9 @@ from aiokafka.record.util import calc_crc32c as crc32c
 from backports import zstd
 from faust.types import TP
 
+from app.config.settings import Settings
 from app.kafka import protocol
 from app.kafka.cluster import Cluster
-from app.config.settings import Settings
 
 #: Where attributes, the last offset delta, the greatest timestamp, the number of records and the
 #: records of a batch stand.

@@ -9,16 +9,16 @@ import orjson
 import pytest
 from faust.types import TP
 
+from app.config.settings import settings
 from app.domain.consumed_records import ConsumedRecord
-from app.kafka.fast_records import ToWrite
+from app.domain.records import Headers
 from app.engine.marker import MARKER_KEY, Marker, rules
 from app.engine.partitions import Changes
+from app.kafka.fast_records import ToWrite
+from app.kafka.partition_reader import Advance, Extent
+from app.kafka.topics import TopicSpec
 from app.kafka.transactions import Rows
 from app.main import build
-from app.kafka.partition_reader import Advance, Extent
-from app.domain.records import Headers
-from app.config.settings import settings
-from app.kafka.topics import TopicSpec
 
 WORKER = build(settings())
 DECIDING, topics = WORKER.deciding, WORKER.topics

@@ -22,9 +22,9 @@ import orjson
 import structlog
 
 from app.access.proofs import derived
+from app.config.settings import Settings
 from app.domain.errors import SettingsError
 from app.ingest.rate_limits import Rate
-from app.config.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import structlog
 from app.access.files import read_keys
 from app.access.keys import Key, hash_of
 from app.domain.errors import SettingsError
-from app.system.file_fingerprint import Stamp, stamp_of
+from app.system.file_fingerprint import FileFingerprint, fingerprint_of
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class KeyRing:
         self.changed: Callable[..., None] = _nobody_is_told
         self._path = path
         self._clock = clock
-        self._stamp: Stamp = stamp_of(path)
+        self._fingerprint: FileFingerprint = fingerprint_of(path)
         self._next_look = clock() + LOOK_EVERY_SECONDS
         self._trouble: str | None = None
         #: When keys were used, by their ids.
@@ -80,10 +80,10 @@ class KeyRing:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY_SECONDS
-        stamp = stamp_of(self._path)
+        stamp = fingerprint_of(self._path)
         # What cannot be read may be readable again without another stamp.
-        if stamp != self._stamp or self._trouble is not None:
-            self._stamp = stamp
+        if stamp != self._fingerprint or self._trouble is not None:
+            self._fingerprint = stamp
             self._reread(now, vanished=stamp is None)
         if self._trouble is not None and now >= self._trusted_until:
             self._take(())

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.access.keys import Key, KeyName, hash_of
 from app.access.scopes import Scope
-from app.domain.errors import SettingsError
 from app.config.settings import Settings
+from app.domain.errors import SettingsError
 
 if TYPE_CHECKING:
     from jwt import PyJWK

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
+from app.config.settings import EXIT_USAGE, settings
+from app.domain.errors import RegistryError
+from app.kafka.client_errors import say_it_in_one_line
 from app.ops.backup.files import Manifest, by_topic
 from app.ops.backup.restoring import restore as restore_registry
 from app.ops.backup.saving import back_up
-from app.domain.errors import RegistryError
-from app.kafka.client_errors import say_it_in_one_line
-from app.config.settings import EXIT_USAGE, settings
 
 #: Exit status if Ctrl-C ended it, as shells have it.
 EXIT_INTERRUPTED = 130

@@ -9,18 +9,18 @@ import click
 import orjson
 
 from app.access.audit import CommandAudit
+from app.config.settings import EXIT_USAGE, Settings, settings
 from app.dead_letters import printing
 from app.dead_letters.letters import Letter, Name
 from app.dead_letters.listing import Where, by_cause, chosen, members
 from app.dead_letters.reading import LetterTopic
-from app.dead_letters.replay import Told
+from app.dead_letters.replay import ReplayResult
 from app.dead_letters.replaying import Replaying, replaying, why_not_open
 from app.domain.errors import InvalidPositionError, RegistryError
-from app.kafka.partitioning import standing
 from app.domain.positions import Position
-from app.kafka.partition_reader import reader
 from app.kafka.client_errors import say_it_in_one_line
-from app.config.settings import EXIT_USAGE, Settings, settings
+from app.kafka.partition_reader import reader
+from app.kafka.partitioning import current_partitioning
 from app.kafka.topics import declare
 
 #: Exit status of a replay that refused letters, and of a command that Ctrl-C ended.
@@ -195,7 +195,7 @@ def _at(positions: Sequence[Position], opened: Replaying) -> tuple[list[Letter],
     return list(selected.values()), missing
 
 
-async def _tell(replaying: AsyncIterator[Told], audit: CommandAudit | None) -> int:
+async def _tell(replaying: AsyncIterator[ReplayResult], audit: CommandAudit | None) -> int:
     """Tell of each letter, also the audit log if there is one; return how many are refused."""
     done = refused = 0
     try:
@@ -212,7 +212,7 @@ async def _tell(replaying: AsyncIterator[Told], audit: CommandAudit | None) -> i
     return refused
 
 
-def _note(audit: CommandAudit, told: Told) -> None:
+def _note(audit: CommandAudit, told: ReplayResult) -> None:
     outcome = "done" if told.refused is None else "failed"
     position, replayed_as = told.letter.position.token(), told.replayed_as
     audit.note(
@@ -224,7 +224,7 @@ def _note(audit: CommandAudit, told: Told) -> None:
 
 @asynccontextmanager
 async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
-    topics = declare(await standing(wanted))
+    topics = declare(await current_partitioning(wanted))
     async with reader(wanted.kafka, (topics.dead_letter,)) as reading:
         yield LetterTopic(reading, topics.dead_letter)
 

@@ -5,11 +5,11 @@ import asyncio
 import click
 import orjson
 
+from app.config.settings import settings
+from app.kafka.client_errors import say_it_in_one_line
 from app.ops.doctor.findings import Mark
 from app.ops.doctor.printing import as_json, print_findings
 from app.ops.doctor.run import examine
-from app.kafka.client_errors import say_it_in_one_line
-from app.config.settings import settings
 
 #: Exit statuses: something keeps the registry from its work; Ctrl-C.
 EXIT_PROBLEMS = 1

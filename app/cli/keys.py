@@ -17,8 +17,8 @@ from app.access.audit import CommandAudit
 from app.access.files import locked_keys, read_keys, write_keys
 from app.access.keys import Key, KeyName, new_key
 from app.access.scopes import Scope
-from app.domain.errors import RegistryError, SettingsError
 from app.config.settings import EXIT_USAGE, settings
+from app.domain.errors import RegistryError, SettingsError
 
 #: Where nobody says how wide a terminal is, as in a pipe.
 WIDTH_WITHOUT_TERMINAL = 160

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import click
 from faust.types import TP
 
+from app.config.settings import EXIT_USAGE, settings
 from app.domain.errors import RegistryError
+from app.kafka.client_errors import say_it_in_one_line
 from app.ops.recover.changelog import rebuild
 from app.ops.recover.gap import accept
 from app.ops.recover.skip import skip as skip_record
-from app.kafka.client_errors import say_it_in_one_line
-from app.config.settings import EXIT_USAGE, settings
 
 #: Exit status if Ctrl-C ended it, as shells have it.
 EXIT_INTERRUPTED = 130

@@ -6,12 +6,12 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from app.config.settings import EXIT_USAGE, settings
 from app.domain.errors import RegistryError
-from app.kafka.partitioning import Partitioning, read
 from app.kafka.client_errors import say_it_in_one_line
+from app.kafka.partitioning import Partitioning, read
 from app.ops.repartition import steps
 from app.ops.repartition.steps import Report, Stage
-from app.config.settings import EXIT_USAGE, settings
 
 #: Exit status if Ctrl-C ended it, as shells have it.
 EXIT_INTERRUPTED = 130

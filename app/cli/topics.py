@@ -7,9 +7,9 @@ from typing import Any
 import click
 import orjson
 
+from app.config.settings import EXIT_USAGE, Settings, settings
 from app.domain.errors import RegistryError
 from app.kafka.client_errors import say_it_in_one_line
-from app.config.settings import EXIT_USAGE, Settings, settings
 from app.kafka.topics.admin import apply, connected, plan
 from app.kafka.topics.declaration import declare
 from app.kafka.topics.planning import Action, Step

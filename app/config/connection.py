@@ -11,7 +11,7 @@ from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 
 from app.domain.errors import SettingsError
-from app.system.file_fingerprint import Stamp, stamp_of
+from app.system.file_fingerprint import FileFingerprint, fingerprint_of
 
 OAUTHBEARER: Final = "OAUTHBEARER"
 
@@ -102,7 +102,9 @@ class Connection:
         if not self.is_secret:
             return None
         files = self.ca_file, self.certificate_file, self.key_file
-        return _context(*files, self.key_password, tuple(file and stamp_of(file) for file in files))
+        return _context(
+            *files, self.key_password, tuple(file and fingerprint_of(file) for file in files)
+        )
 
 
 # Reading the system's authorities takes long, and a worker has clients by the hundred.
@@ -112,7 +114,7 @@ def _context(
     certificate: Path | None,
     key: Path | None,
     password: str | None,
-    _stamps: tuple[Stamp, ...],
+    _fingerprints: tuple[FileFingerprint, ...],
 ) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)

@@ -26,9 +26,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config.connection import OAUTHBEARER, Connection
+from app.config.secret_files import read_secrets
 from app.domain.errors import SettingsError
 from app.domain.keys import EmailKeys
-from app.config.secret_files import read_secrets
 from app.domain.texts import STRAY, shown
 
 #: Exit status of a command whose settings or arguments are wrong.

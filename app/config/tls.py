@@ -8,9 +8,9 @@ from time import monotonic
 
 import structlog
 
-from app.domain.errors import SettingsError
-from app.system.file_fingerprint import Stamp, stamp_of
 from app.config.settings import Settings
+from app.domain.errors import SettingsError
+from app.system.file_fingerprint import FileFingerprint, fingerprint_of
 
 log = structlog.get_logger(__name__)
 
@@ -48,15 +48,15 @@ class Certificate:
     def __init__(self, cert: Path, key: Path, clock: Callable[[], float] = monotonic) -> None:
         self._files = cert, key
         self._clock = clock
-        self._stamps = self._look()
+        self._fingerprints = self._look()
         self._next_look = clock() + LOOK_EVERY_SECONDS
         self._now = loaded(cert, key)
         #: Stays the same whatever the files hold.
         self.context = loaded(cert, key)
         self.context.sni_callback = self._choose
 
-    def _look(self) -> list[Stamp]:
-        return list(map(stamp_of, self._files))
+    def _look(self) -> list[FileFingerprint]:
+        return list(map(fingerprint_of, self._files))
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
         now = self._clock()
@@ -67,9 +67,9 @@ class Certificate:
 
     def _renew(self) -> None:
         stamps = self._look()
-        if stamps == self._stamps:
+        if stamps == self._fingerprints:
             return
-        self._stamps = stamps
+        self._fingerprints = stamps
         try:
             self._now = loaded(*self._files)
         except SettingsError as error:

@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from app.domain.parsing import id_of
-from app.domain.consumed_records import ConsumedRecord
 from app.dead_letters.letters import Letter
+from app.domain.consumed_records import ConsumedRecord
 from app.domain.errors import InvalidPositionError
 from app.domain.keys import encode_key, partition_of
+from app.domain.parsing import id_of
 from app.domain.positions import Position
-from app.kafka.progress import bar
 from app.kafka.partition_reader import Extent, Reader
+from app.kafka.progress import bar
 from app.kafka.topics import TopicSpec
 
 #: A record that was replayed names here the position of its letter.

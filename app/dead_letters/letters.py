@@ -5,10 +5,18 @@ from dataclasses import dataclass, replace
 from sys import intern
 from typing import Self
 
-from app.domain.parsing import id_of
 from app.domain.authors import author_of
-from app.domain.consumed_records import TOO_LARGE, ConsumedRecord, UnreadableRecord, are_text, bytes_of, pack, unpack
+from app.domain.consumed_records import (
+    TOO_LARGE,
+    ConsumedRecord,
+    UnreadableRecord,
+    are_text,
+    bytes_of,
+    pack,
+    unpack,
+)
 from app.domain.errors import InvalidPositionError, UnreadableRecordError
+from app.domain.parsing import id_of
 from app.domain.positions import Position
 from app.domain.records import Headers, Outgoing
 from app.kafka.topics import MAX_DEAD_LETTER_BYTES

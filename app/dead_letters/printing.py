@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.domain.consumed_records import is_text
 from app.dead_letters.letters import Letter, Original
 from app.dead_letters.listing import Cause
-from app.dead_letters.replay import Told
+from app.dead_letters.replay import ReplayResult
+from app.domain.consumed_records import is_text
 from app.domain.records import moment
 
 #: Where nobody says how wide a terminal is, as in a pipe.
@@ -128,7 +128,7 @@ def _why_missing(letter: Letter) -> str:
     return "not kept" if letter.is_open else f"{letter.mark}: nothing of it is kept here"
 
 
-def outcome(told: Told) -> str:
+def outcome(told: ReplayResult) -> str:
     """Return the line that tells what became of a letter."""
     position = told.letter.position.token()
     if told.refused is not None:

@@ -6,8 +6,8 @@ from itertools import groupby
 from operator import itemgetter
 
 from app.dead_letters.letters import Letter, Name, Original
-from app.kafka.progress import bar
 from app.kafka.partition_reader import Extent, Reader
+from app.kafka.progress import bar
 from app.kafka.topics import TopicSpec
 
 

@@ -4,16 +4,23 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from app.domain.parsing import MOVED_FROM_HEADER, id_of, read
-from app.domain.consumed_records import UNREADABLE_HEADER, are_text, is_text
 from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, home_of
-from app.dead_letters.letters import REPLAYED, REPLAYED_AS_HEADER, DeadLetters, Letter, Name, Original
+from app.dead_letters.letters import (
+    REPLAYED,
+    REPLAYED_AS_HEADER,
+    DeadLetters,
+    Letter,
+    Name,
+    Original,
+)
 from app.dead_letters.reading import LetterTopic
 from app.dead_letters.sending import ReplayProducer
+from app.domain.consumed_records import UNREADABLE_HEADER, are_text, is_text
 from app.domain.errors import RecordTooLargeError, UnreadableRecordError
+from app.domain.parsing import MOVED_FROM_HEADER, id_of, read
 from app.domain.positions import Position
-from app.kafka.partition_reader import Reader
 from app.domain.records import Outgoing
+from app.kafka.partition_reader import Reader
 from app.kafka.topics import Topics
 
 #: What one transaction replays: so many letters, and so much of originals unless one has more.
@@ -22,7 +29,7 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReplayResult:
     """What became of a letter: refused, replayed as another record, or (neither) it would be."""
 
     letter: Letter
@@ -70,14 +77,14 @@ class Replay:
         #: None: later records do not matter.
         self._later: LaterRecords | None = None
 
-    async def run(self, chosen: Iterable[Letter]) -> AsyncIterator[Told]:
+    async def run(self, chosen: Iterable[Letter]) -> AsyncIterator[ReplayResult]:
         """Replay letters, and tell of each what became of it."""
         ours: list[Letter] = []
         for letter in sorted(chosen, key=attrgetter("position")):
             if letter.topic == self._source.name:
                 ours.append(await self._with_id(letter))
             else:
-                yield Told(letter, f"only records of {self._source.name} are replayed")
+                yield ReplayResult(letter, f"only records of {self._source.name} are replayed")
         if not self._force:
             names = await self._letters.letters()
             known = {position for topic, position in names if topic == self._source.name}
@@ -115,17 +122,17 @@ class Replay:
 
     # -- what is replayed together
 
-    async def _replay(self, letters: Sequence[Letter]) -> AsyncIterator[Told]:
+    async def _replay(self, letters: Sequence[Letter]) -> AsyncIterator[ReplayResult]:
         originals = await self._originals(letters)
         ready: list[_Ready] = []
         for letter in letters:
             original = originals.get(letter.name)
             if original is None:
-                yield Told(letter, "its original is gone")
+                yield ReplayResult(letter, "its original is gone")
             elif original.is_cut:
-                yield Told(letter, "its original is too large to be read")
+                yield ReplayResult(letter, "its original is too large to be read")
             elif not self._force and (cause := _unreadable(original)):
-                yield Told(letter, f"it still cannot be read: {cause}")
+                yield ReplayResult(letter, f"it still cannot be read: {cause}")
             else:
                 ready.append(_Ready(letter, self._record(letter, original)))
         async for told in self._send(ready):
@@ -142,13 +149,13 @@ class Replay:
         home = home_of(letter, self._source.partitions)
         return Outgoing(self._source.name, home, original.key, original.value, None, headers)
 
-    async def _send(self, ready: Sequence[_Ready]) -> AsyncIterator[Told]:
+    async def _send(self, ready: Sequence[_Ready]) -> AsyncIterator[ReplayResult]:
         """Replay letters in one transaction, without those that are overtaken until its end."""
         reasons = await self._overtaken(ready)
         while ready:
             for each in ready:
                 if each.letter.position in reasons:
-                    yield Told(each.letter, reasons[each.letter.position])
+                    yield ReplayResult(each.letter, reasons[each.letter.position])
             ready = [each for each in ready if each.letter.position not in reasons]
             try:
                 positions = await self._transact(ready)
@@ -161,15 +168,15 @@ class Replay:
                     yield told
                 return
             for each, position in zip(ready, positions, strict=True):
-                yield Told(each.letter, replayed_as=position)
+                yield ReplayResult(each.letter, replayed_as=position)
             return
 
     async def _one_by_one(
         self, ready: Sequence[_Ready], error: RecordTooLargeError
-    ) -> AsyncIterator[Told]:
+    ) -> AsyncIterator[ReplayResult]:
         """Replay each letter in a transaction of its own, as one of them is too large."""
         if len(ready) == 1:
-            yield Told(ready[0].letter, str(error))
+            yield ReplayResult(ready[0].letter, str(error))
             return
         for each in ready:
             async for told in self._send([each]):

@@ -6,17 +6,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.config.settings import Settings
 from app.dead_letters.letters import Letter, Name
 from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import Replay
 from app.dead_letters.sending import replay_producer
-from app.kafka.transactional_ids import command_id
 from app.domain.errors import NotReadyError, NotReplayedError, Unavailable, UnknownLetterError
-from app.kafka.partitioning import standing
 from app.domain.positions import Position
 from app.kafka.partition_reader import reader
-from app.config.settings import Settings
+from app.kafka.partitioning import current_partitioning
 from app.kafka.topics import Topics, declare
+from app.kafka.transactional_ids import command_id
 
 #: How long somebody waits for one letter: an old one may have many records after it.
 TIMEOUT_SECONDS = 60.0
@@ -41,7 +41,7 @@ async def replaying(
     wanted: Settings, *, force: bool = False, dry_run: bool = False
 ) -> AsyncIterator[Replaying]:
     """Open what replaying needs; other commands and pages that replay are fenced."""
-    topics = declare(await standing(wanted))
+    topics = declare(await current_partitioning(wanted))
     kafka = wanted.kafka
     async with AsyncExitStack() as held:
         committed = await held.enter_async_context(

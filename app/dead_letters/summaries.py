@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.domain.consumed_records import ConsumedRecord
 from app.dead_letters.letters import CAUSE_HEADER, DETAIL_HEADER
+from app.domain.consumed_records import ConsumedRecord
 from app.kafka.fast_records import ToWrite
 
 LOST_RECORDS: Literal["lost-records"] = "lost-records"

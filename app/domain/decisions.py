@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, cast
 
-from app.domain.parsing import Sorted
 from app.domain.email_claims import Verdict
 from app.domain.outcomes import Decided, Outcome
+from app.domain.parsing import Sorted
 from app.domain.positions import offset_of, token
-from app.domain.records import Open, Queued, Registration, Update, UserRow, Wish, encode, moment
+from app.domain.records import Command, Open, Queued, Registration, Update, UserRow, encode, moment
 
 #: Records of one id that may wait for the verdict on another; what follows is rejected.
 MAX_QUEUE = 16
@@ -56,16 +56,16 @@ class Decisions:
         Return the rows that change.
         """
         changed: dict[bytes, UserRow | None] = {}
-        for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
+        for key, (arrival, command) in zip(batch.keys, batch.here, strict=True):
             row = changed[key] if key in changed else rows.get(key)
-            new = self.ask(row, key, Queued(arrival.offset, arrival.timestamp, wish))
+            new = self.ask(row, key, Queued(arrival.offset, arrival.timestamp, command))
             if new is not row:
                 changed[key] = new
         return changed
 
     def ask(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
         """Decide a record. If an attempt is open, let it wait in the row, or reject it."""
-        if row is not None and is_open(row) and waiting_in(row) >= places_for(asked.wish):
+        if row is not None and is_open(row) and waiting_in(row) >= places_for(asked.command):
             self.reject(key, asked)
             return row
         return self.accept(row, key, asked)
@@ -82,28 +82,30 @@ class Decisions:
         return cast(UserRow, {**row, "queue": [*row.get("queue", ()), tuple(asked)]})
 
     def _decide(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        wish = asked.wish
-        if wish is None:
+        command = asked.command
+        if command is None:
             self._erase(row, key, asked)
             return None
-        if wish.get("type") == "update":
-            return self._update(row, cast(Update, wish), asked)
-        return self._register(row, cast(Registration, wish), asked)
+        if command.get("type") == "update":
+            return self._update(row, cast(Update, command), asked)
+        return self._register(row, cast(Registration, command), asked)
 
-    def _register(self, row: UserRow | None, wish: Registration, asked: Queued) -> UserRow | None:
-        user_id = wish["id"]
+    def _register(
+        self, row: UserRow | None, command: Registration, asked: Queued
+    ) -> UserRow | None:
+        user_id = command["id"]
         if row is not None:
-            same = _is_first_registration(row, wish)
+            same = _is_first_registration(row, command)
             self._decided(asked.offset, user_id, Outcome.REPLAYED if same else Outcome.ID_TAKEN)
             return row
         attempt = token(self.partition, asked.offset)
-        self.claims.append(Claiming("claim", self.email_key(wish["email"]), user_id, attempt))
+        self.claims.append(Claiming("claim", self.email_key(command["email"]), user_id, attempt))
         self._decided(asked.offset, user_id, Outcome.PENDING)
         at = moment(asked.timestamp)
         return {
             "id": user_id,
-            "name": wish["name"],
-            "email": wish["email"],
+            "name": command["name"],
+            "email": command["email"],
             "status": "pending",
             "registered_at": at,
             "updated_at": at,
@@ -111,15 +113,15 @@ class Decisions:
             "position": attempt,
         }
 
-    def _update(self, row: UserRow | None, wish: Update, asked: Queued) -> UserRow | None:
+    def _update(self, row: UserRow | None, command: Update, asked: Queued) -> UserRow | None:
         if row is None:
-            self._decided(asked.offset, wish["id"], Outcome.UNKNOWN_ID)
+            self._decided(asked.offset, command["id"], Outcome.UNKNOWN_ID)
             return None
         wanted = Open(
             position=token(self.partition, asked.offset),
             at=asked.timestamp,
-            name=wish.get("name", row["name"]),
-            email=wish.get("email", row["email"]),
+            name=command.get("name", row["name"]),
+            email=command.get("email", row["email"]),
         )
         email_key = self.email_key(wanted["email"])
         if email_key == self.email_key(row["email"]):
@@ -164,7 +166,7 @@ class Decisions:
         return _without_waiting(row) if "open" in row else None
 
     def _drain(
-        self, row: UserRow | None, key: bytes, queue: Sequence[tuple[int, int, Wish]]
+        self, row: UserRow | None, key: bytes, queue: Sequence[tuple[int, int, Command]]
     ) -> UserRow | None:
         """Decide what has waited, in order, until one opens an attempt: the rest waits for that."""
         for count, queued in enumerate(queue, start=1):
@@ -195,12 +197,12 @@ def waiting_in(row: UserRow) -> int:
     return len(row.get("queue", ()))
 
 
-def places_for(wish: Wish) -> int:
+def places_for(command: Command) -> int:
     """Return how many places the queue has for a record like this: one more for an erasure.
 
     So a user can be erased, however fast others write to the same id.
     """
-    return MAX_QUEUE + (wish is None)
+    return MAX_QUEUE + (command is None)
 
 
 def _open_attempt(row: UserRow) -> str | None:
@@ -215,11 +217,11 @@ def attempt_of(row: UserRow) -> str:
     return row.get("attempt", row["position"])
 
 
-def _is_first_registration(row: UserRow, wish: Registration) -> bool:
+def _is_first_registration(row: UserRow, command: Registration) -> bool:
     first = row.get("first_digest")
     if first is not None:
-        return first == _digest(wish["name"], wish["email"])
-    return row["name"] == wish["name"] and row["email"] == wish["email"]
+        return first == _digest(command["name"], command["email"])
+    return row["name"] == command["name"] and row["email"] == command["email"]
 
 
 def _digest(name: str, email: str) -> str:

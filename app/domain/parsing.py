@@ -11,10 +11,24 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from app.domain.authors import author_headers
-from app.domain.consumed_records import ConsumedRecord, as_they_were, bytes_of, require_readable, writable
+from app.domain.consumed_records import (
+    ConsumedRecord,
+    as_they_were,
+    bytes_of,
+    require_readable,
+    writable,
+)
 from app.domain.errors import UnreadableRecordError
 from app.domain.keys import encode_key, partitions_of
-from app.domain.records import Headers, Wish, encode, field_errors, is_user_id, registration_in, update_in
+from app.domain.records import (
+    Command,
+    Headers,
+    encode,
+    field_errors,
+    is_user_id,
+    registration_in,
+    update_in,
+)
 
 #: A record that was re-sent to its partition names here the position at which it first stood.
 MOVED_FROM_HEADER = "moved-from"
@@ -38,7 +52,7 @@ class Move(NamedTuple):
 class Sorted:
     """A batch by what must be done with each record, each list in the order of arrival."""
 
-    here: list[tuple[ConsumedRecord, Wish]] = field(default_factory=list)
+    here: list[tuple[ConsumedRecord, Command]] = field(default_factory=list)
     #: The ids' record keys of ``here``, in its order.
     keys: list[bytes] = field(default_factory=list)
     elsewhere: list[Move] = field(default_factory=list)
@@ -47,35 +61,35 @@ class Sorted:
 
 def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) -> Sorted:
     """Return a batch of one partition, sorted by what must be done with each record."""
-    wishes: list[Any]
+    commands: list[Any]
     arrivals = as_they_were(arrivals)
     try:
         require_readable(arrivals)
         # Nearly always: all of them are registrations. (A missing value is a TypeError.)
-        wishes = [registration_in(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
-        keys = [wish["id"].encode() for wish in wishes]
+        commands = [registration_in(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
+        keys = [command["id"].encode() for command in commands]
     except (ValidationError, TypeError, UnreadableRecordError):
-        wishes = keys = []
-    if len(wishes) < len(arrivals):
+        commands = keys = []
+    if len(commands) < len(arrivals):
         # Not where an error is handled: it would be the context of others, and keep all records
         # until garbage is collected.
         read_each = [_read(arrival) for arrival in arrivals]
-        wishes = [wish for wish, _ in read_each]
+        commands = [command for command, _ in read_each]
         keys = [key for _, key in read_each]
     homes = partitions_of(keys, partitions)
-    if homes.count(partition) == len(homes) and not _Unreadable.is_in(wishes):
-        return Sorted(list(zip(arrivals, wishes, strict=True)), keys)
+    if homes.count(partition) == len(homes) and not _Unreadable.is_in(commands):
+        return Sorted(list(zip(arrivals, commands, strict=True)), keys)
     batch = Sorted()
-    for arrival, wish, key, home in zip(arrivals, wishes, keys, homes, strict=True):
+    for arrival, command, key, home in zip(arrivals, commands, keys, homes, strict=True):
         # Unreadable records that name an id go home, too: they are found when it is erased.
         # Whatever a record says of its past, after one move it is at home, as long as there are as
         # many partitions.
-        if key and home != partition and _travels(wish, arrival):
-            batch.elsewhere.append(_move(arrival, wish, key, home))
-        elif isinstance(wish, _Unreadable):
-            batch.unreadable.append((arrival, wish.error))
+        if key and home != partition and _travels(command, arrival):
+            batch.elsewhere.append(_move(arrival, command, key, home))
+        elif isinstance(command, _Unreadable):
+            batch.unreadable.append((arrival, command.error))
         else:
-            batch.here.append((arrival, wish))
+            batch.here.append((arrival, command))
             batch.keys.append(key)
     return batch
 
@@ -87,8 +101,8 @@ class _Unreadable:
     error: UnreadableRecordError
 
     @classmethod
-    def is_in(cls, wishes: Sequence[Any]) -> bool:
-        return any(type(wish) is cls for wish in wishes)
+    def is_in(cls, commands: Sequence[Any]) -> bool:
+        return any(type(command) is cls for command in commands)
 
 
 def _read(arrival: ConsumedRecord) -> tuple[Any, bytes]:
@@ -100,22 +114,22 @@ def _read(arrival: ConsumedRecord) -> tuple[Any, bytes]:
         return _Unreadable(error.with_traceback(None)), encode_key(id_of(arrival) or "")
 
 
-def _travels(wish: Any, arrival: ConsumedRecord) -> bool:
+def _travels(command: Any, arrival: ConsumedRecord) -> bool:
     # What came compressed may be too large to be sent as it is.
     size = len(arrival.value or b"") + bytes_of(arrival.headers)
-    return not isinstance(wish, _Unreadable) or size <= MAX_MOVED_BYTES
+    return not isinstance(command, _Unreadable) or size <= MAX_MOVED_BYTES
 
 
-def _move(arrival: ConsumedRecord, wish: Any, key: bytes, home: int) -> Move:
+def _move(arrival: ConsumedRecord, command: Any, key: bytes, home: int) -> Move:
     user_id = key.decode()
-    if isinstance(wish, _Unreadable):
+    if isinstance(command, _Unreadable):
         headers = writable(arrival.headers)
         return Move(arrival, home, user_id, arrival.key, arrival.value, headers)
     headers = author_headers(arrival.headers)
-    return Move(arrival, home, user_id, key, wish and encode(wish), headers)
+    return Move(arrival, home, user_id, key, command and encode(command), headers)
 
 
-def read(arrival: ConsumedRecord) -> tuple[Wish, bytes]:
+def read(arrival: ConsumedRecord) -> tuple[Command, bytes]:
     """Return what a record asks for, and its id's key, or raise `UnreadableRecordError`."""
     require_readable((arrival,))
     if arrival.value is None:
@@ -123,8 +137,8 @@ def read(arrival: ConsumedRecord) -> tuple[Wish, bytes]:
         if user_id is None:
             raise UnreadableRecordError("no-value", "A record without a value needs an id as key")
         return None, encode_key(user_id)
-    wish = read_wish(arrival.value)
-    return wish, encode_key(wish["id"])
+    command = read_wish(arrival.value)
+    return command, encode_key(command["id"])
 
 
 def read_wish(value: bytes) -> Any:

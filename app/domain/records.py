@@ -105,7 +105,7 @@ class SentUpdate(TypedDict):
 
 
 #: What a record asks for: a registration, an update, or (None, a tombstone) an erasure.
-Wish = Registration | Update | None
+Command = Registration | Update | None
 
 #: What clients sent; each is a registration that a record may hold.
 registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
@@ -137,12 +137,12 @@ def is_email(text: str) -> bool:
     return True
 
 
-def encode(wish: Registration | Update) -> bytes:
+def encode(command: Registration | Update) -> bytes:
     """Return a registration or an update as the JSON bytes that travel."""
     # No casts here: a hundred thousand a second pass.
-    if wish.get("type") == "update":
-        return dumps({name: wish[name] for name in _UPDATE_MEMBERS if name in wish})  # type: ignore[literal-required]
-    return dumps({"id": wish["id"], "name": wish["name"], "email": wish["email"]})
+    if command.get("type") == "update":
+        return dumps({name: command[name] for name in _UPDATE_MEMBERS if name in command})  # type: ignore[literal-required]
+    return dumps({"id": command["id"], "name": command["name"], "email": command["email"]})
 
 
 _UPDATE_MEMBERS = ("type", "id", "name", "email")
@@ -162,7 +162,7 @@ class Queued(NamedTuple):
 
     offset: int
     timestamp: int
-    wish: Wish
+    command: Command
 
 
 class UserRow(TypedDict):
@@ -188,7 +188,7 @@ class UserRow(TypedDict):
     first_digest: NotRequired[str]
     open: NotRequired[Open]
     #: Plain tuples of what `Queued` has: they are stored as JSON.
-    queue: NotRequired[list[tuple[int, int, Wish]]]
+    queue: NotRequired[list[tuple[int, int, Command]]]
 
 
 #: Returns a row as JSON bytes.

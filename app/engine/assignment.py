@@ -21,17 +21,24 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from app.config.connection import Connection
+from app.domain.errors import ApplyError, DecisionError, FencedError, RegistryError, ReplacedError
 from app.engine.barrier import Barrier, end_abandoned
 from app.engine.batches import Batch
 from app.engine.changelog import Reading
-from app.kafka.cluster import Cluster
 from app.engine.consumer import Consumer
 from app.engine.cycles import MAX_BACK_OFF_SECONDS, TRANSIENT, Callbacks, Cycles, disk_stays_bad
+from app.engine.partitions import (
+    Key,
+    Opening,
+    OwnedPartition,
+    Partitions,
+    never_sealed,
+    not_read_again,
+)
+from app.kafka.cluster import Cluster
 from app.kafka.fetching import Fetcher
-from app.engine.partitions import Key, Opening, OwnedPartition, Partitions, never_sealed, not_read_again
 from app.kafka.transactional_ids import worker_id
 from app.kafka.transactions import COMPRESSIONS, Member, TransactionalProducer
-from app.domain.errors import ApplyError, DecisionError, FencedError, RegistryError, ReplacedError
 from app.telemetry.metrics import RECOVERY_SECONDS
 
 log = structlog.get_logger(__name__)

@@ -19,11 +19,17 @@ import structlog
 from aiokafka.errors import for_code
 from faust.types import TP
 
+from app.domain.errors import UndecidedError
 from app.kafka import protocol
 from app.kafka.cluster import GROUP, Cluster
 from app.kafka.protocol import Call
-from app.kafka.transactional_ids import UNDER_WAY, TransactionalId, command_ids, worker_id, written_in
-from app.domain.errors import UndecidedError
+from app.kafka.transactional_ids import (
+    UNDER_WAY,
+    TransactionalId,
+    command_ids,
+    worker_id,
+    written_in,
+)
 
 log = structlog.get_logger(__name__)
 

@@ -12,14 +12,14 @@ from typing import Protocol
 import structlog
 from faust.types import TP
 
-from app.system.clocks import now
 from app.config.connection import Connection
+from app.domain.errors import LostChangelogError
 from app.engine.barrier import Barrier
+from app.engine.marker import MARKER_KEY, Marker
 from app.kafka.cluster import Cluster
 from app.kafka.fetching import Fetcher, Taken, scan
-from app.engine.marker import MARKER_KEY, Marker
 from app.kafka.transactions import Rows
-from app.domain.errors import LostChangelogError
+from app.system.clocks import now
 from app.telemetry.metrics import RECOVERED_ROWS
 
 log = structlog.get_logger(__name__)

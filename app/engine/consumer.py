@@ -19,14 +19,14 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from app.kafka import protocol
+from app.domain.errors import KafkaAccessError, ReplacedError, StuckError
 from app.engine.batches import Batch
 from app.engine.partitions import Partitions
 from app.engine.probe import brokers_answer
+from app.kafka import protocol
+from app.kafka.client_errors import missing_to
 from app.kafka.protocol import Call
 from app.kafka.transactions import Member
-from app.domain.errors import KafkaAccessError, ReplacedError, StuckError
-from app.kafka.client_errors import missing_to
 
 log = structlog.get_logger(__name__)
 

@@ -22,12 +22,20 @@ from faust.types import TP
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
+from app.domain.errors import (
+    ApplyError,
+    DecisionError,
+    FencedError,
+    NotWrittenError,
+    StoreError,
+    StuckError,
+    TooLargeError,
+)
 from app.engine.batches import Abandoned, Batch, SliceSize
-from app.kafka.fetching import Fetcher, Taken
 from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
 from app.engine.shares import Share, Shares
+from app.kafka.fetching import Fetcher, Taken
 from app.kafka.transactions import Member, Sendings, TransactionalProducer
-from app.domain.errors import ApplyError, DecisionError, FencedError, NotWrittenError, StoreError, StuckError, TooLargeError
 from app.telemetry.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAILED
 
 log = structlog.get_logger(__name__)
@@ -73,7 +81,7 @@ BLOCKED_SECONDS = 5.0
 TRANSIENT = (NotWrittenError, StoreError, KafkaError, OSError, TimeoutError)
 
 
-class Pace:
+class ApplyThrottle:
     """When the next cycle may begin."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -123,7 +131,7 @@ class Cycles:
         self._callbacks = callbacks
         #: What Faust hands to the agents.
         self.batches: asyncio.Queue[Batch] = asyncio.Queue()
-        self.pace = Pace()
+        self.throttle = ApplyThrottle()
         self._size = SliceSize()
         #: How many cycles have failed one after the other.
         self._failures = 0
@@ -214,7 +222,7 @@ class Cycles:
             except TimeoutError:
                 if self._passed:
                     return
-        if (rest := self.pace.rest()) > 0:
+        if (rest := self.throttle.rest()) > 0:
             await asyncio.sleep(rest)
         await self._end_is_read()
 
@@ -284,7 +292,7 @@ class Cycles:
                 records += len(taken.records)
                 shares.of(owned).add(topic, taken)
         if records:
-            self.pace.begin(records)
+            self.throttle.begin(records)
         return shares
 
     def _below_end(self, tp: TP, taken: Taken) -> Taken:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from faust.types import TP
 
 from app.config.connection import Connection
-from app.engine.changelog import Advanced, Changelog, Reading, StoresRows
-from app.kafka.fetching import diverged, diverges_at, made_anew, require_within
-from app.kafka.fast_records import ToWrite
-from app.engine.lease import Lease
-from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
-from app.kafka.transactions import FencedProducer, Rows, to_write
 from app.domain.errors import ApplyError, LostChangelogError, NotWrittenError
 from app.domain.records import Outgoing
+from app.engine.changelog import Advanced, Changelog, Reading, StoresRows
+from app.engine.lease import Lease
+from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
+from app.kafka.fast_records import ToWrite
+from app.kafka.fetching import diverged, diverges_at, made_anew, require_within
+from app.kafka.transactions import FencedProducer, Rows, to_write
 
 #: Is told the offset at which a record was written, before the transaction goes on.
 Noted = Callable[[int], None]

@@ -8,10 +8,10 @@ from faust.types import TP
 
 from app.domain.consumed_records import ConsumedRecord
 from app.engine.batches import Slice
-from app.kafka.fetching import Taken
-from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.partitions import Changes, Key, OwnedPartition
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.fetching import Taken
 from app.kafka.transactions import Sendings, to_write
 
 

@@ -7,9 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain, islice
 
+from app.domain.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RecordTooLargeError,
+    RegistryError,
+)
 from app.kafka.fast_records import ToWrite
-from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, OverloadedError, RecordTooLargeError, RegistryError
-from app.telemetry.metrics import ACKNOWLEDGEMENT_SECONDS, WRITES, WRITES_ACKNOWLEDGED, WRITES_REFUSED
+from app.telemetry.metrics import (
+    ACKNOWLEDGEMENT_SECONDS,
+    WRITES,
+    WRITES_ACKNOWLEDGED,
+    WRITES_REFUSED,
+)
 
 #: What a record takes beside its key and value, about: in a batch, and in this process.
 RECORD_OVERHEAD_BYTES = 100
@@ -24,7 +36,7 @@ _ANSWERS: Mapping[type[RegistryError], str] = {
 }
 
 
-class Room:
+class BufferBudget:
     """How many records and bytes wait, and how many may."""
 
     def __init__(self, max_records: int, max_bytes: int) -> None:
@@ -104,16 +116,16 @@ class Group:
             self.offsets.exception()
 
 
-class Lane:
+class PartitionBatcher:
     """The groups of one partition: those under way in one batch, and those behind it.
 
     A batch that is given up leaves its groups unfenced: nobody knows whether it will be written.
     Until the fence is there the lane is closed, and its groups are told nothing that is not true.
     """
 
-    def __init__(self, partition: int, room: Room) -> None:
+    def __init__(self, partition: int, budget: BufferBudget) -> None:
         self.partition = partition
-        self._room = room
+        self._budget = budget
         self._behind: deque[Group] = deque()
         self._under_way: list[tuple[Group, int]] = []
         self._unfenced: list[Group] = []
@@ -162,7 +174,7 @@ class Lane:
         begin = offset
         for group, part in self._end_batch():
             if group.acknowledge(range(offset, offset + part)):
-                self._room.give_back(group)
+                self._budget.give_back(group)
                 ACKNOWLEDGEMENT_SECONDS.observe(now - group.since)
             offset += part
         WRITES_ACKNOWLEDGED.inc(offset - begin)
@@ -237,7 +249,7 @@ class Lane:
 
     def _tell(self, group: Group, error: RegistryError) -> None:
         group.fail(error)
-        self._room.give_back(group)
+        self._budget.give_back(group)
 
 
 _TOO_LATE = "no broker takes records in time"

@@ -36,18 +36,24 @@ from aiokafka.errors import (
 from aiokafka.protocol.produce import ProduceRequest
 from mode import Service
 
+from app.config.settings import Settings
+from app.domain.errors import (
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RecordTooLargeError,
+    RegistryError,
+)
 from app.ingest import produce_batches
+from app.ingest.accumulator import BufferBudget, Group, Offsets, PartitionBatcher
 from app.ingest.produce_batches import Batch
-from app.system.clocks import now
+from app.ingest.write_fence import WriteFence
+from app.kafka.client_errors import refusal
 from app.kafka.fast_records import ToWrite
 from app.kafka.protocol import ProducerIdentity
-from app.domain.errors import OutcomeOpenError, OutcomeUnknownError, OverloadedError, RecordTooLargeError, RegistryError
-from app.ingest.accumulator import Group, Lane, Offsets, Room
-from app.telemetry.metrics import BATCH_RECORDS, WAITING_BYTES, WAITING_RECORDS
-from app.kafka.client_errors import refusal
-from app.config.settings import Settings
 from app.kafka.topics import TopicSpec
-from app.ingest.write_fence import WriteFence
+from app.system.clocks import now
+from app.telemetry.metrics import BATCH_RECORDS, WAITING_BYTES, WAITING_RECORDS
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +107,7 @@ class SendsRecords(Protocol):
 class _Partition:
     """A lane, and what is sent from it."""
 
-    lane: Lane
+    batcher: PartitionBatcher
     tp: TopicPartition
     sequence: produce_batches.Sequence = field(default_factory=produce_batches.Sequence)
     batch: Batch | None = None
@@ -119,9 +125,11 @@ class Producer(Service):
         self._connection = settings.kafka
         self._timeout = settings.ack_timeout_seconds
         self._topic = topic.name
-        self._room = Room(settings.max_waiting_records, settings.max_waiting_mib * _MIB)
+        self._budget = BufferBudget(settings.max_waiting_records, settings.max_waiting_mib * _MIB)
         self._partitions = {
-            number: _Partition(Lane(number, self._room), TopicPartition(topic.name, number))
+            number: _Partition(
+                PartitionBatcher(number, self._budget), TopicPartition(topic.name, number)
+            )
             for number in range(topic.partitions)
         }
         #: None while no broker is known that answers.
@@ -148,10 +156,10 @@ class Producer(Service):
     async def on_start(self) -> None:
         """Connect, and fence what a worker of the same name has left in its sockets."""
         for partition in self._partitions.values():
-            partition.lane.close()
+            partition.batcher.close()
         self._fence_wanted.set()
-        WAITING_RECORDS.set_function(lambda: self._room.used_records)
-        WAITING_BYTES.set_function(lambda: self._room.used_bytes)
+        WAITING_RECORDS.set_function(lambda: self._budget.used_records)
+        WAITING_BYTES.set_function(lambda: self._budget.used_bytes)
         self.add_future(self._fence_all())
         self.add_future(self._send_all())
         self.add_future(self._watch())
@@ -162,13 +170,13 @@ class Producer(Service):
 
     async def on_stop(self) -> None:
         """Disconnect, once all that waits is sent or the time for it is over."""
-        under_way = [offsets for each in self._lanes for offsets in each.offsets()]
+        under_way = [offsets for each in self._batchers for offsets in each.offsets()]
         if under_way:
             await asyncio.wait(under_way, timeout=self._timeout * ANSWERED_WITHIN)
-        for lane in self._lanes:
-            lane.close()
-            lane.tell_open(math.inf, "this worker stops")
-            lane.give_up("this worker stops")
+        for batcher in self._batchers:
+            batcher.close()
+            batcher.tell_open(math.inf, "this worker stops")
+            batcher.give_up("this worker stops")
         self._replace(None)
         for task in self._requests:
             task.cancel()
@@ -176,8 +184,8 @@ class Producer(Service):
             await asyncio.wait(running, timeout=CLOSE_SECONDS)
 
     @property
-    def _lanes(self) -> Iterable[Lane]:
-        return [partition.lane for partition in self._partitions.values()]
+    def _batchers(self) -> Iterable[PartitionBatcher]:
+        return [partition.batcher for partition in self._partitions.values()]
 
     # -- what comes in
 
@@ -190,7 +198,7 @@ class Producer(Service):
     @property
     def is_busy(self) -> bool:
         """Whether writes wait to be acknowledged."""
-        return self._room.is_used
+        return self._budget.is_used
 
     def refuse(self) -> None:
         """Take no more records: this worker stops."""
@@ -215,25 +223,25 @@ class Producer(Service):
         at = now()
         made = self.loop.create_future
         groups = {number: Group(some, at, made()) for number, some in records.items()}
-        self._room.take(groups.values())
+        self._budget.take(groups.values())
         for number, group in groups.items():
             self._add(self._partitions[number], group, at)
         return {number: group.offsets for number, group in groups.items()}
 
     def _add(self, partition: _Partition, group: Group, at: float) -> None:
-        lane = partition.lane
-        lane.add(group)
-        if self._client is None or lane.is_closed or self._is_stalled(lane, at):
-            lane.give_up("no broker takes records")
-        elif not lane.is_under_way:
+        batcher = partition.batcher
+        batcher.add(group)
+        if self._client is None or batcher.is_closed or self._is_stalled(batcher, at):
+            batcher.give_up("no broker takes records")
+        elif not batcher.is_under_way:
             self._is_ready(partition)
 
     def _is_ready(self, partition: _Partition) -> None:
         self._ready[partition] = None
         self._something_to_send.set()
 
-    def _is_stalled(self, lane: Lane, at: float) -> bool:
-        return lane.is_stalled(at, self._timeout * STALLED_SHARE)
+    def _is_stalled(self, batcher: PartitionBatcher, at: float) -> bool:
+        return batcher.is_stalled(at, self._timeout * STALLED_SHARE)
 
     # -- what is sent
 
@@ -273,13 +281,13 @@ class Producer(Service):
         return node
 
     def _begin_request(self, node: int, partitions: Sequence[_Partition]) -> None:
-        room = self._request_bytes
+        budget = self._request_bytes
         taken: list[tuple[_Partition, Batch]] = []
         for partition in partitions:
-            if room <= 0:
+            if budget <= 0:
                 self._ready[partition] = None  # for the next request
-            elif (batch := self._batch(partition, min(room, MAX_BATCH_BYTES))) is not None:
-                room -= len(batch.data)
+            elif (batch := self._batch(partition, min(budget, MAX_BATCH_BYTES))) is not None:
+                budget -= len(batch.data)
                 taken.append((partition, batch))
         client = self._client
         if client is None:  # lost meanwhile
@@ -290,23 +298,23 @@ class Producer(Service):
             self._under_way[client] += 1
             for partition, batch in taken:
                 batch.is_taken = True
-                partition.sent_by, partition.request_bytes = client, self._request_bytes - room
+                partition.sent_by, partition.request_bytes = client, self._request_bytes - budget
             task = asyncio.create_task(self._request(client, node, taken))
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
 
     def _batch(self, partition: _Partition, max_bytes: int) -> Batch | None:
         """Return the batch that is sent again, or a new one; None if it is too late for both."""
-        at, lane = now(), partition.lane
+        at, batcher = now(), partition.batcher
         # This may run before `_watch` does, after this process was stopped for long.
         self._look_at(partition, at)
         batch = partition.batch
         if batch is not None:
             return None if batch.is_taken else batch
-        if not lane.waits or self._identity is None:
+        if not batcher.waits or self._identity is None:
             return None
-        batch = partition.sequence.build(self._identity, lane.records(), max_bytes)
-        lane.hand_over(batch.records, at)
+        batch = partition.sequence.build(self._identity, batcher.records(), max_bytes)
+        batcher.hand_over(batch.records, at)
         BATCH_RECORDS.observe(batch.records)
         partition.batch = batch
         return batch
@@ -364,11 +372,11 @@ class Producer(Service):
         if error is None and offset >= 0:
             self._request_bytes = min(self._request_bytes + REQUEST_STEP_BYTES, MAX_REQUEST_BYTES)
             self._refusal = "", -math.inf
-            partition.lane.acknowledge(offset, now())
+            partition.batcher.acknowledge(offset, now())
             self._written(partition, batch)
         elif error is None or isinstance(error, DuplicateSequenceNumber):
             # Kafka has it, but no longer knows where: it was sent again too late.
-            partition.lane.fail(
+            partition.batcher.fail(
                 OutcomeUnknownError("the broker does not know the position any more")
             )
             self._written(partition, batch)
@@ -389,7 +397,7 @@ class Producer(Service):
 
     def _free(self, partition: _Partition) -> None:
         partition.batch = None
-        if partition.lane.waits:
+        if partition.batcher.waits:
             self._is_ready(partition)
 
     def _again_later(self, partition: _Partition) -> None:
@@ -413,7 +421,7 @@ class Producer(Service):
             # Parts of a request may have been written by batches before.
             why = told or type(error).__name__
             failure = OutcomeUnknownError(f"no acknowledgement from the broker ({why})")
-        partition.lane.fail(failure)
+        partition.batcher.fail(failure)
         self._free(partition)
 
     def _note_refusal(self, error: BaseException) -> str | None:
@@ -435,27 +443,27 @@ class Producer(Service):
                 self._look_at(partition, at)
 
     def _look_at(self, partition: _Partition, at: float) -> None:
-        lane, batch = partition.lane, partition.batch
-        lane.drop_late(at - self._timeout)
-        if self._is_stalled(lane, at):
-            lane.give_up("the broker does not answer")
-        if batch is not None and lane.is_late(at, self._timeout):
+        batcher, batch = partition.batcher, partition.batch
+        batcher.drop_late(at - self._timeout)
+        if self._is_stalled(batcher, at):
+            batcher.give_up("the broker does not answer")
+        if batch is not None and batcher.is_late(at, self._timeout):
             if not batch.is_answered:
                 self._lose_connection(partition.sent_by)
             if batch.is_in_doubt:
                 self._give_up(partition)
             else:
-                lane.fail_unwritten("no broker takes records in time")
+                batcher.fail_unwritten("no broker takes records in time")
                 self._free(partition)
-        lane.tell_open(
+        batcher.tell_open(
             at - self._timeout * ANSWERED_WITHIN, "no acknowledgement, and no broker to ask"
         )
 
     def _give_up(self, partition: _Partition) -> None:
         """Give a batch up that may be written still: nothing is sent there before the fence."""
         partition.batch = None
-        partition.lane.close()
-        partition.lane.give_up("the connection to the broker is given up")
+        partition.batcher.close()
+        partition.batcher.give_up("the connection to the broker is given up")
         half = max(partition.request_bytes // 2, LEAST_REQUEST_BYTES)
         self._request_bytes = min(self._request_bytes, half)
         self._fence_wanted.set()
@@ -480,7 +488,7 @@ class Producer(Service):
         pause, longest = FENCE_SECONDS
         while True:
             self._fence_wanted.clear()
-            closed = [each for each in self._partitions.values() if each.lane.is_closed]
+            closed = [each for each in self._partitions.values() if each.batcher.is_closed]
             try:
                 async with asyncio.timeout(2 * self._request_seconds):
                     identity, is_fenced = await self._renew(closed)
@@ -493,7 +501,7 @@ class Producer(Service):
         self._identity = identity
         told = _FENCED if is_fenced else _NOT_FENCED
         for partition in closed:
-            partition.lane.open(told)
+            partition.batcher.open(told)
         self._fenced.set()
         log.info("the producer is connected", fenced_partitions=len(closed))
 

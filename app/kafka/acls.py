@@ -22,9 +22,9 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 from mode import Service
 
 from app.config.connection import Connection
+from app.config.settings import Settings
 from app.domain.errors import KafkaAccessError
 from app.kafka.client_errors import missing_right, refusal, require_access
-from app.config.settings import Settings
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, declare
 
 log = structlog.get_logger(__name__)

@@ -21,14 +21,14 @@ from aiokafka.errors import (
 )
 from faust.types import TP
 
-from app.system.clocks import now
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.errors import CorruptBatchError, KafkaAccessError, LostRecordsError
 from app.kafka import protocol
+from app.kafka.client_errors import missing_to
 from app.kafka.cluster import NO_LEADER, Cluster
 from app.kafka.protocol import NO_EPOCH, READ_COMMITTED, Fetched, TopicId
 from app.kafka.record_batches import AbortedTransactions, PartitionRecords
-from app.domain.errors import CorruptBatchError, KafkaAccessError, LostRecordsError
-from app.kafka.client_errors import missing_to
+from app.system.clocks import now
 
 log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from collections import defaultdict
 import structlog
 from faust.types import TP
 
-from app.domain.parsing import MOVED_FROM_HEADER, Move
 from app.config.connection import Connection
 from app.domain.consumed_records import ConsumedRecord
 from app.domain.errors import BrokerUnavailableError, InvalidPositionError, NotWrittenError
+from app.domain.parsing import MOVED_FROM_HEADER, Move
 from app.domain.positions import Position
 from app.kafka.partition_reader import reader
 from app.kafka.topics import TopicSpec

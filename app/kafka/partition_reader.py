@@ -16,11 +16,11 @@ from faust.types import TP
 
 from app.config.connection import Connection
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.errors import BrokerUnavailableError, LostRecordsError, TopicsError
 from app.kafka import fetching
+from app.kafka.client_errors import refusal, require_access, unusable
 from app.kafka.cluster import Cluster
 from app.kafka.protocol import READ_COMMITTED, READ_UNCOMMITTED, TopicId
-from app.domain.errors import BrokerUnavailableError, LostRecordsError, TopicsError
-from app.kafka.client_errors import refusal, require_access, unusable
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
 
 #: What is handed on at once, about.

@@ -16,11 +16,11 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.config.connection import Connection
-from app.kafka.transactional_ids import command_id
-from app.kafka.transactions import FencedProducer
+from app.config.settings import Settings
 from app.domain.errors import SettingsError, TopicsError
 from app.kafka.client_errors import require_access, unusable
-from app.config.settings import Settings
+from app.kafka.transactional_ids import command_id
+from app.kafka.transactions import FencedProducer
 
 #: The key of the one record.
 _KEY = b"partitioning"
@@ -143,7 +143,7 @@ def topic_name(settings: Settings) -> str:
     return f"{settings.topic_prefix}{settings.app_id}-partitioning"
 
 
-async def standing(settings: Settings) -> Settings:
+async def current_partitioning(settings: Settings) -> Settings:
     """Return the settings with the partitions that the registry has; see `read`.
 
     Raises `SettingsError` if the registry began with another secret.

@@ -20,7 +20,14 @@ import lz4.frame
 from aiokafka.record.default_records import DefaultRecordBatch
 from backports import zstd
 
-from app.domain.consumed_records import FALSE_OFFSET, TOO_LARGE, UNREADABLE_HEADER, UNREADABLE_RECORD, ConsumedRecord, UnreadableRecord
+from app.domain.consumed_records import (
+    FALSE_OFFSET,
+    TOO_LARGE,
+    UNREADABLE_HEADER,
+    UNREADABLE_RECORD,
+    ConsumedRecord,
+    UnreadableRecord,
+)
 from app.domain.errors import CorruptBatchError
 
 #: What a batch may unpack to, to be unpacked as a whole.

@@ -22,10 +22,10 @@ from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
+from app.domain.errors import UndecidedError
 from app.kafka import protocol
 from app.kafka.cluster import NO_LEADER, TRANSACTION, Cluster
 from app.kafka.protocol import Call, ProducerIdentity
-from app.domain.errors import UndecidedError
 
 log = structlog.get_logger(__name__)
 

@@ -17,14 +17,14 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from faust.types import TP
 
 from app.config.connection import Connection
+from app.domain.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
+from app.domain.records import Outgoing
 from app.kafka import protocol
+from app.kafka.client_errors import refusal
 from app.kafka.cluster import DATA, GROUP, Cluster
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.protocol import ProducerIdentity
 from app.kafka.transactional_ids import COORDINATOR_MOVES, TransactionalId
-from app.domain.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
-from app.domain.records import Outgoing
-from app.kafka.client_errors import refusal
 
 #: Half of Kafka's default for the largest batch, and so of our topics' `max.message.bytes`.
 MAX_BATCH_BYTES = 512 * 1024

@@ -15,14 +15,14 @@ from urllib.parse import quote
 import orjson
 from faust.types import TP
 
-from app.query.partition_query import Found, Question, answer
 from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.domain.keys import EmailKeys, encode_key, partition_of
-from app.query.listing import Listing, UsersPage, Wanted
-from app.query.newest import Newest, NewestUsers, Place
 from app.domain.outcomes import Outcome
 from app.domain.positions import CURRENT_GENERATION, Position
 from app.domain.records import User
+from app.query.listing import Listing, UsersPage, Wanted
+from app.query.newest import Newest, NewestUsers, Place
+from app.query.partition_query import Found, Question, answer
 from app.query.routing import Routing
 from tables import Tables
 
@@ -33,7 +33,7 @@ SETTLED_SOON_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WriteResult:
     """What became of the record at a position, and where it was moved to, if it was."""
 
     position: Position
@@ -69,11 +69,11 @@ class FindsUsers(Protocol):
 
     async def outcome(
         self, position: Position, wait_seconds: float = 0, *, forwarded: bool = False
-    ) -> Told | None:
+    ) -> WriteResult | None:
         """Return what became of the record at a position, None if no such record is known."""
         ...
 
-    async def settled(self, position: Position, wait_seconds: float) -> Told | None:
+    async def settled(self, position: Position, wait_seconds: float) -> WriteResult | None:
         """Return what became of a record, wherever it was moved to."""
         ...
 
@@ -203,7 +203,9 @@ class Lookups:
 
     # -- what became of a write
 
-    async def _wait_until_settled(self, position: Position, *, forwarded: bool = False) -> Told:
+    async def _wait_until_settled(
+        self, position: Position, *, forwarded: bool = False
+    ) -> WriteResult:
         told = await self.settled(position, self._max_wait, forwarded=forwarded)
         if told is None:
             raise InvalidPositionError("the position of no record that is known")
@@ -213,13 +215,13 @@ class Lookups:
 
     async def settled(
         self, position: Position, wait_seconds: float, *, forwarded: bool = False
-    ) -> Told | None:
+    ) -> WriteResult | None:
         """Return what became of a record, wherever it was moved to.
 
         It may be pending still when the time is over. None if no such record is known.
         """
         deadline = time.monotonic() + wait_seconds
-        told: Told | None = None
+        told: WriteResult | None = None
         for _ in range(_MAX_MOVES):
             left = max(deadline - time.monotonic(), 0)
             told = await self.outcome(position, left, forwarded=forwarded)
@@ -230,7 +232,7 @@ class Lookups:
 
     async def outcome(
         self, position: Position, wait_seconds: float = 0, *, forwarded: bool = False
-    ) -> Told | None:
+    ) -> WriteResult | None:
         """Return what became of the record at a position, None if no such record is known.
 
         Waits so long for something terminal.
@@ -251,7 +253,7 @@ class Lookups:
         )
         return (await answer(self._by_id, question, forwarded=forwarded)).value
 
-    async def _outcome_here(self, position: Position, wait_seconds: float) -> Told | None:
+    async def _outcome_here(self, position: Position, wait_seconds: float) -> WriteResult | None:
         deadline = time.monotonic() + wait_seconds
         is_there = False
         while True:
@@ -263,7 +265,7 @@ class Lookups:
             if outcome is None and position.offset < owned.applied(self._tables.users.topic):
                 return None
             if outcome is not None and outcome.is_terminal:
-                return Told(position, outcome, self._moved_to(position, outcome))
+                return WriteResult(position, outcome, self._moved_to(position, outcome))
             left = deadline - time.monotonic()
             try:
                 async with asyncio.timeout(left if is_there else min(left, SETTLED_SOON_SECONDS)):
@@ -274,7 +276,7 @@ class Lookups:
                 if not is_there:
                     return None
                 if time.monotonic() >= deadline:
-                    return Told(position, Outcome.PENDING)
+                    return WriteResult(position, Outcome.PENDING)
 
     async def _is_written(self, position: Position) -> bool:
         source = TP(self._tables.users.topic, position.partition)
@@ -324,15 +326,15 @@ def _holder_in(status: int, body: bytes) -> Found[str | None]:
     return Found(members["id"], members.get("stale_seconds", 0.0))
 
 
-def _told_in(position: Position, status: int, body: bytes) -> Found[Told | None]:
+def _told_in(position: Position, status: int, body: bytes) -> Found[WriteResult | None]:
     if status == 404 and b"unknown-position" in body:
         return Found(None)
     members = orjson.loads(body)
     moved_to = members.get("moved_to")
     outcome = Outcome.from_words(members["outcome"], members.get("reason"))
-    told = Told(position, outcome, None if moved_to is None else Position.parse(moved_to))
+    told = WriteResult(position, outcome, None if moved_to is None else Position.parse(moved_to))
     return Found(told)
 
 
-def _not_here() -> Told | None:
+def _not_here() -> WriteResult | None:
     raise NotReadyError(Unavailable.REBALANCING)

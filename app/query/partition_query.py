@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 import orjson
 
 from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
-from app.telemetry.metrics import STALE_ANSWERS
 from app.query.routing import Routing
+from app.telemetry.metrics import STALE_ANSWERS
 
 T = TypeVar("T")
 

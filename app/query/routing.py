@@ -14,14 +14,14 @@ from faust.types import TP
 from yarl import URL
 
 from app.access.proofs import Proofs
-from app.system.clocks import now
-from app.engine.assignment import TableManager
-from app.engine.partitions import OwnedPartition, Partitions
-from app.domain.errors import NotReadyError, Unavailable
-from app.telemetry.metrics import FORWARD_SECONDS, FORWARDED
 from app.config.settings import Settings
 from app.config.tls import client_tls
+from app.domain.errors import NotReadyError, Unavailable
+from app.engine.assignment import TableManager
+from app.engine.partitions import OwnedPartition, Partitions
 from app.kafka.topics import TopicSpec
+from app.system.clocks import now
+from app.telemetry.metrics import FORWARD_SECONDS, FORWARDED
 
 log = structlog.get_logger(__name__)
 

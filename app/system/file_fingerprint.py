@@ -3,10 +3,10 @@
 from pathlib import Path
 
 #: What differs if a file was written, replaced or given other rights; None if there is no file.
-Stamp = tuple[int, int, int] | None
+FileFingerprint = tuple[int, int, int] | None
 
 
-def stamp_of(path: Path) -> Stamp:
+def fingerprint_of(path: Path) -> FileFingerprint:
     """Return the stamp of a file as it is now."""
     try:
         found = path.stat()

@@ -12,9 +12,9 @@ import structlog
 from aiokafka.errors import KafkaError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.config.settings import Settings
 from app.domain.errors import RegistryError
 from app.system.memory import end_if_none_is_left
-from app.config.settings import Settings
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,

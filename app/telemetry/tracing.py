@@ -7,8 +7,8 @@ import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from app.domain.errors import SettingsError
 from app.config.settings import Settings
+from app.domain.errors import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

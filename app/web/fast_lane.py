@@ -30,24 +30,24 @@ from pydantic import ValidationError
 
 from app.access.scopes import Scope
 from app.domain.errors import RegistryError
-from app.ingest.accumulator import Offsets
-from app.telemetry.metrics import RESPONSES
 from app.domain.positions import Position
 from app.domain.records import User, read_registration
+from app.ingest.accumulator import Offsets
 from app.ingest.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
-from app.web.api import lookups
-from app.web.http import problems
+from app.telemetry.metrics import RESPONSES
 from app.web import trpc
+from app.web.api import lookups
 from app.web.auth.access import ACCESS
+from app.web.http import problems
 from app.web.http.clients import client_with
 from app.web.http.connections import Connections, most, most_of_client
-from app.web.http.tls_handshakes import Greeted, Greeting, address_of
 from app.web.http.hosts import HOSTS, local_of
 from app.web.http.problems import ProblemError, from_error
 from app.web.http.rates import standing
 from app.web.http.received import in_origin_form
-from app.web.services import READ_AT, SERVICES, Services
+from app.web.http.tls_handshakes import Greeted, Greeting, address_of
 from app.web.http.urls import registration_url
+from app.web.services import READ_AT, SERVICES, Services
 
 #: A plain request has no more bytes, headers included: none of these is too long for aiohttp.
 MAX_REQUEST_BYTES = 8 * 1024
@@ -113,10 +113,10 @@ class _Server(web.Server):
         self._clock = app[SERVICES].standstills.look
 
     def __call__(self) -> RequestHandler:
-        lane = FastLane(self._app, self, loop=self._loop, **self._options)
+        batcher = FastLane(self._app, self, loop=self._loop, **self._options)
         if self.tls is None:
-            return lane
-        greeting = Greeting(cast(Greeted, lane), self.tls, self.held, self._clock)
+            return batcher
+        greeting = Greeting(cast(Greeted, batcher), self.tls, self.held, self._clock)
         return cast(RequestHandler, greeting)
 
     async def shutdown(self, timeout: float | None = None) -> None:

@@ -5,12 +5,22 @@ from typing import Any
 from aiohttp import web
 
 from app.config.settings import Settings
-from app.web.auth import access, auditing, login
-from app.web.api import batches, dead_letters, events, export, health, lookups, metrics, openapi, writes
-from app.web.http import cors, hosts, preferences, proxies, rates, received, room, spans, tracing
-from app.web.pages import pages, static_files
 from app.web import trpc
+from app.web.api import (
+    batches,
+    dead_letters,
+    events,
+    export,
+    health,
+    lookups,
+    metrics,
+    openapi,
+    writes,
+)
+from app.web.auth import access, auditing, login
+from app.web.http import cors, hosts, preferences, proxies, rates, received, room, spans, tracing
 from app.web.http.problems import TOLD_OTHERWISE, answer_errors
+from app.web.pages import pages, static_files
 from app.web.services import SERVICES, Services
 
 #: A connection on which no request comes, or not a whole one, is closed after so long.

@@ -12,10 +12,10 @@ from aiohttp import web
 from faust.types import AppT
 from faust.web.drivers import aiohttp as faust_aiohttp
 
-from app.worker.registry import Registry
-from app.worker.restart import inherited
 from app.web.fast_lane import Runner
 from app.web.routes import runner_options
+from app.worker.registry import Registry
+from app.worker.restart import inherited
 
 #: How long requests under way may take to be answered once the server stops; what was written is
 #: waited for before that, in `app.worker.shutdown`.

@@ -11,24 +11,24 @@ from typing import cast
 from aiohttp import web
 
 from app.access.keys import Key
-from app.domain.authors import headers_by
+from app.config.settings import Settings
 from app.dead_letters.recent import ReadsDeadLetters
 from app.dead_letters.replaying import ReplaysLetters
-from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.domain.authors import headers_by
 from app.domain.errors import NotReadyError, RefusedError, RegistryError, StaleRequestError
-from app.ingest.accumulator import Offsets
 from app.domain.keys import encode_key, partition_of, partitions_of
-from app.ingest.rate_limits import Limits
-from app.query.lookups import FindsUsers, Told
-from app.telemetry.metrics import WRITES_REFUSED
 from app.domain.outcomes import Outcome
-from app.query.overview.collecting import TellsState
 from app.domain.positions import Position
+from app.domain.records import Command, encode
+from app.ingest.accumulator import Offsets
 from app.ingest.producer import SendsRecords
-from app.domain.records import Wish, encode
-from app.config.settings import Settings
+from app.ingest.rate_limits import Limits
 from app.ingest.standstills import Standstills
+from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.topics import TopicSpec
+from app.query.lookups import FindsUsers, WriteResult
+from app.query.overview.collecting import TellsState
+from app.telemetry.metrics import WRITES_REFUSED
 from app.web.http.clients import client_of, key_of
 from app.web.http.waits import Waits
 
@@ -88,15 +88,17 @@ class Services:
         headers = NO_HEADERS if key is None else headers_by(key.name)
         return replace(self, client=client, key=key, headers=headers, read_at=read_at)
 
-    async def write(self, user_id: str, wish: Wish) -> Position:
+    async def write(self, user_id: str, command: Command) -> Position:
         """Send a registration, an update or (None) an erasure of a user.
 
         Return its position once the broker has acknowledged it.
         """
-        partition, offsets = self.begin(user_id, wish)
+        partition, offsets = self.begin(user_id, command)
         return Position(partition, (await offsets)[0])
 
-    def begin(self, user_id: str, wish: Wish, read_at: float | None = None) -> tuple[int, Offsets]:
+    def begin(
+        self, user_id: str, command: Command, read_at: float | None = None
+    ) -> tuple[int, Offsets]:
         """Begin to `write`; return the partition, and what will hold the offset.
 
         Raises `RefusedError` if more comes than may, or the request may be too old.
@@ -104,12 +106,12 @@ class Services:
         self._admit(1, self.read_at if read_at is None else read_at)
         key = encode_key(user_id)
         partition = partition_of(key, self.registrations.partitions)
-        return partition, self.producer.send({partition: [_record(key, wish, self.headers)]})[
+        return partition, self.producer.send({partition: [_record(key, command, self.headers)]})[
             partition
         ]
 
     async def write_all(
-        self, wishes: Sequence[tuple[str, Wish]], rejected: int = 0
+        self, commands: Sequence[tuple[str, Command]], rejected: int = 0
     ) -> list[Position | RegistryError]:
         """Send many at once; return each one's position, or why it has none, in their order.
 
@@ -118,12 +120,12 @@ class Services:
         Raises `RefusedError` if more comes than may, or the request may be too old; none is sent
         then.
         """
-        self._admit(len(wishes) + rejected, self.read_at)
-        keys = [encode_key(user_id) for user_id, _ in wishes]
+        self._admit(len(commands) + rejected, self.read_at)
+        keys = [encode_key(user_id) for user_id, _ in commands]
         partitions = partitions_of(keys, self.registrations.partitions)
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)
-        for partition, key, (_, wish) in zip(partitions, keys, wishes, strict=True):
-            records[partition].append(_record(key, wish, self.headers))
+        for partition, key, (_, command) in zip(partitions, keys, commands, strict=True):
+            records[partition].append(_record(key, command, self.headers))
         sent = self.producer.send(records)
         told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
         return [next(told[partition]) for partition in partitions]
@@ -151,9 +153,9 @@ class Services:
         """Count so many reads of the client in; raise `RefusedError` if they are too many."""
         self.reads.admit(reads, self.client, self.own_reads)
 
-    async def wait(self, position: Position, seconds: float) -> Told:
+    async def wait(self, position: Position, seconds: float) -> WriteResult:
         """Return what became of a write within a time; it is durable, whatever happens to us."""
-        pending = Told(position, Outcome.PENDING)
+        pending = WriteResult(position, Outcome.PENDING)
         if not seconds:
             return pending
         try:
@@ -168,8 +170,8 @@ async def _until_admitted(limits: Limits, client: str, own_rate: float | None = 
         await asyncio.sleep(wait)
 
 
-def _record(key: bytes, wish: Wish, headers: list[tuple[str, bytes]]) -> ToWrite:
-    return None, key, None if wish is None else encode(wish), headers
+def _record(key: bytes, command: Command, headers: list[tuple[str, bytes]]) -> ToWrite:
+    return None, key, None if command is None else encode(command), headers
 
 
 async def _told(partition: int, offsets: Offsets) -> Iterator[Position | RegistryError]:

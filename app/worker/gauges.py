@@ -8,8 +8,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.engine.partitions import Partitions
-from app.worker.lag import Lags
 from app.telemetry.metrics import REGISTRY
+from app.worker.lag import Lags
 
 
 class WorkerGauges(Service, Collector):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from faust.types import TP
 from mode import Service
 
-from app.system.clocks import now
 from app.engine.assignment import TableManager
+from app.system.clocks import now
 
 LOOK_SECONDS = 1.0
 

@@ -18,24 +18,24 @@ from aiokafka.errors import (
 from faust.types import TP
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from app.kafka import acls
 from app.access.audit import require_audit_file
 from app.access.files import read_keys
 from app.access.tokens import Tokens
+from app.config.settings import Settings
+from app.config.tls import client_tls, server_tls
+from app.domain.errors import BrokerUnavailableError, FencedError, NotWrittenError, SettingsError
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
-from app.kafka.cluster import Cluster
 from app.engine.consumer import GROUP_PROTOCOL
 from app.engine.marker import secret_of
-from app.domain.errors import BrokerUnavailableError, FencedError, NotWrittenError, SettingsError
-from app.system.files import make_private, open_lock
-from app.kafka.partitioning import Register, other_secret, read, standing
+from app.kafka import acls
 from app.kafka.client_errors import unusable
-from app.worker.restart import inherited
-from app.config.settings import Settings
-from app.telemetry.tracing import provider_for
-from app.config.tls import client_tls, server_tls
+from app.kafka.cluster import Cluster
+from app.kafka.partitioning import Register, current_partitioning, other_secret, read
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, declare, ensure
+from app.system.files import make_private, open_lock
+from app.telemetry.tracing import provider_for
+from app.worker.restart import inherited
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ def prepared(settings: Settings) -> Settings:
 async def _prepared(wanted: Settings) -> Settings:
     # One broker of several may be away, or leadership may be moving: so it is tried again.
     await ensure(wanted)
-    wanted = await standing(wanted)
+    wanted = await current_partitioning(wanted)
     await acls.require(wanted)
     await acls.require_transactions(wanted)
     await others_leave(wanted)

@@ -4,8 +4,8 @@ import asyncio
 import faulthandler
 import gc
 
-from app.worker import descriptors
 from app.system.loop import Policy
+from app.worker import descriptors
 
 #: Objects that are made and not freed until Python looks for cycles among them; its own is 700.
 GC_THRESHOLD = 100_000

@@ -3,9 +3,9 @@
 import faust
 
 from app.engine.partitions import Partitions
-from app.worker.lag import Lags
 from app.ingest.producer import Producer
 from app.kafka.acls import AccessWatch
+from app.worker.lag import Lags
 from app.worker.shutdown import Shutdown
 
 

@@ -9,9 +9,9 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode import Service
 
+from app.config.settings import Settings
 from app.domain.errors import NotWrittenError, RegistryError
 from app.kafka.partitioning import Partitioning, Register, Step, changes, read
-from app.config.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,13 @@ from app.config.connection import Connection
 from app.system.files import PRIVATE_UMASK, write_whole
 from local import processes
 from local.broker.log import BrokerLog, reason_in
-from local.broker.options import JVM_OPTIONS, Membership, java_environment, new_cluster_id, node_properties
+from local.broker.options import (
+    JVM_OPTIONS,
+    Membership,
+    java_environment,
+    new_cluster_id,
+    node_properties,
+)
 from local.errors import BrokerError, DataFolderError
 from local.kafka import KafkaJars
 from local.machine import HOST, free_port, is_free, require_folder, require_port

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import orjson
 from confluent_kafka import Message
 
-from app.domain.positions import offset_of
 from app.config.settings import Settings
+from app.domain.positions import offset_of
 from tests import kafka
 from tests.chaos.answers import Answer, Answers, agrees
 from tests.chaos.cluster import Cluster
@@ -23,7 +23,15 @@ from tests.chaos.model import Model, Record, User
 from tests.chaos.readers import Claim
 from tests.chaos.report import Report
 from tests.chaos.schedule import Kind
-from tests.chaos.topics import Outcomes, Sources, Table, read_dead_letters, read_outcomes, read_table, reading
+from tests.chaos.topics import (
+    Outcomes,
+    Sources,
+    Table,
+    read_dead_letters,
+    read_outcomes,
+    read_table,
+    reading,
+)
 from tests.chaos.writes import Write, spelled, user_id
 
 #: Once the last record is applied, the group must have committed it within this time.
@@ -149,7 +157,7 @@ class Checks:
             return
         log.written.add(record.position)
         seed = self._report.seed
-        if (record.id, record.wish) != (user_id(seed, sent.number), sent.wish(seed)):
+        if (record.id, record.command) != (user_id(seed, sent.number), sent.command(seed)):
             log.strange.append(record)
 
     def log(self, log: Log) -> None:
@@ -365,7 +373,7 @@ def _may_be_there(
     copy: Record, sent: Sequence[tuple[int, Write]], unanswered: Set[Write], seed: int
 ) -> bool:
     """Return whether a record that nobody acknowledged stands where it may."""
-    same = [(offset, write) for offset, write in sent if write.wish(seed) == copy.wish]
+    same = [(offset, write) for offset, write in sent if write.command(seed) == copy.command]
     at = offset_of(copy.position)
     return any(at < offset or write in unanswered for offset, write in same)
 

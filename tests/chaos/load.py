@@ -176,7 +176,7 @@ class Load(Clients):
         if len(writes) == 1:
             return await self._send_alone(session, url, writes[0])
         path = ",".join(["registerUser"] * len(writes))
-        body = {str(index): write.wish(self._seed) for index, write in enumerate(writes)}
+        body = {str(index): write.command(self._seed) for index, write in enumerate(writes)}
         async with session.post(f"{url}/trpc/{path}?batch=1", json=body) as answer:
             results = orjson.loads(await answer.read())
         if not isinstance(results, list) or len(results) != len(writes):
@@ -231,13 +231,13 @@ def _changes(chance: random.Random) -> Iterator[Kind]:
 
 def _request(seed: int, write: Write) -> tuple[str, str, object]:
     """Return the REST call of a write: method, path, body."""
-    wish = write.wish(seed)
+    command = write.command(seed)
     path = f"/users/{user_id(seed, write.number)}"
-    if wish is None:
+    if command is None:
         return "DELETE", path, None
-    if wish.get("type") == "update":
-        return "PATCH", path, {name: wish[name] for name in ("name", "email") if name in wish}
-    return "POST", "/users", wish
+    if command.get("type") == "update":
+        return "PATCH", path, {name: command[name] for name in ("name", "email") if name in command}
+    return "POST", "/users", command
 
 
 def _outcome(result: object) -> tuple[int, object]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from app.domain.positions import offset_of
 from app.domain.decisions import MAX_QUEUE
-from tests.chaos.writes import Wish
+from app.domain.positions import offset_of
+from tests.chaos.writes import Command
 
 MOST_WRONG_KEPT = 5
 
@@ -32,7 +32,7 @@ class Record:
 
     position: str
     id: str
-    wish: Wish
+    command: Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Model:
             self._granted.add(user.address)
             self._note_claim(record.id, user.address)
         elif outcome == "email-taken":
-            address = normalised((record.wish or {})["email"])
+            address = normalised((record.command or {})["email"])
             self._refused.add(address)
             self._note_claim(record.id, address)
         elif outcome == "erased":
@@ -131,9 +131,9 @@ class Model:
 
     def _possible(self, user: User | None, record: Record) -> Set[str]:
         """Return the outcomes that a record may have; that too many wait depends on timing."""
-        fewest = FEWEST_BEFORE_A_REJECTION + (record.wish is None)
+        fewest = FEWEST_BEFORE_A_REJECTION + (record.command is None)
         many = {"too-many-pending"} if self._before[record.id] >= fewest else set()
-        return _decided(user, record.wish) | many
+        return _decided(user, record.command) | many
 
     def _note_claim(self, user_id: str, address: str) -> None:
         if self._claimed_by.setdefault(address, user_id) != user_id:
@@ -155,30 +155,30 @@ class Model:
         return {user.address: user_id for user_id, user in self.users.items()}
 
 
-def _decided(user: User | None, wish: Wish) -> Set[str]:
+def _decided(user: User | None, command: Command) -> Set[str]:
     """Return the outcomes that a record may have once it is decided."""
-    if wish is None:
+    if command is None:
         return {"erased"}
-    if wish.get("type") == "update":
+    if command.get("type") == "update":
         if user is None:
             return {"unknown-id"}
-        keeps = normalised(wish.get("email", user.email)) == user.address
+        keeps = normalised(command.get("email", user.email)) == user.address
         return {"updated"} if keeps else {"updated", "email-taken"}
     if user is None:
         return {"registered", "email-taken"}
-    return {"replayed"} if (wish["name"], wish["email"]) == user.first else {"id-taken"}
+    return {"replayed"} if (command["name"], command["email"]) == user.first else {"id-taken"}
 
 
 def _made(user: User | None, record: Record) -> User:
     """Return the user that a registration or an update makes."""
-    wish = record.wish or {}
+    command = record.command or {}
     if user is None:
-        data = wish["name"], wish["email"]
+        data = command["name"], command["email"]
         return User(*data, first=data, position=record.position, attempt=record.position)
-    email = wish.get("email", user.email)
+    email = command.get("email", user.email)
     moved = normalised(email) != user.address
     return User(
-        wish.get("name", user.name),
+        command.get("name", user.name),
         email,
         user.first,
         record.position,

@@ -174,8 +174,8 @@ class Sources:
             if value is not None and value.startswith(UNREADABLE):
                 self.unreadable.add(position)
                 continue
-            wish = None if value is None else orjson.loads(value)
-            user_id = cast(bytes, message.key()).decode() if wish is None else wish["id"]
+            command = None if value is None else orjson.loads(value)
+            user_id = cast(bytes, message.key()).decode() if command is None else command["id"]
             if POISONED in user_id:
                 self.unreadable.add(position)
                 continue
@@ -184,7 +184,7 @@ class Sources:
                 continue
             if came_from := kafka.headers(message).get("moved-from"):
                 self.moved[came_from.decode()] += 1
-            yield Record(position, user_id, wish)
+            yield Record(position, user_id, command)
 
 
 def read_dead_letters(brokers: str, topic: str) -> Counter[str]:

@@ -25,7 +25,7 @@ class Kind(StrEnum):
 UPDATES = (Kind.RENAME, Kind.NEW_ADDRESS, Kind.CONTENDED_ADDRESS)
 
 #: What a record's value says; None: it is a tombstone.
-Wish = Mapping[str, str] | None
+Command = Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Write:
             return self.number % CONTENDED_EVERY == 0
         return self.kind is Kind.CONTENDED_ADDRESS
 
-    def wish(self, seed: int) -> Wish:
+    def command(self, seed: int) -> Command:
         """Return what the record says."""
         named = {"id": user_id(seed, self.number)}
         match self.kind:
@@ -67,7 +67,7 @@ class Write:
 
     def email(self, seed: int) -> str:
         """Return the address that it asks for, else the first one of its user."""
-        return (self.wish(seed) or {}).get("email") or self._first_email(seed)
+        return (self.command(seed) or {}).get("email") or self._first_email(seed)
 
     def _first_email(self, seed: int) -> str:
         if Write(self.number).is_contended:

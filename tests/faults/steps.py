@@ -16,8 +16,8 @@ from aiokafka.errors import (
     RequestTimedOutError,
 )
 
-from app.kafka.protocol import Call
 from app.domain.errors import CorruptBatchError, OverloadedError, StoreError
+from app.kafka.protocol import Call
 
 
 class Part(StrEnum):
@@ -506,7 +506,7 @@ WRITE_PATH = (
     _here(
         Part.WRITE_PATH,
         "the acknowledgement is taken in",
-        "app.ingest.accumulator:Lane.acknowledge",
+        "app.ingest.accumulator:PartitionBatcher.acknowledge",
         left_out=_CANNOT_FAIL,
     ),
     _asked(

@@ -7,12 +7,12 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.kafka import topics
 from app.access.files import read_keys, write_keys
 from app.access.keys import new_key
 from app.access.scopes import Scope
-from app.ingest.rate_limits import Limits
 from app.config.settings import Settings
+from app.ingest.rate_limits import Limits
+from app.kafka import topics
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.conftest import Client

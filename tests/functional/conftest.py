@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.kafka import topics
 from app.config.settings import Settings
+from app.kafka import topics
 from app.web.http.hosts import Hosts
 from app.web.routes import application_options, install
 from app.web.services import Services

@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.query.partition_query import Found
+from app.domain.decisions import Decisions
 from app.domain.email_claims import Verdict
-from app.kafka.fast_records import ToWrite
 from app.domain.errors import NotReadyError, OutcomeUnknownError, OverloadedError, Unavailable
-from app.ingest.accumulator import Offsets
 from app.domain.keys import EmailKeys
-from app.query.listing import UsersPage, Wanted
-from app.query.lookups import Told
-from app.query.newest import Newest, Place
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position, token
 from app.domain.records import Queued, Registration, User, encode_row, public
-from app.domain.decisions import Decisions
+from app.ingest.accumulator import Offsets
+from app.kafka.fast_records import ToWrite
+from app.query.listing import UsersPage, Wanted
+from app.query.lookups import WriteResult
+from app.query.newest import Newest, Place
+from app.query.partition_query import Found
 
 
 @dataclass
@@ -116,16 +116,16 @@ class FakeLookups:
 
     async def outcome(
         self, position: Position, wait_seconds: float = 0, *, forwarded: bool = False
-    ) -> Told | None:
+    ) -> WriteResult | None:
         """Return what was set; what stands beyond offset 1,000 is known to nobody."""
         self.waited.append(wait_seconds)
         if not self.ready:
             raise NotReadyError(Unavailable.RECOVERING)
         if position.offset > 1_000:
             return None
-        return Told(position, self.outcomes.get(position, self.outcome_of_all))
+        return WriteResult(position, self.outcomes.get(position, self.outcome_of_all))
 
-    async def settled(self, position: Position, wait_seconds: float) -> Told | None:
+    async def settled(self, position: Position, wait_seconds: float) -> WriteResult | None:
         """Return what was set."""
         return await self.outcome(position, wait_seconds)
 
@@ -156,9 +156,9 @@ class FakeLookups:
     def add(self, user_id: str, name: str = "Ada", email: str = "ada@example.com") -> User:
         """Register a user, by the real decisions."""
         decisions = Decisions(0, EmailKeys(b"secret").key)
-        wish = Registration(id=user_id, name=name, email=email)
+        command = Registration(id=user_id, name=name, email=email)
         key = user_id.encode()
-        row = decisions.ask(None, key, Queued(0, 1_700_000_000_000, wish))
+        row = decisions.ask(None, key, Queued(0, 1_700_000_000_000, command))
         verdict = Verdict(email_key="", attempt=token(0, 0), verdict="granted", at="")
         row = decisions.settle(row, key, verdict)
         assert row is not None

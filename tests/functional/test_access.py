@@ -16,11 +16,11 @@ from app.access.files import read_keys, write_keys
 from app.access.keys import new_key
 from app.access.proofs import Proofs, derived
 from app.access.scopes import Scope
-from app.query.partition_query import Found, Question, _ask
+from app.config.settings import Settings
 from app.domain.errors import Unavailable
 from app.domain.outcomes import Outcome
+from app.query.partition_query import Found, Question, _ask
 from app.query.routing import FORWARDED_HEADER, Asking
-from app.config.settings import Settings
 from app.web.auth import access
 from app.web.auth.access import ACCESS
 from tests.functional.access import ADA, SECRET, add_key, bearer, serving

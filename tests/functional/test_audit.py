@@ -16,16 +16,16 @@ from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from app.kafka import topics
 from app.__main__ import main
-from app.cli import keys
 from app.access import ring
 from app.access.audit import LOGGER, REFUSALS_PER_SECOND, Audit, CommandAudit, require_audit_file
 from app.access.files import read_keys, write_keys
+from app.cli import keys
+from app.config.settings import Settings
 from app.domain.errors import NotReplayedError, SettingsError
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
-from app.config.settings import Settings
+from app.kafka import topics
 from app.web.auth.access import ACCESS
 from app.web.auth.auditing import AUDIT
 from app.web.routes import application_options, install
@@ -268,7 +268,7 @@ def test_nothing_is_done_with_keys_if_it_cannot_be_told(
     result = run_keys(tmp_path, monkeypatch, "create", "--name", "ci", "--scope", "read")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("AUDIT_FILE: ")
-    assert read_run_keys(tmp_path / "keys.json") == ()
+    assert read_keys(tmp_path / "keys.json") == ()
 
 
 def test_commands_write_no_lines_to_the_terminal(

@@ -11,10 +11,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.kafka.fast_records import ToWrite
-from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, OverloadedError, StaleRequestError
-from app.ingest.accumulator import Offsets
+from app.domain.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StaleRequestError,
+)
 from app.domain.keys import partition_of
+from app.ingest.accumulator import Offsets
+from app.kafka.fast_records import ToWrite
 from app.web.api import batches
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeProducer

@@ -10,20 +10,39 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app.system.clocks import Moment
 from app.config.connection import Connection
+from app.domain.errors import (
+    ApplyError,
+    CorruptBatchError,
+    DecisionError,
+    FencedError,
+    LostChangelogError,
+    LostRecordsError,
+    NotWrittenError,
+    RegistryError,
+    StoreError,
+    StuckError,
+    TooLargeError,
+)
+from app.domain.records import Outgoing
 from app.engine import cycles as engine
 from app.engine import partitions as partitions_module
 from app.engine.batches import Batch
 from app.engine.changelog import Advanced, Changelog, Reading
 from app.engine.cycles import MAX_RECORDS, Callbacks, Cycles
-from app.kafka.fetching import Taken
 from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker
-from app.engine.partitions import AppliedTable, Changes, Opening, OwnedPartition, Partitions, short_id
+from app.engine.partitions import (
+    AppliedTable,
+    Changes,
+    Opening,
+    OwnedPartition,
+    Partitions,
+    short_id,
+)
+from app.kafka.fetching import Taken
 from app.kafka.transactions import Member, Rows, Sendings
-from app.domain.errors import ApplyError, CorruptBatchError, DecisionError, FencedError, LostChangelogError, LostRecordsError, NotWrittenError, RegistryError, StoreError, StuckError, TooLargeError
-from app.domain.records import Outgoing
+from app.system.clocks import Moment
 from tests.strategies import Record
 
 #: Of each table the topics that it applies, those that are applied first before the others.

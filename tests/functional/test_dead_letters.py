@@ -9,13 +9,20 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app.kafka import topics
+from app.config.settings import Settings
 from app.dead_letters.letters import DeadLetters, Letter
 from app.dead_letters.listing import by_cause
 from app.dead_letters.recent import Recent
-from app.domain.errors import FencedError, NotReadyError, NotReplayedError, Unavailable, UnknownLetterError, UnreadableRecordError
+from app.domain.errors import (
+    FencedError,
+    NotReadyError,
+    NotReplayedError,
+    Unavailable,
+    UnknownLetterError,
+    UnreadableRecordError,
+)
 from app.domain.positions import Position
-from app.config.settings import Settings
+from app.kafka import topics
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.access import SECRET, add_key, bearer

@@ -13,11 +13,17 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from app.kafka import topics
-from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, OverloadedError, StaleRequestError
-from app.ingest.rate_limits import Limits
 from app.config.settings import Settings
+from app.domain.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    StaleRequestError,
+)
+from app.ingest.rate_limits import Limits
 from app.ingest.standstills import Standstills
+from app.kafka import topics
 from app.web.fast_lane import FastLane, Runner
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services

@@ -11,8 +11,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from app.kafka import topics
 from app.config.settings import Settings
+from app.kafka import topics
 from app.web.fast_lane import Runner
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services

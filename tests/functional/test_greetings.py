@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from app.system.loop import Loop
 from app.config.tls import loaded
+from app.system.loop import Loop
+from app.web.fast_lane import Runner, _Server
 from app.web.http import tls_handshakes
 from app.web.http.connections import MAX_TOLD
-from app.web.fast_lane import Runner, _Server
 from tests.authority import Authority
 from tests.functional.test_fast_lane import Place, answer, lookup, request, serving, until
 

@@ -10,9 +10,9 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from app.config.settings import Settings
 from app.kafka import topics
 from app.query.overview import watching
-from app.config.settings import Settings
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.functional.access import SECRET, add_key, bearer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from app.kafka import topics
 from app.config.settings import Settings
+from app.kafka import topics
 from app.web.fast_lane import Runner
 from app.web.http.hosts import Hosts, local_of, name_of
 from app.web.routes import application_options, install, runner_options

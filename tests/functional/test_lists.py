@@ -6,8 +6,8 @@ import orjson
 import pytest
 from yarl import URL
 
-from app.query.listing import cursor_after
 from app.domain.positions import Position
+from app.query.listing import cursor_after
 from app.query.routing import FORWARDED_HEADER
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeLookups

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from app.__main__ import main
 from app.domain.errors import BrokerUnavailableError
-from tools.load import LoadError, Options, drive
-from tools.load.options import MODES, Mode
-from tools.load.report import Snapshot
 from local.machine import free_port
 from tests.functional.conftest import Client
 from tests.functional.fakes import FakeProducer
+from tools.load import LoadError, Options, drive
+from tools.load.options import MODES, Mode
+from tools.load.report import Snapshot
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

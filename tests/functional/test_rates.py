@@ -12,7 +12,16 @@ from app.access.keys import new_key
 from app.access.scopes import Scope
 from app.web.fast_lane import Runner
 from tests.functional.access import SECRET
-from tests.functional.test_fast_lane import ADA, Place, answer, answer_to, connected, lookup, request, serving
+from tests.functional.test_fast_lane import (
+    ADA,
+    Place,
+    answer,
+    answer_to,
+    connected,
+    lookup,
+    request,
+    serving,
+)
 
 RUNNERS: list[type[web.AppRunner]] = [Runner, web.AppRunner]
 

@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
-from app.query import routing as routing_module
 from app.domain.errors import NotReadyError
+from app.query import routing as routing_module
 from app.query.routing import Routing
 
 

@@ -9,9 +9,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from app.kafka import topics
-from app.domain.errors import SettingsError
 from app.config.settings import Settings
+from app.domain.errors import SettingsError
+from app.kafka import topics
 from app.telemetry.tracing import provider_for
 from app.web.routes import application_options, install
 from app.web.services import Services

@@ -8,7 +8,16 @@ import pytest
 from app.ingest import standstills
 from app.ingest.standstills import LOOKS_TO_CATCH_UP, Standstills
 from app.web.fast_lane import FastLane, Runner
-from tests.functional.test_fast_lane import ADA, Place, answer, answer_to, connected, lookup, request, serving
+from tests.functional.test_fast_lane import (
+    ADA,
+    Place,
+    answer,
+    answer_to,
+    connected,
+    lookup,
+    request,
+    serving,
+)
 
 LIMIT = 1.0
 LINES = "application/x-ndjson"

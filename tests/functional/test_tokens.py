@@ -16,8 +16,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from app.access import tokens as tokens_module
 from app.access.tokens import Tokens
-from app.domain.errors import SettingsError
 from app.config.settings import Settings
+from app.domain.errors import SettingsError
 from app.web.auth.access import ACCESS
 from tests.functional.access import ADA, SECRET, bearer, serving
 from tests.functional.fakes import FakeLookups, FakeProducer

@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
 from yarl import URL
 
-from app.ingest.rate_limits import Limits
 from app.config.settings import Settings
+from app.ingest.rate_limits import Limits
 from app.web.http.problems import Handler, ProblemError, answer_errors
 from app.web.routes import install
 from app.web.services import Services

@@ -5,7 +5,13 @@ from typing import Any
 import orjson
 import pytest
 
-from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, RecordTooLargeError, StaleRequestError
+from app.domain.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    RecordTooLargeError,
+    StaleRequestError,
+)
 from app.domain.keys import partition_of
 from app.domain.outcomes import Outcome
 from app.domain.records import registration_in, update_in

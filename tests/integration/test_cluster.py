@@ -23,14 +23,14 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
 from app.config.connection import Connection
+from app.domain.errors import NotWrittenError, UndecidedError
 from app.engine.barrier import Barrier
 from app.kafka.cluster import NO_LEADER, TRANSACTION
 from app.kafka.cluster import Cluster as Engine
-from app.kafka.fetching import scan
 from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.fetching import scan
 from app.kafka.transactional_ids import worker_id
 from app.kafka.transactions import ProducerFencedError, TransactionalProducer
-from app.domain.errors import NotWrittenError, UndecidedError
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
 from tests import kafka

@@ -14,17 +14,17 @@ from aiokafka.errors import KafkaError
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaException, Producer
 
-from app.kafka import topics
 from app.__main__ import main
-from app.config.connection import Connection
 from app.cli import dead_letters
+from app.config.connection import Connection
+from app.config.settings import Settings
 from app.dead_letters.letters import DeadLetters
 from app.dead_letters.sending import ReplayProducer, replay_producer
 from app.domain.errors import FencedError, UnreadableRecordError
 from app.domain.keys import partition_of
 from app.domain.positions import Position
 from app.domain.records import Outgoing
-from app.config.settings import Settings
+from app.kafka import topics
 from local.broker import Broker
 from tests import kafka
 from tests.letters import leave_letter

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.worker import Worker, wait_until
 from tools.load import Options, drive
 from tools.load.options import MODES, Mode
-from tests.worker import Worker, wait_until
 
 
 @pytest.mark.parametrize("mode", MODES)

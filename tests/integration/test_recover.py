@@ -9,13 +9,21 @@ import orjson
 import pytest
 from confluent_kafka import Message
 
-from app.engine.marker import MARKER_KEY, Marker
 from app.domain.keys import partition_of
 from app.domain.positions import token
+from app.engine.marker import MARKER_KEY, Marker
 from local.broker import Broker
 from tests import kafka
 from tests.clients import assert_all_found
-from tests.integration.test_lost_records import PARTITIONS, delete_below, last_words, make_anew, produce, registration, settle
+from tests.integration.test_lost_records import (
+    PARTITIONS,
+    delete_below,
+    last_words,
+    make_anew,
+    produce,
+    registration,
+    settle,
+)
 from tests.integration.test_repartition import run
 from tests.worker import Registry, Worker, wait_until
 

@@ -42,8 +42,8 @@ def pair(workers: Pair) -> Pair:
 
 def register(worker: Worker, user_id: str) -> dict[str, str]:
     """Register a user; return the user once that is settled."""
-    wish = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
-    answer = worker.post("/users", json=wish, headers={"Prefer": "wait=10"})
+    command = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
+    answer = worker.post("/users", json=command, headers={"Prefer": "wait=10"})
     assert answer.status_code == 201, answer.text
     return {**answer.json()}
 
@@ -107,8 +107,8 @@ def test_a_worker_that_stood_still_denies_nobody_whom_others_registered(pair: Pa
         return all(is_fresh(two.get(f"/users/{user_id}")) for user_id in ids)
 
     for user_id in ids:
-        wish = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
-        assert two.post("/users", json=wish).status_code == 202
+        command = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
+        assert two.post("/users", json=command).status_code == 202
     wait_until(all_registered, SESSION_SECONDS + TAKEOVER_SECONDS, "the other one took over")
     answers: list[requests.Response] = []
 
@@ -139,14 +139,14 @@ def test_a_worker_that_stops_is_first_avoided_then_refuses_then_leaves(pair: Pai
 
     assert wait_until(reasons, 30, "it is not ready") == ["the worker is stopping"]
     # Whoever has not noticed yet is served.
-    wish = {"id": uuid.uuid4().hex, "name": "Ada", "email": "ada@example.com"}
-    answer = requests.post(f"{one.url}/users", json=wish, timeout=5)
+    command = {"id": uuid.uuid4().hex, "name": "Ada", "email": "ada@example.com"}
+    answer = requests.post(f"{one.url}/users", json=command, timeout=5)
     assert answer.status_code == 202
     refused: list[requests.Response] = []
 
     def refuses() -> bool:
         try:
-            refused.append(requests.post(f"{one.url}/users", json=wish, timeout=5))
+            refused.append(requests.post(f"{one.url}/users", json=command, timeout=5))
         except requests.ConnectionError:
             return True
         return refused[-1].status_code == 503
@@ -158,7 +158,7 @@ def test_a_worker_that_stops_is_first_avoided_then_refuses_then_leaves(pair: Pai
     stopped.join()
 
     def taken_over() -> bool:
-        return is_fresh(two.get(f"/users/{wish['id']}"))
+        return is_fresh(two.get(f"/users/{command['id']}"))
 
     # Its place in the group is kept for a session, in case it is started again.
     wait_until(taken_over, SESSION_SECONDS + TAKEOVER_SECONDS, "the other one took over")

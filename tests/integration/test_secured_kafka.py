@@ -15,10 +15,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from app.config.connection import Connection
-from app.domain.errors import KafkaAccessError
-from app.kafka.client_errors import why_refused
-from app.kafka.acls import require
 from app.config.settings import Settings
+from app.domain.errors import KafkaAccessError
+from app.kafka.acls import require
+from app.kafka.client_errors import why_refused
 from tests import kafka
 from tests.authority import Authority
 from tests.secured import PASSWORD, USER, Secured, least_rights, token

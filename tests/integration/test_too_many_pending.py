@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
+from app.domain.decisions import MAX_QUEUE
 from app.domain.keys import partition_of
 from app.domain.positions import token
-from app.domain.decisions import MAX_QUEUE
 from tests import kafka
 from tests.integration.test_repartition import run
 from tests.worker import Registry, Worker, email_of, wait_until

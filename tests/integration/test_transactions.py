@@ -20,16 +20,31 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from app.config.connection import Connection
-from app.kafka import protocol
+from app.config.settings import Settings
+from app.domain.errors import (
+    FencedError,
+    LostChangelogError,
+    NotReadyError,
+    NotWrittenError,
+    ReplacedError,
+    TooLargeError,
+)
 from app.engine.barrier import Barrier
 from app.engine.changelog import Changelog, Reading
+from app.engine.marker import MARKER_KEY, Marker
+from app.kafka import protocol
 from app.kafka.cluster import Cluster
 from app.kafka.fast_records import NO_HEADERS, ToWrite
-from app.engine.marker import MARKER_KEY, Marker
 from app.kafka.transactional_ids import TransactionalId, worker_id
-from app.kafka.transactions import COMPRESSIONS, MAX_BATCH_BYTES, FencedProducer, Member, ProducerFencedError, Sendings, TransactionalProducer
-from app.domain.errors import FencedError, LostChangelogError, NotReadyError, NotWrittenError, ReplacedError, TooLargeError
-from app.config.settings import Settings
+from app.kafka.transactions import (
+    COMPRESSIONS,
+    MAX_BATCH_BYTES,
+    FencedProducer,
+    Member,
+    ProducerFencedError,
+    Sendings,
+    TransactionalProducer,
+)
 from local.broker import Broker
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests import kafka

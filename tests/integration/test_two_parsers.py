@@ -10,9 +10,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from app.config.settings import Settings
 from app.kafka.cluster import Cluster
 from app.kafka.partition_reader import Isolation, Reader, Scan, scan_as_workers_do
-from app.config.settings import Settings
 from app.kafka.topics import TopicSpec
 from app.ops.verify.findings import Difference
 from app.ops.verify.reading import IndependentScan

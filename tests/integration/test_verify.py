@@ -14,12 +14,12 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from rocksdict import Options, Rdict
 
+from app.config.settings import settings
 from app.domain.email_claims import encode_claim, encode_holder
-from app.engine.marker import MARKER_KEY, Marker
 from app.domain.keys import partition_of
 from app.domain.positions import token
 from app.domain.records import decode_row, encode_row
-from app.config.settings import settings
+from app.engine.marker import MARKER_KEY, Marker
 from app.ops.verify.findings import Difference
 from tests import kafka
 from tests.worker import Registry, Worker, wait_until
@@ -143,7 +143,7 @@ def produce_all_kinds(registry: Registry, users: int) -> str:
     for number, user_id in enumerate(ids[1:]):
         # Every address is wanted by three.
         shared = f"{run_id}-{number // 3}@example.com"
-        wishes: list[dict[str, Any]] = [
+        commands: list[dict[str, Any]] = [
             {"value": registration(user_id, shared)},
             {"value": registration(user_id, shared)},
             {"value": update(user_id, email=f"{run_id}-{number // 3 + 1}@example.com")},
@@ -152,7 +152,7 @@ def produce_all_kinds(registry: Registry, users: int) -> str:
             {"value": None, "key": user_id.encode(), "partition": number % PARTITIONS},
             {"value": registration(user_id, f"{run_id}-{number}@example.org")},
         ]
-        records += wishes[: 3 + number % 5]
+        records += commands[: 3 + number % 5]
     kafka.produce(registry.brokers, registry.registrations, records)
     return stays
 

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from app.config import settings as app_settings
 from app.__main__ import main
 from app.access.files import read_keys, write_keys
 from app.access.keys import hash_of, new_key
@@ -18,9 +17,10 @@ from app.access.proofs import Proofs
 from app.access.ring import KeyRing
 from app.access.scopes import Scope
 from app.access.sessions import Sessions
+from app.config import settings as app_settings
+from app.config.settings import Settings
 from app.domain.errors import SettingsError
 from app.worker.preflight import checked
-from app.config.settings import Settings
 from local.machine import free_port
 
 Run = Callable[..., Result]

@@ -3,16 +3,16 @@
 import orjson
 import pytest
 
-from app.domain.parsing import MOVED_FROM_HEADER
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.decisions import MAX_QUEUE
 from app.domain.email_claims import encode_claim, encode_verdict
+from app.domain.keys import partition_of
+from app.domain.parsing import MOVED_FROM_HEADER
+from app.domain.positions import token
+from app.domain.records import decode_row
 from app.engine.marker import MARKER_KEY
 from app.engine.partitions import Changes
 from app.engine.shares import Sent
-from app.domain.keys import partition_of
-from app.domain.positions import token
-from app.domain.records import decode_row
-from app.domain.decisions import MAX_QUEUE
 from tests.simulation import DECIDING, PARTITIONS, Record, Simulation, topics
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
@@ -129,8 +129,8 @@ def test_a_queue_that_is_full_rejects_what_follows_and_its_partition_goes_on(
 def test_a_registration_meets_the_one_before_it_of_the_same_cycle(registry: Simulation) -> None:
     changes = Changes()
     for offset, name in enumerate(("Ada", "Eve")):
-        wish = orjson.dumps({**ADA, "name": name})
-        DECIDING.decide_registrations(HOME, [Record(offset, None, wish)], changes)
+        command = orjson.dumps({**ADA, "name": name})
+        DECIDING.decide_registrations(HOME, [Record(offset, None, command)], changes)
     row = decode_row(changes.rows[b"ada"] or b"")
     assert (row["name"], row["position"]) == ("Ada", token(HOME, 0))
     assert [offset for offset, *_ in row["queue"]] == [1]

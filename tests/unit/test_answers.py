@@ -8,9 +8,9 @@ from typing import Any, cast
 import orjson
 import pytest
 
+from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.query import partition_query
 from app.query.partition_query import Found, Question, answer
-from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.query.routing import Routing
 
 Answer = tuple[int, Mapping[str, Any]] | str | None

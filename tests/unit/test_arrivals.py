@@ -11,12 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.parsing import MAX_MOVED_BYTES, MOVED_FROM_HEADER, Sorted, id_of, read, read_wish, sort
 from app.domain.authors import author_of
 from app.domain.consumed_records import UNREADABLE_HEADER, UnreadableRecord, are_text, pack, unpack
 from app.domain.errors import UnreadableRecordError
 from app.domain.keys import encode_key, partition_of
-from app.domain.records import Headers, Registration, Update, Wish, encode
+from app.domain.parsing import (
+    MAX_MOVED_BYTES,
+    MOVED_FROM_HEADER,
+    Sorted,
+    id_of,
+    read,
+    read_wish,
+    sort,
+)
+from app.domain.records import Command, Headers, Registration, Update, encode
 from tests.strategies import Record, registrations, updates, user_ids
 
 PARTITIONS = 8
@@ -43,13 +51,13 @@ def cause_of(batch: Sorted) -> str:
 
 
 @given(registrations)
-def test_a_registration_is_read_with_its_ids_key(wish: Registration) -> None:
-    assert read(Record(encode(wish))) == (wish, encode_key(wish["id"]))
+def test_a_registration_is_read_with_its_ids_key(command: Registration) -> None:
+    assert read(Record(encode(command))) == (command, encode_key(command["id"]))
 
 
 @given(updates)
-def test_an_update_is_read_with_its_ids_key(wish: Update) -> None:
-    assert read(Record(encode(wish))) == (wish, encode_key(wish["id"]))
+def test_an_update_is_read_with_its_ids_key(command: Update) -> None:
+    assert read(Record(encode(command))) == (command, encode_key(command["id"]))
 
 
 @given(user_ids)
@@ -188,21 +196,21 @@ def test_nothing_is_sorted_into_nothing() -> None:
     assert sort(0, [], PARTITIONS) == Sorted()
 
 
-@pytest.mark.parametrize("wish", [ADA, RENAMED, None])
-def test_a_record_in_a_wrong_partition_is_sent_home_under_its_ids_key(wish: Wish) -> None:
-    value = None if wish is None else orjson.dumps({**wish, "unknown": 1})
-    key = b"ada" if wish is None else b"of their own"
+@pytest.mark.parametrize("command", [ADA, RENAMED, None])
+def test_a_record_in_a_wrong_partition_is_sent_home_under_its_ids_key(command: Command) -> None:
+    value = None if command is None else orjson.dumps({**command, "unknown": 1})
+    key = b"ada" if command is None else b"of their own"
     arrival = Record(value, key=key, headers=[("theirs", b"1")])
     (move,) = sort_one(arrival, WRONG).elsewhere
     assert (move.arrival, move.partition, move.id, move.key) == (arrival, HOME, "ada", b"ada")
     # As it is understood, and nothing else.
-    assert move.value == (None if wish is None else encode(wish))
+    assert move.value == (None if command is None else encode(command))
     assert move.headers == ()
 
 
-@pytest.mark.parametrize("wish", [ADA, RENAMED, None])
-def test_whose_key_a_record_was_written_with_goes_home_with_it(wish: Wish) -> None:
-    value = None if wish is None else orjson.dumps(wish)
+@pytest.mark.parametrize("command", [ADA, RENAMED, None])
+def test_whose_key_a_record_was_written_with_goes_home_with_it(command: Command) -> None:
+    value = None if command is None else orjson.dumps(command)
     headers = [("theirs", b"1"), ("by", b"two words"), ("by", b"shop-1"), ("by", b"other")]
     (move,) = sort_one(Record(value, key=b"ada", headers=headers), WRONG).elsewhere
     assert list(move.headers) == [("by", b"shop-1")]
@@ -277,11 +285,11 @@ def test_a_moved_record_at_home_is_as_any_other() -> None:
 
 @given(st.lists(registrations | updates, max_size=20), st.integers(0, PARTITIONS - 1))
 def test_sorting_keeps_every_record_once_and_in_order(
-    wishes: list[Registration | Update], partition: int
+    commands: list[Registration | Update], partition: int
 ) -> None:
-    came = [Record(encode(wish), offset) for offset, wish in enumerate(wishes)]
+    came = [Record(encode(command), offset) for offset, command in enumerate(commands)]
     batch = sort(partition, [*came, Record(b"?", len(came))], PARTITIONS)
-    assert batch.keys == [encode_key(wish["id"]) for _, wish in batch.here if wish]
+    assert batch.keys == [encode_key(command["id"]) for _, command in batch.here if command]
     assert all(partition_of(key, PARTITIONS) == partition for key in batch.keys)
     for move in batch.elsewhere:
         assert move.partition == partition_of(encode_key(move.id), PARTITIONS) != partition

@@ -14,11 +14,11 @@ from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
 from app.config.connection import Connection
+from app.domain.errors import ApplyError, FencedError, LostRecordsError, ReplacedError
 from app.engine.assignment import EngineSettings, PartitionAssignment, Progress
 from app.engine.changelog import Changelog
 from app.engine.partitions import AppliedTable, Key, OwnedPartition, Partitions
 from app.kafka.transactions import Member
-from app.domain.errors import ApplyError, FencedError, LostRecordsError, ReplacedError
 
 COUNT = 8
 OLD = ("user-registrations", "users-changelog")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ops.backup.exact import MAX_RUN, runs
-from app.ops.backup.files import FORMAT, Kept, Manifest, Saved, Writing, read_records, require_sound
 from app.domain.errors import SettingsError
 from app.kafka.partitioning import Partitioning
+from app.ops.backup.exact import MAX_RUN, runs
+from app.ops.backup.files import FORMAT, Kept, Manifest, Saved, Writing, read_records, require_sound
 
 
 def kept(offset: int) -> Kept:

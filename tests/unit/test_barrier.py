@@ -10,12 +10,12 @@ import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NotCoordinatorForGroupError
 from faust.types import TP
 
+from app.domain.errors import UndecidedError
 from app.engine import barrier as engine
-from app.kafka import protocol
 from app.engine.barrier import Barrier, end_abandoned, fence, worker_ids
+from app.kafka import protocol
 from app.kafka.cluster import GROUP, TRANSACTION
 from app.kafka.transactional_ids import worker_id
-from app.domain.errors import UndecidedError
 
 APP = "registry"
 CHANGELOG = TP("users-changelog", 3)

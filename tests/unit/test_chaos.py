@@ -24,8 +24,8 @@ def model() -> Model:
         (7, None, "erased"),
     ]
     model = Model()
-    for offset, wish, outcome in life:
-        model.take(Record(token(0, offset), "ada", wish), outcome)
+    for offset, command, outcome in life:
+        model.take(Record(token(0, offset), "ada", command), outcome)
     return model
 
 

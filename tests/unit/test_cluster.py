@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
-from app.worker import preflight
-from app.kafka import acls
 from app.config.connection import Connection
-from app.kafka.cluster import Cluster
-from app.engine.consumer import GROUP_PROTOCOL
-from app.domain.errors import BrokerUnavailableError, KafkaAccessError, SettingsError
 from app.config.settings import Settings
+from app.domain.errors import BrokerUnavailableError, KafkaAccessError, SettingsError
+from app.engine.consumer import GROUP_PROTOCOL
+from app.kafka import acls
+from app.kafka.cluster import Cluster
+from app.worker import preflight
 
 
 class Client:
@@ -123,7 +123,7 @@ async def test_a_worker_that_starts_beside_a_lost_broker_tries_again(
         pass
 
     monkeypatch.setattr(preflight, "ensure", ensure)
-    monkeypatch.setattr(preflight, "standing", standing)
+    monkeypatch.setattr(preflight, "current_partitioning", standing)
     monkeypatch.setattr(preflight, "others_leave", nothing)
     monkeypatch.setattr(preflight, "share_secret", nothing)
     monkeypatch.setattr(acls, "require", nothing)

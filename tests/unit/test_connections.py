@@ -7,7 +7,13 @@ import pytest
 
 from app.config.settings import Settings
 from app.web.http import connections as module
-from app.web.http.connections import LOOK_AGAIN_SECONDS, TELL_SECONDS, Connections, most, most_of_client
+from app.web.http.connections import (
+    LOOK_AGAIN_SECONDS,
+    TELL_SECONDS,
+    Connections,
+    most,
+    most_of_client,
+)
 
 
 @dataclass(eq=False)

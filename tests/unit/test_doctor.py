@@ -12,20 +12,28 @@ from aiokafka import TopicPartition
 
 from app.access.keys import new_key
 from app.access.scopes import Scope
+from app.config.settings import Settings
+from app.config.tls import expiry
+from app.domain.errors import SettingsError
+from app.kafka.topics import TopicSpec
 from app.ops.doctor import access, brokers
 from app.ops.doctor.access import judge_certificate, judge_keys, judge_permissions
 from app.ops.doctor.brokers import judge_broker, judge_cluster, release_of
 from app.ops.doctor.findings import Finding, Mark, ok, problem, warning
 from app.ops.doctor.group import Group, judge_group, judge_lag
-from app.ops.doctor.machine import GIB, existing, judge_clock, judge_disk, judge_open_files, judge_versions, pinned
+from app.ops.doctor.machine import (
+    GIB,
+    existing,
+    judge_clock,
+    judge_disk,
+    judge_open_files,
+    judge_versions,
+    pinned,
+)
 from app.ops.doctor.printing import as_json, print_findings
 from app.ops.doctor.run import examine
 from app.ops.doctor.topics import judge_fence, judge_topic
 from app.ops.doctor.worker import Answer, judge_worker
-from app.domain.errors import SettingsError
-from app.config.settings import Settings
-from app.config.tls import expiry
-from app.kafka.topics import TopicSpec
 from tests.authority import Authority
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,11 +11,11 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from app.__main__ import main
+from app.config.settings import Settings
 from app.domain.email_claims import encode_claim, encode_verdict
 from app.domain.errors import Unavailable
 from app.domain.outcomes import Decided, Outcome
 from app.domain.records import encode, encode_outcome
-from app.config.settings import Settings
 from app.kafka.topics import asyncapi, declare
 from app.web.api import openapi
 from app.web.http import problems

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.domain.email_claims import Claim, Holder, Verdict, decode_holder, encode_claim, encode_holder, encode_verdict, read_claim, read_verdict, settle
+from app.domain.email_claims import (
+    Claim,
+    Holder,
+    Verdict,
+    decode_holder,
+    encode_claim,
+    encode_holder,
+    encode_verdict,
+    read_claim,
+    read_verdict,
+    settle,
+)
 from tests.strategies import user_ids
 
 ADA = Holder(id="ada", attempt="a1")
@@ -137,7 +148,7 @@ def test_members_that_are_not_known_are_ignored() -> None:
     assert read_claim(value) == claim("ada", "a1")
 
 
-@pytest.mark.parametrize("change", [{"type": "wish"}, {"id": ""}, {"id": 7}, {"attempt": None}])
+@pytest.mark.parametrize("change", [{"type": "command"}, {"id": ""}, {"id": 7}, {"attempt": None}])
 def test_what_is_no_claim_is_refused(change: dict[str, Any]) -> None:
     value = orjson.dumps({**claim("ada", "a1"), **change})
     with pytest.raises(ValidationError):

@@ -27,9 +27,21 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.kafka import protocol
-from app.kafka.protocol import NO_EPOCH, READ_COMMITTED, Call, CompactErrorsAnswer, ErrorAnswer, FetchAnswer, PartitionErrorsAnswer, ProduceAnswer, Produced, ProducerIdentity, wanted
 from app.domain.errors import KafkaAccessError
+from app.kafka import protocol
+from app.kafka.protocol import (
+    NO_EPOCH,
+    READ_COMMITTED,
+    Call,
+    CompactErrorsAnswer,
+    ErrorAnswer,
+    FetchAnswer,
+    PartitionErrorsAnswer,
+    ProduceAnswer,
+    Produced,
+    ProducerIdentity,
+    wanted,
+)
 
 FIRST, SECOND = bytes(range(16)), bytes(range(100, 116))
 PRODUCER = ProducerIdentity(2**40, 7)

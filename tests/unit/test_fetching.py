@@ -19,11 +19,11 @@ from aiokafka.errors import (
 )
 from faust.types import TP
 
+from app.domain.errors import CorruptBatchError, KafkaAccessError, LostRecordsError
 from app.kafka import fetching, protocol
 from app.kafka.cluster import NO_LEADER
 from app.kafka.fetching import Fetcher, Taken, _by_epoch, _Log, require_within, scan
 from app.kafka.protocol import FetchAnswer, Fetched, TopicId
-from app.domain.errors import CorruptBatchError, KafkaAccessError, LostRecordsError
 from tests.batches import ABORT, batch, marker
 from tests.unit.test_engine_protocol import FETCH_REQUEST
 

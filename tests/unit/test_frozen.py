@@ -10,16 +10,16 @@ import orjson
 import pytest
 from faust.types import TP
 
-from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
+from app.config.settings import Settings
 from app.domain.consumed_records import ConsumedRecord
-from app.engine.marker import MARKER_KEY, RULES_OF_0_8, RULES_VERSION, Marker, why_refused
 from app.domain.errors import TopicsError
 from app.domain.keys import EmailKeys
-from app.kafka.partitioning import FORMAT, Partitioning, _decoded
-from app.kafka.partition_reader import Advance, Extent
 from app.domain.records import public
-from app.config.settings import Settings
+from app.engine.marker import MARKER_KEY, RULES_OF_0_8, RULES_VERSION, Marker, why_refused
+from app.kafka.partition_reader import Advance, Extent
+from app.kafka.partitioning import FORMAT, Partitioning, _decoded
 from app.kafka.topics import TopicSpec, declare
+from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
 from app.ops.verify.findings import CLEAN, Findings
 from app.ops.verify.logs import Logs
 from app.ops.verify.run import Verification

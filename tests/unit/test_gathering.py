@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RecordTooLargeError,
+)
+from app.ingest.accumulator import RECORD_OVERHEAD_BYTES, BufferBudget, Group, PartitionBatcher
 from app.kafka.fast_records import ToWrite
-from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, OverloadedError, RecordTooLargeError
-from app.ingest.accumulator import RECORD_OVERHEAD_BYTES, Group, Lane, Room
 
 
 def records(*names: str) -> list[ToWrite]:
@@ -23,13 +29,13 @@ class Waiting:
     """A lane, and the room that it uses."""
 
     def __init__(self, max_records: int = 100, max_bytes: int = 1_000_000) -> None:
-        self.room = Room(max_records, max_bytes)
-        self.lane = Lane(0, self.room)
+        self.budget = BufferBudget(max_records, max_bytes)
+        self.batcher = PartitionBatcher(0, self.budget)
 
     def add(self, *groups: Group) -> None:
-        self.room.take(groups)
+        self.budget.take(groups)
         for some in groups:
-            self.lane.add(some)
+            self.batcher.add(some)
 
 
 def error_of(some: Group) -> type[BaseException]:
@@ -41,11 +47,11 @@ def error_of(some: Group) -> type[BaseException]:
 async def test_offsets_follow_the_first_of_a_batch() -> None:
     waiting, first, second = Waiting(), group(2), group(3)
     waiting.add(first, second)
-    waiting.lane.hand_over(5, 0)
-    waiting.lane.acknowledge(70, 0.0)
+    waiting.batcher.hand_over(5, 0)
+    waiting.batcher.acknowledge(70, 0.0)
     assert list(first.offsets.result()) == [70, 71]
     assert list(second.offsets.result()) == [72, 73, 74]
-    assert not waiting.room.is_used
+    assert not waiting.budget.is_used
 
 
 async def test_a_group_may_need_several_batches() -> None:
@@ -53,16 +59,16 @@ async def test_a_group_may_need_several_batches() -> None:
     waiting.add(some, behind)
     for offset, count in ((10, 2), (20, 2), (30, 2)):
         assert not some.offsets.done()
-        assert [key for _, key, _, _ in waiting.lane.records()][:1] == [
+        assert [key for _, key, _, _ in waiting.batcher.records()][:1] == [
             str(some.sent).encode() if some.sent < 5 else b"0"
         ]
-        waiting.lane.hand_over(count, 0)
-        assert waiting.lane.is_under_way
-        assert not waiting.lane.waits
-        waiting.lane.acknowledge(offset, 0.0)
+        waiting.batcher.hand_over(count, 0)
+        assert waiting.batcher.is_under_way
+        assert not waiting.batcher.waits
+        waiting.batcher.acknowledge(offset, 0.0)
     assert list(some.offsets.result()) == [10, 11, 20, 21, 30]
     assert list(behind.offsets.result()) == [31]
-    assert not waiting.room.is_used
+    assert not waiting.budget.is_used
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=12), st.integers(1, 9))
@@ -71,20 +77,20 @@ def test_every_record_gets_its_own_offset(sizes: list[int], batch: int) -> None:
         waiting, groups = Waiting(), [group(size) for size in sizes]
         waiting.add(*groups)
         offset = 0
-        while waiting.lane.waits:
-            count = min(batch, len(list(waiting.lane.records())))
-            waiting.lane.hand_over(count, 0)
-            waiting.lane.acknowledge(offset, 0.0)
+        while waiting.batcher.waits:
+            count = min(batch, len(list(waiting.batcher.records())))
+            waiting.batcher.hand_over(count, 0)
+            waiting.batcher.acknowledge(offset, 0.0)
             offset += count
         told = [number for some in groups for number in some.offsets.result()]
         assert told == list(range(sum(sizes)))
-        assert not waiting.room.is_used
+        assert not waiting.budget.is_used
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize(
-    ("room", "fits"),
+    ("budget", "fits"),
     [
         ((3, 10_000), True),
         ((2, 10_000), False),
@@ -92,8 +98,8 @@ def test_every_record_gets_its_own_offset(sizes: list[int], batch: int) -> None:
         ((3, 3 * (RECORD_OVERHEAD_BYTES + 3) - 1), False),
     ],
 )
-async def test_no_more_waits_than_there_is_room_for(room: tuple[int, int], fits: bool) -> None:
-    given = Room(*room)
+async def test_no_more_waits_than_there_is_room_for(budget: tuple[int, int], fits: bool) -> None:
+    given = BufferBudget(*budget)
     groups = [group(1), group(2)]
     if fits:
         given.take(groups)
@@ -111,8 +117,8 @@ async def test_what_waits_for_too_long_is_told_so_unless_it_is_under_way() -> No
     waiting = Waiting()
     sent, late, fresh = group(1, since=1), group(1, since=2), group(1, since=3)
     waiting.add(sent, late, fresh)
-    waiting.lane.hand_over(1, 1)
-    waiting.lane.drop_late(3)
+    waiting.batcher.hand_over(1, 1)
+    waiting.batcher.drop_late(3)
     assert error_of(late) is BrokerUnavailableError
     assert not sent.offsets.done()
     assert not fresh.offsets.done()
@@ -121,69 +127,69 @@ async def test_what_waits_for_too_long_is_told_so_unless_it_is_under_way() -> No
 async def test_what_is_under_way_keeps_its_room_until_it_ends() -> None:
     waiting = Waiting(max_records=1)
     waiting.add(group(1))
-    waiting.lane.hand_over(1, 0)
-    waiting.lane.drop_late(1)
+    waiting.batcher.hand_over(1, 0)
+    waiting.batcher.drop_late(1)
     with pytest.raises(OverloadedError):
         waiting.add(group(1))
-    waiting.lane.acknowledge(5, 0.0)
+    waiting.batcher.acknowledge(5, 0.0)
     waiting.add(group(1))
 
 
 async def test_a_batch_is_late_when_its_oldest_write_is_and_it_had_half_of_the_time() -> None:
     waiting = Waiting()
-    assert not waiting.lane.is_late(100, 1)
+    assert not waiting.batcher.is_late(100, 1)
     waiting.add(group(1, since=100))
-    waiting.lane.hand_over(1, 100.9)
-    assert not waiting.lane.is_late(101.3, 1)
-    assert waiting.lane.is_late(101.5, 1)
+    waiting.batcher.hand_over(1, 100.9)
+    assert not waiting.batcher.is_late(101.3, 1)
+    assert waiting.batcher.is_late(101.5, 1)
 
 
 async def test_what_is_given_up_is_told_nothing_before_the_fence() -> None:
     waiting, some = Waiting(max_records=2), group(2)
     waiting.add(some)
-    waiting.lane.hand_over(2, 0)
-    waiting.lane.close()
-    assert not waiting.lane.is_under_way
+    waiting.batcher.hand_over(2, 0)
+    waiting.batcher.close()
+    assert not waiting.batcher.is_under_way
     assert not some.offsets.done()
-    assert waiting.room.is_used
-    assert list(waiting.lane.offsets()) == [some.offsets]
-    waiting.lane.open(UNKNOWN)
+    assert waiting.budget.is_used
+    assert list(waiting.batcher.offsets()) == [some.offsets]
+    waiting.batcher.open(UNKNOWN)
     assert error_of(some) is OutcomeUnknownError
-    assert not waiting.room.is_used
+    assert not waiting.budget.is_used
 
 
 async def test_a_closed_lane_sends_nothing() -> None:
     waiting, behind = Waiting(), group(1)
-    waiting.lane.close()
+    waiting.batcher.close()
     waiting.add(behind)
-    assert not waiting.lane.waits
-    waiting.lane.open(UNKNOWN)
-    assert waiting.lane.waits
+    assert not waiting.batcher.waits
+    waiting.batcher.open(UNKNOWN)
+    assert waiting.batcher.waits
     assert not behind.offsets.done()
 
 
 async def test_who_waits_for_a_fence_for_too_long_is_told_that_it_is_open() -> None:
     waiting, first, second = Waiting(), group(1, since=1), group(1, since=2)
     waiting.add(first, second)
-    waiting.lane.hand_over(2, 2)
-    waiting.lane.close()
-    waiting.lane.tell_open(2, "no fence")
+    waiting.batcher.hand_over(2, 2)
+    waiting.batcher.close()
+    waiting.batcher.tell_open(2, "no fence")
     assert error_of(first) is OutcomeOpenError
     assert not second.offsets.done()
     # It is not sent before the fence all the same.
-    assert waiting.lane.is_closed
-    waiting.lane.open(UNKNOWN)
+    assert waiting.batcher.is_closed
+    waiting.batcher.open(UNKNOWN)
     assert error_of(second) is OutcomeUnknownError
-    assert not waiting.room.is_used
+    assert not waiting.budget.is_used
 
 
 async def test_the_rest_of_a_group_goes_with_a_batch_that_is_given_up() -> None:
     waiting, some, behind = Waiting(), group(3), group(1)
     waiting.add(some, behind)
-    waiting.lane.hand_over(2, 0)
-    waiting.lane.close()
-    assert [key for _, key, _, _ in waiting.lane.records()] == [b"0"]
-    waiting.lane.open(UNKNOWN)
+    waiting.batcher.hand_over(2, 0)
+    waiting.batcher.close()
+    assert [key for _, key, _, _ in waiting.batcher.records()] == [b"0"]
+    waiting.batcher.open(UNKNOWN)
     assert error_of(some) is OutcomeUnknownError
     assert not behind.offsets.done()
 
@@ -193,72 +199,72 @@ async def test_what_was_not_written_is_told_so_unless_a_part_of_it_was(acknowled
     waiting, some = Waiting(), group(3)
     waiting.add(some)
     if acknowledged:
-        waiting.lane.hand_over(acknowledged, 0)
-        waiting.lane.acknowledge(7, 0)
-    waiting.lane.hand_over(1, 0)
-    waiting.lane.fail_unwritten("no broker takes records")
+        waiting.batcher.hand_over(acknowledged, 0)
+        waiting.batcher.acknowledge(7, 0)
+    waiting.batcher.hand_over(1, 0)
+    waiting.batcher.fail_unwritten("no broker takes records")
     assert error_of(some) is (OutcomeUnknownError if acknowledged else BrokerUnavailableError)
-    assert not waiting.room.is_used
+    assert not waiting.budget.is_used
 
 
 async def test_a_group_that_is_late_between_two_of_its_batches_is_of_unknown_outcome() -> None:
     waiting, some = Waiting(), group(3, since=1)
     waiting.add(some)
-    waiting.lane.hand_over(2, 1)
-    waiting.lane.acknowledge(7, 1)
-    waiting.lane.drop_late(2)
+    waiting.batcher.hand_over(2, 1)
+    waiting.batcher.acknowledge(7, 1)
+    waiting.batcher.drop_late(2)
     assert error_of(some) is OutcomeUnknownError
-    assert not waiting.room.is_used
+    assert not waiting.budget.is_used
 
 
 async def test_the_rest_of_a_group_stays_before_those_that_came_later() -> None:
     """Else an older write of an id would overtake a newer one."""
     waiting, some, behind = Waiting(), group(2, since=1), group(1, since=3)
     waiting.add(some, behind)
-    waiting.lane.hand_over(1, 3)
-    waiting.lane.drop_late(2)
-    waiting.lane.acknowledge(7, 3)
-    waiting.lane.hand_over(2, 3)
-    waiting.lane.acknowledge(8, 3)
+    waiting.batcher.hand_over(1, 3)
+    waiting.batcher.drop_late(2)
+    waiting.batcher.acknowledge(7, 3)
+    waiting.batcher.hand_over(2, 3)
+    waiting.batcher.acknowledge(8, 3)
     assert [list(each.offsets.result()) for each in (some, behind)] == [[7, 8], [9]]
 
 
 async def test_a_group_that_is_sent_in_part_is_of_unknown_outcome() -> None:
     waiting, some, behind = Waiting(), group(3), group(1)
     waiting.add(some, behind)
-    waiting.lane.hand_over(2, 0)
-    waiting.lane.give_up("the broker does not answer")
+    waiting.batcher.hand_over(2, 0)
+    waiting.batcher.give_up("the broker does not answer")
     assert error_of(behind) is BrokerUnavailableError
     assert not some.offsets.done()
-    waiting.lane.fail(OutcomeUnknownError("no acknowledgement"))
+    waiting.batcher.fail(OutcomeUnknownError("no acknowledgement"))
     assert error_of(some) is OutcomeUnknownError
-    assert not waiting.lane.waits
-    assert not waiting.room.is_used
+    assert not waiting.batcher.waits
+    assert not waiting.budget.is_used
 
 
 async def test_a_batch_that_fails_leaves_what_waits_behind_it() -> None:
     waiting, bad, behind = Waiting(), group(1), group(1)
     waiting.add(bad, behind)
-    waiting.lane.hand_over(1, 0)
-    waiting.lane.fail(RecordTooLargeError("too large"))
+    waiting.batcher.hand_over(1, 0)
+    waiting.batcher.fail(RecordTooLargeError("too large"))
     assert error_of(bad) is RecordTooLargeError
-    waiting.lane.hand_over(1, 0)
-    waiting.lane.acknowledge(3, 0.0)
+    waiting.batcher.hand_over(1, 0)
+    waiting.batcher.acknowledge(3, 0.0)
     assert list(behind.offsets.result()) == [3]
 
 
 async def test_a_batch_is_stalled_when_it_is_under_way_for_long() -> None:
     waiting = Waiting()
-    assert not waiting.lane.is_stalled(100, 1)
+    assert not waiting.batcher.is_stalled(100, 1)
     waiting.add(group(1))
-    waiting.lane.hand_over(1, 100)
-    assert not waiting.lane.is_stalled(101, 1)
-    assert waiting.lane.is_stalled(101.1, 1)
-    waiting.lane.acknowledge(0, 0.0)
-    assert not waiting.lane.is_stalled(200, 1)
+    waiting.batcher.hand_over(1, 100)
+    assert not waiting.batcher.is_stalled(101, 1)
+    assert waiting.batcher.is_stalled(101.1, 1)
+    waiting.batcher.acknowledge(0, 0.0)
+    assert not waiting.batcher.is_stalled(200, 1)
 
 
 async def test_nobody_has_to_hear_of_a_failure() -> None:
     waiting = Waiting()
     waiting.add(group(1))
-    waiting.lane.give_up("nobody listens")  # pytest fails for an exception never retrieved
+    waiting.batcher.give_up("nobody listens")  # pytest fails for an exception never retrieved

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from app.domain.keys import EMAIL_PATTERN, EmailKeys, encode_key, normalised, partition_of, partitions_of
+from app.domain.keys import (
+    EMAIL_PATTERN,
+    EmailKeys,
+    encode_key,
+    normalised,
+    partition_of,
+    partitions_of,
+)
 from app.domain.records import Email, is_email
 
 _EMAIL = TypeAdapter(Email)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.system.clocks import Moment
 from app.engine.lease import Lease
+from app.system.clocks import Moment
 
 
 @dataclass

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config.connection import Connection
-from app.domain.consumed_records import TOO_LARGE, UNREADABLE_HEADER, UnreadableRecord, are_text
+from app.config.settings import Settings
 from app.dead_letters import printing
 from app.dead_letters.later import REPLAY_OF_HEADER, Traces, home_of
 from app.dead_letters.letters import REPLAYED_AS_HEADER, DeadLetters, Letter, Original
 from app.dead_letters.listing import Cause, Where, by_cause, chosen, members
 from app.dead_letters.recent import Recent, RecentDeadLetters
 from app.dead_letters.replay import MAX_BYTES, MAX_LETTERS, chunks
+from app.domain.consumed_records import TOO_LARGE, UNREADABLE_HEADER, UnreadableRecord, are_text
 from app.domain.errors import UnreadableRecordError
 from app.domain.positions import Position
 from app.domain.records import Headers, Outgoing
-from app.config.settings import Settings
 from app.kafka.topics import MAX_DEAD_LETTER_BYTES, declare
 from tests.strategies import Record
 

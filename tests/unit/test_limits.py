@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.ingest import rate_limits
 from app.domain.errors import OverloadedError, TooManyRequestsError
+from app.ingest import rate_limits
 from app.ingest.rate_limits import Limits
 
 

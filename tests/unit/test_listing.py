@@ -8,12 +8,12 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from app.engine.marker import RESERVED_PREFIX
-from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
-from app.query.listing import Listing, Wanted, cursor_after, id_before
-from app.domain.records import UserRow, encode_row
-from app.query.routing import Routing
 from app.config.settings import Settings
+from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
+from app.domain.records import UserRow, encode_row
+from app.engine.marker import RESERVED_PREFIX
+from app.query.listing import Listing, Wanted, cursor_after, id_before
+from app.query.routing import Routing
 from tables.store import PartitionedStore, StoreOptions
 from tables.users import Users
 

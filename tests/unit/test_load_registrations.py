@@ -4,11 +4,11 @@ import httptools
 import orjson
 import pytest
 
+from app.config.target import Target, TargetError
+from app.domain.records import read_registration
 from tools.load.modes import Requests
 from tools.load.options import LoadError, Options
 from tools.load.registrations import Numbers, id_of, template
-from app.domain.records import read_registration
-from app.config.target import Target, TargetError
 
 
 class Parsed:

@@ -10,9 +10,9 @@ import pytest
 import structlog
 from aiokafka.errors import GroupAuthorizationFailedError
 
+from app.config.settings import Settings
 from app.domain.errors import BrokerUnavailableError
 from app.telemetry.logs import configure, logging_config
-from app.config.settings import Settings
 
 
 @pytest.fixture(autouse=True)

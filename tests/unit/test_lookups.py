@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app.engine.lease import Lease
-from app.engine.partitions import AppliedTable, OwnedPartition
 from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
 from app.domain.keys import EmailKeys, partition_of
-from app.query.lookups import Lookups, Told
 from app.domain.outcomes import Outcome
 from app.domain.positions import CURRENT_GENERATION, Position
 from app.domain.records import User
+from app.engine.lease import Lease
+from app.engine.partitions import AppliedTable, OwnedPartition
+from app.query.lookups import Lookups, WriteResult
 from tables import Tables
 
 PARTITIONS = 4
@@ -138,7 +138,7 @@ async def test_an_address_that_0_8_stored_is_found_under_its_key_of_then(rows: R
 async def test_a_write_that_is_not_applied_yet_is_pending_and_not_unknown(rows: Rows) -> None:
     alone, position = Alone(), Position(1, 7)
     alone.apply(1, 7)
-    assert await lookups(rows, alone).outcome(position) == Told(position, Outcome.PENDING)
+    assert await lookups(rows, alone).outcome(position) == WriteResult(position, Outcome.PENDING)
     alone.apply(1, 8)
     assert await lookups(rows, alone).outcome(position) is None
 
@@ -151,7 +151,7 @@ async def test_a_position_beyond_the_log_is_unknown(
     alone = Alone(end=8)
     known = lookups(rows, alone)
     assert await known.outcome(Position(1, 8), wait_seconds) is None
-    assert await known.outcome(Position(1, 7)) == Told(Position(1, 7), Outcome.PENDING)
+    assert await known.outcome(Position(1, 7)) == WriteResult(Position(1, 7), Outcome.PENDING)
     with pytest.raises(InvalidPositionError):
         await known.find(ADA, after=Position(HOME, 8))
 
@@ -165,14 +165,14 @@ async def test_who_waits_for_a_write_is_told_once_it_is_settled(rows: Rows) -> N
         await asyncio.sleep(0)
     rows.outcomes[1, 7] = Outcome.REGISTERED
     alone.owned[1].wake_all()
-    assert await asked == Told(position, Outcome.REGISTERED)
+    assert await asked == WriteResult(position, Outcome.REGISTERED)
 
 
 async def test_a_moved_write_is_followed(rows: Rows) -> None:
     moved, home = Position(1, 7), Position(2, 9)
     rows.outcomes = {(1, 7): Outcome.MOVED, (2, 9): Outcome.REGISTERED}
     rows.moves[1, 7] = home
-    assert await lookups(rows, Alone()).settled(moved, 0) == Told(home, Outcome.REGISTERED)
+    assert await lookups(rows, Alone()).settled(moved, 0) == WriteResult(home, Outcome.REGISTERED)
 
 
 async def test_a_position_of_another_topic_of_the_name_is_refused(rows: Rows) -> None:

@@ -7,15 +7,15 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app.system.clocks import Moment
+from app.domain.errors import ReplacedError
 from app.engine import consumer as engine
-from app.kafka import protocol
 from app.engine.batches import Batch, Slice, SliceSize
 from app.engine.consumer import Consumer, ConsumerThread
 from app.engine.lease import Lease
 from app.engine.partitions import Changes, Partitions
+from app.kafka import protocol
 from app.kafka.transactions import Member
-from app.domain.errors import ReplacedError
+from app.system.clocks import Moment
 from tests.strategies import Record
 
 MEMBER = Member("app", 7, "member-1", "worker-1")

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from prometheus_client.core import Metric
 
-from app.worker.gauges import WorkerGauges
 from app.telemetry.metrics import REGISTRY
+from app.worker.gauges import WorkerGauges
 
 ROOT = Path(__file__).parents[2]
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]

@@ -8,12 +8,12 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app.kafka import moved_records
-from app.domain.parsing import MOVED_FROM_HEADER, Move
 from app.config.connection import Connection
 from app.domain.errors import BrokerUnavailableError, NotWrittenError
-from app.kafka.moved_records import MovedBefore
+from app.domain.parsing import MOVED_FROM_HEADER, Move
 from app.domain.positions import token
+from app.kafka import moved_records
+from app.kafka.moved_records import MovedBefore
 from app.kafka.topics import TopicSpec
 from tests.simulation import Log, Record, SimulatedReader
 

@@ -9,11 +9,11 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
-from app.query.newest import Newest, NewestUsers, Place, place_before
-from app.domain.records import UserRow, encode_row
-from app.query.routing import Routing
 from app.config.settings import Settings
+from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
+from app.domain.records import UserRow, encode_row
+from app.query.newest import Newest, NewestUsers, Place, place_before
+from app.query.routing import Routing
 from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
 from tables.store import PartitionedStore, StoreOptions
 from tables.users import Users

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.outcomes import Decided, Outcome
 from app.engine.marker import PAGE_RECORDS, RESERVED_PREFIX, move_key
 from app.kafka.transactions import Rows
-from app.domain.outcomes import Decided, Outcome
 from tables.outcomes import RecordOutcomes
 from tables.store import PartitionedStore
 

@@ -6,10 +6,18 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.query.overview.here import buckets, counts
-from app.query.overview.numbers import Moment, PartitionLag, WorkerState, growth, newest, quantile, tick
 from app.domain.positions import Position
 from app.domain.records import User
+from app.query.overview.here import buckets, counts
+from app.query.overview.numbers import (
+    Moment,
+    PartitionLag,
+    WorkerState,
+    growth,
+    newest,
+    quantile,
+    tick,
+)
 
 
 def a_user(user_id: str, second: int) -> User:

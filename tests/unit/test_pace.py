@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.engine.cycles import BUSY_RATE, EASY_RATE, MAX_LINGER_SECONDS, RATE_SECONDS, SPACING_SECONDS, Pace
+from app.engine.cycles import (
+    BUSY_RATE,
+    EASY_RATE,
+    MAX_LINGER_SECONDS,
+    RATE_SECONDS,
+    SPACING_SECONDS,
+    ApplyThrottle,
+)
 
 
 @dataclass
@@ -18,9 +25,9 @@ class Clock:
         return self.now
 
 
-def paced(clock: Clock, rate: float, seconds: float = 5.0) -> Pace:
+def paced(clock: Clock, rate: float, seconds: float = 5.0) -> ApplyThrottle:
     """Return a pace that has seen so many records a second, up to now."""
-    pace = Pace(clock)
+    pace = ApplyThrottle(clock)
     for _ in range(int(seconds)):
         clock.now += 1.0
         pace.begin(int(rate))
@@ -28,12 +35,12 @@ def paced(clock: Clock, rate: float, seconds: float = 5.0) -> Pace:
 
 
 def test_the_first_cycle_begins_at_once() -> None:
-    assert Pace(Clock()).rest() == 0.0
+    assert ApplyThrottle(Clock()).rest() == 0.0
 
 
 def test_one_record_after_a_pause_waits_for_nothing() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = ApplyThrottle(clock)
     clock.now += 10
     pace.begin(1)
     assert pace.rest() == 0.0
@@ -79,7 +86,7 @@ def test_a_burst_out_of_nothing_is_no_load_yet() -> None:
 
 def test_cycles_that_follow_each_other_at_once_divide_by_no_zero() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = ApplyThrottle(clock)
     for _ in range(10):
         pace.begin(100)
     assert pace.rest() <= MAX_LINGER_SECONDS

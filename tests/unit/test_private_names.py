@@ -22,11 +22,11 @@ from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from mode.services import Service
 
+from app.config.settings import Settings
 from app.engine.assignment import PartitionAssignment, TableManager
 from app.engine.consumer import Consumer, ConsumerThread
 from app.main import build
 from app.worker.registry import Assignor
-from app.config.settings import Settings
 
 source = inspect.getsource
 app = build(Settings()).app

@@ -14,16 +14,21 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest_v0, InitProducerIdRequest
 from faust.types import TP
 
-from app.system import clocks
-from app.ingest import write_fence
+from app.config.settings import Settings
+from app.domain.errors import (
+    BrokerUnavailableError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+)
 from app.ingest import producer as producing
-from app.kafka import protocol
-from app.kafka.fast_records import NO_HEADERS, ToWrite
-from app.domain.errors import BrokerUnavailableError, OutcomeOpenError, OutcomeUnknownError, OverloadedError
+from app.ingest import write_fence
 from app.ingest.accumulator import Offsets
 from app.ingest.producer import Producer
-from app.config.settings import Settings
+from app.kafka import protocol
+from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.topics import TopicSpec
+from app.system import clocks
 
 TIMEOUT = 0.4
 NOT_LEADER, DUPLICATE, NOT_IN_STEP = 6, 46, 45

@@ -28,14 +28,24 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.domain import email_claims, decisions
-from app.domain.parsing import MOVED_FROM_HEADER, sort
-from app.domain.email_claims import Claim, Holder, Verdict, decode_holder, encode_claim, encode_holder, encode_verdict, read_claim, read_verdict
+from app.domain import decisions, email_claims
+from app.domain.decisions import Decisions, attempt_of, is_open
+from app.domain.email_claims import (
+    Claim,
+    Holder,
+    Verdict,
+    decode_holder,
+    encode_claim,
+    encode_holder,
+    encode_verdict,
+    read_claim,
+    read_verdict,
+)
 from app.domain.keys import EmailKeys, normalised, partition_of
 from app.domain.outcomes import Decided, Outcome
+from app.domain.parsing import MOVED_FROM_HEADER, sort
 from app.domain.positions import token
 from app.domain.records import Queued, Registration, Update, UserRow, decode_row, encode, encode_row
-from app.domain.decisions import Decisions, attempt_of, is_open
 from tests.strategies import Record
 
 PARTITIONS = 2
@@ -407,8 +417,8 @@ def _users_anew(
     for record in records:
         batch = sort(partition, [record], PARTITIONS)
         decisions = Decisions(partition, EMAIL_KEY)
-        for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
-            asked = Queued(arrival.offset, arrival.timestamp, wish)
+        for key, (arrival, command) in zip(batch.keys, batch.here, strict=True):
+            asked = Queued(arrival.offset, arrival.timestamp, command)
             if token(partition, arrival.offset) in rejected:
                 decisions.reject(key, asked)
                 continue
@@ -440,25 +450,25 @@ class Person(NamedTuple):
 
 
 def by_the_table(
-    person: Person | None, wish: Any, is_granted: bool
+    person: Person | None, command: Any, is_granted: bool
 ) -> tuple[Person | None, Outcome]:
     """Return whom a record leaves, and its outcome; if it must ask, the address is granted."""
-    if wish is None:
+    if command is None:
         return None, Outcome.ERASED
-    if wish.get("type") == "update":
+    if command.get("type") == "update":
         if person is None:
             return None, Outcome.UNKNOWN_ID
         changed = Person(
             person.first,
-            wish.get("name", person.name),
-            wish.get("email", person.email),
+            command.get("name", person.name),
+            command.get("email", person.email),
             person.version + 1,
         )
         asks = normalised(changed.email) != normalised(person.email)
         return (
             (person, Outcome.EMAIL_TAKEN) if asks and not is_granted else (changed, Outcome.UPDATED)
         )
-    data = wish["name"], wish["email"]
+    data = command["name"], command["email"]
     if person is not None:
         return person, Outcome.REPLAYED if data == person.first else Outcome.ID_TAKEN
     return (
@@ -472,11 +482,11 @@ def check_table(registry: Registry) -> None:
     for partition in range(PARTITIONS):
         people: dict[bytes, Person | None] = {}
         batch = sort(partition, registry.logs[REGISTRATIONS, partition], PARTITIONS)
-        for key, (arrival, wish) in zip(batch.keys, batch.here, strict=True):
+        for key, (arrival, command) in zip(batch.keys, batch.here, strict=True):
             here = token(partition, arrival.offset)
             if registry.outcomes[here] == [Outcome.TOO_MANY_PENDING]:
                 continue  # by `check_queues`
-            people[key], outcome = by_the_table(people.get(key), wish, here in granted)
+            people[key], outcome = by_the_table(people.get(key), command, here in granted)
             assert registry.outcomes[here] == [outcome]
         rows = {key: decode_row(stored) for key, stored in registry.users[partition].items()}
         assert {key: (row["name"], row["email"], row["version"]) for key, row in rows.items()} == {
@@ -492,7 +502,7 @@ def check_queues(registry: Registry) -> None:
     for partition, said in enumerate(registry.said):
         batch = sort(partition, registry.logs[REGISTRATIONS, partition], PARTITIONS)
         ids = dict(zip([arrival.offset for arrival, _ in batch.here], batch.keys, strict=True))
-        erasures = {arrival.offset for arrival, wish in batch.here if wish is None}
+        erasures = {arrival.offset for arrival, command in batch.here if command is None}
         waiting: defaultdict[bytes, set[int]] = defaultdict(set)
         for offset, _, outcome in said:
             wait = waiting[ids[offset]]
@@ -522,7 +532,7 @@ def _wishes() -> Iterator[Registration | Update]:
 
 TOMBSTONES = [Record(None, key=user_id.encode()) for user_id in IDS]
 ARRIVALS = [
-    *[Record(encode(wish), key=wish["id"].encode()) for wish in _wishes()],
+    *[Record(encode(command), key=command["id"].encode()) for command in _wishes()],
     *TOMBSTONES * 6,
     Record(b"?", key=b"ada"),
 ]
@@ -710,19 +720,19 @@ def nothing_waits(broken: pytest.MonkeyPatch) -> None:
 
 
 def one_more_may_wait(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE + 1)
+    broken.setattr(decisions, "places_for", lambda command: MAX_QUEUE + 1)
 
 
 def one_fewer_may_wait(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE - (wish is not None))
+    broken.setattr(decisions, "places_for", lambda command: MAX_QUEUE - (command is not None))
 
 
 def an_erasure_has_no_place_of_its_own(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE)
+    broken.setattr(decisions, "places_for", lambda command: MAX_QUEUE)
 
 
 def a_second_erasure_has_a_place_of_its_own(broken: pytest.MonkeyPatch) -> None:
-    broken.setattr(decisions, "places_for", lambda wish: MAX_QUEUE + 2 * (wish is None))
+    broken.setattr(decisions, "places_for", lambda command: MAX_QUEUE + 2 * (command is None))
 
 
 def any_number_may_wait(broken: pytest.MonkeyPatch) -> None:
@@ -731,7 +741,7 @@ def any_number_may_wait(broken: pytest.MonkeyPatch) -> None:
 
 def a_rejected_record_costs_the_last_that_waits(broken: pytest.MonkeyPatch) -> None:
     def ask(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        if row is not None and len(row.get("queue", ())) >= decisions.places_for(asked.wish):
+        if row is not None and len(row.get("queue", ())) >= decisions.places_for(asked.command):
             self.reject(key, asked)
             return cast(UserRow, {**row, "queue": row["queue"][:-1]})
         return self.accept(row, key, asked)
@@ -752,7 +762,7 @@ def what_is_rejected_is_told_as_waiting(broken: pytest.MonkeyPatch) -> None:
 
 def what_is_rejected_is_decided_at_once(broken: pytest.MonkeyPatch) -> None:
     def ask(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        if row is not None and len(row.get("queue", ())) >= decisions.places_for(asked.wish):
+        if row is not None and len(row.get("queue", ())) >= decisions.places_for(asked.command):
             return self._decide(row, key, asked)
         return self.accept(row, key, asked)
 
@@ -793,8 +803,8 @@ def a_granted_update_releases_its_new_address(broken: pytest.MonkeyPatch) -> Non
 
 
 def the_first_registration_is_forgotten(broken: pytest.MonkeyPatch) -> None:
-    def is_first(row: UserRow, wish: Registration) -> bool:
-        return (row["name"], row["email"]) == (wish["name"], wish["email"])
+    def is_first(row: UserRow, command: Registration) -> bool:
+        return (row["name"], row["email"]) == (command["name"], command["email"])
 
     broken.setattr(decisions, "_is_first_registration", is_first)
 

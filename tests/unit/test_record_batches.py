@@ -12,12 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.consumed_records import ConsumedRecord, UnreadableRecord
+from app.domain.errors import CorruptBatchError
 from app.kafka import record_batches
 from app.kafka.fetching import _Log
 from app.kafka.protocol import Fetched
-from app.kafka.record_batches import MAX_RECORD_BYTES, MAX_UNPACKED_BYTES, AbortedTransactions, PartitionRecords
-from app.domain.errors import CorruptBatchError
-from tests.hand_made_batches import ATTRIBUTES_AT, BAD_NAME, COUNT_AT, GREATEST_AT, RECORDS_AT, Row, batch, sealed, with_bad_name
+from app.kafka.record_batches import (
+    MAX_RECORD_BYTES,
+    MAX_UNPACKED_BYTES,
+    AbortedTransactions,
+    PartitionRecords,
+)
+from tests.hand_made_batches import (
+    ATTRIBUTES_AT,
+    BAD_NAME,
+    COUNT_AT,
+    GREATEST_AT,
+    RECORDS_AT,
+    Row,
+    batch,
+    sealed,
+    with_bad_name,
+)
 
 CODECS = {
     "none": DefaultRecordBatch.CODEC_NONE,

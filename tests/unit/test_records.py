@@ -9,12 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app.domain.decisions import Decisions
 from app.domain.keys import EmailKeys
 from app.domain.outcomes import Decided, Outcome
 from app.domain.positions import token
-from app.domain.records import Open, Queued, Registration, Update, UserRow, decode_row, encode, encode_outcome, encode_row, field_errors, is_email, is_user_id, moment, outcome_members, public, registration_in, update_in
+from app.domain.records import (
+    Open,
+    Queued,
+    Registration,
+    Update,
+    UserRow,
+    decode_row,
+    encode,
+    encode_outcome,
+    encode_row,
+    field_errors,
+    is_email,
+    is_user_id,
+    moment,
+    outcome_members,
+    public,
+    registration_in,
+    update_in,
+)
 from app.domain.records import registrations as validator
-from app.domain.decisions import Decisions
 from tests.strategies import characters, registrations, updates, user_ids
 
 ADA: Registration = {"id": "ada", "name": "Ada", "email": "ada@example.com"}

@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
+from app.domain.errors import LostChangelogError
 from app.engine import changelog
 from app.engine.changelog import Changelog, Reading, newest_marker
 from app.engine.marker import MARKER_KEY, Marker
 from app.kafka.transactions import Rows
-from app.domain.errors import LostChangelogError
 from tests import batches
 from tests.hand_made_batches import Row, batch
 from tests.unit.test_fetching import FakeCluster, Partition

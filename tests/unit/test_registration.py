@@ -9,13 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import decisions
-from app.domain.parsing import Sorted, sort
+from app.domain.decisions import MAX_QUEUE, Claiming, Decisions, Rows, attempt_of, is_open
 from app.domain.email_claims import Verdict
 from app.domain.keys import EmailKeys
 from app.domain.outcomes import Outcome
+from app.domain.parsing import Sorted, sort
 from app.domain.positions import token
-from app.domain.records import Queued, Registration, Update, UserRow, Wish, decode_row, encode, encode_row, moment
-from app.domain.decisions import MAX_QUEUE, Claiming, Decisions, Rows, attempt_of, is_open
+from app.domain.records import (
+    Command,
+    Queued,
+    Registration,
+    Update,
+    UserRow,
+    decode_row,
+    encode,
+    encode_row,
+    moment,
+)
 from tests.strategies import Record
 
 PARTITION = 3
@@ -72,10 +82,10 @@ class Story:
         assert self.row is not None
         return self.row
 
-    def asks(self, *wishes: Wish) -> None:
+    def asks(self, *commands: Command) -> None:
         """Let records come, one a step."""
-        for wish in wishes:
-            asked = Queued(self._next, at(self._next), wish)
+        for command in commands:
+            asked = Queued(self._next, at(self._next), command)
             self._next += 1
             self._keep(self._decisions.ask(self.row, b"ada", asked))
 
@@ -332,12 +342,14 @@ def test_after_an_erasure_the_id_may_register_anew(registered: Story) -> None:
 # -- what comes while an attempt is open
 
 
-@pytest.mark.parametrize("wish", [ADA, {**ADA, "name": "Eve"}, NEW_NAME, NEW_EMAIL, ERASURE])
-def test_while_an_attempt_is_open_every_record_of_the_id_waits(story: Story, wish: Wish) -> None:
+@pytest.mark.parametrize("command", [ADA, {**ADA, "name": "Eve"}, NEW_NAME, NEW_EMAIL, ERASURE])
+def test_while_an_attempt_is_open_every_record_of_the_id_waits(
+    story: Story, command: Command
+) -> None:
     story.asks(ADA)
     pending = story.there
-    story.asks(wish)
-    assert story.row == {**pending, "queue": [[1, at(1), wish]]}
+    story.asks(command)
+    assert story.row == {**pending, "queue": [[1, at(1), command]]}
     assert story.sent == []
     assert story.outcomes[1] is Outcome.PENDING
 
@@ -470,11 +482,14 @@ def test_a_verdict_is_not_taken_for_that_of_the_attempt_which_a_row_holds(
 # -- a batch
 
 
-def batch_of(*wishes: Wish, start: int = 0) -> Sorted:
+def batch_of(*commands: Command, start: int = 0) -> Sorted:
     """Return a batch as it was sorted."""
     return Sorted(
-        [(Record(None, start + n, timestamp=at(start + n)), wish) for n, wish in enumerate(wishes)],
-        [b"ada" if wish is None else wish["id"].encode() for wish in wishes],
+        [
+            (Record(None, start + n, timestamp=at(start + n)), command)
+            for n, command in enumerate(commands)
+        ],
+        [b"ada" if command is None else command["id"].encode() for command in commands],
     )
 
 
@@ -517,7 +532,7 @@ def _row_of(status: Literal["pending", "registered"]) -> UserRow:
 # -- a full queue
 
 
-def waits_for_a_verdict(*more: Wish) -> Story:
+def waits_for_a_verdict(*more: Command) -> Story:
     """Return a story in which all places of the queue are taken, and then more is asked."""
     story = Story()
     story.asks(ADA, *[NEW_NAME] * MAX_QUEUE, *more)
@@ -538,11 +553,11 @@ def test_sixteen_may_wait() -> None:
     assert offsets_of(story, Outcome.TOO_MANY_PENDING) == []
 
 
-@pytest.mark.parametrize("wish", [ADA, {**ADA, "name": "Eve"}, NEW_NAME, NEW_EMAIL, SAME_EMAIL])
-def test_whatever_meets_a_full_queue_is_rejected_and_changes_nothing(wish: Wish) -> None:
+@pytest.mark.parametrize("command", [ADA, {**ADA, "name": "Eve"}, NEW_NAME, NEW_EMAIL, SAME_EMAIL])
+def test_whatever_meets_a_full_queue_is_rejected_and_changes_nothing(command: Command) -> None:
     story = waits_for_a_verdict()
     before = story.row
-    story.asks(wish, wish)
+    story.asks(command, command)
     assert story.row == before
     assert story.sent == []
     assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [FIRST_TOO_MANY, FIRST_TOO_MANY + 1]
@@ -570,8 +585,8 @@ def test_an_erasure_that_waits_as_one_of_sixteen_takes_a_place_like_any_other() 
 
 def test_what_waits_is_drained_in_order_up_to_the_next_attempt_and_makes_room() -> None:
     story = Story()
-    names: list[Wish] = [Update(type="update", id="ada", name=f"n{n}") for n in range(4)]
-    moves: list[Wish] = [
+    names: list[Command] = [Update(type="update", id="ada", name=f"n{n}") for n in range(4)]
+    moves: list[Command] = [
         Update(type="update", id="ada", email=f"{n}@example.com") for n in range(MAX_QUEUE - 4)
     ]
     story.asks(ADA, *names, *moves, ERASURE, NEW_NAME)
@@ -641,12 +656,12 @@ def test_a_replay_that_takes_rejections_as_told_comes_to_the_same_bytes() -> Non
     assert replayed(asked, rejected[1:]) != (row, told)
 
 
-def replayed(asked: Sequence[Wish], rejected: Sequence[int]) -> tuple[bytes, dict[int, Outcome]]:
+def replayed(asked: Sequence[Command], rejected: Sequence[int]) -> tuple[bytes, dict[int, Outcome]]:
     """Return the row and the outcomes of records if each attempt is granted at once."""
     replay = Decisions(PARTITION, EMAIL_KEY)
     row: UserRow | None = None
-    for offset, wish in enumerate(asked):
-        queued = Queued(offset, at(offset), wish)
+    for offset, command in enumerate(asked):
+        queued = Queued(offset, at(offset), command)
         if offset in rejected:
             replay.reject(b"ada", queued)
             continue
@@ -673,10 +688,10 @@ histories = st.lists(st.one_of(few_wishes, st.sampled_from([b"a", b"b"])), max_s
 def _came(history: list[Any]) -> list[Record]:
     """Return a history as records; bytes are the keys of tombstones."""
     return [
-        Record(None, offset, wish, at(offset))
-        if isinstance(wish, bytes)
-        else Record(encode(wish), offset, timestamp=at(offset))
-        for offset, wish in enumerate(history)
+        Record(None, offset, command, at(offset))
+        if isinstance(command, bytes)
+        else Record(encode(command), offset, timestamp=at(offset))
+        for offset, command in enumerate(history)
     ]
 
 

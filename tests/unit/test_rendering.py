@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from app.web.http.urls import user_url
 from app.web.pages import rendering
 from app.web.pages.rendering import CauseRow, LastWrite, LetterRow, Replayed, UserCard
-from app.web.http.urls import user_url
 
 NOON = datetime(2026, 3, 4, 12, 0, 5, tzinfo=UTC)
 SCRIPT = "<script>alert('x')</script>"

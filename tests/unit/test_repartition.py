@@ -10,15 +10,14 @@ import pytest
 from faust.types import TP
 from pydantic import SecretStr
 
-from app.worker import restart
+from app.config.settings import Settings
 from app.domain.errors import NotWrittenError, SettingsError
 from app.kafka.partitioning import Change, Partitioning, Step
-from app.worker import repartitioning
-from app.worker.repartitioning import Watching
-from app.worker.restart import Restart
-from app.config.settings import Settings
 from app.kafka.topics.declaration import TopicSpec
 from app.kafka.topics.planning import Action, Found, steps
+from app.worker import repartitioning, restart
+from app.worker.repartitioning import Watching
+from app.worker.restart import Restart
 
 NOW = Partitioning(partitions=2)
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from app.cli import repartition
+from app.config.settings import EXIT_USAGE, Settings
 from app.domain.errors import FencedError, NotWrittenError, RegistryError
 from app.kafka.partitioning import Partitioning
-from app.cli import repartition
 from app.ops.repartition import steps
 from app.ops.repartition.steps import Report, Stage
-from app.config.settings import EXIT_USAGE, Settings
 
 BEFORE = Partitioning(partitions=2)
 AFTER = BEFORE.split(4, {})

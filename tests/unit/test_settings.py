@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.config.settings import Settings, describe, load
 from app.domain.errors import SettingsError
 from app.domain.keys import EmailKeys
 from app.worker.preflight import checked
-from app.config.settings import Settings, describe, load
 from local.machine import free_port
 from local.settings import LocalSettings, data_dir
 

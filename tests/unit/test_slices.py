@@ -7,7 +7,17 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from app.engine.batches import FIRST_SLICE_RECORDS, MAX_SLICE_RECORDS, MIN_SLICE_RECORDS, SLICE_SECONDS, Abandoned, Batch, BatchSchema, Slice, SliceSize
+from app.engine.batches import (
+    FIRST_SLICE_RECORDS,
+    MAX_SLICE_RECORDS,
+    MIN_SLICE_RECORDS,
+    SLICE_SECONDS,
+    Abandoned,
+    Batch,
+    BatchSchema,
+    Slice,
+    SliceSize,
+)
 from app.engine.partitions import Changes
 from tests.strategies import Record
 

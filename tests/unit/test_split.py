@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tests.simulation
-from app.engine.marker import LETTERS_PREFIX, MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, RECENT_KEY, RESERVED_PREFIX
 from app.domain.errors import TopicsError
 from app.domain.keys import partition_of
+from app.engine.marker import (
+    LETTERS_PREFIX,
+    MARKER_KEY,
+    MOVES_PREFIX,
+    OUTCOMES_PREFIX,
+    RECENT_KEY,
+    RESERVED_PREFIX,
+)
 from app.kafka.partitioning import Partitioning
 from app.ops.repartition.target_partitions import children, recent_of, rows_by_home, why_not
 from app.ops.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference

@@ -12,8 +12,8 @@ import pytest
 from rocksdict import Rdict
 
 from app.config import settings as settings_module
-from app.domain.errors import NotReadyError, StoreError
 from app.config.settings import Settings
+from app.domain.errors import NotReadyError, StoreError
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests.disk import full_disk
 from tests.worker import wait_until

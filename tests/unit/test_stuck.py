@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from app.domain.errors import StuckError
 from app.engine import consumer
 from app.engine.consumer import MAX_JOIN_SECONDS, Consumer, ConsumerThread
-from app.domain.errors import StuckError
 
 SESSION_SECONDS = 10.0
 

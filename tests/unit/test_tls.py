@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
-from app.domain.errors import SettingsError
 from app.config.settings import Settings
 from app.config.tls import Certificate, client_tls, loaded, server_tls
+from app.domain.errors import SettingsError
 from tests.authority import Authority, Files
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.kafka import topics
 from app.config.settings import Settings
+from app.kafka import topics
 
 
 def test_every_topic_but_one_has_the_same_partitions_and_prefix() -> None:

@@ -11,11 +11,11 @@ from aiokafka.errors import TransactionalIdAuthorizationFailed
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
+from app.domain.errors import UndecidedError
 from app.kafka import protocol, transactional_ids
 from app.kafka.cluster import NO_LEADER, TRANSACTION
 from app.kafka.protocol import ProducerIdentity
 from app.kafka.transactional_ids import OFFSETS_TOPIC, TransactionalId
-from app.domain.errors import UndecidedError
 
 NEAR, FAR, OFFSETS = TP("users-changelog", 0), TP("users-changelog", 1), TP(OFFSETS_TOPIC, 7)
 MINE, OTHER = 7, 8

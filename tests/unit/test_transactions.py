@@ -15,12 +15,20 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 
 from app.config.connection import Connection
+from app.domain.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
 from app.kafka import protocol, transactional_ids, transactions
 from app.kafka.cluster import DATA, GROUP, TRANSACTION
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.protocol import ProduceAnswer, Produced, ProducerIdentity
-from app.kafka.transactions import COMPRESSIONS, MAX_BATCH_BYTES, Member, ProducerFencedError, Sendings, TransactionalProducer, encode_batches
-from app.domain.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
+from app.kafka.transactions import (
+    COMPRESSIONS,
+    MAX_BATCH_BYTES,
+    Member,
+    ProducerFencedError,
+    Sendings,
+    TransactionalProducer,
+    encode_batches,
+)
 
 ONE, TWO, FAR = TP("one", 0), TP("one", 1), TP("two", 0)
 MEMBER = Member("group", 4, "member", "worker")

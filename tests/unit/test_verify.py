@@ -13,22 +13,22 @@ import pytest
 from click.testing import CliRunner
 from faust.types import TP
 
-from app.domain import decisions
 from app.__main__ import main
-from app.domain.parsing import MOVED_FROM_HEADER
+from app.config.settings import settings
 from app.dead_letters.summaries import SKIPPED, Summary
+from app.domain import decisions
+from app.domain.decisions import MAX_QUEUE, Decisions
 from app.domain.email_claims import encode_claim, encode_holder, encode_verdict
-from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
-from app.engine.partitions import Changes, short_id
 from app.domain.errors import SettingsError
 from app.domain.keys import EmailKeys, encode_key, partition_of
 from app.domain.outcomes import Decided, Outcome
-from app.kafka.partitioning import Partitioning
+from app.domain.parsing import MOVED_FROM_HEADER
 from app.domain.positions import Position, token
 from app.domain.records import decode_row, encode_outcome, encode_row
+from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
+from app.engine.partitions import Changes, short_id
+from app.kafka.partitioning import Partitioning
 from app.ops.recover.skip import Skip
-from app.domain.decisions import MAX_QUEUE, Decisions
-from app.config.settings import settings
 from app.ops.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference, Findings
 from app.ops.verify.logs import Logs
 from app.ops.verify.multisets import Entry, Multiset
@@ -36,7 +36,16 @@ from app.ops.verify.outcomes import OutcomesFold
 from app.ops.verify.places import Span
 from app.ops.verify.run import Verification
 from app.ops.verify.stores import ChangelogAt, Store, StoreComparison
-from tests.simulation import DECIDING, FIRST_ID, PARTITIONS, Log, Record, SimulatedReader, Simulation, topics
+from tests.simulation import (
+    DECIDING,
+    FIRST_ID,
+    PARTITIONS,
+    Log,
+    Record,
+    SimulatedReader,
+    Simulation,
+    topics,
+)
 
 REGISTRATIONS, DECISIONS, CLAIMS = (
     topics.user_registrations,
@@ -170,8 +179,8 @@ async def test_what_is_told_counts_each_kind_of_record(registry: Simulation) -> 
 def register(simulation: Simulation, user_id: str, email: str) -> int:
     """Write a registration to its partition, and return that."""
     home = partition_of(user_id.encode(), PARTITIONS)
-    wish = {"id": user_id, "name": "N", "email": email}
-    simulation.arrive(home, None, orjson.dumps(wish))
+    command = {"id": user_id, "name": "N", "email": email}
+    simulation.arrive(home, None, orjson.dumps(command))
     return home
 
 
@@ -384,7 +393,7 @@ async def test_a_record_for_which_there_was_no_place_has_overtaken(
     registry: Simulation, is_settled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        with_places(patch, lambda wish: MAX_QUEUE + 2)
+        with_places(patch, lambda command: MAX_QUEUE + 2)
         home = burst(registry, MAX_QUEUE + 5)
     if is_settled:
         registry.run()
@@ -398,7 +407,7 @@ async def test_of_erasures_one_has_a_place_more_and_the_next_overtakes(
     registry: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        with_places(patch, lambda wish: 2 * MAX_QUEUE)
+        with_places(patch, lambda command: 2 * MAX_QUEUE)
         home = burst(registry, MAX_QUEUE, None, None)
     findings = await verified(registry)
     assert findings.counts == {Difference.OVERTAKEN: 1}
@@ -410,7 +419,7 @@ async def test_a_rejection_is_untrue_if_there_was_a_place(
     registry: Simulation, is_settled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        with_places(patch, lambda wish: MAX_QUEUE - 1)
+        with_places(patch, lambda command: MAX_QUEUE - 1)
         home = burst(registry, MAX_QUEUE + 1)
     if is_settled:
         registry.run()
@@ -424,7 +433,7 @@ async def test_a_rejection_of_an_erasure_is_untrue_while_the_last_place_is_free(
     registry: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        with_places(patch, lambda wish: MAX_QUEUE)
+        with_places(patch, lambda command: MAX_QUEUE)
         home = burst(registry, MAX_QUEUE, RENAMED, None)
     registry.run()
     findings = await verified(registry)
@@ -974,8 +983,8 @@ def moved(simulation: Simulation) -> tuple[int, int, Log, int]:
     """Move a record; return where it was, and where its copy is, which is not applied yet."""
     home = partition_of(b"ada", PARTITIONS)
     wrong = (home + 1) % PARTITIONS
-    wish = {"id": "ada", "name": "N", "email": "ada@example.com"}
-    offset = simulation.arrive(wrong, None, orjson.dumps(wish))
+    command = {"id": "ada", "name": "N", "email": "ada@example.com"}
+    offset = simulation.arrive(wrong, None, orjson.dumps(command))
     apply_rest(simulation, wrong)
     log = simulation.log(REGISTRATIONS, home)
     return wrong, offset, log, len(log.records) - 1

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.consumed_records import UnreadableRecord
+from app.domain.errors import CorruptBatchError
 from app.kafka import record_batches
 from app.kafka.protocol import READ_COMMITTED
 from app.kafka.record_batches import AbortedTransactions, PartitionRecords
-from app.domain.errors import CorruptBatchError
 from app.ops.verify.reading import IndependentScan, _Batches, _pieces, _Records
 from tests.batches import ABORT, COMMIT, marker
 from tests.hand_made_batches import LAST_DELTA_AT, Row, batch, sealed, with_bad_name

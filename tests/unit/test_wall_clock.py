@@ -30,7 +30,9 @@ def asks(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def test_only_what_others_read_goes_by_the_wall_clock() -> None:
-    sources = (path for folder in ("app", "tables", "tools") for path in (ROOT / folder).rglob("*.py"))
+    sources = (
+        path for folder in ("app", "tables", "tools") for path in (ROOT / folder).rglob("*.py")
+    )
     asking = {
         str(path.relative_to(ROOT))
         for path in sources

@@ -9,8 +9,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from tools.load.tally import Tally
 from app.config.target import Target
+from tools.load.tally import Tally
 
 #: How long to wait before a retry where an answer does not say.
 RETRY_SECONDS = 1.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from app.domain.errors import RegistryError
 from app.config.target import Target, check_key
+from app.domain.errors import RegistryError
 
 Mode = Literal["single", "batch", "ndjson", "trpc"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -1,7 +1,21 @@
 """The topics: what they should be, what it takes to make them so, and doing it."""
 
-from app.kafka.topics.admin import ADMIN_TIMEOUT_SECONDS, connected, delete, ensure, remake, topic_config
-from app.kafka.topics.declaration import CHANGELOG_DELETE_RETENTION_HOURS, MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES, Topics, TopicSpec, declare
+from app.kafka.topics.admin import (
+    ADMIN_TIMEOUT_SECONDS,
+    connected,
+    delete,
+    ensure,
+    remake,
+    topic_config,
+)
+from app.kafka.topics.declaration import (
+    CHANGELOG_DELETE_RETENTION_HOURS,
+    MAX_DEAD_LETTER_BYTES,
+    MAX_RECORD_BYTES,
+    Topics,
+    TopicSpec,
+    declare,
+)
 
 __all__ = [
     "ADMIN_TIMEOUT_SECONDS",

@@ -20,10 +20,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
 from app.config.connection import Connection
-from app.domain.errors import KafkaAccessError, TopicsError
-from app.kafka.partitioning import read, standing
-from app.kafka.client_errors import missing_right, require_access, unusable
 from app.config.settings import Settings
+from app.domain.errors import KafkaAccessError, TopicsError
+from app.kafka.client_errors import missing_right, require_access, unusable
+from app.kafka.partitioning import current_partitioning, read
 from app.kafka.topics.declaration import TopicSpec, declare
 from app.kafka.topics.planning import Action, Found, Step, steps
 
@@ -82,7 +82,7 @@ async def _start(admin: AIOKafkaAdminClient, kafka: Connection) -> None:
 
 async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
     """Return what makes the topics as the settings want them."""
-    settings = await standing(settings)
+    settings = await current_partitioning(settings)
     specs = declare(settings).all()
     present = set(await admin.list_topics())
     names = [spec.name for spec in specs if spec.name in present]

@@ -14,13 +14,13 @@ import orjson
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from app.domain.parsing import MOVED_FROM_HEADER
-from app.domain.email_claims import Claim, Holder, Verdict
-from app.system.files import write_whole
-from app.domain.outcomes import Outcome
-from app.domain.records import Registration, Update, UserId, UserRow
 from app.config.settings import Settings
+from app.domain.email_claims import Claim, Holder, Verdict
+from app.domain.outcomes import Outcome
+from app.domain.parsing import MOVED_FROM_HEADER
+from app.domain.records import Registration, Update, UserId, UserRow
 from app.kafka.topics.declaration import TopicSpec, declare
+from app.system.files import write_whole
 
 _Schema = dict[str, Any]
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from app.ops.backup.files import Kept
 from app.config.connection import Connection
+from app.domain.errors import TopicsError
 from app.kafka.fast_records import NO_HEADERS, ToWrite, fill
 from app.kafka.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
-from app.domain.errors import TopicsError
+from app.ops.backup.files import Kept
 
 #: Records that are written together, and the most in a transaction.
 MAX_RUN = 5_000

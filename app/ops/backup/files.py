@@ -11,10 +11,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.domain.consumed_records import ConsumedRecord, writable
-from app.kafka.fast_records import ToWrite
 from app.domain.errors import SettingsError
-from app.system.files import sync, write_whole
+from app.kafka.fast_records import ToWrite
 from app.kafka.partitioning import Partitioning
+from app.system.files import sync, write_whole
 
 #: Raised when older versions could not restore what is written.
 FORMAT = 1

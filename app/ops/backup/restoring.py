@@ -9,19 +9,19 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
-from app.ops.backup.exact import ExactWriter, runs, write_plainly
-from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
-from app.kafka.fast_records import NO_HEADERS, ToWrite
-from app.engine.marker import MARKER_KEY, Marker, rules, why_refused
-from app.kafka.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
+from app.config.settings import Settings
 from app.domain.errors import FencedError, SettingsError, TopicsError
+from app.engine.marker import MARKER_KEY, Marker, rules, why_refused
+from app.kafka.client_errors import unusable
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.partition_reader import Advance
 from app.kafka.partitioning import Change, Register, Step, read
 from app.kafka.progress import bar
-from app.kafka.partition_reader import Advance
-from app.kafka.client_errors import unusable
-from app.ops.repartition.quiet import Tell
-from app.config.settings import Settings
 from app.kafka.topics import Topics, connected, declare, remake
+from app.kafka.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
+from app.ops.backup.exact import ExactWriter, runs, write_plainly
+from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
+from app.ops.repartition.quiet import Tell
 
 #: Partitions that are written at the same time.
 AT_ONCE = 8

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from app.ops.backup.files import Manifest, Saved, Writing
-from app.engine.marker import MARKER_KEY, Marker, rules
+from app.config.settings import Settings
 from app.domain.errors import FencedError, SettingsError, TopicsError
-from app.system.files import make_private
+from app.engine.marker import MARKER_KEY, Marker, rules
+from app.kafka.partition_reader import Extent, Reader, TopicFollower, reader
 from app.kafka.partitioning import Partitioning, Register, read
 from app.kafka.progress import bar
-from app.kafka.partition_reader import Extent, Reader, TopicFollower, reader
-from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
-from app.config.settings import Settings
 from app.kafka.topics import TopicSpec, declare
+from app.ops.backup.files import Manifest, Saved, Writing
+from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
+from app.system.files import make_private
 
 # -- what is compacted
 

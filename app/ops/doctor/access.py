@@ -9,10 +9,10 @@ from pathlib import Path
 from app.access.files import read_keys
 from app.access.keys import Key
 from app.access.scopes import Scope
-from app.ops.doctor.findings import Finding, ok, problem, warning
-from app.ops.doctor.machine import existing
 from app.config.settings import Settings
 from app.config.tls import client_tls, expiry
+from app.ops.doctor.findings import Finding, ok, problem, warning
+from app.ops.doctor.machine import existing
 
 #: What expires within this time is told of.
 SOON = timedelta(days=14)

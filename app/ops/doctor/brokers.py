@@ -9,9 +9,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 
 from app.config.connection import Connection
-from app.ops.doctor.findings import Finding, ok, problem, warning
-from app.kafka.client_errors import connected, refusal
 from app.config.settings import Settings
+from app.kafka.client_errors import connected, refusal
+from app.ops.doctor.findings import Finding, ok, problem, warning
 
 ANSWER_SECONDS = 3.0
 SLOW_SECONDS = 1.0

@@ -7,10 +7,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
-from app.ops.doctor.findings import Finding, ok, problem, warning
-from app.ops.doctor.topics import partitions_by_topic
 from app.config.settings import Settings
 from app.kafka.topics import declare
+from app.ops.doctor.findings import Finding, ok, problem, warning
+from app.ops.doctor.topics import partitions_by_topic
 
 #: Records of a partition that may wait before it is worth a warning.
 MANY_RECORDS = 10_000

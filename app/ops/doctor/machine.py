@@ -11,10 +11,10 @@ from pathlib import Path
 
 from aiohttp import ClientError
 
-from app.worker.descriptors import allow_all, allowed, reserved
+from app.config.settings import Settings
 from app.ops.doctor.findings import Finding, ok, problem, warning
 from app.ops.doctor.worker import ask
-from app.config.settings import Settings
+from app.worker.descriptors import allow_all, allowed, reserved
 
 #: The Python that everything was read, tested and measured with.
 PYTHON = (3, 11)

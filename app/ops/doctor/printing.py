@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.ops.doctor.findings import Mark
-from app.ops.doctor.run import Told
+from app.ops.doctor.run import AreaFinding
 
 #: Where nobody reads along, as in a pipe, each finding stays in its line.
 WIDTH_WITHOUT_TERMINAL = 1_000
@@ -16,7 +16,7 @@ WIDTH_WITHOUT_TERMINAL = 1_000
 _STYLES = {Mark.OK: "green", Mark.WARNING: "yellow", Mark.PROBLEM: "bold red"}
 
 
-def print_findings(told: Sequence[Told]) -> None:
+def print_findings(told: Sequence[AreaFinding]) -> None:
     """Write the table, and below it how many findings are bad."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
@@ -26,7 +26,7 @@ def print_findings(told: Sequence[Told]) -> None:
     console.print(f"problems: {problems}, warnings: {warnings}")
 
 
-def _table(told: Sequence[Told]) -> Table:
+def _table(told: Sequence[AreaFinding]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("mark", "area"):
         table.add_column(heading, no_wrap=True)
@@ -38,7 +38,7 @@ def _table(told: Sequence[Told]) -> Table:
     return table
 
 
-def as_json(told: Sequence[Told]) -> dict[str, Any]:
+def as_json(told: Sequence[AreaFinding]) -> dict[str, Any]:
     """Return the findings as they are written as JSON."""
     return {
         "problems": _count(told, Mark.PROBLEM),
@@ -50,5 +50,5 @@ def as_json(told: Sequence[Told]) -> dict[str, Any]:
     }
 
 
-def _count(told: Sequence[Told], mark: Mark) -> int:
+def _count(told: Sequence[AreaFinding], mark: Mark) -> int:
     return sum(finding.mark is mark for _, finding in told)

@@ -6,22 +6,22 @@ from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from app.config.settings import Settings
+from app.domain.errors import RegistryError
 from app.kafka import acls
+from app.kafka.partitioning import Partitioning, read
 from app.ops.doctor import access, brokers, group, machine, topics, worker
 from app.ops.doctor.findings import Finding, Mark, ok, problem
-from app.domain.errors import RegistryError
-from app.kafka.partitioning import Partitioning, read
-from app.config.settings import Settings
 
 #: How long a check may take.
 CHECK_SECONDS = 15.0
 REQUEST_MS: Final = 5_000
 
 #: An area, and what was found there.
-Told = tuple[str, Finding]
+AreaFinding = tuple[str, Finding]
 
 
-async def examine(settings: Settings) -> Sequence[Told]:
+async def examine(settings: Settings) -> Sequence[AreaFinding]:
     """Make all checks; without a broker, those that need none."""
     here = await asyncio.gather(
         _told("settings", access.files(settings)),
@@ -40,7 +40,7 @@ async def examine(settings: Settings) -> Sequence[Told]:
     return [told for area in (*here, *there) for told in area]
 
 
-async def _examine_cluster(settings: Settings) -> Sequence[Sequence[Told]]:
+async def _examine_cluster(settings: Settings) -> Sequence[Sequence[AreaFinding]]:
     admin = AIOKafkaAdminClient(**settings.kafka.client(), request_timeout_ms=REQUEST_MS)
     try:
         if told := await _told("brokers", _started(admin)):
@@ -73,7 +73,7 @@ async def _allowed(settings: Settings) -> Sequence[Finding]:
     return [ok("the brokers give every right that a worker needs of topics and group")]
 
 
-async def _told(area: str, check: Awaitable[Sequence[Finding]]) -> Sequence[Told]:
+async def _told(area: str, check: Awaitable[Sequence[Finding]]) -> Sequence[AreaFinding]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             findings = await check

@@ -5,10 +5,10 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from app.ops.doctor.findings import Finding, ok, problem, warning
-from app.domain.errors import RegistryError
 from app.config.settings import Settings
+from app.domain.errors import RegistryError
 from app.kafka.topics import MAX_RECORD_BYTES, TopicSpec, declare, topic_config
+from app.ops.doctor.findings import Finding, ok, problem, warning
 
 _MAKE = "make them: python -m app topics apply; a worker does so when it starts"
 _SET = "python -m app topics apply sets it; so does a worker when it starts"

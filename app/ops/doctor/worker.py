@@ -7,10 +7,10 @@ from email.utils import parsedate_to_datetime
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout
 
-from app.ops.doctor.findings import Finding, ok, problem, warning
-from app.domain.errors import SettingsError
-from app.worker.preflight import require_port
 from app.config.settings import Settings
+from app.domain.errors import SettingsError
+from app.ops.doctor.findings import Finding, ok, problem, warning
+from app.worker.preflight import require_port
 
 ASK_SECONDS = 3.0
 

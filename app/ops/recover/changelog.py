@@ -10,13 +10,13 @@ from typing import cast
 from faust.types import TP
 from rocksdict import Options, Rdict
 
-from app.kafka.fast_records import NO_HEADERS, ToWrite
-from app.engine.marker import MARKER_KEY, Marker
-from app.domain.errors import SettingsError, StoreError
-from app.kafka.progress import bar
-from app.kafka.partition_reader import Advance
-from app.ops.recover.ground import Agrees, Ground, ground, note
 from app.config.settings import Settings
+from app.domain.errors import SettingsError, StoreError
+from app.engine.marker import MARKER_KEY, Marker
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.partition_reader import Advance
+from app.kafka.progress import bar
+from app.ops.recover.ground import Agrees, Ground, ground, note
 from app.ops.verify.logs import EMAILS, USERS
 from app.ops.verify.stores import OFFSET_KEY, Store, held
 

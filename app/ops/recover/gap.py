@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from faust.types import TP
 
+from app.config.settings import Settings
 from app.dead_letters.summaries import LOST_RECORDS, Summary
-from app.kafka.fetching import diverges_at
-from app.kafka.fast_records import NO_HEADERS
 from app.engine.marker import MARKER_KEY, Marker
 from app.engine.partitions import short_id
+from app.kafka.fast_records import NO_HEADERS
+from app.kafka.fetching import diverges_at
 from app.ops.recover.ground import Agrees, Ground, ground, note
-from app.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

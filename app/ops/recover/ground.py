@@ -11,19 +11,19 @@ import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from app.config.settings import Settings
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.errors import SettingsError, TopicsError
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
+from app.engine.marker import Marker
+from app.kafka.client_errors import unusable
 from app.kafka.cluster import Cluster
 from app.kafka.fetching import scan
-from app.engine.marker import Marker
+from app.kafka.partitioning import read
+from app.kafka.topics import Topics, declare, ensure
 from app.kafka.transactional_ids import command_id
 from app.kafka.transactions import FencedProducer, Sendings
-from app.domain.errors import SettingsError, TopicsError
-from app.kafka.partitioning import read
-from app.kafka.client_errors import unusable
-from app.config.settings import Settings
-from app.kafka.topics import Topics, declare, ensure
 
 log = structlog.get_logger(__name__)
 

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 import orjson
 from faust.types import TP
 
-from app.domain.parsing import id_of
-from app.domain.compact import dumps
-from app.domain.consumed_records import ConsumedRecord, as_they_were
+from app.config.settings import Settings
 from app.dead_letters.letters import DeadLetters
 from app.dead_letters.summaries import SKIPPED, Summary
-from app.engine.barrier import Barrier
-from app.kafka.fetching import Taken, scan
-from app.kafka.fast_records import NO_HEADERS, ToWrite
-from app.engine.marker import MARKER_KEY, PAGE_RECORDS, Marker, letters_key, page_key, rules
-from app.engine.partitions import short_id
-from app.kafka.transactions import to_write
+from app.domain.compact import dumps
+from app.domain.consumed_records import ConsumedRecord, as_they_were
 from app.domain.errors import SettingsError, UnreadableRecordError
 from app.domain.outcomes import Outcome
+from app.domain.parsing import id_of
 from app.domain.positions import token
 from app.domain.records import moment
+from app.engine.barrier import Barrier
+from app.engine.marker import MARKER_KEY, PAGE_RECORDS, Marker, letters_key, page_key, rules
+from app.engine.partitions import short_id
+from app.kafka.fast_records import NO_HEADERS, ToWrite
+from app.kafka.fetching import Taken, scan
+from app.kafka.transactions import to_write
 from app.ops.recover.gap import gaps
 from app.ops.recover.ground import Agrees, Ground, ground, note, who
-from app.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer
 
 from app.config.connection import Connection
-from app.kafka.fast_records import NO_HEADERS, ToWrite, fill
-from app.engine.marker import MARKER_KEY, RECENT_KEY, Marker
-from app.kafka.transactions import MAX_BATCH_BYTES
 from app.domain.errors import TopicsError
+from app.engine.marker import MARKER_KEY, RECENT_KEY, Marker
+from app.kafka.fast_records import NO_HEADERS, ToWrite, fill
 from app.kafka.partition_reader import Reader, TopicFollower
-from app.ops.repartition.target_partitions import Row, children, recent_of, rows_by_home
-from app.ops.repartition.quiet import Place
 from app.kafka.topics import Topics
+from app.kafka.transactions import MAX_BATCH_BYTES
+from app.ops.repartition.quiet import Place
+from app.ops.repartition.target_partitions import Row, children, recent_of, rows_by_home
 
 
 def _targets(before: Topics, after: Topics) -> Mapping[str, str]:

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from app.engine.marker import Marker
 from app.domain.errors import TopicsError
-from app.kafka.partitioning import Change, Partitioning, Register, Step
+from app.engine.marker import Marker
 from app.kafka.partition_reader import Extent, Reader
+from app.kafka.partitioning import Change, Partitioning, Register, Step
 from app.kafka.topics import Topics, TopicSpec
 
 #: Writes are held once so few offsets of changelogs are left to read.

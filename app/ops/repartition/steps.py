@@ -19,21 +19,27 @@ from faust.types import TP
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
+from app.config.settings import Settings
+from app.domain.errors import (
+    BrokerUnavailableError,
+    FencedError,
+    NotWrittenError,
+    RegistryError,
+    TopicsError,
+)
 from app.engine.barrier import fence, worker_ids
+from app.engine.marker import MARKER_KEY, Marker, rules
 from app.kafka.cluster import Cluster
 from app.kafka.fast_records import NO_HEADERS
-from app.engine.marker import MARKER_KEY, Marker, rules
+from app.kafka.partition_reader import reader
+from app.kafka.partitioning import Change, Partitioning, Register, current_partitioning, read
+from app.kafka.progress import bar
+from app.kafka.topics import Topics, TopicSpec, connected, declare, delete, ensure, remake
 from app.kafka.transactional_ids import command_id
 from app.kafka.transactions import FencedProducer
-from app.domain.errors import BrokerUnavailableError, FencedError, NotWrittenError, RegistryError, TopicsError
-from app.kafka.partitioning import Change, Partitioning, Register, read, standing
-from app.kafka.progress import bar
-from app.kafka.partition_reader import reader
 from app.ops.repartition.copying import Copying, copying, require_same
-from app.ops.repartition.target_partitions import why_not
 from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
-from app.config.settings import Settings
-from app.kafka.topics import Topics, TopicSpec, connected, declare, delete, ensure, remake
+from app.ops.repartition.target_partitions import why_not
 
 #: How long workers may take to come back.
 RETURN_SECONDS = 60.0
@@ -72,7 +78,7 @@ async def repartition(settings: Settings, partitions: int, report: Report, tell:
 
     ``report`` says how far it came, whatever is raised: a `RegistryError`, mostly.
     """
-    settings = await standing(settings)
+    settings = await current_partitioning(settings)
     began = time.monotonic()
     report.before, report.after = settings.partitions, partitions
     has_workers = await _owned(settings) > 0
@@ -106,7 +112,7 @@ async def _switch(settings: Settings, after: Settings, report: Report, tell: Tel
 
 async def give_back(settings: Settings) -> bool:
     """Give up what another command has begun; return whether there was anything."""
-    settings = await standing(settings)
+    settings = await current_partitioning(settings)
     register = Register(settings)
     try:
         now = await register.start()

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from app.domain.compact import dumps
-from app.engine.marker import LETTERS_PREFIX, MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, RECENT_KEY, RESERVED_PREFIX
 from app.domain.errors import TopicsError
 from app.domain.keys import partition_of, partitions_of
+from app.engine.marker import (
+    LETTERS_PREFIX,
+    MARKER_KEY,
+    MOVES_PREFIX,
+    OUTCOMES_PREFIX,
+    RECENT_KEY,
+    RESERVED_PREFIX,
+)
 
 #: A row as a changelog has it: its key, and None if it is gone.
 Row = tuple[bytes, bytes | None]

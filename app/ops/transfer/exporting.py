@@ -8,8 +8,8 @@ from typing import IO
 
 import aiohttp
 
-from app.system.files import whole_file
 from app.ops.transfer.remote import Format, RefusedError, Remote, TransferError, cause, refused
+from app.system.files import whole_file
 
 #: Is told how many users, and how many bytes, are written so far.
 Advance = Callable[[int, int], None]

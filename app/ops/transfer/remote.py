@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from app.domain.errors import RegistryError
 from app.config.target import Target, check_key
+from app.domain.errors import RegistryError
 
 CONNECT_SECONDS = 10.0
 #: How long nothing may come: a server tries for 20 s to read a page of an export.

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.engine.marker import PAGE_RECORDS
 from app.domain.outcomes import Outcome
+from app.engine.marker import PAGE_RECORDS
 from app.kafka.topics import Topics
 from app.ops.verify.emails import FoundClaims
 from app.ops.verify.findings import Difference, Findings

@@ -12,10 +12,10 @@ from dataclasses import replace
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from faust.types import TP
 
+from app.config.settings import Settings
 from app.engine.barrier import Barrier
 from app.kafka.cluster import Cluster
 from app.kafka.partition_reader import Reader
-from app.config.settings import Settings
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, Topics
 from app.ops.verify.findings import Findings
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.domain.consumed_records import ConsumedRecord
 from app.dead_letters.summaries import LOST_RECORDS, SKIPPED, Summary
+from app.domain.consumed_records import ConsumedRecord
 from app.ops.verify.findings import Difference, Findings
 from app.ops.verify.places import Offsets, Span, named
 

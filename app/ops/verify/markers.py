@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from faust.types import TP
 from pydantic import ValidationError
 
+from app.domain.errors import SettingsError
 from app.engine.marker import MARKER_KEY, Marker, why_refused
 from app.engine.partitions import short_id
-from app.domain.errors import SettingsError
 from app.kafka.partition_reader import Extent, Reader
 from app.ops.verify.findings import Difference, Findings
 from app.ops.verify.places import Span, place

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from app.domain.decisions import places_for
 from app.domain.outcomes import Outcome
 from app.domain.records import Queued
-from app.domain.decisions import places_for
 from app.ops.verify.outcomes import OutcomesFold
 from app.ops.verify.places import Offsets
 from app.ops.verify.tables import UNJUDGED
@@ -64,7 +64,7 @@ class Queues:
         waiting = sum(1 for _ in takewhile(may_wait, reversed(newest)))
         is_all = waiting < len(newest) or not self.outcomes.asking.start
         # One of them is asked for, and does not wait in the queue.
-        if is_all and waiting - 1 < places_for(asked.wish):
+        if is_all and waiting - 1 < places_for(asked.command):
             self.untrue.add(asked.offset)
 
     def accepted(self, key: bytes, asked: Queued) -> bool:
@@ -80,4 +80,4 @@ class Queues:
         newest = self._newest[key]
         waiting = sum(1 for _ in takewhile(waits, reversed(newest)))
         newest.append(asked.offset)
-        return waiting - 1 >= places_for(asked.wish)
+        return waiting - 1 >= places_for(asked.command)

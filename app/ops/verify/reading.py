@@ -17,12 +17,12 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.errors import CorruptBatchError, LostRecordsError
 from app.kafka import record_batches
 from app.kafka.cluster import Cluster
 from app.kafka.fetching import MAX_RESPONSE_BYTES, MAX_SCANNED_BYTES, MAX_WAIT_MS
-from app.kafka.record_batches import unpacks_to_at_most
-from app.domain.errors import CorruptBatchError, LostRecordsError
 from app.kafka.partition_reader import MAX_BYTES, MAX_RECORDS, Extent
+from app.kafka.record_batches import unpacks_to_at_most
 
 #: base offset, length, leader epoch, magic.
 _BATCH_HEADER = Struct(">qiib")

@@ -7,13 +7,21 @@ from pathlib import Path
 
 from faust.types import TP
 
+from app.config.settings import Settings
 from app.engine.marker import rules
+from app.kafka.partition_reader import Extent, Reader, reader
 from app.kafka.partitioning import Partitioning, read
 from app.kafka.progress import bar
-from app.kafka.partition_reader import Extent, Reader, reader
-from app.config.settings import Settings
 from app.kafka.topics import Topics, declare
-from app.ops.verify.comparison import EMAIL_ROWS, USER_ROWS, compare_claims, compare_outcomes, compare_pages, compare_rows, compare_verdicts
+from app.ops.verify.comparison import (
+    EMAIL_ROWS,
+    USER_ROWS,
+    compare_claims,
+    compare_outcomes,
+    compare_pages,
+    compare_rows,
+    compare_verdicts,
+)
 from app.ops.verify.emails import EmailsFold, FoundClaims
 from app.ops.verify.findings import Difference, Findings
 from app.ops.verify.group import applied_by_group, until_decided

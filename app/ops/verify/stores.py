@@ -15,13 +15,13 @@ from typing import cast
 from rocksdict import AccessType, Options, Rdict
 
 from app.domain.consumed_records import ConsumedRecord
-from app.engine.marker import MARKER_KEY, RESERVED_PREFIX
 from app.domain.errors import SettingsError, StoreError
-from app.worker.preflight import locked
+from app.engine.marker import MARKER_KEY, RESERVED_PREFIX
 from app.kafka.partition_reader import Extent, Reader
 from app.ops.verify.findings import Difference, Findings
 from app.ops.verify.places import place
 from app.ops.verify.tables import digest, digest_of, kept, offset_of
+from app.worker.preflight import locked
 
 #: Where a store keeps the changelog offset up to which it holds everything (tables/store.py).
 OFFSET_KEY = RESERVED_PREFIX + b"offset"

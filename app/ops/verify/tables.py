@@ -9,11 +9,11 @@ from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.decisions import attempt_of
 from app.domain.email_claims import decode_holder
-from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
 from app.domain.keys import EmailKeys
 from app.domain.records import decode_row
-from app.domain.decisions import attempt_of
+from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
 from app.ops.verify.multisets import Multiset
 
 #: Of an offset, and of a digest of a row: the bytes that are kept.

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.domain.parsing import MOVED_FROM_HEADER, id_of, sort
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.decisions import Claiming, Decisions, is_open, places_for, waiting_in
 from app.domain.email_claims import Verdict
-from app.engine.marker import PAGE_RECORDS
 from app.domain.keys import EmailKeys, partitions_of
 from app.domain.outcomes import Decided, Outcome
+from app.domain.parsing import MOVED_FROM_HEADER, id_of, sort
 from app.domain.positions import token
-from app.domain.records import Queued, UserRow, Wish, decode_row, encode_outcome, encode_row
-from app.domain.decisions import Claiming, Decisions, is_open, places_for, waiting_in
+from app.domain.records import Command, Queued, UserRow, decode_row, encode_outcome, encode_row
+from app.engine.marker import PAGE_RECORDS
 from app.ops.verify.emails import FoundClaims, claim_said
 from app.ops.verify.multisets import Multiset
 from app.ops.verify.outcomes import OutcomesFold
@@ -219,17 +219,17 @@ class UsersFold:
             self._note_outcome(move.arrival.offset, Outcome.MOVED)
             gone = move.partition in self.begun_late
             (self.moved_perhaps if gone else self.moved).add(move.arrival.offset)
-        for key, (record, wish) in zip(batch.keys, batch.here, strict=True):
+        for key, (record, command) in zip(batch.keys, batch.here, strict=True):
             if self._is_skipped(record.offset):
                 continue
-            asked = Queued(record.offset, record.timestamp, wish)
+            asked = Queued(record.offset, record.timestamp, command)
             if self._is_rejected(key, asked):
                 self._decisions.reject(key, asked)
                 self._note_decisions(asked.offset)
                 continue
             if self._finds_no_place(key, asked):
                 self.overtaking.add(asked.offset)
-            if self.knows(key) or self._learns(key, record.offset, wish):
+            if self.knows(key) or self._learns(key, record.offset, command):
                 self._ask(key, asked)
             else:
                 self._note_outcome(record.offset, UNJUDGED)
@@ -268,21 +268,21 @@ class UsersFold:
         if key not in self._open:
             return False
         row = decode_row(row_of(self.rows[key]))
-        return waiting_in(row) >= places_for(asked.wish)
+        return waiting_in(row) >= places_for(asked.command)
 
-    def _learns(self, key: bytes, offset: int, wish: Wish) -> bool:
+    def _learns(self, key: bytes, offset: int, command: Command) -> bool:
         """Return whether a record is the first of its id that can be judged.
 
         What became of it may tell that there was no row before; after an erasure there is none.
         """
         outcome = self._kept_outcome(offset)
-        if wish is None:
+        if command is None:
             if outcome == Outcome.ERASED:
                 self._known.add(key)
             return False
         free = (
             (Outcome.UNKNOWN_ID,)
-            if wish.get("type") == "update"
+            if command.get("type") == "update"
             else (Outcome.REGISTERED, Outcome.EMAIL_TAKEN)
         )
         if outcome in free:

@@ -8,10 +8,10 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from app.domain.errors import NotReadyError
+from app.domain.records import User
 from app.query.lookups import FindsUsers
 from app.query.newest import NEWEST_USERS
 from app.query.overview.numbers import Moment, WorkerState
-from app.domain.records import User
 from app.query.routing import Routing
 
 #: Where a worker tells other workers of itself, and how long they wait for it.

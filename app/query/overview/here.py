@@ -2,11 +2,11 @@
 
 from prometheus_client import Counter, Histogram
 
-from app.engine.partitions import Partitions
-from app.worker.lag import Lags
-from app.telemetry.metrics import ACKNOWLEDGEMENT_SECONDS, OUTCOMES, WRITES
-from app.query.overview.numbers import Counts, PartitionLag, WorkerState
 from app.domain.records import User
+from app.engine.partitions import Partitions
+from app.query.overview.numbers import Counts, PartitionLag, WorkerState
+from app.telemetry.metrics import ACKNOWLEDGEMENT_SECONDS, OUTCOMES, WRITES
+from app.worker.lag import Lags
 
 
 def state(

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.query.newest import NEWEST_USERS
 from app.domain.outcomes import Outcome
 from app.domain.records import User
+from app.query.newest import NEWEST_USERS
 
 #: A count by name; those of a worker only grow, until it starts again.
 Counts = Mapping[str, float]

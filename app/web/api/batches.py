@@ -17,12 +17,12 @@ from aiohttp import web
 
 from app.domain.errors import OutcomeOpenError, OutcomeUnknownError, RegistryError
 from app.domain.records import FieldError, read_registrations
+from app.web.api.writes import require_json
 from app.web.http.bodies import body_of, parts_of
 from app.web.http.negotiation import json
 from app.web.http.problems import ProblemError, from_error, pointers
 from app.web.http.room import turn
 from app.web.services import Services, services
-from app.web.api.writes import require_json
 
 routes = web.RouteTableDef()
 

@@ -11,11 +11,11 @@ from app.dead_letters.recent import Recent
 from app.domain.errors import NotReplayedError, UnknownLetterError
 from app.domain.positions import Position
 from app.domain.records import moment
-from app.web.pages import rendering
 from app.web.auth.access import require_same_site
 from app.web.auth.auditing import note
 from app.web.http.negotiation import json, page, wants_page
 from app.web.http.problems import from_error
+from app.web.pages import rendering
 from app.web.pages.rendering import CauseRow, LetterRow, Replayed
 from app.web.services import services
 

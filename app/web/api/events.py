@@ -7,15 +7,15 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from app.domain.records import User
 from app.query.overview.numbers import Moment, newest, tick
 from app.query.overview.watching import Watching
-from app.domain.records import User
 from app.web.auth.access import is_forwarded
 from app.web.http.clients import client_of
 from app.web.http.negotiation import json
 from app.web.http.problems import ProblemError
-from app.web.services import Services, services
 from app.web.http.urls import user_url
+from app.web.services import Services, services
 
 routes = web.RouteTableDef()
 

@@ -16,11 +16,11 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
 from app.domain.errors import NotReadyError, RegistryError, Unavailable
+from app.domain.records import User
 from app.query.listing import UsersPage, Wanted
 from app.query.lookups import FindsUsers
-from app.domain.records import User
-from app.web.auth.auditing import note
 from app.web.api.lookups import prefix_of
+from app.web.auth.auditing import note
 from app.web.http.problems import ProblemError
 from app.web.http.rates import USERS_OF_READ
 from app.web.http.room import EXPORTS, hold

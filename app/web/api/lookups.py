@@ -6,18 +6,18 @@ from collections.abc import Awaitable, Iterable, Mapping
 import orjson
 from aiohttp import web
 
-from app.query.listing import MAX_PREFIX, Wanted, id_before
-from app.query.newest import NEWEST_USERS, Place, place_before
 from app.domain.positions import Position
 from app.domain.records import User, is_email, outcome_members
-from app.web.pages import pages
+from app.query.listing import MAX_PREFIX, Wanted, id_before
+from app.query.newest import NEWEST_USERS, Place, place_before
 from app.web.auth.access import is_forwarded
 from app.web.http.negotiation import json, wants_page
 from app.web.http.preferences import after, wait_seconds, waits_in_query
 from app.web.http.problems import ProblemError
 from app.web.http.room import SHOWN, USER_BYTES, hold
-from app.web.services import services
 from app.web.http.urls import rest_of_path
+from app.web.pages import pages
+from app.web.services import services
 
 routes = web.RouteTableDef()
 

@@ -18,11 +18,11 @@ from typing_extensions import TypedDict
 
 from app.domain.errors import Unavailable
 from app.domain.outcomes import Outcome
-from app.query.overview.numbers import PartitionLag
 from app.domain.records import Email, Name, SentName, SentRegistration, User, UserId
-from app.web.pages import rendering
+from app.query.overview.numbers import PartitionLag
 from app.web.http.negotiation import json, page
 from app.web.http.proxies import base_url
+from app.web.pages import rendering
 from app.web.trpc.procedures import PROCEDURES, Procedure
 
 routes = web.RouteTableDef()

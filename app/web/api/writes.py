@@ -8,19 +8,19 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from app.query.lookups import Told
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
-from app.domain.records import Wish, field_errors, is_user_id, read_registration, read_update
+from app.domain.records import Command, field_errors, is_user_id, read_registration, read_update
+from app.query.lookups import WriteResult
 from app.web.auth.access import may_look_up
 from app.web.auth.auditing import note, note_id
 from app.web.http.bodies import body_of
 from app.web.http.negotiation import json
 from app.web.http.preferences import wait_seconds
 from app.web.http.problems import RETRY, ProblemError
-from app.web.services import services
 from app.web.http.tracing import note_acknowledged
 from app.web.http.urls import registration_url, rest_of_path, user_url
+from app.web.services import services
 
 routes = web.RouteTableDef()
 
@@ -87,18 +87,18 @@ def _id_in_query(request: web.Request) -> str:
     return user_id
 
 
-async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response:
+async def _write(request: web.Request, user_id: str, command: Command) -> web.Response:
     given = services(request)
     seconds = wait_seconds(request)
-    if wish is None:
+    if command is None:
         note_id(request, user_id)
-    position = await given.write(user_id, wish)
+    position = await given.write(user_id, command)
     note(request, position=position.token())
     note_acknowledged(request, position)
     told = await given.wait(position, seconds)
     applied = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
     if told.outcome in (Outcome.REGISTERED, Outcome.REPLAYED, Outcome.UPDATED):
-        return await _settled(request, user_id, wish, told, applied)
+        return await _settled(request, user_id, command, told, applied)
     if told.outcome is Outcome.ERASED:
         return _answer(200, "erased", user_id, position, applied)
     if told.outcome.reason is not None:
@@ -108,13 +108,13 @@ async def _write(request: web.Request, user_id: str, wish: Wish) -> web.Response
 
 
 async def _settled(
-    request: web.Request, user_id: str, wish: Wish, told: Told, headers: dict[str, str]
+    request: web.Request, user_id: str, command: Command, told: WriteResult, headers: dict[str, str]
 ) -> web.Response:
     created = told.outcome is Outcome.REGISTERED
     location = {"Location": user_url(user_id)} if created else {}
     if not may_look_up(request):
         # It may be the row of others: who may not look users up is told what it has sent.
-        sent = {name: value for name, value in (wish or {}).items() if name != "type"}
+        sent = {name: value for name, value in (command or {}).items() if name != "type"}
         status = 201 if created else 200
         return _answer(
             status, told.outcome.word, user_id, told.position, {**location, **headers}, sent

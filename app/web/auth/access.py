@@ -19,14 +19,14 @@ from app.access.ring import KeyRing
 from app.access.scopes import Scope
 from app.access.sessions import Sessions
 from app.access.tokens import Tokens
-from app.query.routing import FORWARDED_HEADER, origin_of
 from app.config.settings import Settings
-from app.web.pages import rendering
+from app.query.routing import FORWARDED_HEADER, origin_of
 from app.web.http.bodies import form_of
 from app.web.http.clients import CLIENT, Client
 from app.web.http.negotiation import page, wants_page
 from app.web.http.problems import Handler, ProblemError
 from app.web.http.proxies import is_same_site
+from app.web.pages import rendering
 
 #: Holds a session. Cookies know no ports: two registries on one host log each other's people out.
 COOKIE = "registry_session"

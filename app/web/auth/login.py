@@ -4,12 +4,12 @@ import re
 
 from aiohttp import web
 
-from app.web.pages import rendering
 from app.web.auth.access import ACCESS, COOKIE, require_same_site
 from app.web.auth.auditing import note
 from app.web.http.bodies import form_of
 from app.web.http.negotiation import page
 from app.web.http.proxies import is_https
+from app.web.pages import rendering
 
 routes = web.RouteTableDef()
 

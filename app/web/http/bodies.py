@@ -15,8 +15,8 @@ from aiohttp import web
 from app.web.http.clients import client_of
 from app.web.http.problems import ProblemError
 from app.web.http.room import COMING, PARSED, hold
-from app.web.services import services
 from app.web.http.urls import require_escapes, require_once
+from app.web.services import services
 
 T = TypeVar("T")
 

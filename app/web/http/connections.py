@@ -14,10 +14,10 @@ from typing import Protocol
 
 import structlog
 
-from app.worker.descriptors import allowed, reserved
-from app.telemetry.metrics import CONNECTIONS, CONNECTIONS_CLOSED, CONNECTIONS_REFUSED
 from app.config.settings import Settings
+from app.telemetry.metrics import CONNECTIONS, CONNECTIONS_CLOSED, CONNECTIONS_REFUSED
 from app.web.http.problems import ProblemError
+from app.worker.descriptors import allowed, reserved
 
 log = structlog.get_logger(__name__)
 

@@ -11,11 +11,30 @@ import orjson
 import structlog
 from aiohttp import web
 
-from app.domain.errors import BrokerUnavailableError, FencedError, InvalidCursorError, InvalidPositionError, NotReadyError, NotReplayedError, NotSettledError, NotWrittenError, OutcomeOpenError, OutcomeUnknownError, OverloadedError, RecordTooLargeError, RefusedError, RegistryError, StaleRequestError, TooManyRequestsError, Unavailable, UnknownLetterError
-from app.telemetry.metrics import UNAVAILABLE
+from app.domain.errors import (
+    BrokerUnavailableError,
+    FencedError,
+    InvalidCursorError,
+    InvalidPositionError,
+    NotReadyError,
+    NotReplayedError,
+    NotSettledError,
+    NotWrittenError,
+    OutcomeOpenError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RecordTooLargeError,
+    RefusedError,
+    RegistryError,
+    StaleRequestError,
+    TooManyRequestsError,
+    Unavailable,
+    UnknownLetterError,
+)
 from app.domain.records import FieldError
-from app.web.pages import rendering
+from app.telemetry.metrics import UNAVAILABLE
 from app.web.http.negotiation import page, wants_page
+from app.web.pages import rendering
 
 log = structlog.get_logger(__name__)
 

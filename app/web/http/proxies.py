@@ -9,9 +9,9 @@ import re
 
 from aiohttp import hdrs, web
 
-from app.web.pages import rendering
 from app.web.http.problems import Handler
 from app.web.http.received import is_host
+from app.web.pages import rendering
 
 #: How many proxies in front are trusted.
 TRUSTED_PROXIES = web.AppKey("trusted_proxies", int)

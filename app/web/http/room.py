@@ -22,7 +22,7 @@ class _Wish(NamedTuple):
     turn: "asyncio.Future[None]"
 
 
-class Room:
+class MemoryBudget:
     """So many bytes for all requests together, and half of them for one client."""
 
     def __init__(self, size: int) -> None:
@@ -37,7 +37,7 @@ class Room:
 
         Who needs more than one client may have gets that.
         """
-        of_client = sum(wish.client == client for wish in self._waiting)
+        of_client = sum(command.client == client for command in self._waiting)
         if len(self._waiting) >= MAX_WAITING or of_client >= MAX_WAITING_OF_CLIENT:
             raise OverloadedError(_TOO_MUCH)
         size = min(size, self._most_of_client)
@@ -62,16 +62,16 @@ class Room:
         """Give room to those whose turn it is; who waits for its own requests holds up nobody."""
         waiting, self._waiting = self._waiting, deque()
         is_full = False
-        for wish in waiting:
-            if wish.turn.cancelled():
+        for command in waiting:
+            if command.turn.cancelled():
                 continue
-            has_its_share = self._of_client[wish.client] + wish.size > self._most_of_client
-            is_full = is_full or (not has_its_share and wish.size > self._left)
+            has_its_share = self._of_client[command.client] + command.size > self._most_of_client
+            is_full = is_full or (not has_its_share and command.size > self._left)
             if is_full or has_its_share:
-                self._waiting.append(wish)
+                self._waiting.append(command)
             else:
-                self._change(wish.client, wish.size)
-                wish.turn.set_result(None)
+                self._change(command.client, command.size)
+                command.turn.set_result(None)
 
     def _change(self, client: str, size: int) -> None:
         self._left -= size
@@ -84,12 +84,12 @@ _TOO_MUCH = "too many large requests are under way"
 
 _MIB = 1024 * 1024
 #: What may be held: bodies while they come, what they are parsed to, and users that are shown.
-COMING = web.AppKey("coming", Room)
-PARSED = web.AppKey("parsed", Room)
-SHOWN = web.AppKey("shown", Room)
+COMING = web.AppKey("coming", MemoryBudget)
+PARSED = web.AppKey("parsed", MemoryBudget)
+SHOWN = web.AppKey("shown", MemoryBudget)
 SIZES = {COMING: 64 * _MIB, PARSED: 128 * _MIB, SHOWN: 64 * _MIB}
 #: How many exports are under way.
-EXPORTS = web.AppKey("exports", Room)
+EXPORTS = web.AppKey("exports", MemoryBudget)
 MAX_EXPORTS = 4
 
 #: What a user takes until it is shown, about.
@@ -104,8 +104,8 @@ _HELD = web.RequestKey("held", AsyncExitStack)
 def install(web_app: web.Application) -> None:
     """Bound what requests hold, all together."""
     for key, size in SIZES.items():
-        web_app[key] = Room(size)
-    web_app[EXPORTS] = Room(MAX_EXPORTS)
+        web_app[key] = MemoryBudget(size)
+    web_app[EXPORTS] = MemoryBudget(MAX_EXPORTS)
     web_app[_TURN] = asyncio.Lock()
     web_app.middlewares.append(_give_back)
 
@@ -127,7 +127,7 @@ async def turn(request: web.Request) -> AsyncIterator[None]:
         await asyncio.sleep(0)
 
 
-async def hold(request: web.Request, room: web.AppKey[Room], size: int) -> None:
+async def hold(request: web.Request, room: web.AppKey[MemoryBudget], size: int) -> None:
     """Take room for a request until it is answered; raise `OverloadedError` if there is none."""
     if _HELD not in request:
         request[_HELD] = AsyncExitStack()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from app.domain.positions import Position
 from app.config.settings import Settings
+from app.domain.positions import Position
 from app.telemetry.tracing import provider_for
 from app.web.auth.access import route_of
 from app.web.http.problems import Handler

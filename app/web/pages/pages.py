@@ -9,20 +9,20 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from app.domain.errors import NotReadyError
-from app.query.listing import UsersPage, Wanted
-from app.query.newest import NEWEST_USERS
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
 from app.domain.records import User, field_errors, is_email, registrations
-from app.web.http import preferences
-from app.web.pages import rendering
+from app.query.listing import UsersPage, Wanted
+from app.query.newest import NEWEST_USERS
 from app.web.auth.access import require_same_site
+from app.web.http import preferences
 from app.web.http.bodies import form_of
 from app.web.http.negotiation import LIVE_PAGE_HEADERS, page
 from app.web.http.proxies import base_url
+from app.web.http.urls import user_url
+from app.web.pages import rendering
 from app.web.pages.rendering import LastWrite, UserCard
 from app.web.services import services
-from app.web.http.urls import user_url
 
 routes = web.RouteTableDef()
 

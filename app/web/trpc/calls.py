@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from app.domain.records import FieldError, field_errors
 from app.web.http.bodies import body_of
 from app.web.http.problems import ProblemError, from_error
+from app.web.http.urls import rest_of_path
 from app.web.services import services
 from app.web.trpc.procedures import PROCEDURES, Procedure, Tell, together
-from app.web.http.urls import rest_of_path
 
 #: What a call without input has: tRPC's ``undefined``, which is not ``null``.
 _UNDEFINED: Any = object()

@@ -16,15 +16,15 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from app.domain.errors import RegistryError
-from app.query.listing import MAX_PREFIX, Wanted, id_before
 from app.domain.positions import Position
 from app.domain.records import Email, SentRegistration, User, UserId
+from app.query.listing import MAX_PREFIX, Wanted, id_before
+from app.web.api.writes import rejected
 from app.web.http.preferences import after, wait_seconds
 from app.web.http.problems import ProblemError, from_error
 from app.web.http.room import SHOWN, USER_BYTES, hold
-from app.web.services import services
 from app.web.http.tracing import note_acknowledged
-from app.web.api.writes import rejected
+from app.web.services import services
 
 Kind = Literal["query", "mutation"]
 
@@ -138,16 +138,18 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
     With ``Prefer: wait=`` it comes once the registration is settled, and says so.
     """
     seconds = wait_seconds(request)
-    written = await services(request).write_all([(wish["id"], wish) for wish in calls.values()])
+    written = await services(request).write_all(
+        [(command["id"], command) for command in calls.values()]
+    )
     note_acknowledged(request, *(one for one in written if isinstance(one, Position)))
     waiting: dict[int, tuple[str, Position]] = {}
-    for (index, wish), position in zip(calls.items(), written, strict=True):
+    for (index, command), position in zip(calls.items(), written, strict=True):
         if isinstance(position, RegistryError):
             tell(index, from_error(position))
         elif seconds:
-            waiting[index] = wish["id"], position
+            waiting[index] = command["id"], position
         else:
-            tell(index, {"status": "success", "id": wish["id"], "position": position.token()})
+            tell(index, {"status": "success", "id": command["id"], "position": position.token()})
     if waiting:
         await _settle_each(request, waiting, tell)
 
