@@ -33,7 +33,7 @@ def decide(
 
 
 if __name__ == "__main__":
-    from app.__main__ import main
+    from app.cli.main import main
 
     Deciding.decide_registrations = decide  # type: ignore[method-assign, assignment]
     main()

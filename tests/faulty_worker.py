@@ -99,7 +99,7 @@ def main() -> None:
             leave_out_last()
         case words:
             inject(words)
-    from app.__main__ import main as run  # noqa: PLC0415 - its settings are read when it is imported
+    from app.cli.main import main as run  # noqa: PLC0415 - its settings are read when it is imported
 
     run(["worker"])
 

@@ -1,21 +1,15 @@
 """``python -m app backup`` and ``python -m app restore``."""
 
-import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
-from app.config.settings import EXIT_USAGE, settings
-from app.domain.errors import RegistryError
-from app.kafka.client_errors import say_it_in_one_line
+from app.cli.runner import run
+from app.config.settings import settings
 from app.ops.backup.files import Manifest, by_topic
 from app.ops.backup.restoring import restore as restore_registry
 from app.ops.backup.saving import back_up
-
-#: Exit status if Ctrl-C ended it, as shells have it.
-EXIT_INTERRUPTED = 130
 
 T = TypeVar("T")
 
@@ -34,7 +28,7 @@ def backup(folder: Path) -> None:
 
     Exit status: 0 done; 2 it could not be done, and FOLDER holds no backup.
     """
-    done = _run(back_up(settings(), folder, click.echo))
+    done = run(back_up(settings(), folder, click.echo))
     _tell(done.manifest)
     click.echo(f"saved in {folder}; writes were held for {done.held_seconds:.1f} s")
 
@@ -49,7 +43,7 @@ def restore(folder: Path) -> None:
 
     Exit status: 0 done; 2 refused, or it could not be done.
     """
-    done = _run(restore_registry(settings(), folder, click.echo))
+    done = run(restore_registry(settings(), folder, click.echo))
     _tell(done.manifest)
     click.echo(f"restored from {folder}: start workers, and python -m app verify")
 
@@ -57,15 +51,3 @@ def restore(folder: Path) -> None:
 def _tell(manifest: Manifest) -> None:
     for topic, records in by_topic(manifest).items():
         click.echo(f"{topic}: {records:,} records")
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    say_it_in_one_line()
-    try:
-        return asyncio.run(work)
-    except RegistryError as error:
-        click.echo(error, err=True)
-        raise SystemExit(EXIT_USAGE) from None
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None

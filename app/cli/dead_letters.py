@@ -1,24 +1,23 @@
 """``python -m app dead-letters list``, ``show`` and ``replay``."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 import orjson
 
 from app.access.audit import CommandAudit
-from app.config.settings import EXIT_USAGE, Settings, settings
+from app.cli.runner import run
+from app.config.settings import Settings, settings
 from app.dead_letters import printing
 from app.dead_letters.letters import Letter, Name
 from app.dead_letters.listing import Where, by_cause, chosen, members
 from app.dead_letters.reading import LetterTopic
 from app.dead_letters.replay import ReplayResult
 from app.dead_letters.replaying import Replaying, replaying, why_not_open
-from app.domain.errors import InvalidPositionError, RegistryError
+from app.domain.errors import InvalidPositionError
 from app.domain.positions import Position
-from app.kafka.client_errors import say_it_in_one_line
 from app.kafka.partition_reader import reader
 from app.kafka.partitioning import current_partitioning
 from app.kafka.topics import declare
@@ -90,7 +89,7 @@ def list_letters(
     where: tuple[Where, ...], limit: int | None, ids: bool, marked: bool, as_json: bool
 ) -> None:
     """List dead letters by cause, and the newest of them."""
-    letters = chosen(_run(_read(settings())).values(), where, marked=marked)
+    letters = chosen(run(_read(settings())).values(), where, marked=marked)
     shown = letters[: LISTED if limit is None and not as_json else limit]
     if as_json:
         for letter in shown:
@@ -116,7 +115,7 @@ async def _read(wanted: Settings) -> Mapping[Name, Letter]:
 @click.argument("position", type=_PositionType())
 def show(position: Position) -> None:
     """Show a dead letter whole, with the original's headers and bytes: they may be personal."""
-    found = _run(_find(settings(), position))
+    found = run(_find(settings(), position))
     if not found:
         click.echo(f"There is no dead letter of {position.token()}.", err=True)
         raise SystemExit(EXIT_REFUSED)
@@ -155,7 +154,7 @@ def replay(
     """
     if sum(map(bool, (positions, everything, where))) != 1:
         raise click.UsageError("Say which letters: POSITION..., --all or --where.")
-    refused = _run(_replay(settings(), positions, where, force=force, dry_run=dry_run))
+    refused = run(_replay(settings(), positions, where, force=force, dry_run=dry_run))
     raise SystemExit(EXIT_REFUSED if refused else 0)
 
 
@@ -227,19 +226,3 @@ async def _letters(wanted: Settings) -> AsyncIterator[LetterTopic]:
     topics = declare(await current_partitioning(wanted))
     async with reader(wanted.kafka, (topics.dead_letter,)) as reading:
         yield LetterTopic(reading, topics.dead_letter)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    say_it_in_one_line()
-    try:
-        return asyncio.run(work)
-    except RegistryError as error:
-        _end(str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
-        # click's own status for this is 1, which says that something was refused.
-        _end("interrupted", EXIT_INTERRUPTED)
-
-
-def _end(why: str, status: int) -> NoReturn:
-    click.echo(why, err=True)
-    raise SystemExit(status) from None

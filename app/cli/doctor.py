@@ -1,38 +1,30 @@
 """``python -m app doctor``."""
 
-import asyncio
-
 import click
 import orjson
 
+from app.cli.runner import run
 from app.config.settings import settings
-from app.kafka.client_errors import say_it_in_one_line
 from app.ops.doctor.findings import Mark
 from app.ops.doctor.printing import as_json, print_findings
 from app.ops.doctor.run import examine
 
-#: Exit statuses: something keeps the registry from its work; Ctrl-C.
+#: Exit status: something keeps the registry from its work.
 EXIT_PROBLEMS = 1
-EXIT_INTERRUPTED = 130
 
 
 @click.command()
 @click.option("--json", "is_json", is_flag=True, help="Write the findings as JSON.")
 def doctor(is_json: bool) -> None:
-    """Check what a worker needs, and say what to do about what is amiss.
+    """Check what a worker needs, and say what to do about what is wrong.
 
-    Looks at the settings and the files that they name, versions, disk, open files, clock,
-    keys, certificates,
-    the worker at WEB_HOST:WEB_PORT, brokers, topics and the consumer group. Changes nothing;
-    workers may run.
+    Looks at the settings and the files that they name, versions, disk, open files, clock, keys,
+    certificates, the worker at WEB_HOST:WEB_PORT, brokers, topics and the consumer group. Changes
+    nothing; workers may run.
 
     Exit status: 0 nothing worse than warnings; 1 problems; 2 wrong settings or options.
     """
-    say_it_in_one_line()
-    try:
-        told = asyncio.run(examine(settings()))
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    told = run(examine(settings()))
     if is_json:
         click.echo(orjson.dumps(as_json(told), option=orjson.OPT_INDENT_2))
     else:

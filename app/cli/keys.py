@@ -1,7 +1,6 @@
 """``python -m app keys create``, ``list`` and ``revoke``."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,7 +16,8 @@ from app.access.audit import CommandAudit
 from app.access.files import locked_keys, read_keys, write_keys
 from app.access.keys import Key, KeyName, new_key
 from app.access.scopes import Scope
-from app.config.settings import EXIT_USAGE, settings
+from app.cli.runner import one_line
+from app.config.settings import settings
 from app.domain.errors import RegistryError, SettingsError
 
 #: Where nobody says how wide a terminal is, as in a pipe.
@@ -163,7 +163,7 @@ def _console() -> Console:
 @contextmanager
 def _told_of(what: str, **names: Sequence[str]) -> Iterator[None]:
     """Tell the audit log what was done with keys, and the terminal, in a line, why it was not."""
-    try:
+    with one_line():
         audit = CommandAudit(settings())
         try:
             yield
@@ -171,6 +171,3 @@ def _told_of(what: str, **names: Sequence[str]) -> Iterator[None]:
             audit.note(f"keys {what}", "failed", None, **names)
             raise
         audit.note(f"keys {what}", "done", None, **names)
-    except RegistryError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_USAGE)

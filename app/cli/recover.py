@@ -1,24 +1,19 @@
 """``python -m app recover``."""
 
-import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 from faust.types import TP
 
-from app.config.settings import EXIT_USAGE, settings
-from app.domain.errors import RegistryError
-from app.kafka.client_errors import say_it_in_one_line
+from app.cli.runner import run
+from app.config.settings import settings
 from app.ops.recover.changelog import rebuild
 from app.ops.recover.gap import accept
 from app.ops.recover.skip import skip as skip_record
-
-#: Exit status if Ctrl-C ended it, as shells have it.
-EXIT_INTERRUPTED = 130
 
 T = TypeVar("T")
 
@@ -45,7 +40,7 @@ def changelog(folder: Path, yes: bool) -> None:
     For a changelog that was deleted, or lost its end, while a store has all of it. What the
     changelog has beside that is deleted. A store that is behind its changelog is left alone.
     """
-    for line in _run(rebuild(settings(), folder, partial(_agrees, yes=yes))):
+    for line in run(rebuild(settings(), folder, partial(_agrees, yes=yes))):
         click.echo(line)
 
 
@@ -58,7 +53,7 @@ def gap(yes: bool) -> None:
     at …` and `a broker lost its end`. The offsets are named, here and in a record of the
     dead-letter topic. Restore the topic instead if you can.
     """
-    for line in _run(accept(settings(), partial(_agrees, yes=yes))):
+    for line in run(accept(settings(), partial(_agrees, yes=yes))):
         click.echo(line)
 
 
@@ -77,7 +72,7 @@ def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> Non
     """
     place = TP(topic, partition)
     agrees = partial(_agrees, yes=yes)
-    for line in _run(skip_record(settings(), place, offset, reason, agrees)):
+    for line in run(skip_record(settings(), place, offset, reason, agrees)):
         click.echo(line)
 
 
@@ -88,15 +83,3 @@ def _agrees(lines: Sequence[str], yes: bool) -> bool:
         return True
     click.echo("Type yes to do it: ", err=True, nl=False)
     return sys.stdin.readline().strip() == "yes"
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    say_it_in_one_line()
-    try:
-        return asyncio.run(work)
-    except RegistryError as error:
-        click.echo(error, err=True)
-        raise SystemExit(EXIT_USAGE) from None
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None

@@ -1,11 +1,11 @@
 """``python -m app repartition``."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 
+from app.cli.runner import EXIT_INTERRUPTED, end, run
 from app.config.settings import EXIT_USAGE, settings
 from app.domain.errors import RegistryError
 from app.kafka.client_errors import say_it_in_one_line
@@ -13,11 +13,10 @@ from app.kafka.partitioning import Partitioning, read
 from app.ops.repartition import steps
 from app.ops.repartition.steps import Report, Stage
 
-#: Exit status if Ctrl-C ended it, as shells have it.
-EXIT_INTERRUPTED = 130
 #: The registry has more partitions, or may have, and something is left to do.
 EXIT_UNFINISHED = 1
 
+_NOT_CHANGED = "interrupted: nothing has changed"
 _LEFT = "the same command, given again, does what is left"
 
 T = TypeVar("T")
@@ -44,7 +43,7 @@ def repartition(partitions: int | None, back: bool) -> None:
     if back:
         _back()
     elif partitions is None:
-        _show(_run(read(settings())))
+        _show(run(read(settings()), _NOT_CHANGED))
     else:
         _change(partitions)
 
@@ -57,7 +56,7 @@ def _show(now: Partitioning) -> None:
 
 
 def _back() -> None:
-    given_up = _run(steps.give_back(settings()))
+    given_up = run(steps.give_back(settings()), _NOT_CHANGED)
     click.echo("given up: nothing has changed" if given_up else "nothing was begun")
 
 
@@ -93,17 +92,4 @@ def _ended_early(report: Report, cause: str, status: int) -> NoReturn:
         "known: python -m app repartition says",
         Stage.SWITCHED: f"{cause}; the registry has {report.after} partitions; {_LEFT}",
     }
-    click.echo(told[report.stage], err=True)
-    raise SystemExit(status if report.stage is Stage.BEFORE else EXIT_UNFINISHED)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    say_it_in_one_line()
-    try:
-        return asyncio.run(work)
-    except RegistryError as error:
-        click.echo(error, err=True)
-        raise SystemExit(EXIT_USAGE) from None
-    except KeyboardInterrupt:
-        click.echo("interrupted: nothing has changed", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    end(told[report.stage], status if report.stage is Stage.BEFORE else EXIT_UNFINISHED)

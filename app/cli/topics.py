@@ -1,15 +1,10 @@
 """``python -m app topics plan`` and ``topics apply``."""
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any
-
 import click
 import orjson
 
+from app.cli.runner import run
 from app.config.settings import EXIT_USAGE, Settings, settings
-from app.domain.errors import RegistryError
-from app.kafka.client_errors import say_it_in_one_line
 from app.kafka.topics.admin import apply, connected, plan
 from app.kafka.topics.declaration import declare
 from app.kafka.topics.planning import Action, Step
@@ -35,7 +30,7 @@ def show_plan(as_json: bool) -> None:
 
     Exit status: 0 nothing to do; 1 something to do; 2 it would be refused, or cannot be told.
     """
-    planned = _run(_planned(settings()))
+    planned = run(_planned(settings()))
     _print(planned, as_json)
     if any(step.action is Action.REFUSE for step in planned):
         raise SystemExit(EXIT_USAGE)
@@ -52,7 +47,7 @@ def apply_plan(as_json: bool) -> None:
 
     Exit status: 0 done; 2 refused, or the brokers cannot be reached.
     """
-    _print(_run(_applied(settings())), as_json)
+    _print(run(_applied(settings())), as_json)
     if not as_json:
         click.echo(f"{len(declare(settings()).all())} topics are as they should be")
 
@@ -63,15 +58,6 @@ def _print(planned: list[Step], as_json: bool) -> None:
         return
     for step in planned:
         click.echo(step.line())
-
-
-def _run(work: Coroutine[Any, Any, list[Step]]) -> list[Step]:
-    say_it_in_one_line()
-    try:
-        return asyncio.run(work)
-    except RegistryError as error:
-        click.echo(error, err=True)
-        raise SystemExit(EXIT_USAGE) from None
 
 
 async def _planned(wanted: Settings) -> list[Step]:

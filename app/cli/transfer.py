@@ -1,12 +1,11 @@
 """``python -m app export`` and ``python -m app import``."""
 
-import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import click
 from rich.console import Console
@@ -19,16 +18,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from app.domain.errors import RegistryError
+from app.cli.runner import end, run
+from app.config.settings import EXIT_USAGE
 from app.ops.transfer.exporting import STDIO, export
 from app.ops.transfer.importing import Imported, import_rows
-from app.ops.transfer.remote import FORMATS, Format, Remote, TransferError
+from app.ops.transfer.remote import FORMATS, Format, Remote
 from app.ops.transfer.rows import READERS, mended
 
-#: Exit statuses: not (wholly) done; a mistake, or nobody there; Ctrl-C.
+#: Exit status of what is not, or not wholly, done.
 EXIT_NOT_DONE = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 Result = TypeVar("Result")
 
@@ -73,7 +71,7 @@ def export_users(
     """
     remote = Remote(url, key, ca_file)
     with _bar() as bar:
-        users = _run(export(remote, name or _format_of(output), prefix, output, bar.show))
+        users = run(export(remote, name or _format_of(output), prefix, output, bar.show))
     click.echo(f"exported {users:,} users", err=True)
 
 
@@ -136,8 +134,11 @@ def import_users(
         rows = map(mended, rows) if mend_names else rows
         remote = Remote(url, key, ca_file)
         sending = import_rows(remote, rows, told, advance, batch=batch, patience_seconds=patience)
-        _run(sending, lambda: _tell(told))
-    _tell(told)
+        try:
+            run(sending)
+        finally:
+            # However it ends, what was sent is registered.
+            _tell(told)
     raise SystemExit(EXIT_NOT_DONE if told.rejected else 0)
 
 
@@ -163,8 +164,7 @@ def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
     try:
         return file.open("rb")
     except OSError as error:
-        click.echo(f"{file}: {error.strerror}", err=True)
-        raise SystemExit(EXIT_USAGE) from None
+        end(f"{file}: {error.strerror}", EXIT_USAGE)
 
 
 class _Bar:
@@ -200,19 +200,3 @@ def _bar(total: int | None = None) -> Iterator[_Bar]:
         disable=not console.is_terminal,
     ) as progress:
         yield _Bar(progress, total)
-
-
-def _run(work: Coroutine[Any, Any, Result], broken_off: Callable[[], None] | None = None) -> Result:
-    """Do the work; if it fails, end with a line and a status."""
-    try:
-        return asyncio.run(work)
-    except TransferError as error:
-        why, status = str(error), EXIT_NOT_DONE
-    except RegistryError as error:
-        why, status = str(error), EXIT_USAGE
-    except KeyboardInterrupt:
-        why, status = "interrupted", EXIT_INTERRUPTED
-    if broken_off is not None:
-        broken_off()
-    click.echo(why, err=True)
-    raise SystemExit(status)

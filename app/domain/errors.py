@@ -6,6 +6,9 @@ from enum import StrEnum
 class RegistryError(Exception):
     """The root of the errors below; its text is fit to be shown to a user."""
 
+    #: What a command ends with that fails so.
+    exit_status = 2
+
 
 class SettingsError(RegistryError):
     """A setting is missing, malformed or contradicts another one."""

@@ -16,11 +16,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from app.__main__ import main
 from app.access import ring
 from app.access.audit import LOGGER, REFUSALS_PER_SECOND, Audit, CommandAudit, require_audit_file
 from app.access.files import read_keys, write_keys
 from app.cli import keys
+from app.cli.main import main
 from app.config.settings import Settings
 from app.domain.errors import NotReplayedError, SettingsError
 from app.domain.outcomes import Outcome

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from app.__main__ import main
+from app.cli.main import main
 from app.domain.errors import BrokerUnavailableError
 from local.machine import free_port
 from tests.functional.conftest import Client

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 
-from app.__main__ import main
+from app.cli.main import main
 from app.domain.errors import BrokerUnavailableError
 from local.machine import free_port
 from tests.functional.conftest import Client

@@ -105,7 +105,7 @@ import asyncio
 from app.system.memory import Memory
 async def tell(self): print("runs on", type(asyncio.get_running_loop()), flush=True)
 Memory.on_start = tell
-from app.__main__ import main
+from app.cli.main import main
 main(["worker"])
 """
 
@@ -122,7 +122,7 @@ FAILING_WORKER = """
 from app.deciding import Deciding
 def fail(*_): raise ValueError("about ada@example.com")
 Deciding.decide_registrations = fail
-from app.__main__ import main
+from app.cli.main import main
 main(["worker"])
 """
 
@@ -151,7 +151,7 @@ async def join(self, *args):
     await joined(self, *args)
     asyncio.get_running_loop().call_later(3, setattr, GroupCoordinator, "_send_req", stuck)
 GroupCoordinator._on_join_complete = join
-from app.__main__ import main
+from app.cli.main import main
 main(["worker"])
 """
 

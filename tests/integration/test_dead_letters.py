@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaException, Producer
 
-from app.__main__ import main
 from app.cli import dead_letters
+from app.cli.main import main
 from app.config.connection import Connection
 from app.config.settings import Settings
 from app.dead_letters.letters import DeadLetters

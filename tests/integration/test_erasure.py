@@ -18,7 +18,7 @@ from tests.worker import Registry, Worker, wait_until
 TIDY_WORKER = """
 import app.config.settings
 app.config.settings.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
-from app.__main__ import main
+from app.cli.main import main
 main(["worker"])
 """
 

@@ -60,7 +60,7 @@ import os
 from app.domain.keys import EmailKeys
 from app.config.settings import Settings
 Settings.email_keys = property(lambda _: EmailKeys(os.environ["EMAIL_SECRET"].encode()))
-from app.__main__ import main
+from app.cli.main import main
 main()
 """
 

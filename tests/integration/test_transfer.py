@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 from click.testing import CliRunner
 
-from app.__main__ import main
+from app.cli.main import main
 from tests.worker import Registry, Worker, email_of, wait_until
 
 NAMES = ['Ada, "the first"', "two  blanks, a comma", "=1+1", "Ünï 😀", "'; drop", "{}"]

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from app.__main__ import main
 from app.access.files import read_keys, write_keys
 from app.access.keys import hash_of, new_key
 from app.access.proofs import Proofs
 from app.access.ring import KeyRing
 from app.access.scopes import Scope
 from app.access.sessions import Sessions
+from app.cli.main import main
 from app.config import settings as app_settings
 from app.config.settings import Settings
 from app.domain.errors import SettingsError

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from pydantic_core import PydanticUndefined
 
-from app.__main__ import main
+from app.cli.main import main
 from app.config.settings import Settings
 from app.domain.email_claims import encode_claim, encode_verdict
 from app.domain.errors import Unavailable

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from faust.types import TP
 
-from app.__main__ import main
+from app.cli.main import main
 from app.config.settings import settings
 from app.dead_letters.summaries import SKIPPED, Summary
 from app.domain import decisions
@@ -1226,10 +1226,10 @@ def test_what_nobody_has_expected_ends_it_with_one_line_and_the_status_of_no_ans
     async def fail(*_: object) -> None:
         raise KeyError("ada@example.com")
 
-    monkeypatch.setattr("app.ops.verify.verify", fail)
+    monkeypatch.setattr("app.cli.verify.verify_registry", fail)
     ended = CliRunner().invoke(main, ["verify"])
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("nothing is verified: unexpected KeyError in test_verify.py, ")
+    assert ended.stderr.startswith("not done: unexpected KeyError in test_verify.py, ")
     assert ended.stderr.count("\n") == 1
 
 

@@ -22,6 +22,8 @@ FORMATS = ("ndjson", "csv")
 class TransferError(RegistryError):
     """A transfer cannot go on."""
 
+    exit_status = 1
+
 
 class RefusedError(RegistryError):
     """The registry refuses a transfer, or the file is none that can be read."""
