@@ -62,6 +62,17 @@ async def test_it_is_served(client: Client) -> None:
             assert operation["responses"]
 
 
+async def test_what_may_be_wrong_with_any_request_is_described_of_each(client: Client) -> None:
+    paths = (await (await client.get("/openapi.json")).json())["paths"]
+    for path, described in paths.items():
+        if path.startswith("/trpc/"):
+            continue
+        for method, operation in described.items():
+            told = set(operation["responses"])
+            assert {"400", "401", "403", "421", "429"} <= told, f"{method} {path}"
+        assert (await client.get(f"{path}?a=1&a=2")).status == 400
+
+
 async def test_every_schema_that_is_named_is_there(client: Client) -> None:
     text = await (await client.get("/openapi.json")).text()
     named = (await (await client.get("/openapi.json")).json())["components"]["schemas"]

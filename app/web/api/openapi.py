@@ -253,6 +253,8 @@ _CURSOR = _query("cursor", {"type": "string"}, "`next` of the page before.")
 _FORMAT = _query("format", {"type": "string", "enum": ["ndjson", "csv"]}, "`ndjson` if not said.")
 _ID = _query("id", TypeAdapter(UserId).json_schema(), "The id, where a path cannot hold it.")
 _NEEDED_ID = {**_ID, "required": True}
+#: What may be wrong with any request: a parameter that is there twice, a key, a host, a rate.
+_ERRORS_OF_ALL = (400, 401, 403, 421, 429)
 _WRITTEN = (400, 408, 409, 413, 415, 422, 429, 503)
 
 _WRITE_ANSWERS = {
@@ -408,7 +410,7 @@ def _responses(given: Operation, schemas: _Schemas) -> _Schema:
     # A model is named only where it stands in another type.
     schemas.of(list[Problem], "serialization")
     problem = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
-    for status in sorted({*given.errors, 401, 403, 421}):
+    for status in sorted({*given.errors, *_ERRORS_OF_ALL}):
         told[str(status)] = {"description": _DETAILS[status], "content": problem}
         if status in _RETRY_AFTER:
             told[str(status)]["headers"] = _RETRY_AFTER[status]
