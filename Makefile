@@ -78,7 +78,7 @@ test: setup-dev
 	$(PYTEST) $(ARGS)
 
 check: lint types imports
-	$(PYTEST) tests/unit tests/functional $(ARGS)
+	$(PYTEST) tests/unit tests/component $(ARGS)
 
 lint: setup-dev
 	$(PY) -m ruff check $(ARGS)

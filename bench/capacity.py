@@ -19,8 +19,8 @@ from app.system.files import write_whole
 from local.broker import Broker
 from local.console import say
 from local.kafka import PROJECT
-from tests import kafka
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 #: Rows of a request while the users come in.
 BATCH_ROWS = 10_000

@@ -15,7 +15,7 @@ from bench import java
 from bench.errors import PeerFailed, PeerSkipped
 from bench.workloads import PARTITIONS
 from local.kafka import PROJECT
-from tests.worker import Registry, Worker
+from tests.support.worker import Registry, Worker
 
 #: Of `make bench`: Quix Streams cannot live in one environment with the versions that we use.
 PEERS_PYTHON = Path(sys.prefix) / "peers" / "bin" / "python"

@@ -20,7 +20,7 @@ from bench.capacity import _applied, _register
 from local.broker import Broker
 from local.console import say
 from local.kafka import PROJECT
-from tests.worker import Registry, Worker, email_of, is_fresh, wait_until
+from tests.support.worker import Registry, Worker, email_of, is_fresh, wait_until
 
 PARTITIONS = 8
 WAIT_SECONDS = 90

@@ -18,7 +18,7 @@ from bench.errors import PeerFailed
 from bench.flow_engines import Flow, Tuning
 from bench.meter import Meter
 from bench.workloads import PARTITIONS
-from tests import kafka
+from tests.support import kafka
 
 #: Each of which reads a topic.
 HOPS = 3

@@ -26,7 +26,7 @@ from bench.reader import Task, describe
 from bench.servers import BARE_ANSWER
 from bench.workloads import PARTITIONS, WORKLOADS
 from local.kafka import PROJECT
-from tests.worker import Worker, wait_until
+from tests.support.worker import Worker, wait_until
 
 #: Connections to try at full speed.
 CONNECTIONS = (16, 64)

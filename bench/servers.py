@@ -16,7 +16,7 @@ from bench.errors import PeerSkipped
 from bench.workloads import make_topic
 from local.kafka import PROJECT
 from local.machine import HOST, free_port
-from tests import node_toolbox
+from tests.support import node_toolbox
 
 READY_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 10

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from bench.peers.rules import Registration, new_row
-from tests import kafka
+from tests.support import kafka
 
 PARTITIONS = 8
 

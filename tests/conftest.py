@@ -9,7 +9,7 @@ import pytest
 
 from local.broker import Broker
 from local.settings import LocalSettings
-from tests.worker import Registry, Worker
+from tests.support.worker import Registry, Worker
 
 # Settings and proxies of whoever runs the tests are not theirs.
 for _name in list(os.environ):

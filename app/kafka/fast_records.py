@@ -1,7 +1,7 @@
 """Records to aiokafka's compiled code, without calls of Python that change nothing of ours.
 
-It leans on private names of aiokafka, whose version is pinned; tests/unit/test_lean.py fails when
-one of them changes.
+Uses on private names of aiokafka, whose version is pinned; tests/unit/test_fast_records.py fails
+when one of them changes.
 """
 
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests import node_toolbox
+from tests.support import node_toolbox
 
 SCREENSHOTS = node_toolbox.ROOT / "build" / "screenshots"
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}

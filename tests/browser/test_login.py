@@ -13,7 +13,7 @@ from app.access.keys import new_key
 from app.access.scopes import Scope
 from local.broker import Broker
 from tests.browser.conftest import PHONE
-from tests.worker import Registry, email_of
+from tests.support.worker import Registry, email_of
 
 Screenshot = Callable[[str], Path]
 

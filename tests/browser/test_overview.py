@@ -9,11 +9,11 @@ import orjson
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests import kafka
 from tests.browser.conftest import PHONE, SCREENSHOTS
 from tests.browser.test_pages import fresh, post
-from tests.letters import leave_letter
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.letters import leave_letter
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 Screenshot = Callable[[str], Path]
 

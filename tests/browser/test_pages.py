@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.web.http.urls import user_url
 from tests.browser.conftest import PHONE
-from tests.worker import Worker, email_of
+from tests.support.worker import Worker, email_of
 
 Screenshot = Callable[[str], Path]
 

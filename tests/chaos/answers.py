@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 #: All questions together must be answered within this time.
 ANSWERS_WITHIN_SECONDS = 20.0

@@ -16,7 +16,6 @@ from confluent_kafka import Message
 
 from app.config.settings import Settings
 from app.domain.positions import offset_of
-from tests import kafka
 from tests.chaos.answers import Answer, Answers, agrees
 from tests.chaos.cluster import Cluster
 from tests.chaos.model import Model, Record, User
@@ -33,6 +32,7 @@ from tests.chaos.topics import (
     reading,
 )
 from tests.chaos.writes import Write, spelled, user_id
+from tests.support import kafka
 
 #: Once the last record is applied, the group must have committed it within this time.
 LAG_WITHIN_SECONDS = 5.0

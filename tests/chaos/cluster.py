@@ -19,9 +19,9 @@ from confluent_kafka.admin import AdminClient
 from local.broker import Broker
 from local.broker import Cluster as BrokerCluster
 from local.machine import HOST, free_port, is_free
-from tests import kafka
 from tests.chaos.schedule import ASKED_SECONDS, SESSION_SECONDS, TAKEN_OVER_SECONDS
-from tests.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
 
 #: A worker that ended by itself is started again after this long, as a supervisor does.
 START_AGAIN_AFTER_SECONDS = 1.0

@@ -27,7 +27,7 @@ from tests.chaos.answers import Answer, Answers, agrees
 from tests.chaos.clients import Clients
 from tests.chaos.cluster import Crew
 from tests.chaos.writes import spelled
-from tests.worker import Registry
+from tests.support.worker import Registry
 
 #: Each client's question waits so long for an answer that is final.
 WAIT = {"Prefer": "wait=5"}

@@ -8,9 +8,9 @@ import random
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests import kafka
 from tests.chaos.topics import reading
-from tests.worker import Registry
+from tests.support import kafka
+from tests.support.worker import Registry
 
 DELETED_WITHIN_SECONDS = 30.0
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import kafka
 from tests.chaos.checks import Checks
 from tests.chaos.cluster import Cluster
 from tests.chaos.deletions import Deletions
@@ -22,6 +21,7 @@ from tests.chaos.schedule import schedule, wanted
 from tests.chaos.storm import Storm, Tell
 from tests.chaos.strays import Strays
 from tests.chaos.writes import Kind
+from tests.support import kafka
 
 #: The part of the time that the storm may take: the checks need the rest.
 STORM_SHARE = 0.7

@@ -12,9 +12,9 @@ import orjson
 from aiokafka.errors import KafkaError
 
 from app.domain.keys import encode_key, partition_of
-from tests import kafka
-from tests.hand_made_batches import NAME_TO_SPOIL, Row, send, with_bad_name
-from tests.worker import wait_until
+from tests.support import kafka
+from tests.support.hand_made_batches import NAME_TO_SPOIL, Row, send, with_bad_name
+from tests.support.worker import wait_until
 
 #: So a record begins that nobody can read; everything else in the topic can be read.
 UNREADABLE = b"\x00chaos"

@@ -13,9 +13,9 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from app.domain.keys import encode_key, partition_of
 from app.domain.positions import Position
-from tests import kafka
 from tests.chaos.model import Record
 from tests.chaos.strays import POISONED, UNREADABLE
+from tests.support import kafka
 
 #: Keys of a changelog that begin so are the engine's own: how far it has come, no row.
 BOOKKEEPING = b"\xff"

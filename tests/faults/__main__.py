@@ -13,7 +13,7 @@ from local.broker import Broker
 from tests.faults import table
 from tests.faults.cells import Cells
 from tests.faults.steps import STEPS, Kind, Part, Step
-from tests.worker import Registry
+from tests.support.worker import Registry
 
 Cell = tuple[Step, Kind]
 

@@ -18,12 +18,12 @@ import requests
 from confluent_kafka import Producer
 
 from app.domain.keys import partition_of
-from tests import kafka
 from tests.faults.clients import ERASED, SLACK_SECONDS, WAIT_SECONDS, Client, Ledger, User
 from tests.faults.injector import DELAY_SECONDS
 from tests.faults.steps import Kind, Scene, Step
-from tests.faulty_worker import ORDERS
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.faulty_worker import ORDERS
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 PARTITIONS = 4
 CLIENTS = 2
@@ -59,7 +59,7 @@ class Cells:
     def __init__(self, registry: Registry) -> None:
         self.registry = replace(registry, settings={**registry.settings, **SETTINGS})
         self.faulty, self.sound = self.registry.worker(1), self.registry.worker(2)
-        self.faulty.command = [sys.executable, "-m", "tests.faulty_worker"]
+        self.faulty.command = [sys.executable, "-m", "tests.support.faulty_worker"]
         self.ledger = Ledger()
         self._checked = 0
         self._probes = _probes()
@@ -141,7 +141,7 @@ class Cells:
                 self._launch(*(str(word) for cell in cells for word in cell))
 
     def _launch(self, *words: str) -> None:
-        self.faulty.command = [sys.executable, "-m", "tests.faulty_worker", *words]
+        self.faulty.command = [sys.executable, "-m", "tests.support.faulty_worker", *words]
         self.faulty.launch()
 
     def _order(self, *cells: Sequence[object]) -> None:

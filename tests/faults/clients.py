@@ -17,7 +17,7 @@ from typing import Any, Self
 import requests
 from urllib3.exceptions import NewConnectionError
 
-from tests.worker import email_of
+from tests.support.worker import email_of
 
 WAIT_SECONDS = 3
 #: Beyond what a worker may wait for the broker, for the outcome, and for another worker.

@@ -10,7 +10,7 @@ import click
 from local.broker import Broker
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.trial import SETTINGS, attempt, fill, limited
-from tests.worker import Registry
+from tests.support.worker import Registry
 
 USERS = 20_000
 

@@ -13,7 +13,7 @@ import psutil
 import requests
 
 from local.kafka import PROJECT
-from tests.worker import Worker, email_of, wait_until
+from tests.support.worker import Worker, email_of, wait_until
 
 #: Descriptors and memory (in KiB) that a worker has to do with.
 OPEN_FILES, MEMORY_KIB = 256, 512 * 1024

@@ -16,8 +16,8 @@ import requests
 
 from app.access.keys import hash_of
 from local.broker import Broker
-from tests.authority import Authority
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.authority import Authority
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 
 @dataclass

@@ -8,8 +8,8 @@ from confluent_kafka import Message
 
 from app.domain.keys import encode_key, partition_of
 from app.domain.positions import Position
-from tests import kafka
-from tests.worker import Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
 

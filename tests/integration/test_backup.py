@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from local.broker import Broker
-from tests.clients import Writers, assert_all_found
 from tests.integration.test_repartition import PATIENCE_SECONDS, register, run
-from tests.worker import Registry, email_of, is_fresh, wait_until
+from tests.support.clients import Writers, assert_all_found
+from tests.support.worker import Registry, email_of, is_fresh, wait_until
 
 log = logging.getLogger(__name__)
 

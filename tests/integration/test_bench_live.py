@@ -17,8 +17,8 @@ from bench.live_client import Task
 from bench.servers import OUR_WORKER
 from bench.workloads import PARTITIONS, make_topic
 from local.broker import Broker
-from tests import kafka
-from tests.worker import wait_until
+from tests.support import kafka
+from tests.support.worker import wait_until
 
 FASTEST = STREAMS_FLOWS[-1]
 

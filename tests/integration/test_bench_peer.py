@@ -13,7 +13,7 @@ from bench.engines import Place, Running
 from bench.servers import NODE_PEER
 from bench.workloads import PARTITIONS
 from local.broker import Broker
-from tests import kafka
+from tests.support import kafka
 
 #: The shortest and the longest id, and such as no hash of 32-bit words takes by accident.
 IDS = ("a", "x" * 128, "ada", "Ünïcode €", "😀", *(f"user-{number}" for number in range(95)))

@@ -18,7 +18,7 @@ from local.broker import Broker
 from local.errors import DataFolderError, PortTakenError
 from local.kafka import PROJECT
 from local.machine import free_port
-from tests.worker import wait_until
+from tests.support.worker import wait_until
 
 ANSWER_SECONDS = 15
 

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.worker import Registry, Worker, wait_until
+from tests.support.worker import Registry, Worker, wait_until
 
 RATE = 500
 

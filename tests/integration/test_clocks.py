@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests import kafka
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 REFUSED = "the broker refuses the time of the records"
 #: A record is always older than this when it comes: as if the worker's clock were far behind. A

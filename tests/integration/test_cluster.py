@@ -33,10 +33,10 @@ from app.kafka.transactional_ids import worker_id
 from app.kafka.transactions import ProducerFencedError, TransactionalProducer
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
-from tests import kafka
-from tests.clients import Clients, assert_all_found
-from tests.transactions import held_before_end
-from tests.worker import Registry, wait_until
+from tests.support import kafka
+from tests.support.clients import Clients, assert_all_found
+from tests.support.transactions import held_before_end
+from tests.support.worker import Registry, wait_until
 
 log = logging.getLogger(__name__)
 

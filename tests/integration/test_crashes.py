@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from app.domain.keys import encode_key, partition_of
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 CLIENTS = 8
 RECENT = 20

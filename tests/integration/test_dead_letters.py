@@ -26,10 +26,10 @@ from app.domain.positions import Position
 from app.domain.records import Outgoing
 from app.kafka import topics
 from local.broker import Broker
-from tests import kafka
-from tests.letters import leave_letter
-from tests.strategies import Record
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.letters import leave_letter
+from tests.support.strategies import Record
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 PARTITIONS = 8
 

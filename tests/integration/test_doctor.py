@@ -17,7 +17,7 @@ from app.access.files import write_keys
 from app.access.keys import new_key
 from app.access.scopes import Scope
 from local.machine import free_port
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from app.domain.keys import encode_key, partition_of
-from tests import kafka
 from tests.faults.steps import Kind
-from tests.worker import Registry, Worker, is_fresh, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, is_fresh, wait_until
 
 PARTITIONS = 8
 #: The shortest that Kafka allows.
@@ -49,7 +49,7 @@ DEATHS = (
 
 def faulty_command(*words: object) -> list[str]:
     """Return what starts a worker with a fault."""
-    return [sys.executable, "-m", "tests.faulty_worker", *map(str, words)]
+    return [sys.executable, "-m", "tests.support.faulty_worker", *map(str, words)]
 
 
 def nothing_is_left(registry: Registry) -> bool:

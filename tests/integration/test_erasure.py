@@ -11,8 +11,8 @@ import pytest
 
 from app.domain.keys import partition_of
 from local.broker import Broker
-from tests import kafka
-from tests.worker import Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, wait_until
 
 #: A worker that looks after its files all the time, not a few times a day.
 TIDY_WORKER = """

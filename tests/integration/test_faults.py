@@ -5,7 +5,7 @@ import pytest
 from tests.faults.__main__ import cells_of, run
 from tests.faults.cells import Cells
 from tests.faults.steps import STEPS, Kind, Part
-from tests.worker import Registry
+from tests.support.worker import Registry
 
 #: Of each part, such as need no start of a worker. What verifies the tables takes longer: soak.
 FEW = (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from app.domain.keys import encode_key, partition_of
 from app.domain.positions import Position
 from app.web.http.urls import user_url
-from tests.strategies import user_ids
-from tests.worker import Worker, email_of
+from tests.support.strategies import user_ids
+from tests.support.worker import Worker, email_of
 
 
 def user(user_id: str, name: str = "Ada") -> dict[str, str]:

@@ -9,9 +9,9 @@ import pytest
 
 from local.broker import Broker
 from local.machine import free_port
-from tests.clients import Clients, assert_all_found
-from tests.disk import full_disk
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.clients import Clients, assert_all_found
+from tests.support.disk import full_disk
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 #: What a worker may print before its log is full, too.
 LOG_BYTES = 40_000

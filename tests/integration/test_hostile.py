@@ -7,7 +7,7 @@ import pytest
 from local.broker import Broker
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.trial import SETTINGS, attempt, fill, limited
-from tests.worker import Registry, Worker
+from tests.support.worker import Registry, Worker
 
 USERS = 5_000
 LIVE_MS = 250

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 USERS = 40
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker import Worker, wait_until
+from tests.support.worker import Worker, wait_until
 from tools.load import Options, drive
 from tools.load.options import MODES, Mode
 

@@ -16,8 +16,8 @@ import pytest
 import requests
 
 from app.web.api.lookups import STALE_HEADER
-from tests import kafka
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 log = logging.getLogger(__name__)
 

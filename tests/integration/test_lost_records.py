@@ -11,9 +11,9 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from app.domain.keys import partition_of
 from local.broker import Broker
-from tests import kafka
 from tests.integration.test_repartition import run
-from tests.worker import Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
 #: How long a worker may take to notice, and to end.

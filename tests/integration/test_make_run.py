@@ -16,7 +16,7 @@ import pytest
 from local.folder import DataFolder
 from local.kafka import PROJECT
 from local.machine import HOST, free_port
-from tests.terminal import CTRL_C, Terminal
+from tests.support.terminal import CTRL_C, Terminal
 
 MAKES_OWN = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
 READY_SECONDS = 60

@@ -5,7 +5,7 @@ import uuid
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

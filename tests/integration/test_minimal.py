@@ -13,9 +13,9 @@ import requests
 
 from local.broker import Broker
 from local.machine import free_port
-from tests import kafka
-from tests.documents import ROOT, outside
-from tests.worker import wait_until
+from tests.support import kafka
+from tests.support.documents import ROOT, outside
+from tests.support.worker import wait_until
 
 TOPIC = "minimal-registrations"
 READY_SECONDS = 60

@@ -6,9 +6,9 @@ import orjson
 
 from app.domain.keys import partition_of
 from app.domain.positions import token
-from tests import kafka
 from tests.integration.test_repartition import run
-from tests.worker import Registry, email_of, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, email_of, wait_until
 
 PARTITIONS = 8
 

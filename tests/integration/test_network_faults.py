@@ -13,9 +13,9 @@ import psutil
 import pytest
 import requests
 
-from tests.clients import Clients, assert_all_found
-from tests.net import Net, bad_network
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.clients import Clients, assert_all_found
+from tests.support.net import Net, bad_network
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 SESSION_SECONDS = 6
 #: A batch of registrations for a client that is in a hurry, and how narrow the way is.

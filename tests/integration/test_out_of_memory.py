@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from app.system.memory import EXIT_OUT_OF_MEMORY
-from tests.worker import Registry, Worker, email_of
+from tests.support.worker import Registry, Worker, email_of
 
 LINE = "out of memory: the worker ends; see docs/operations.md"
 KIB, MIB = 1024, 1024 * 1024

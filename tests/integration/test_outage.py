@@ -8,8 +8,8 @@ import pytest
 
 from local.broker import Broker
 from local.machine import free_port
-from tests.clients import Clients, assert_all_found
-from tests.worker import Registry, Worker, wait_until
+from tests.support.clients import Clients, assert_all_found
+from tests.support.worker import Registry, Worker, wait_until
 
 ACK_SECONDS = 1.8
 #: What is asked while the broker is known to be away certainly is not written.

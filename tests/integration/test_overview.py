@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from local.broker import Broker
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 
 from app.domain.keys import partition_of
 from app.domain.positions import Position
-from tests import kafka
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 CLIENTS = 4
 ROUNDS = 40

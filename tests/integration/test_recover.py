@@ -13,8 +13,6 @@ from app.domain.keys import partition_of
 from app.domain.positions import token
 from app.engine.marker import MARKER_KEY, Marker
 from local.broker import Broker
-from tests import kafka
-from tests.clients import assert_all_found
 from tests.integration.test_lost_records import (
     PARTITIONS,
     delete_below,
@@ -25,7 +23,9 @@ from tests.integration.test_lost_records import (
     settle,
 )
 from tests.integration.test_repartition import run
-from tests.worker import Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.clients import assert_all_found
+from tests.support.worker import Registry, Worker, wait_until
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ HOME = partition_of(POISON.encode(), PARTITIONS)
 def faulty(registry: Registry) -> Worker:
     """Return a worker that cannot decide any record of an id."""
     worker = registry.worker()
-    worker.command = [sys.executable, "-m", "tests.faulty_worker", "cannot-decide", POISON]
+    worker.command = [sys.executable, "-m", "tests.support.faulty_worker", "cannot-decide", POISON]
     return worker
 
 

@@ -11,8 +11,8 @@ import requests
 
 from app.worker.repartitioning import SILENT_SECONDS
 from local.broker import Broker
-from tests.clients import Writers, assert_all_found
-from tests.worker import Registry, Worker, email_of, is_fresh, wait_until
+from tests.support.clients import Writers, assert_all_found
+from tests.support.worker import Registry, Worker, email_of, is_fresh, wait_until
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from local.broker import Broker
-from tests.clients import Writers, assert_all_found
-from tests.worker import Registry, wait_until
+from tests.support.clients import Writers, assert_all_found
+from tests.support.worker import Registry, wait_until
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from app.access.files import write_keys
 from app.access.keys import new_key
 from app.access.scopes import Scope
 from local.broker import Broker
-from tests.worker import Registry, Worker
+from tests.support.worker import Registry, Worker
 
 CONFIGURATION = Path(__file__).parents[1] / "schemathesis.toml"
 

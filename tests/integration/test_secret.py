@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.integration.test_repartition import run
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 ONE, ANOTHER = "a secret of sixteen letters", "and another one, as long as that"
 TOLD = "EMAIL_SECRET: the registry began with another one; all workers and commands need that"

@@ -19,10 +19,10 @@ from app.config.settings import Settings
 from app.domain.errors import KafkaAccessError
 from app.kafka.acls import require
 from app.kafka.client_errors import why_refused
-from tests import kafka
-from tests.authority import Authority
-from tests.secured import PASSWORD, USER, Secured, least_rights, token
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.authority import Authority
+from tests.support.secured import PASSWORD, USER, Secured, least_rights, token
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 EMAIL_SECRET = "sixteen characters or more"
 BROKER_EXPIRED = "KAFKA_BROKERS: the broker's certificate has expired"

@@ -12,9 +12,9 @@ import pytest
 from app.domain.decisions import MAX_QUEUE
 from app.domain.keys import partition_of
 from app.domain.positions import token
-from tests import kafka
 from tests.integration.test_repartition import run
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 PARTITIONS = 8
 

@@ -47,8 +47,8 @@ from app.kafka.transactions import (
 )
 from local.broker import Broker
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
-from tests import kafka
-from tests.transactions import held_before_end
+from tests.support import kafka
+from tests.support.transactions import held_before_end
 
 PARTITIONS = 2
 #: Longer than anything here takes: what is ended before was ended by somebody.

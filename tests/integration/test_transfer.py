@@ -8,7 +8,7 @@ import orjson
 from click.testing import CliRunner
 
 from app.cli.main import main
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 NAMES = ['Ada, "the first"', "two  blanks, a comma", "=1+1", "Ünï 😀", "'; drop", "{}"]
 USERS = 2_500

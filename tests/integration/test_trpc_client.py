@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests import node_toolbox
-from tests.worker import Worker, email_of
+from tests.support import node_toolbox
+from tests.support.worker import Worker, email_of
 
 Call = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from tests import node_toolbox
-from tests.worker import Worker, email_of
+from tests.support import node_toolbox
+from tests.support.worker import Worker, email_of
 
 USER = {"id": f"reference-{uuid.uuid4().hex}", "name": "Ada"}
 USER["email"] = email_of(USER["id"])

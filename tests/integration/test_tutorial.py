@@ -12,9 +12,9 @@ import pytest
 
 from local.broker import Broker
 from local.machine import free_port
-from tests.documents import ROOT, Block, blocks, outside
-from tests.terminal import Terminal
-from tests.worker import Worker
+from tests.support.documents import ROOT, Block, blocks, outside
+from tests.support.terminal import Terminal
+from tests.support.worker import Worker
 
 READY_SECONDS = 60
 BLOCK_SECONDS = 60

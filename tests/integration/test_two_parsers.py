@@ -17,12 +17,12 @@ from app.kafka.topics import TopicSpec
 from app.ops.verify.findings import Difference
 from app.ops.verify.reading import IndependentScan
 from local.broker import Broker
-from tests.hand_made_batches import bomb, send
 from tests.integration.test_lost_records import produce
 from tests.integration.test_repartition import run
 from tests.integration.test_unreadable_records import spoil
+from tests.support.hand_made_batches import bomb, send
+from tests.support.worker import Registry, wait_until
 from tests.unit.test_verify_reading import said
-from tests.worker import Registry, wait_until
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_record_that_the_parser_of_a_worker_leaves_out_is_named(registry: Regi
     worker, operator = registry.worker(), registry.worker(2)
     assert run(operator, "topics").returncode == 0
     ids = produce(registry, 20, 3)
-    worker.command = [sys.executable, "-m", "tests.faulty_worker", "leaves-out", "last"]
+    worker.command = [sys.executable, "-m", "tests.support.faulty_worker", "leaves-out", "last"]
     with worker:
         worker.wait_for_user(ids[0], 30)
         verified = wait_until(

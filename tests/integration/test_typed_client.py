@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from app.web.api.typescript import declaration
-from tests import node_toolbox
+from tests.support import node_toolbox
 
 CLIENT = node_toolbox.ROOT / "clients" / "typescript"
 

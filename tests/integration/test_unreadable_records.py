@@ -12,11 +12,11 @@ import pytest
 
 from app.domain.keys import partition_of
 from local.broker import Broker
-from tests import kafka
-from tests.hand_made_batches import NAME_TO_SPOIL, bomb, send, with_bad_name
 from tests.integration.test_dead_letters import fresh, home_of, listed, registration, run
 from tests.integration.test_repartition import run as run_to_end
-from tests.worker import Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.hand_made_batches import NAME_TO_SPOIL, bomb, send, with_bad_name
+from tests.support.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
 #: The bomb: so many values of so many bytes, and what a worker that reads them may take.

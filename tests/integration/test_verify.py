@@ -21,8 +21,8 @@ from app.domain.positions import token
 from app.domain.records import decode_row, encode_row
 from app.engine.marker import MARKER_KEY, Marker
 from app.ops.verify.findings import Difference
-from tests import kafka
-from tests.worker import Registry, Worker, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
 

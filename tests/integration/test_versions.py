@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from local.broker import Broker
-from tests import kafka
-from tests.clients import Writers, assert_all_found
 from tests.integration.test_repartition import PATIENCE_SECONDS, run
-from tests.worker import Registry, wait_until
+from tests.support import kafka
+from tests.support.clients import Writers, assert_all_found
+from tests.support.worker import Registry, wait_until
 
 ROOT = Path(__file__).parents[2]
 #: The last commit of version 0.8, and the last one before there were clusters and backups.

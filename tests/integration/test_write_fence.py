@@ -15,9 +15,9 @@ import requests
 
 from app.domain.keys import encode_key, partition_of
 from local.machine import HOST
-from tests.kafka import end_offsets, read_all
-from tests.net import Net, bad_network
-from tests.worker import Registry, Worker, email_of, wait_until
+from tests.support.kafka import end_offsets, read_all
+from tests.support.net import Net, bad_network
+from tests.support.worker import Registry, Worker, email_of, wait_until
 
 ACK_SECONDS = 1.0
 SETTINGS = {"ACK_TIMEOUT_SECONDS": str(ACK_SECONDS), "PARTITIONS": "4"}

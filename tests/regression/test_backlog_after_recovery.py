@@ -8,8 +8,8 @@ never applied, and the offsets behind them were committed.
 import shutil
 
 from app.domain.keys import encode_key
-from tests import kafka
-from tests.worker import Registry, wait_until
+from tests.support import kafka
+from tests.support.worker import Registry, wait_until
 
 USERS = 3_000
 

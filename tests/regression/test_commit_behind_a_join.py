@@ -6,7 +6,7 @@ generation before, whereupon aiokafka forgot the new one and joined again: witho
 was committed often enough.
 """
 
-from tests.worker import Registry, wait_until
+from tests.support.worker import Registry, wait_until
 
 #: A session, and what follows it.
 SECONDS = 10 + 5

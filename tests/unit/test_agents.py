@@ -13,7 +13,7 @@ from app.domain.records import decode_row
 from app.engine.marker import MARKER_KEY
 from app.engine.partitions import Changes
 from app.engine.shares import Sent
-from tests.simulation import DECIDING, PARTITIONS, Record, Simulation, topics
+from tests.support.simulation import DECIDING, PARTITIONS, Record, Simulation, topics
 
 ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 HOME = partition_of(b"ada", PARTITIONS)

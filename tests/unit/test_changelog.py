@@ -5,7 +5,7 @@ from hypothesis import given
 
 from app.engine.changelog import LogState, StoreState, is_fuller, why_rebuild
 from app.engine.marker import MARKER_KEY, RESERVED_PREFIX, Marker, is_of_0_8
-from tests.strategies import user_ids
+from tests.support.strategies import user_ids
 
 MINE = Marker(log="a", next={"source": 7})
 OTHER = Marker(log="b", next={"source": 7})

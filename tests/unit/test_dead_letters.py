@@ -4,7 +4,7 @@ from app.dead_letters import DeadLetters
 from app.domain.errors import UnreadableRecordError
 from app.domain.positions import Position
 from app.kafka.topics import MAX_DEAD_LETTER_BYTES
-from tests.strategies import Record
+from tests.support.strategies import Record
 
 LETTERS = DeadLetters("user-registrations", "dead")
 ERROR = UnreadableRecordError("invalid-json", "Invalid JSON: expected ident")

@@ -34,7 +34,7 @@ from app.ops.doctor.printing import as_json, print_findings
 from app.ops.doctor.run import examine
 from app.ops.doctor.topics import judge_fence, judge_topic
 from app.ops.doctor.worker import Answer, judge_worker
-from tests.authority import Authority
+from tests.support.authority import Authority
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = TopicSpec("users", 2, -1, {"retention.ms": "1000", "cleanup.policy": "delete"})

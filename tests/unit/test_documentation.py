@@ -21,7 +21,7 @@ from app.web.api import openapi
 from app.web.http import problems
 from app.web.trpc.procedures import PROCEDURES
 from local.settings import LocalSettings
-from tests.documents import ROOT, Block, anchors, links, outside
+from tests.support.documents import ROOT, Block, anchors, links, outside
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])

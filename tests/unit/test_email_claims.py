@@ -20,7 +20,7 @@ from app.domain.email_claims import (
     read_verdict,
     settle,
 )
-from tests.strategies import user_ids
+from tests.support.strategies import user_ids
 
 ADA = Holder(id="ada", attempt="a1")
 

@@ -24,7 +24,7 @@ from app.kafka import fetching, protocol
 from app.kafka.cluster import NO_LEADER
 from app.kafka.fetching import Fetcher, Taken, _by_epoch, _Log, require_within, scan
 from app.kafka.protocol import FetchAnswer, Fetched, TopicId
-from tests.batches import ABORT, batch, marker
+from tests.support.batches import ABORT, batch, marker
 from tests.unit.test_engine_protocol import FETCH_REQUEST
 
 ONE, TWO, OTHER = TP("one", 0), TP("one", 1), TP("two", 0)

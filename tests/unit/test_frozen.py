@@ -28,7 +28,7 @@ from tests.unit.test_store import open_store
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VERSIONS = sorted(path.name for path in FIXTURES.glob("v*"))
 
-#: What the users of a frozen registry must be: name and address, as `tests.freeze` left them.
+#: What the users of a frozen registry must be: name and address (`tests.support.freeze`).
 SOME = {
     "user-0": ("Näme 0", "User.0@Example.com"),
     "user-4": ("Renamed", "User.4@Example.com"),

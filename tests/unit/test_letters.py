@@ -21,7 +21,7 @@ from app.domain.errors import UnreadableRecordError
 from app.domain.positions import Position
 from app.domain.records import Headers, Outgoing
 from app.kafka.topics import MAX_DEAD_LETTER_BYTES, declare
-from tests.strategies import Record
+from tests.support.strategies import Record
 
 SOURCE = "user-registrations"
 LETTERS = DeadLetters(SOURCE, "dead")

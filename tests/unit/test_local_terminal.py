@@ -11,7 +11,7 @@ import pytest
 
 from local.kafka import PROJECT
 from local.terminal import in_foreground
-from tests.terminal import CTRL_C, Terminal
+from tests.support.terminal import CTRL_C, Terminal
 
 DEADLINE_SECONDS = 20
 

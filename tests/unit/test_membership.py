@@ -16,7 +16,7 @@ from app.engine.partitions import Changes, Partitions
 from app.kafka import protocol
 from app.kafka.transactions import Member
 from app.system.clocks import Moment
-from tests.strategies import Record
+from tests.support.strategies import Record
 
 MEMBER = Member("app", 7, "member-1", "worker-1")
 ILLEGAL_GENERATION, UNKNOWN_MEMBER, REBALANCE = 22, 25, 27

@@ -15,7 +15,7 @@ from app.domain.positions import token
 from app.kafka import moved_records
 from app.kafka.moved_records import MovedBefore
 from app.kafka.topics import TopicSpec
-from tests.simulation import Log, Record, SimulatedReader
+from tests.support.simulation import Log, Record, SimulatedReader
 
 TOPIC = TopicSpec("user-registrations", 8, 1)
 VALUE = b'{"id": "ada"}'

@@ -46,7 +46,7 @@ from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import MOVED_FROM_HEADER, sort
 from app.domain.positions import token
 from app.domain.records import Queued, Registration, Update, UserRow, decode_row, encode, encode_row
-from tests.strategies import Record
+from tests.support.strategies import Record
 
 PARTITIONS = 2
 #: So few may wait that queues are full often.

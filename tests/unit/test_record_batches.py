@@ -22,7 +22,7 @@ from app.kafka.record_batches import (
     AbortedTransactions,
     PartitionRecords,
 )
-from tests.hand_made_batches import (
+from tests.support.hand_made_batches import (
     ATTRIBUTES_AT,
     BAD_NAME,
     COUNT_AT,

@@ -33,7 +33,7 @@ from app.domain.records import (
     update_in,
 )
 from app.domain.records import registrations as validator
-from tests.strategies import characters, registrations, updates, user_ids
+from tests.support.strategies import characters, registrations, updates, user_ids
 
 ADA: Registration = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 

@@ -12,8 +12,8 @@ from app.engine import changelog
 from app.engine.changelog import Changelog, Reading, newest_marker
 from app.engine.marker import MARKER_KEY, Marker
 from app.kafka.transactions import Rows
-from tests import batches
-from tests.hand_made_batches import Row, batch
+from tests.support import batches
+from tests.support.hand_made_batches import Row, batch
 from tests.unit.test_fetching import FakeCluster, Partition
 
 CHANGELOG = TP("users-changelog", 0)

@@ -19,7 +19,7 @@ from app.engine.batches import (
     SliceSize,
 )
 from app.engine.partitions import Changes
-from tests.strategies import Record
+from tests.support.strategies import Record
 
 
 class Fixed(SliceSize):

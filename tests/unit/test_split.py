@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tests.simulation
+import tests.support.simulation
 from app.domain.errors import TopicsError
 from app.domain.keys import partition_of
 from app.engine.marker import (
@@ -25,7 +25,15 @@ from app.kafka.partitioning import Partitioning
 from app.ops.repartition.target_partitions import children, recent_of, rows_by_home, why_not
 from app.ops.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference
 from app.ops.verify.splits import parent, pieces
-from tests.simulation import CHANGELOGS, DECIDING, PARTITIONS, SOURCES, Log, Simulation, topics
+from tests.support.simulation import (
+    CHANGELOGS,
+    DECIDING,
+    PARTITIONS,
+    SOURCES,
+    Log,
+    Simulation,
+    topics,
+)
 from tests.unit.test_verify import assert_status, verified
 
 BEFORE = 2
@@ -113,9 +121,9 @@ def of_few_partitions(partitions: int) -> Iterator[None]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            tests.simulation, "DECIDING", replace(DECIDING, topics=replace(topics, **fewer))
+            tests.support.simulation, "DECIDING", replace(DECIDING, topics=replace(topics, **fewer))
         )
-        patch.setattr(tests.simulation, "PARTITIONS", partitions)
+        patch.setattr(tests.support.simulation, "PARTITIONS", partitions)
         yield
 
 

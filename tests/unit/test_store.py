@@ -15,8 +15,8 @@ from app.config import settings as settings_module
 from app.config.settings import Settings
 from app.domain.errors import NotReadyError, StoreError
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
-from tests.disk import full_disk
-from tests.worker import wait_until
+from tests.support.disk import full_disk
+from tests.support.worker import wait_until
 
 MIB = 1024 * 1024
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from app.config.settings import Settings
 from app.config.tls import Certificate, client_tls, loaded, server_tls
 from app.domain.errors import SettingsError
-from tests.authority import Authority, Files
+from tests.support.authority import Authority, Files
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from app.ops.verify.outcomes import OutcomesFold
 from app.ops.verify.places import Span
 from app.ops.verify.run import Verification
 from app.ops.verify.stores import ChangelogAt, Store, StoreComparison
-from tests.simulation import (
+from tests.support.simulation import (
     DECIDING,
     FIRST_ID,
     PARTITIONS,

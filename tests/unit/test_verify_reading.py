@@ -15,8 +15,8 @@ from app.kafka import record_batches
 from app.kafka.protocol import READ_COMMITTED
 from app.kafka.record_batches import AbortedTransactions, PartitionRecords
 from app.ops.verify.reading import IndependentScan, _Batches, _pieces, _Records
-from tests.batches import ABORT, COMMIT, marker
-from tests.hand_made_batches import LAST_DELTA_AT, Row, batch, sealed, with_bad_name
+from tests.support.batches import ABORT, COMMIT, marker
+from tests.support.hand_made_batches import LAST_DELTA_AT, Row, batch, sealed, with_bad_name
 
 PLACE = TP("topic", 3)
 CONTROL = 0x20

@@ -1,0 +1,128 @@
+"""Lookups over HTTP: by id, by email, after a write, and what became of a write."""
+
+import pytest
+
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.query.routing import FORWARDED_HEADER
+from app.web.api.lookups import STALE_HEADER
+from tests.component.conftest import Client
+from tests.component.fakes import FakeLookups
+
+POSITION = Position(3, 7)
+
+
+async def test_a_user_is_found_by_email(client: Client, lookups: FakeLookups) -> None:
+    user = lookups.add("ada", email="ada+x@example.com")
+    answer = await client.get("/users", params={"email": "ada+x@example.com"})
+    assert (answer.status, await answer.read()) == (200, user.encode())
+
+
+async def test_an_address_that_nobody_has_is_a_404(client: Client) -> None:
+    answer = await client.get("/users", params={"email": "nobody@example.com"})
+    assert answer.status == 404
+    assert "nobody@" not in await answer.text()
+
+
+@pytest.mark.parametrize(
+    "query", ["?email=", "?email=nonsense", "?id=a&email=a@example.com", "?id="]
+)
+async def test_a_lookup_of_nothing_is_refused(client: Client, query: str) -> None:
+    answer = await client.get(f"/users{query}")
+    assert (answer.status, answer.content_type) == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize("address", ["/users/ada?", "/users?id=ada&", "/users?email=a@b.example&"])
+async def test_a_lookup_can_be_after_a_write(
+    client: Client, lookups: FakeLookups, address: str
+) -> None:
+    lookups.add("ada", email="a@b.example")
+    answer = await client.get(f"{address}after={POSITION.token()}")
+    assert (answer.status, lookups.asked_after) == (200, [POSITION])
+
+
+async def test_a_malformed_position_is_refused(client: Client) -> None:
+    answer = await client.get("/users/ada?after=garbage")
+    assert (answer.status, answer.content_type) == (400, "application/problem+json")
+    assert (await client.get("/registrations/garbage")).status == 400
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Outcome.PENDING, {"outcome": "pending"}),
+        (Outcome.REGISTERED, {"outcome": "registered"}),
+        (Outcome.EMAIL_TAKEN, {"outcome": "rejected", "reason": "email-taken"}),
+        (Outcome.UNKNOWN_ID, {"outcome": "rejected", "reason": "unknown-id"}),
+        (Outcome.TOO_MANY_PENDING, {"outcome": "rejected", "reason": "too-many-pending"}),
+        (Outcome.DEAD_LETTER, {"outcome": "dead-letter"}),
+    ],
+)
+async def test_a_position_tells_what_became_of_its_write(
+    client: Client, lookups: FakeLookups, outcome: Outcome, told: dict[str, str]
+) -> None:
+    lookups.outcomes[POSITION] = outcome
+    answer = await client.get(f"/registrations/{POSITION.token()}")
+    assert (answer.status, await answer.json()) == (200, {"position": POSITION.token(), **told})
+
+
+async def test_a_position_of_no_write_is_a_404(client: Client) -> None:
+    answer = await client.get(f"/registrations/{Position(3, 10_000).token()}")
+    assert (answer.status, answer.content_type) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("wait", ["-1", "soon", "nan"])
+async def test_a_wait_that_is_no_time_is_refused(client: Client, wait: str) -> None:
+    answer = await client.get(f"/registrations/{POSITION.token()}?wait={wait}")
+    assert answer.status == 400
+
+
+async def test_waiting_for_an_outcome_has_a_limit(client: Client, lookups: FakeLookups) -> None:
+    await client.get(f"/registrations/{POSITION.token()}?wait=1000")
+    await client.get(f"/registrations/{POSITION.token()}", headers={"Prefer": "wait=2"})
+    assert lookups.waited == [10.0, 2.0]
+
+
+async def test_a_copy_is_told_from_what_its_owner_says(
+    client: Client, lookups: FakeLookups
+) -> None:
+    user = lookups.users["ada"] = lookups.add("ada").stale(1.23456)
+    for path in ("/users/ada", f"/users?email={user.email}"):
+        answer = await client.get(path)
+        assert (answer.status, answer.headers[STALE_HEADER]) == (200, "1.235")
+        assert (await answer.json())["stale_seconds"] == 1.235
+    lookups.add("ada")
+    answer = await client.get("/users/ada")
+    assert STALE_HEADER not in answer.headers
+    assert "stale_seconds" not in await answer.json()
+
+
+async def test_who_holds_an_address_is_told_to_workers_only(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.holders = {"some/key==": "ada"}
+    assert (await client.get("/email-holders/some%2Fkey%3D%3D")).status == 404
+    headers = {FORWARDED_HEADER: "1"}
+    answer = await client.get("/email-holders/some%2Fkey%3D%3D", headers=headers)
+    assert await answer.json() == {"id": "ada", "stale_seconds": 0.0}
+    answer = await client.get("/email-holders/other", headers=headers)
+    assert await answer.json() == {"id": None, "stale_seconds": 0.0}
+
+
+async def test_the_newest_come_in_pages(client: Client, lookups: FakeLookups) -> None:
+    for number in range(5):
+        lookups.add(f"user-{5 - number}")
+    found: list[str] = []
+    query = "limit=2"
+    for _ in range(3):
+        told = await (await client.get(f"/registrations?{query}")).json()
+        found += [user["id"] for user in told["users"]]
+        query = f"limit=2&cursor={told.get('next')}"
+    assert found == [f"user-{5 - number}" for number in range(5)]
+    assert "next" not in told
+    lookups.missing = [3]
+    told = await (await client.get("/registrations")).json()
+    assert (len(told["users"]), told["missing_partitions"]) == (5, [3])
+    for wrong in ("limit=0", "limit=x", "cursor=x"):
+        answer = await client.get(f"/registrations?{wrong}")
+        assert (answer.status, answer.content_type) == (400, "application/problem+json")

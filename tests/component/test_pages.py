@@ -1,0 +1,193 @@
+"""Pages: one address for people and programs, safe headers, forms that work without scripts."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from yarl import URL
+
+from app.domain.errors import BrokerUnavailableError
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.web.http.urls import user_url
+from tests.component.conftest import Client
+from tests.component.fakes import FakeLookups, FakeProducer
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+ADA = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
+
+
+async def page(client: Client, path: str, status: int = 200) -> str:
+    """Return a page's text, having checked that it is one."""
+    answer = await client.get(URL(path, encoded=True), headers=BROWSER)
+    assert (answer.status, answer.content_type) == (status, "text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    return await answer.text()
+
+
+async def test_the_same_address_is_a_page_or_json(client: Client, lookups: FakeLookups) -> None:
+    user = lookups.add("ada", name="Ada King")
+    assert "Ada King" in await page(client, "/users/ada")
+    for accept in ("*/*", "application/json", "text/html;q=0.5, application/json"):
+        answer = await client.get("/users/ada", headers={"Accept": accept})
+        assert await answer.read() == user.encode()
+
+
+async def test_home_lists_the_newest(client: Client, lookups: FakeLookups) -> None:
+    lookups.add("a/b", name="<script>alert(1)</script>")
+    text = await page(client, "/")
+    assert "&lt;script&gt;" in text
+    assert "<script>alert" not in text
+    assert 'href="/users/a%2Fb"' in text
+
+
+async def test_home_says_which_workers_did_not_answer(client: Client, lookups: FakeLookups) -> None:
+    assert "did not answer" not in await page(client, "/")
+    lookups.unavailable = ["http://127.0.0.1:6067"]
+    assert "did not answer" in await page(client, "/")
+
+
+@pytest.mark.parametrize("user_id", ["..", ".", "a/b", "%2F", "é 😀", "?#&=", "'\"<>"])
+async def test_odd_ids_have_pages(client: Client, lookups: FakeLookups, user_id: str) -> None:
+    lookups.add(user_id, name="Odd One")
+    assert "Odd One" in await page(client, user_url(user_id))
+
+
+async def test_an_unknown_user_is_a_page_that_says_so(client: Client) -> None:
+    assert "&lt;nobody&gt;" in await page(client, "/users/%3Cnobody%3E", status=404)
+
+
+async def test_the_form_registers_and_leads_to_the_user(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    answer = await client.post("/register", data=ADA, headers=BROWSER, allow_redirects=False)
+    assert answer.status == 303
+    location = answer.headers["Location"]
+    assert location.startswith("/users/ada?after=")
+    assert [key for _, _, key, _ in producer.sent] == [b"ada"]
+    waiting = await page(client, location, status=202)
+    assert f'content="1;url={location}&amp;tries=1"' in waiting
+    lookups.add("ada", name="Ada King")
+    lookups.outcome_of_all = Outcome.REGISTERED
+    assert "Ada King" in await page(client, location)
+
+
+async def test_a_page_does_not_ask_for_ever(client: Client) -> None:
+    waiting = await page(client, f"/users/ada?after={Position(7, 7).token()}&tries=60", status=202)
+    assert "http-equiv" not in waiting
+    assert "longer than usual" in waiting
+
+
+async def test_who_comes_second_is_told(client: Client, lookups: FakeLookups) -> None:
+    lookups.add("ada")
+    first, second = Position(7, 6), Position(7, 7)
+    lookups.outcomes = {first: Outcome.REGISTERED, second: Outcome.ID_TAKEN}
+    told = "the registration that stands"
+    assert told not in await page(client, f"/users/ada?after={first.token()}")
+    assert told in await page(client, f"/users/ada?after={second.token()}")
+
+
+async def test_who_wants_a_taken_address_is_told(client: Client, lookups: FakeLookups) -> None:
+    lookups.outcome_of_all = Outcome.EMAIL_TAKEN
+    rejected = await page(client, f"/users/ada?after={Position(7, 7).token()}", status=409)
+    assert "belongs to another user" in rejected
+    assert "Nobody is registered under" in rejected
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.reason])
+async def test_every_rejection_is_told(
+    client: Client, lookups: FakeLookups, outcome: Outcome
+) -> None:
+    address = f"/users/ada?after={Position(7, 7).token()}"
+    lookups.outcome_of_all = Outcome.REGISTERED
+    nothing_special = await page(client, address, status=404)
+    lookups.outcome_of_all = outcome
+    assert await page(client, address, status=409) != nothing_special
+
+
+async def test_who_meets_a_full_queue_is_told_to_try_again(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.add("ada")
+    lookups.outcome_of_all = Outcome.TOO_MANY_PENDING
+    told = await page(client, f"/users/ada?after={Position(7, 7).token()}")
+    assert "your request was rejected. Send it again." in told
+
+
+async def test_people_find_a_user_by_email_in_the_same_box(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.add("ada", name="Ada King", email="ada@example.com")
+    assert "Ada King" in await page(client, "/users?id=ada%40example.com")
+    assert "Ada King" in await page(client, "/users?email=ada%40example.com")
+    await page(client, "/users?email=eve%40example.com", status=404)
+
+
+async def test_a_position_that_is_none_is_not_waited_for(client: Client) -> None:
+    assert "Not a position token" in await page(client, "/users/ada?after=garbage", status=400)
+
+
+async def test_the_form_of_a_dot_id_leads_to_its_query_address(client: Client) -> None:
+    answer = await client.post("/register", data=ADA | {"id": ".."}, allow_redirects=False)
+    location = urlsplit(answer.headers["Location"])
+    assert (location.path, parse_qs(location.query)["id"]) == ("/users", [".."])
+
+
+async def test_a_bad_form_is_shown_again_with_what_was_typed(
+    client: Client, producer: FakeProducer
+) -> None:
+    typed = {"id": "ada", "name": '"Ada" <King>', "email": "nonsense"}
+    answer = await client.post("/register", data=typed, headers=BROWSER)
+    text = await answer.text()
+    assert answer.status == 422
+    assert "Must be an email address" in text
+    assert "&lt;King&gt;" in text
+    assert producer.sent == []
+
+
+@pytest.mark.parametrize("missing", ["id", "name", "email"])
+async def test_an_empty_field_is_told(client: Client, missing: str) -> None:
+    answer = await client.post("/register", data=ADA | {missing: ""})
+    assert answer.status == 422
+    assert 'aria-invalid="true"' in await answer.text()
+
+
+async def test_a_form_of_another_site_is_refused(client: Client, producer: FakeProducer) -> None:
+    headers = {"Origin": "http://evil.example"}
+    answer = await client.post("/register", data=ADA, headers=headers)
+    assert (answer.status, producer.sent) == (403, [])
+    headers = {"Origin": f"http://{client.host}:{client.port}"}
+    answer = await client.post("/register", data=ADA, headers=headers, allow_redirects=False)
+    assert answer.status == 303
+
+
+async def test_a_person_sees_errors_as_a_page(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    lookups.ready = False
+    assert "Service Unavailable" in await page(client, "/users/ada", status=503)
+    assert "Not Found" in await page(client, "/nothing", status=404)
+    producer.failure = BrokerUnavailableError("no broker takes records")
+    answer = await client.post("/register", data=ADA, headers=BROWSER)
+    assert (answer.status, answer.content_type) == (503, "text/html")
+    assert "No broker takes records" in await answer.text()
+
+
+async def test_readiness_has_reasons(client: Client, lookups: FakeLookups) -> None:
+    assert (await client.get("/health/ready")).status == 200
+    lookups.ready = False
+    answer = await client.get("/health/ready")
+    assert (answer.status, len((await answer.json())["reasons"])) == (503, 1)
+    assert (await client.get("/health/live")).status == 200
+
+
+async def test_static_files_are_served_and_nothing_beside_them(client: Client) -> None:
+    assert (await client.get("/static/registry.css")).status == 200
+    assert (await client.get(URL("/static/../pages.py", encoded=True))).status in {403, 404}
+
+
+async def test_a_page_says_that_it_shows_a_copy(client: Client, lookups: FakeLookups) -> None:
+    lookups.users["ada"] = lookups.add("ada").stale(2.1)
+    assert "A copy, up to 3 s old" in await page(client, "/users/ada")
+    lookups.add("ada")
+    assert "A copy" not in await page(client, "/users/ada")

@@ -1,0 +1,165 @@
+"""What can be called over tRPC, one at a time and many at once."""
+
+import json
+
+import orjson
+import pytest
+
+from app.domain.errors import BrokerUnavailableError, OutcomeUnknownError, OverloadedError
+from app.domain.outcomes import Outcome
+from app.domain.positions import Position
+from app.web.trpc import PROCEDURES
+from tests.component.conftest import Client
+from tests.component.fakes import FakeLookups, FakeProducer
+from tests.component.trpc import ADA, BAD, ask, error
+
+
+async def test_hello(client: Client) -> None:
+    assert await ask(client, "GET", "hello") == (200, {"result": {"data": "Hello tRPC!"}})
+
+
+async def test_register_user_answers_with_the_position(
+    client: Client, producer: FakeProducer
+) -> None:
+    status, body = await ask(client, "POST", "registerUser", json=ADA)
+    data = body["result"]["data"]
+    assert (status, data["status"], data["id"]) == (200, "success", "ada")
+    assert len(data["position"]) == 20
+    assert [key for _, _, key, _ in producer.sent] == [b"ada"]
+
+
+async def test_register_user_can_wait_for_its_outcome(client: Client, lookups: FakeLookups) -> None:
+    lookups.outcome_of_all = Outcome.REGISTERED
+    wait = {"Prefer": "wait=2"}
+    _, body = await ask(client, "POST", "registerUser", json=ADA, headers=wait)
+    assert body["result"]["data"]["outcome"] == "registered"
+    assert lookups.waited == [2.0]
+    lookups.outcome_of_all = Outcome.EMAIL_TAKEN
+    answer = await ask(client, "POST", "registerUser", json=ADA, headers=wait)
+    told = "This email address belongs to another user."
+    assert answer == (409, error("CONFLICT", -32009, 409, told, "registerUser"))
+
+
+async def test_a_full_queue_is_a_conflict_that_says_when_to_try_again(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.outcome_of_all = Outcome.TOO_MANY_PENDING
+    answer = await client.post("/trpc/registerUser", json=ADA, headers={"Prefer": "wait=2"})
+    told = (await answer.json())["error"]
+    assert (answer.status, answer.headers["Retry-After"]) == (409, "1")
+    assert told["data"] == {"code": "CONFLICT", "httpStatus": 409, "path": "registerUser"}
+    assert told["message"].endswith("Send it again in a moment.")
+
+
+@pytest.mark.parametrize(
+    "query", ['userById?input={"id":"ada"}', 'userByEmail?input={"email":"ada@example.com"}']
+)
+async def test_a_user_is_found_after_a_write(
+    client: Client, lookups: FakeLookups, query: str
+) -> None:
+    found = lookups.add("ada")
+    position = Position(1, 2)
+    headers = {"Registry-After": position.token()}
+    status, body = await ask(client, "GET", query, headers=headers)
+    assert (status, body["result"]["data"]) == (200, orjson.loads(found.encode()))
+    assert lookups.asked_after == [position]
+
+
+async def test_a_user_who_is_not_there_is_not_found(client: Client) -> None:
+    status, body = await ask(client, "GET", 'userById?input={"id":"nobody"}')
+    assert (status, body["error"]["data"]["code"]) == (404, "NOT_FOUND")
+    status, body = await ask(client, "GET", "userById")
+    assert (status, body["error"]["data"]["code"]) == (400, "BAD_REQUEST")
+
+
+async def test_one_bad_input_costs_only_its_own_call(
+    client: Client, producer: FakeProducer
+) -> None:
+    calls = {"0": ADA, "1": BAD, "2": ADA | {"id": "eve"}}
+    status, body = await ask(
+        client, "POST", "registerUser,registerUser,registerUser?batch=1", json=calls
+    )
+    assert status == 207
+    assert [sorted(one) for one in body] == [["result"], ["error"], ["result"]]
+    assert body[1]["error"]["data"] == {
+        "code": "BAD_REQUEST",
+        "httpStatus": 400,
+        "path": "registerUser",
+    }
+    issues = json.loads(body[1]["error"]["message"])
+    assert [issue["path"] for issue in issues] == [["name"], ["email"]]
+    assert sorted(key or b"" for _, _, key, _ in producer.sent) == [b"ada", b"eve"]
+
+
+async def test_unknown_members_of_an_input_are_dropped(
+    client: Client, producer: FakeProducer
+) -> None:
+    given = {**ADA, "admin": True}
+    assert (await ask(client, "POST", "registerUser", json=given))[0] == 200
+    assert [orjson.loads(value or b"") for *_, value in producer.sent] == [ADA]
+
+
+async def test_a_batch_of_registrations_is_one_write(
+    client: Client, producer: FakeProducer
+) -> None:
+    calls = {str(index): ADA | {"id": f"ada-{index}"} for index in range(10)}
+    path = ",".join(["registerUser"] * 10)
+    status, body = await ask(client, "POST", f"{path}?batch=1", json=calls)
+    assert (status, len(producer.asked)) == (200, 1)
+    assert [one["result"]["data"]["id"] for one in body] == [one["id"] for one in calls.values()]
+
+
+async def test_what_the_broker_did_not_take_costs_only_its_own_calls(
+    client: Client, producer: FakeProducer
+) -> None:
+    producer.failures_from = (1, OutcomeUnknownError("no acknowledgement from the broker in time"))
+    calls = {"0": ADA, "1": BAD}
+    answer = await client.post("/trpc/registerUser,registerUser?batch=1", json=calls)
+    assert (answer.status, len(producer.sent)) == (207, 1)
+    calls = {"0": BAD, "1": ADA}
+    answer = await client.post("/trpc/registerUser,registerUser?batch=1", json=calls)
+    told = [one["error"]["data"] for one in await answer.json()]
+    assert [data["httpStatus"] for data in told] == [400, 503]
+    # Whether a retry is safe.
+    assert [data.get("reason") for data in told] == [None, "outcome-unknown"]
+    assert (answer.status, answer.headers["Retry-After"]) == (207, "1")
+
+
+async def test_a_batch_beyond_what_may_wait_is_refused_but_for_what_is_wrong_anyway(
+    client: Client, producer: FakeProducer
+) -> None:
+    producer.failure = OverloadedError("more writes wait than this worker may keep")
+    path = "registerUser,registerUser,registerUser?batch=1"
+    status, body = await ask(client, "POST", path, json={"0": ADA, "1": BAD, "2": ADA})
+    told = [one["error"]["data"]["httpStatus"] for one in body]
+    assert (status, told) == (207, [503, 400, 503])
+
+
+async def test_settled_registrations_of_a_batch_are_told_one_by_one(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    lookups.outcome_of_all = Outcome.REGISTERED
+    eve = ADA | {"id": "eve"}
+    await ask(client, "POST", "registerUser", json=ADA)
+    partition = next(iter(producer.asked[0]))
+    lookups.outcomes = {Position(partition, 1): Outcome.ID_TAKEN}
+    path = "registerUser,registerUser?batch=1"
+    headers = {"Prefer": "wait=2"}
+    status, body = await ask(client, "POST", path, json={"0": ADA, "1": eve}, headers=headers)
+    assert status == 207
+    assert body[0]["error"]["data"]["code"] == "CONFLICT"
+    assert body[1]["result"]["data"]["outcome"] == "registered"
+
+
+async def test_a_broker_that_is_away(client: Client, producer: FakeProducer) -> None:
+    producer.failure = BrokerUnavailableError("no broker takes records")
+    answer = await client.post("/trpc/registerUser", json=ADA)
+    body = await answer.json()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert (body["error"]["code"], body["error"]["data"]["code"]) == (-32603, "SERVICE_UNAVAILABLE")
+
+
+def test_every_procedure_describes_its_input_and_output() -> None:
+    for procedure in PROCEDURES.values():
+        assert procedure.output.json_schema(mode="serialization")
+        assert procedure.input is None or procedure.input.json_schema()["type"] == "object"

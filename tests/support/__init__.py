@@ -1,0 +1,1 @@
+"""Helpers of several kinds of tests: builders, clients, brokers, workers."""
