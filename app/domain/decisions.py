@@ -8,13 +8,23 @@ the row's queue. docs/decisions/one-email-one-user.md tells why it is done so.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from app.domain.email_claims import Verdict
 from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import Sorted
 from app.domain.positions import offset_of, token
-from app.domain.records import Command, Open, Queued, Registration, Update, UserRow, encode, moment
+from app.domain.records import (
+    CHANGEABLE,
+    Command,
+    Open,
+    Queued,
+    Registration,
+    Update,
+    UserRow,
+    encode,
+    moment,
+)
 
 #: Records of one id that may wait for the verdict on another; what follows is rejected.
 MAX_QUEUE = 16
@@ -102,27 +112,23 @@ class Decisions:
         self.claims.append(Claiming("claim", self.email_key(command["email"]), user_id, attempt))
         self._decided(asked.offset, user_id, Outcome.PENDING)
         at = moment(asked.timestamp)
-        return {
-            "id": user_id,
-            "name": command["name"],
-            "email": command["email"],
+        new: dict[str, Any] = {
+            **command,
             "status": "pending",
             "registered_at": at,
             "updated_at": at,
             "version": 1,
             "position": attempt,
         }
+        new.pop("type", None)
+        return cast(UserRow, new)
 
     def _update(self, row: UserRow | None, command: Update, asked: Queued) -> UserRow | None:
         if row is None:
             self._decided(asked.offset, command["id"], Outcome.UNKNOWN_ID)
             return None
-        wanted = Open(
-            position=token(self.partition, asked.offset),
-            at=asked.timestamp,
-            name=command.get("name", row["name"]),
-            email=command.get("email", row["email"]),
-        )
+        at = {"position": token(self.partition, asked.offset), "at": asked.timestamp}
+        wanted = cast(Open, {**at, **_changeable(row), **_changeable(command)})
         email_key = self.email_key(wanted["email"])
         if email_key == self.email_key(row["email"]):
             self._decided(asked.offset, row["id"], Outcome.UPDATED)
@@ -220,26 +226,31 @@ def attempt_of(row: UserRow) -> str:
 def _is_first_registration(row: UserRow, command: Registration) -> bool:
     first = row.get("first_digest")
     if first is not None:
-        return first == _digest(command["name"], command["email"])
-    return row["name"] == command["name"] and row["email"] == command["email"]
+        return first == _digest(command)
+    return _changeable(row) == _changeable(command)
 
 
-def _digest(name: str, email: str) -> str:
-    data = encode(Registration(id="", name=name, email=email))
+def _digest(of: UserRow | Registration) -> str:
+    data = encode(cast(Registration, {"id": "", **_changeable(of)}))
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
+def _changeable(of: UserRow | Registration | Update | Open) -> dict[str, Any]:
+    """Return what an update may change, as far as it is there, always in the same order."""
+    return {member: of[member] for member in CHANGEABLE if member in of}  # type: ignore[literal-required]
+
+
 def _updated(row: UserRow, wanted: Open, attempt: str) -> UserRow:
-    return {
+    updated = {
         **row,
-        "name": wanted["name"],
-        "email": wanted["email"],
+        **_changeable(wanted),
         "updated_at": moment(wanted["at"]),
         "version": row["version"] + 1,
         "position": wanted["position"],
         "attempt": attempt,
-        "first_digest": row.get("first_digest") or _digest(row["name"], row["email"]),
+        "first_digest": row.get("first_digest") or _digest(row),
     }
+    return cast(UserRow, updated)
 
 
 def _without_waiting(row: UserRow) -> UserRow:

@@ -21,6 +21,7 @@ from app.domain.consumed_records import (
 from app.domain.errors import UnreadableRecordError
 from app.domain.keys import encode_key, partitions_of
 from app.domain.records import (
+    CHANGEABLE,
     Command,
     Headers,
     encode,
@@ -156,7 +157,7 @@ def _read_update(value: bytes) -> Any:
         update = update_in(value)
     except ValidationError as error:
         raise _unreadable(value, error) from None
-    if "name" not in update and "email" not in update:
+    if update.keys().isdisjoint(CHANGEABLE):
         raise UnreadableRecordError("invalid-record", "An update needs a name or an email")
     return update
 

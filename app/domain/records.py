@@ -104,6 +104,13 @@ class SentUpdate(TypedDict):
     email: NotRequired[Email]
 
 
+#: What is known of a user by registrations, in the order in which it is shown.
+MEMBERS = tuple(member for member in Registration.__annotations__ if member != "type")
+#: The part of it that an update may change.
+CHANGEABLE = tuple(member for member in MEMBERS if member != "id")
+#: The part that every registration has.
+REQUIRED = tuple(member for member in MEMBERS if member in Registration.__required_keys__)
+
 #: What a record asks for: a registration, an update, or (None, a tombstone) an erasure.
 Command = Registration | Update | None
 
@@ -139,13 +146,12 @@ def is_email(text: str) -> bool:
 
 def encode(command: Registration | Update) -> bytes:
     """Return a registration or an update as the JSON bytes that travel."""
-    # No casts here: a hundred thousand a second pass.
-    if command.get("type") == "update":
-        return dumps({name: command[name] for name in _UPDATE_MEMBERS if name in command})  # type: ignore[literal-required]
-    return dumps({"id": command["id"], "name": command["name"], "email": command["email"]})
-
-
-_UPDATE_MEMBERS = ("type", "id", "name", "email")
+    # Nearly always: a hundred thousand a second pass.
+    if tuple(command) == MEMBERS:
+        return dumps(command)
+    is_update = command.get("type") == "update"
+    members = ("type", *MEMBERS) if is_update else MEMBERS
+    return dumps({name: command[name] for name in members if name in command})  # type: ignore[literal-required]
 
 
 class Open(TypedDict):

@@ -173,7 +173,6 @@ TWICE = {
     "without a value": (b"GET /users?a&x=1&a", b"", "a"),
     "another spelling": (b"GET /users?id=a&i%64=b", b"", "id"),
     "of a write": (b"POST /users?wait=1&wait=2", b"Content-Type: application/json\r\n", "wait"),
-    "of tRPC": (b"GET /trpc/userById?input=%7B%7D&input=%7B%7D", b"", "input"),
     "in a target with a host": (b"GET http://b/users?id=a&id=b", b"", "id"),
     "a field of a form": (
         b"POST /register",

@@ -10,13 +10,11 @@ from typing import BinaryIO, NamedTuple
 import orjson
 
 from app.domain.compact import dumps
+from app.domain.records import MEMBERS, REQUIRED
 from app.ops.transfer.remote import Format, RefusedError
 
 #: No legal row is longer, as NDJSON; servers refuse a request with a longer one.
 MAX_ROW_BYTES = 16 * 1024
-
-#: What a registration has; status, times and versions are the new registry's own.
-MEMBERS = ("id", "name", "email")
 
 
 class Row(NamedTuple):
@@ -62,7 +60,7 @@ def read_csv(file: BinaryIO) -> Iterator[Row]:
     reader = csv.reader(text, strict=True)
     try:
         columns = next(reader, [])
-        missing = [member for member in MEMBERS if member not in columns]
+        missing = [member for member in REQUIRED if member not in columns]
         if missing:
             raise RefusedError(f"the first line names no column {', '.join(missing)}")
         for cells in filter(None, reader):
@@ -78,7 +76,9 @@ def read_csv(file: BinaryIO) -> Iterator[Row]:
 def _cells(line: int, columns: list[str], cells: list[str]) -> Row:
     if len(cells) != len(columns):
         return Row(line, b"", f"{len(cells)} cells, not {len(columns)}")
-    return _row(line, dict(zip(columns, cells, strict=True)))
+    # A cell cannot be missing: what a registration may be without is empty then.
+    named = zip(columns, cells, strict=True)
+    return _row(line, {name: cell for name, cell in named if cell or name in REQUIRED})
 
 
 def mended(row: Row) -> Row:

@@ -36,7 +36,7 @@ PAGE_USERS = 1_000
 MAX_RETRY_SECONDS = 20.0
 
 #: What is told of a user in CSV, where a cell cannot be missing.
-COLUMNS = ("id", "name", "email", "status", "registered_at", "updated_at", "version")
+COLUMNS = tuple(name for name in User.model_fields if name not in ("position", "stale_seconds"))
 
 Encode = Callable[[Sequence[User]], bytes]
 

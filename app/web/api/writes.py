@@ -10,7 +10,14 @@ from pydantic import ValidationError
 
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
-from app.domain.records import Command, field_errors, is_user_id, read_registration, read_update
+from app.domain.records import (
+    CHANGEABLE,
+    Command,
+    field_errors,
+    is_user_id,
+    read_registration,
+    read_update,
+)
 from app.query.lookups import WriteResult
 from app.web.auth.access import may_look_up
 from app.web.auth.auditing import note, note_id
@@ -67,7 +74,7 @@ async def _update(request: web.Request, user_id: str) -> web.Response:
     body = _members(await body_of(request))
     if body.get("id", user_id) != user_id:
         raise ProblemError(422, "invalid", "The id cannot be changed.")
-    given = {name: body[name] for name in ("name", "email") if name in body}
+    given = {name: body[name] for name in CHANGEABLE if name in body}
     if not given:
         raise ProblemError(422, "invalid", "Give a name, an email or both.")
     update = orjson.dumps({"type": "update", "id": user_id, **given})

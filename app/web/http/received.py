@@ -49,6 +49,10 @@ def in_origin_form(message: RawRequestMessage) -> RawRequestMessage:
     )
 
 
+#: Below it the first of several parameters counts, as in tRPC's own servers.
+_FIRST_COUNTS = "/trpc/"
+
+
 @web.middleware
 async def refuse_malformed(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let through what is well-formed."""
@@ -62,7 +66,8 @@ async def refuse_malformed(request: web.Request, handler: Handler) -> web.Stream
     if "#" in request.raw_path or not _TARGET.match(request.raw_path):
         raise _malformed("The target is no path, or has a fragment.")
     require_escapes(request.raw_path)
-    require_once(name for name, _ in request.query.items())
+    if not request.path.startswith(_FIRST_COUNTS):
+        require_once(name for name, _ in request.query.items())
     if request.method == "OPTIONS" and request.raw_path == "*":
         return web.Response(status=204, headers={"Allow": ", ".join((*METHODS, "OPTIONS"))})
     return await handler(request)

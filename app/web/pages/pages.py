@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.domain.errors import NotReadyError
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
-from app.domain.records import User, field_errors, is_email, registrations
+from app.domain.records import MEMBERS, REQUIRED, User, field_errors, is_email, registrations
 from app.query.listing import UsersPage, Wanted
 from app.query.newest import NEWEST_USERS
 from app.web.auth.access import require_same_site
@@ -21,12 +21,10 @@ from app.web.http.negotiation import LIVE_PAGE_HEADERS, page
 from app.web.http.proxies import base_url
 from app.web.http.urls import user_url
 from app.web.pages import rendering
-from app.web.pages.rendering import LastWrite, UserCard
+from app.web.pages.rendering import FIELDS, LastWrite, UserCard
 from app.web.services import services
 
 routes = web.RouteTableDef()
-
-_FIELDS = ("id", "name", "email")
 
 #: Users on a page of the list.
 LISTED_USERS = 50
@@ -71,9 +69,10 @@ async def submit_form(request: web.Request) -> web.Response:
     """Take the form: lead to the user's page, or show the form again with what is wrong."""
     require_same_site(request)
     form = await form_of(request)
-    values = {name: form.get(name, "") for name in _FIELDS}
+    values = {name: form.get(name, "") for name in MEMBERS}
+    given = {name: value for name, value in values.items() if value or name in REQUIRED}
     try:
-        registration = registrations.validate_python(values)
+        registration = registrations.validate_python(given)
     except ValidationError as error:
         return page(rendering.register(values, _by_field(error), None), 422)
     position = await services(request).write(registration["id"], registration)
@@ -160,7 +159,15 @@ def card(user: User) -> UserCard:
         updated_at=user.updated_at,
         version=user.version,
         url=user_url(user.id),
+        more=_more(user),
     )
+
+
+def _more(user: User) -> Mapping[str, str]:
+    """Return what else is known of a user, by the label that the form gives it."""
+    labels = {field.name: field.label for field in FIELDS}
+    further = {name: getattr(user, name) for name in MEMBERS if name not in UserCard.__slots__}
+    return {labels[name]: value for name, value in further.items() if value is not None}
 
 
 def _after(user_id: str, position: Position) -> str:

@@ -4,12 +4,14 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.domain.records import REQUIRED
 
 #: Where the command lines on the pages send their requests, unless told otherwise.
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:6066"
@@ -29,6 +31,8 @@ class UserCard:
     updated_at: datetime
     version: int
     url: str
+    #: What else is known of the user, by label.
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,11 @@ class _Field:
     input_mode: Literal["text", "email"] = "text"
 
     @property
+    def is_required(self) -> bool:
+        """Whether every registration has it."""
+        return self.name in REQUIRED
+
+    @property
     def max_length(self) -> int:
         """What no legal value is longer than, in UTF-16 units as browsers count: an emoji is two.
 
@@ -93,7 +102,8 @@ class _Field:
         return 2 * self.max_characters
 
 
-_FIELDS: Final = (
+#: Of each member of a registration.
+FIELDS: Final = (
     _Field("id", "Id", "Up to 128 characters. It is permanent: choose with care.", 128, "username"),
     _Field("name", "Name", "As it should be shown, in any script.", 256, "name"),
     _Field(
@@ -166,7 +176,7 @@ def home(
 
 def register(values: Mapping[str, str], errors: Mapping[str, str], problem: str | None) -> str:
     """Return the form with what was entered, what is wrong by field, and what is wrong at all."""
-    return _page("register.html", fields=_FIELDS, values=values, errors=errors, problem=problem)
+    return _page("register.html", fields=FIELDS, values=values, errors=errors, problem=problem)
 
 
 def users(
