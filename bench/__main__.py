@@ -48,6 +48,7 @@ def _names(option: str, known: Sequence[str], what: str) -> Callable[[Command], 
 @click.option("--load-seconds", default=6.0, show_default=True, help="How long a server is driven.")
 @click.option("--live-seconds", default=30.0, show_default=True, help="How long a rate is offered.")
 @click.option("--lag-seconds", default=60.0, show_default=True, help="How long lag is watched.")
+@click.option("--lag-runs", default=1, show_default=True, help="Runs of that: minutes each.")
 @_names("--only", Suite.WORKS, "Works to measure")
 @_names("--peers", list(ENGINES), "Engines to measure")
 @_names("--workload", list(WORKLOADS), "Workloads to apply")
@@ -65,6 +66,7 @@ def main(
     load_seconds: float,
     live_seconds: float,
     lag_seconds: float,
+    lag_runs: int,
     only: Sequence[str],
     peers: Sequence[str],
     workload: Sequence[str],
@@ -75,7 +77,9 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     engines = [ENGINES[name] for name in peers]
     workloads = [WORKLOADS[name] for name in workload]
-    plan = Plan(runs, users, seconds, load_seconds, live_seconds, lag_seconds, engines, workloads)
+    plan = Plan(
+        runs, users, seconds, load_seconds, live_seconds, lag_seconds, lag_runs, engines, workloads
+    )
     with (
         tempfile.TemporaryDirectory() as name,
         _progress() as progress,

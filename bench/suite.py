@@ -35,6 +35,7 @@ class Plan:
     load_seconds: float
     live_seconds: float
     lag_seconds: float
+    lag_runs: int
     engines: Sequence[Engine]
     workloads: Sequence[Workload]
 
@@ -158,7 +159,7 @@ class Suite:
                 steady.append(live.measure(place, pid, seconds, self._say))
             told = live.as_json(steady, sustained, notes)
             self._save("live", seconds=seconds, lag_seconds=self._plan.lag_seconds, **told)
-        for number in range(self._plan.runs):
+        for number in range(self._plan.lag_runs):
             self._run_into(sustained, self._sustained, ENGINES[OURS], f"lag, run {number + 1}")
             told = live.as_json(steady, sustained, notes)
             self._save("live", seconds=seconds, lag_seconds=self._plan.lag_seconds, **told)
