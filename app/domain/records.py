@@ -60,7 +60,7 @@ _LAST_TIMESTAMP_MS = 253_402_300_799_999
 
 @with_config(ConfigDict(strict=True, extra="ignore"))
 class Registration(TypedDict):
-    """A wish to register a user: the value of a record in ``user-registrations``.
+    """Asks for a user: the value of a record in ``user-registrations``.
 
     A plain dictionary, as it travels: a hundred thousand a second are read, and a model would cost
     twice as much. `registrations` validates it.
@@ -75,7 +75,7 @@ class Registration(TypedDict):
 
 @with_config(ConfigDict(strict=True, extra="ignore"))
 class Update(TypedDict):
-    """A wish to change a user: a new name, a new address or both."""
+    """Asks for a change of a user: of what it names, the rest stays."""
 
     type: Literal["update"]
     id: UserId

@@ -1,6 +1,7 @@
 """The documentation names what there is: links, settings, calls, commands, problems, topics."""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,3 +203,15 @@ def test_every_cause_of_a_503_is_documented_in_its_words() -> None:
     page = (ROOT / "docs" / "reference" / "problems.md").read_text()
     for cause in Unavailable:
         assert f"| `{cause}` | {cause.sentence} |" in page
+
+
+def test_the_table_of_retries_has_the_values_of_the_code() -> None:
+    page = (DOCS / "explanation" / "retries.md").read_text()
+    told = [line for line in page.splitlines() if line.startswith("| ") and "_SECONDS" in line]
+    assert len(told) > 10
+    for row in told:
+        for name in re.findall(r"`((?:app|tools)\.[\w.]+)`", row):
+            module, _, constant = name.rpartition(".")
+            value = getattr(importlib.import_module(module), constant)
+            for number in value if isinstance(value, tuple) else (value,):
+                assert re.search(rf"\b{number}\b", row), f"{name} is {number}: {row}"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.domain.outcomes import Decided, Outcome
 from app.engine.marker import PAGE_RECORDS, RESERVED_PREFIX, move_key
 from app.kafka.transactions import Rows
+from app.web.outcomes import REJECTIONS
 from tables.outcomes import RecordOutcomes
 from tables.store import PartitionedStore
 
@@ -52,6 +53,10 @@ class FakeStore:
                 self.rows.pop((partition, key), None)
             else:
                 self.rows[partition, key] = row
+
+
+def test_every_rejection_is_told_over_http_and_on_pages() -> None:
+    assert set(REJECTIONS) == {outcome for outcome in Outcome if outcome.reason is not None}
 
 
 @pytest.fixture

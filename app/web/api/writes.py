@@ -24,9 +24,10 @@ from app.web.auth.auditing import note, note_id
 from app.web.http.bodies import body_of
 from app.web.http.negotiation import json
 from app.web.http.preferences import wait_seconds
-from app.web.http.problems import RETRY, ProblemError
+from app.web.http.problems import ProblemError
 from app.web.http.tracing import note_acknowledged
 from app.web.http.urls import registration_url, rest_of_path, user_url
+from app.web.outcomes import rejected
 from app.web.services import services
 
 routes = web.RouteTableDef()
@@ -143,28 +144,6 @@ def _answer(
 ) -> web.Response:
     body = orjson.dumps({**more, "status": word, "id": user_id, "position": position.token()})
     return json(body, status, headers)
-
-
-_REJECTIONS = {
-    Outcome.ID_TAKEN: (409, "This id is registered with other data."),
-    Outcome.EMAIL_TAKEN: (409, "This email address belongs to another user."),
-    Outcome.UNKNOWN_ID: (404, "No user is registered under this id."),
-    Outcome.TOO_MANY_PENDING: (
-        409,
-        "Too many changes of this user wait already, so this one was not made. Send it again in a "
-        "moment.",
-    ),
-}
-
-#: Of rejections that end by themselves: they tell when to try again.
-_PASSING = {Outcome.TOO_MANY_PENDING}
-
-
-def rejected(outcome: Outcome) -> ProblemError:
-    """Return the problem that tells why a write was rejected."""
-    status, detail = _REJECTIONS[outcome]
-    headers = RETRY if outcome in _PASSING else {}
-    return ProblemError(status, str(outcome.reason), detail, headers=headers)
 
 
 def require_json(request: web.Request, *types: str) -> None:

@@ -9,7 +9,6 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from app.domain.errors import NotReadyError
-from app.domain.outcomes import Outcome
 from app.domain.positions import Position
 from app.domain.records import MEMBERS, REQUIRED, User, field_errors, is_email, registrations
 from app.query.listing import UsersPage, Wanted
@@ -20,6 +19,7 @@ from app.web.http.bodies import form_of
 from app.web.http.negotiation import LIVE_PAGE_HEADERS, page
 from app.web.http.proxies import base_url
 from app.web.http.urls import user_url
+from app.web.outcomes import REJECTIONS
 from app.web.pages import rendering
 from app.web.pages.rendering import FIELDS, LastWrite, UserCard
 from app.web.services import services
@@ -33,20 +33,6 @@ LISTED_USERS = 50
 PAGE_WAIT_SECONDS = 1.0
 MAX_TRIES = 60
 _TRIES = re.compile("[0-9]{1,2}")
-
-#: What a page says first after a write that came to less than its writer may think.
-_BANNERS: Mapping[Outcome, str] = {
-    Outcome.ID_TAKEN: (
-        "This id was registered before your request: what you see is the registration that stands."
-    ),
-    Outcome.EMAIL_TAKEN: (
-        "This email address belongs to another user, so your request was rejected."
-    ),
-    Outcome.UNKNOWN_ID: "There was nobody to change under this id.",
-    Outcome.TOO_MANY_PENDING: (
-        "Too many changes of this user were waiting, so your request was rejected. Send it again."
-    ),
-}
 
 
 @routes.get("/")
@@ -89,7 +75,8 @@ async def show_user(request: web.Request, user_id: str) -> web.Response:
         user = await lookups.find_by_email(user_id)
     if position is not None and told is not None and not told.outcome.is_terminal:
         return _waiting(request, user_id, position)
-    banner = None if told is None else _BANNERS.get(told.outcome)
+    rejection = None if told is None else REJECTIONS.get(told.outcome)
+    banner = None if rejection is None else rejection.on_page
     if user is None:
         return page(rendering.not_found(user_id, banner), 404 if banner is None else 409)
     return await _shown(request, user, banner)

@@ -19,11 +19,11 @@ from app.domain.errors import RegistryError
 from app.domain.positions import Position
 from app.domain.records import Email, SentRegistration, User, UserId
 from app.query.listing import MAX_PREFIX, Wanted, id_before
-from app.web.api.writes import rejected
 from app.web.http.preferences import after, wait_seconds
 from app.web.http.problems import ProblemError, from_error
 from app.web.http.room import SHOWN, USER_BYTES, hold
 from app.web.http.tracing import note_acknowledged
+from app.web.outcomes import rejected
 from app.web.services import services
 
 Kind = Literal["query", "mutation"]

@@ -1,0 +1,54 @@
+"""How rejections are told: to programs as a problem, to people as the first line of a page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from app.domain.outcomes import Outcome
+from app.web.http.problems import RETRY, ProblemError
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A status of HTTP, and the reason in words."""
+
+    status: int
+    detail: str
+    #: What the page of the user says first: it may show what others have registered.
+    on_page: str
+    #: Whether the same write may succeed a moment later.
+    passes: bool = False
+
+
+#: Of every outcome that has a reason: `tests/unit/test_outcomes.py` misses none.
+REJECTIONS: Final[Mapping[Outcome, Rejection]] = {
+    Outcome.ID_TAKEN: Rejection(
+        409,
+        "This id is registered with other data.",
+        "This id was registered before your request: what you see is the registration that stands.",
+    ),
+    Outcome.EMAIL_TAKEN: Rejection(
+        409,
+        "This email address belongs to another user.",
+        "This email address belongs to another user, so your request was rejected.",
+    ),
+    Outcome.UNKNOWN_ID: Rejection(
+        404,
+        "No user is registered under this id.",
+        "There was nobody to change under this id.",
+    ),
+    Outcome.TOO_MANY_PENDING: Rejection(
+        409,
+        "Too many changes of this user wait already, so this one was not made. Send it again in a "
+        "moment.",
+        "Too many changes of this user were waiting, so your request was rejected. Send it again.",
+        passes=True,
+    ),
+}
+
+
+def rejected(outcome: Outcome) -> ProblemError:
+    """Return the problem that tells why a write was rejected."""
+    told = REJECTIONS[outcome]
+    headers = RETRY if told.passes else {}
+    return ProblemError(told.status, str(outcome.reason), told.detail, headers=headers)
