@@ -1,4 +1,4 @@
-"""What the agents do: from records of a partition, and its rows, to everything that comes of them.
+"""What the agents do: decide records by the rows of their partition.
 
 Rows, claims, verdicts, outcomes, dead letters and moved records are added to the `Changes` of the
 partition, and the engine writes them in one transaction.

@@ -1,4 +1,4 @@
-"""``python -m app.health``: the health check of a container or unit, for the worker beside it.
+"""``python -m app.health``: the health check of a container, for the worker beside it.
 
 Asks the worker that WEB_HOST and WEB_PORT name, over TLS if TLS_CERT_FILE is set. Exit status 0 if
 it is ready (or, with ``--live``, if it lives), else 1, with the reasons in one line. It is started

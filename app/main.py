@@ -1,4 +1,4 @@
-"""How a worker is put together: `build` is the only place that does so.
+"""Puts a worker together. `build` is the only place that does so.
 
 Importing this module does nothing. ``python -m app worker`` and ``faust -A app.main worker`` call
 `build` with the settings of their process.

@@ -1,4 +1,4 @@
-"""What all tables have in common: a Faust table of raw bytes, written by transactions."""
+"""Declares a Faust table of raw bytes that transactions write."""
 
 from typing import cast
 

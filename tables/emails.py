@@ -1,4 +1,4 @@
-"""The table ``emails``: who holds an address, by the address's key."""
+"""The table ``emails``: who holds an address, by the key of the address."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Dead letters by the id that they name: rows of ``users``, for the day when it is erased."""
+"""Dead letters by the id that they name, so that an erasure finds them; rows of ``users``."""
 
 import orjson
 

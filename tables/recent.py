@@ -1,4 +1,4 @@
-"""The newest registrations: one bounded row a partition, beside the users whom it names.
+"""The newest registrations: one bounded row in each partition of ``users``.
 
 It holds ids and times only: names and addresses stand in the users' rows, and nowhere twice.
 """

@@ -1,4 +1,4 @@
-"""The store below the tables: a RocksDB per partition, all within one memory budget.
+"""The store of the tables: one RocksDB for each partition, within one memory budget.
 
 Faust finds it by the URL scheme ``registry://`` (entry point ``faust.stores``). Stock Faust gives
 each partition of each table a block cache of 2 GiB of its own and writes row and changelog offset

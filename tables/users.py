@@ -1,4 +1,4 @@
-"""The table ``users``: one row for each user, by id; and beside them what belongs to them."""
+"""The table ``users``: one row for each user, by id."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge

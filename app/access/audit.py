@@ -1,4 +1,4 @@
-"""The audit log: who did what with which user, and what came of it; JSON, a line each.
+"""The audit log: one line of JSON for each action: who, what, which user, which outcome.
 
 It holds no personal data: ids and addresses are hashed with a secret, so that whoever knows one can
 look for it, and nobody else can tell which it is.

@@ -1,4 +1,4 @@
-"""The file that keys are kept in: JSON that people can read, and only its owner may."""
+"""The file of access keys: JSON that only its owner can read."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Access keys: made at random, shown once, kept as a hash."""
+"""Access keys: random, shown once, stored as a hash."""
 
 import secrets
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What proves that a request comes from another worker: a signature with their common secret."""
+"""Proofs between workers: a request is signed with a secret that all workers share."""
 
 import hmac
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The keys that a worker knows: those of the file as it is now, without a restart."""
+"""The access keys of a worker. Changes of the file take effect without a restart."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path

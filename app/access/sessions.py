@@ -1,4 +1,4 @@
-"""Sessions of people: a signed cookie that names a key, and tokens that only our forms know."""
+"""Sessions of people: a signed cookie names a key; forms carry a token against other sites."""
 
 import hmac
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""JSON Web Tokens of an identity provider, as an extra: its public keys, and what a token allows.
+"""JSON Web Tokens of an identity provider (an extra): public keys, and the scopes of a token.
 
 Off unless ``JWT_JWKS`` is set. A token is accepted if a key of the provider signed it (RS256 or
 ES256), it is by our issuer and for our audience, and it has not ended.

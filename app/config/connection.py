@@ -1,4 +1,4 @@
-"""How clients connect to Kafka: what aiokafka's and Faust's are given, made in one place."""
+"""How Kafka clients connect: the options of aiokafka and Faust, made in one place."""
 
 import ssl
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Secrets that settings name a file for, as orchestrators mount them."""
+"""Secrets from files, as orchestrators mount them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

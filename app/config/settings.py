@@ -1,4 +1,4 @@
-"""Typed settings from the environment; wrong ones fail at start, one line each."""
+"""Typed settings from the environment. A wrong one ends the start with one line."""
 
 import ipaddress
 import os

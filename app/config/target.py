@@ -1,4 +1,4 @@
-"""A deployment that a command talks to over HTTP: its address, its certificate, the key."""
+"""The deployment that a command calls over HTTP: address, certificate, key."""
 
 import re
 import ssl

@@ -1,4 +1,4 @@
-"""TLS: the certificate of this worker, renewed without a restart, and how others' are checked."""
+"""TLS: this worker's certificate, renewed without a restart; how others' are checked."""
 
 import ssl
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Dead letters: what cannot be applied, with the reason and the place it came from.
+"""Dead letters: records that cannot be applied, with the reason and their position.
 
 `letters` makes them and reads them again, `reading` finds those that are open in their topic,
 `listing` says what there is, `later` and `replay` send originals once more.

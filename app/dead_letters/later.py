@@ -1,4 +1,4 @@
-"""Whether the id of a dead letter has a later record, which a replay must not overtake."""
+"""Finds whether the id of a dead letter has a later record. A replay must not overtake it."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence

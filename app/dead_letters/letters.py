@@ -1,4 +1,4 @@
-"""Dead letters as records: how they are made, marked and read again."""
+"""Dead letters as records: making, marking and reading them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What is said of many dead letters, pure: which are meant, their causes, the newest."""
+"""Selects and counts dead letters; pure."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

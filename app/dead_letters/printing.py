@@ -1,4 +1,4 @@
-"""Dead letters on a terminal: whatever stands in them, it only ever sees printable characters."""
+"""Dead letters on a terminal. Only printable characters reach it."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Which dead letters there are: the newest record under each key of their topic."""
+"""Reads the dead-letter topic: the newest record of each key counts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

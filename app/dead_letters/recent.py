@@ -1,4 +1,4 @@
-"""The newest dead letters, for the page: bounded, and read once for all who ask at a time."""
+"""The newest dead letters, for the page: bounded, and read once for all readers."""
 
 import asyncio
 import time

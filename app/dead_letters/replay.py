@@ -1,4 +1,4 @@
-"""Replaying: originals of dead letters are sent to their topic again, and the letters marked."""
+"""Replay: sends originals of dead letters to their topic again, and marks the letters."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Replaying as the command and the page do it: what is needed for it, opened and closed."""
+"""Opens and closes what a replay needs, for the command and for the page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

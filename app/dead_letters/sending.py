@@ -1,4 +1,4 @@
-"""The producer of replays: a replay and its mark are one transaction."""
+"""The producer of replays. A replay and its mark are one transaction."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

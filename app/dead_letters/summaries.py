@@ -1,4 +1,4 @@
-"""Summaries: what an operator decided of records that are not applied, in the dead-letter topic.
+"""Summaries: decisions of an operator about records that are not applied.
 
 A summary's key begins with its cause, and is no letter's. No mark takes its place.
 """

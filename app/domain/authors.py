@@ -1,4 +1,4 @@
-"""Authors, pure: whose key a record was written with, in a header that no decision looks at.
+"""Authors, pure: the header with the name of the key by which a record was written.
 
 The topic is open to other producers, too: one that may write it may name whom it likes.
 """

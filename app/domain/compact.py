@@ -1,4 +1,4 @@
-"""JSON that is kept: of a record or a row, in as many bytes as it has."""
+"""Encodes JSON that is kept in memory, without spare bytes."""
 
 from typing import Any
 

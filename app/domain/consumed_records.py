@@ -1,4 +1,4 @@
-"""Consumed records, pure: a record of a partition as it came, also one that cannot be read."""
+"""Consumed records, pure: as they came, readable or not."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence

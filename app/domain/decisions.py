@@ -1,4 +1,4 @@
-"""The decisions, pure: what a record does to the row that its id has today.
+"""The decisions, pure: how a record changes the row of its id.
 
 Nothing here reads a clock, a table or a network: a replay of the topic decides the same. An
 address is asked for with a claim; until its verdict comes, later records of the same id wait in

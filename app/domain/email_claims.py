@@ -1,4 +1,4 @@
-"""Claims of email addresses, and their verdicts, pure: the earliest claim in a partition wins.
+"""Claims of email addresses and their verdicts, pure: the earliest claim wins.
 
 Users wait for emails, never emails for users: a claim is answered by what the address's row says
 at that point of ``email-claims``, whatever has become of the users.

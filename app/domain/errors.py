@@ -1,4 +1,4 @@
-"""Every error that the registry raises on purpose: one root, one line each."""
+"""Every error that the registry raises on purpose. Each text is one line for users."""
 
 from enum import StrEnum
 

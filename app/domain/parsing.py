@@ -1,4 +1,4 @@
-"""Arrivals, pure: what a record of ``user-registrations`` asks for, and where it belongs.
+"""Parsing, pure: what a record of ``user-registrations`` asks for, and its right partition.
 
 The topic is open to any producer: with or without a key, with any partitioner, with any bytes.
 """

@@ -1,4 +1,4 @@
-"""Positions: the name that a record keeps for ever, as one opaque token."""
+"""Positions: a permanent name of a record, as one opaque token."""
 
 import base64
 import binascii

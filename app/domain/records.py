@@ -1,4 +1,4 @@
-"""What travels: each record type is written once, and serves Kafka, HTTP and the pages alike."""
+"""Record types, each written once for Kafka, HTTP and the pages."""
 
 import unicodedata
 from collections.abc import Callable, Sequence

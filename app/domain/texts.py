@@ -1,4 +1,4 @@
-"""Texts that people give in settings: what none is meant to hold, and how much of it is shown."""
+"""Checks texts in settings: forbidden characters, and how much of a text is shown."""
 
 import re
 

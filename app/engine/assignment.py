@@ -1,4 +1,4 @@
-"""What a rebalance brings: partitions are closed, opened and read on, standbys follow.
+"""Rebalances: closes partitions, opens new ones, and follows standbys.
 
 It stands where Faust's own recovery does (`TableManager.recovery`). Partitions that stay go on at
 once; each new one is read as soon as its own store is up to date, and waits for no other.

@@ -1,4 +1,4 @@
-"""The barrier: what a new owner of a partition waits for before it reads the partition's changelog.
+"""The barrier: a new owner waits here before it reads the changelog of a partition.
 
 In this order (KIP-447): first no offset of the sources may be pending in an open transaction; then
 no transaction of an older generation can be committed any more. Only then the changelog's high

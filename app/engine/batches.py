@@ -1,4 +1,4 @@
-"""Batches: what agents are given. A batch has the records of one topic that one cycle applies.
+"""Batches for the agents. A batch has the records of one topic that one cycle applies.
 
 The topics' own schema lets them through as they are: the decisions decode records together.
 """

@@ -1,4 +1,4 @@
-"""A changelog and a store: whether they belong together, and how the store is brought up to date.
+"""A changelog and its store: checks that they belong together, and restores the store.
 
 Owners do this once, behind the barrier that keeps earlier owners out; standbys follow without end.
 """

@@ -1,4 +1,4 @@
-"""Membership: what Faust's consumer is kept for. It joins the group, and hears what is assigned.
+"""Group membership: Faust's consumer joins the group and receives the assignment.
 
 It reads nothing: records come by the engine's own fetcher, which never resets a position. What a
 cycle is to decide is handed to Faust's agents in place of what a consumer would have fetched. Plain

@@ -1,4 +1,4 @@
-"""Cycles: what waits in all owned partitions is decided by the agents, and committed at once.
+"""Cycles: the agents decide the records that wait, and one transaction commits the results.
 
 A cycle begins as soon as a record waits, or a moment later under load; it is bounded in records,
 bytes and time. It writes rows, markers, claims, verdicts, outcomes, dead letters and moved records

@@ -1,4 +1,4 @@
-"""The lease: how long this worker may take itself for the owner of what it was assigned.
+"""The lease: how long this worker may believe that it owns its partitions.
 
 A worker that was cut off, or stood still, does not know that others have taken over. But the broker
 gives a member's partitions away only after the member was silent for a whole session. So what the

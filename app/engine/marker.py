@@ -1,4 +1,4 @@
-"""The applied marker: the row of a changelog that says what is applied.
+"""The applied marker: a row of the changelog that says what is applied.
 
 It is written last in each transaction, so that rows and marker can never disagree. A new owner of
 the partition resumes where the marker says. The offsets that the same transaction commits for the

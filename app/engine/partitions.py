@@ -1,4 +1,4 @@
-"""The partitions that this worker owns: what of them is applied, and who waits for it.
+"""The owned partitions: what is applied of them, and which requests wait for a record.
 
 A partition is opened (its store is brought up to the end of the changelog, the marker says what is
 applied), is written by cycles (`app.engine.cycles`), and closed when it is lost.

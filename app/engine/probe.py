@@ -1,4 +1,4 @@
-"""Do the brokers answer? Asked on connections of its own, whatever has become of the others."""
+"""Checks whether brokers answer, on connections of its own."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Shares: what each partition has of a cycle: records go in, what is to be written comes out."""
+"""The share of each partition in a cycle: its records, and what is to be written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

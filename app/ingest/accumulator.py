@@ -1,4 +1,4 @@
-"""What waits for the broker: records gathered by partition, within limits; no I/O happens here."""
+"""The accumulator: records that wait for the broker, by partition, within limits. No I/O."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Batches as they go over the wire: built once, sent again as the same bytes."""
+"""Record batches of the write path: built once, and sent again as the same bytes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

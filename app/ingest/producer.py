@@ -1,4 +1,4 @@
-"""The producer of the write path: what comes in is gathered by partition, and sent in batches.
+"""The producer of the write path: sends what the accumulator holds, in batches.
 
 Idempotent, acks=all. A partition has one batch under way; what comes meanwhile is the next one, so
 batches grow with the load and nobody waits for a full one. A batch is sent again, as the same bytes

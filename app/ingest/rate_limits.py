@@ -1,4 +1,4 @@
-"""How much is taken in a second: of each client, and of all together; no I/O, no clock.
+"""Rate limits: of each client, and of all together. No I/O, no clock.
 
 A rate allows a second's worth at once, and from then on as many as it says, on average: the generic
 cell rate algorithm, which needs one number a client (ITU-T I.371; what others call a leaky bucket).

@@ -1,4 +1,4 @@
-"""Standstills: when this process, or its machine, did nothing for longer than a write may wait.
+"""Standstills: notices that the process or its machine stood still for too long.
 
 A server cannot see when bytes arrived in a socket. It can see that its loop did not run: what it
 reads next may have come at any time before, and its client may have given up and tried again.

@@ -1,4 +1,4 @@
-"""The fence of the write path: after it, the broker refuses what this worker sent before.
+"""The fence of the write path: after it, the broker refuses earlier sends of this worker.
 
 A connection that is given up may still deliver: bytes wait in the kernel, in a slow network, or in
 the socket of a broker that is suspended. Plain idempotent batches carry a producer id and an epoch

@@ -1,4 +1,4 @@
-"""The rights (ACLs) that a worker needs, as the brokers tell which of them it has.
+"""The ACLs that a worker needs, and which of them it lacks.
 
 The list is in docs/hosted-kafka.md; a right that is missing is told before a worker starts, and
 while it runs.

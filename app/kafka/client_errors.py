@@ -1,4 +1,4 @@
-"""Why a broker and a client do not come together, in one line that names the setting to correct."""
+"""Errors of Kafka clients, in one line that names the setting to correct."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Connections to the brokers: who leads which partition, who coordinates, and sending to them.
+"""Connections to the brokers: finds leaders and coordinators, and sends requests to them.
 
 It stands on aiokafka's client, which knows how to connect and to log in. The requests are those of
 `app.kafka.protocol`.

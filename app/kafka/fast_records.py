@@ -1,4 +1,4 @@
-"""Records to aiokafka's compiled code, without calls of Python that change nothing of ours.
+"""Hands records to aiokafka's compiled code without a Python call for each.
 
 Uses on private names of aiokafka, whose version is pinned; tests/unit/test_fast_records.py fails
 when one of them changes.

@@ -1,4 +1,4 @@
-"""Reading partitions from an offset on, without ever stepping over one.
+"""Fetching: reads partitions from an offset on, and never steps over a record.
 
 Nothing here resets a position. What is not in a log any more, or not yet, raises `LostRecordsError`
 with the offsets: whether records may be missing is for people to decide. What is buffered is

@@ -1,4 +1,4 @@
-"""Records that were moved before: their copies stand in the topic already.
+"""Finds copies of records that were moved before, so that none is moved again.
 
 A table whose changelog is new is made from the beginning of its sources, which another one may have
 applied before (another APP_ID, a changelog that people gave up). A record of a wrong partition is

@@ -1,4 +1,4 @@
-"""Reading partitions from one offset to another, in no group.
+"""Reads partitions from one offset to another, in no consumer group.
 
 It reads as workers do: within bounded memory, and past records that no client can read.
 """

@@ -1,4 +1,4 @@
-"""How a registry is partitioned, as a topic of its own says: in how many, since when, what is next.
+"""The partitioning of a registry, kept in a topic of its own.
 
 And what all of its workers must agree on: the secret that addresses are known by.
 
@@ -232,7 +232,7 @@ class Register:
         )
 
     async def start(self) -> Partitioning:
-        """Fence whoever wrote before; return what stands then."""
+        """Fence earlier writers; return the partitioning as it is then."""
         await self._producer.start()
         return await read(self._settings)
 

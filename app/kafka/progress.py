@@ -1,4 +1,4 @@
-"""The progress bar of commands that read: on standard error, and only if that is a terminal."""
+"""A progress bar for commands that read topics, if standard error is a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

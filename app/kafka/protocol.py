@@ -1,4 +1,4 @@
-"""Kafka requests that aiokafka does not have, or that the engine needs in a leaner form.
+"""Kafka requests that aiokafka does not have, or has in a slower form.
 
 The fields are those of Kafka's protocol guide (https://kafka.apache.org/protocol). What each cycle
 sends is packed and unpacked by hand, and records are never copied.

@@ -1,4 +1,4 @@
-"""Record batches: what one fetch returned for one partition, as records, within bounded memory.
+"""Unpacks the record batches of a fetch within bounded memory.
 
 Nearly every batch is small: aiokafka's compiled parser reads it. A batch that unpacks to more, or
 on which that parser fails, is unpacked piece by piece and read by the parser below. That one gives

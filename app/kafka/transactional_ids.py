@@ -1,4 +1,4 @@
-"""Transactional ids: what is open under one is ended, and its next identity is obtained.
+"""Transactional ids: ends open transactions of an id, and gets its next epoch.
 
 Kafka has a fault here, seen on 4.3.1 and read in its classes. A coordinator that writes the markers
 of a decided transaction skips partitions without a leader, as if they were deleted

@@ -1,4 +1,4 @@
-"""Transactions: what a worker writes appears whole or not at all, and never after another owner.
+"""Transactions: all of it is visible or nothing, and never after another owner has begun.
 
 A worker has one transactional id. Who starts a producer under it ends what was left open there.
 The fence between workers is the generation of the consumer group (KIP-447): each transaction
@@ -347,7 +347,7 @@ class FencedProducer:
         self._producer: TransactionalProducer | None = None
 
     async def start(self) -> None:
-        """Fence whoever has started before; what it left uncommitted is aborted then."""
+        """Fence earlier producers of this id. What they did not commit is aborted."""
         await self.close()
         self._cluster = Cluster(self._connection, self._topics)
         self._producer = TransactionalProducer(

@@ -1,4 +1,4 @@
-"""Lists of users in the order of their ids, over all workers; never a part that seems whole.
+"""Lists users in the order of their ids, over all workers. A partial list never looks complete.
 
 Each worker reads those of its own partitions and says which these are. What a worker was asked for
 and another one answers meanwhile, because partitions move, is missed by nobody: without an answer

@@ -1,4 +1,4 @@
-"""Lookups: users by id and by email, and what became of a write: from here or from the owner.
+"""Lookups of users and of outcomes: answered here, or by the owner of the partition.
 
 A lookup after a write waits until that write is settled, so that its writer reads what it wrote,
 whichever worker it asks. While nobody can answer for a partition, a copy does, and says how old it

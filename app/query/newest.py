@@ -1,4 +1,4 @@
-"""The newest registrations over all workers, newest first, as far back as partitions remember.
+"""The newest registrations over all workers, newest first.
 
 Each partition remembers a bounded number of them. A list over all ends where the first partition
 has forgotten something: what is listed is whole. What is missing because nobody answers for a

@@ -1,4 +1,4 @@
-"""Answers: from the owner of a partition, wherever it is; while it cannot be asked, from a copy.
+"""Asks the owner of a partition; while it does not answer, the freshest copy.
 
 Who owns a partition each worker knows from the last rebalance, which may be outdated: the worker
 that is asked checks it, and says so if its answer comes from a copy. A copy is the store of a

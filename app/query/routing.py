@@ -1,4 +1,4 @@
-"""Routing: which worker owns a partition, and asking it over HTTP."""
+"""Routing: finds the owner of a partition, and asks it over HTTP."""
 
 import re
 import ssl

@@ -1,4 +1,4 @@
-"""Clocks: what has passed, also while this process stood still or its machine was suspended."""
+"""Clocks that go on while the process or its machine stands still."""
 
 import time
 from typing import NamedTuple, Self

@@ -1,4 +1,4 @@
-"""The environment: `app.config.settings` reads it, and nothing else in it is meant for us."""
+"""The environment: `app.config.settings` reads it, and no library does."""
 
 import fnmatch
 import os

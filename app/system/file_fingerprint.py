@@ -1,4 +1,4 @@
-"""Whether files have changed since they were last read."""
+"""Notices whether files have changed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and that others cannot read."""
+"""Writes files whole or not at all, unreadable for others."""
 
 import os
 import shutil

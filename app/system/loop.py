@@ -1,4 +1,4 @@
-"""The event loop: uvloop's, whose connections die as those of asyncio do."""
+"""The event loop: uvloop's, with connections that fail like asyncio's."""
 
 from asyncio import AbstractEventLoop, DefaultEventLoopPolicy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Memory: what a burst has freed goes back to the system; a worker that gets no more ends at once.
+"""Memory: gives freed memory back to the system, and ends a worker that gets no more.
 
 The C library keeps freed memory that lies between what is still in use: after a burst of writes, a
 hundred MiB. Asked to, glibc gives whole pages back (malloc_trim(3)); that takes some 15 ms.

@@ -1,4 +1,4 @@
-"""Logs: one line an event, for people or as JSON; ids and texts of users never stand in them."""
+"""Logs: one line an event, as text or JSON. Personal data never stands in them."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Every metric of a worker, as Prometheus reads it at ``/metrics``.
+"""The metrics of a worker, for Prometheus at ``/metrics``.
 
 docs/reference/metrics.md has the list.
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry, as an extra: where spans go.
+"""OpenTelemetry (an extra): where spans go.
 
 It is on where ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set; OpenTelemetry's other variables hold, too.
 """

@@ -1,4 +1,4 @@
-"""The fast lane: plain registrations and lookups without aiohttp's machinery around them.
+"""The fast lane: plain registrations and lookups without aiohttp's machinery.
 
 A request that is as plain as programs send it, ``POST /users`` or ``POST /trpc/registerUser`` with
 a valid registration, ``GET /users/{id}`` with an id that needs no escapes, and no header that asks

@@ -1,4 +1,4 @@
-"""The web server inside a worker: Faust's aiohttp driver with our routes, and none of Faust's.
+"""The web server of a worker: Faust's aiohttp driver with our routes only.
 
 Faust finds it by the URL scheme ``registry://`` (entry point ``faust.web.drivers``).
 """

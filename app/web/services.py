@@ -1,4 +1,4 @@
-"""What the handlers work with, given once when the web view is built."""
+"""What the handlers need: producer, lookups, limits."""
 
 import asyncio
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Descriptors: how many files and connections this process may have open, and what needs them."""
+"""File descriptors: how many the process may open, and what needs them."""
 
 import resource
 

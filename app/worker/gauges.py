@@ -1,4 +1,4 @@
-"""What is so at the moment that somebody asks: lag, partitions, sizes of stores."""
+"""Gauges that are read when Prometheus asks: lag, partitions, sizes of stores."""
 
 from collections import Counter
 from collections.abc import Iterable

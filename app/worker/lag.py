@@ -1,4 +1,4 @@
-"""How far the owned partitions are behind their topics: in records, and in seconds.
+"""Lag of the owned partitions: in records, and in seconds.
 
 The ends are the high watermarks, which brokers tell with every fetch: what an open transaction
 holds back waits, too. They are looked at once a second. A partition is as many seconds behind as

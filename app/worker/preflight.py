@@ -1,4 +1,4 @@
-"""What is looked at before a worker starts, so that what is amiss is told in one line."""
+"""Checks before a worker starts. What is wrong is told in one line."""
 
 import asyncio
 import fcntl

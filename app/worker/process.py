@@ -1,4 +1,4 @@
-"""The process of a worker: its files, its event loop, and how often Python looks for garbage."""
+"""Prepares the process of a worker: open files, event loop, garbage collection."""
 
 import asyncio
 import faulthandler

@@ -1,4 +1,4 @@
-"""Readiness: may requests be sent to this worker, and if not, why."""
+"""Readiness: why this worker should not get requests now, if so."""
 
 import faust
 

@@ -1,4 +1,4 @@
-"""The Faust app of a worker: Faust's services in Faust's order, and ours among them."""
+"""The Faust app, with our services among Faust's."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -55,7 +55,7 @@ class Registry(faust.App):
 
     async def stop(self) -> None:
         """Wind down, unless something has failed; then stop and leave the group."""
-        self.new_start.heed_signals()
+        self.new_start.follow_signals()
         if not (self.should_stop or self._winding_down.is_under_way):
             await self._winding_down.wind_down()
         await super().stop()

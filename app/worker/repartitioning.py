@@ -1,4 +1,4 @@
-"""What a worker does while its registry is repartitioned: it hears of it, and follows."""
+"""What a worker does while its registry is repartitioned."""
 
 import asyncio
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Watching(Service):
         while not self.should_stop:
             try:
                 async for standing in changes(self._settings):
-                    self.heed(standing)
+                    self.follow(standing)
             except (KafkaError, RegistryError, OSError) as error:
                 log.warning("the partitioning is read again", cause=type(error).__name__)
                 await self.sleep(RETRY_SECONDS)
@@ -64,8 +64,8 @@ class Watching(Service):
             if since is not None and self._now() - since > SILENT_SECONDS:
                 await self._give_up()
 
-    def heed(self, standing: Partitioning) -> None:
-        """Do as the registry stands now."""
+    def follow(self, standing: Partitioning) -> None:
+        """Do what the registry asks for now."""
         if standing.generation != self._settings.generation:
             log.info("the registry was repartitioned", partitions=standing.partitions)
             self._held_since = None
@@ -98,7 +98,7 @@ class Watching(Service):
         """Raise `NotWrittenError` unless tables that were sealed go on here after all."""
         standing = await read(self._settings)
         if standing.generation != self._settings.generation:
-            self.heed(standing)
+            self.follow(standing)
             raise NotWrittenError("the registry was repartitioned; this worker starts anew")
         if standing.change is not None:
             raise NotWrittenError("the registry is being repartitioned")

@@ -1,4 +1,4 @@
-"""Starting a worker anew in its own process, without closing the door to clients meanwhile.
+"""Restarts a worker in its own process. Its sockets stay open meanwhile.
 
 What it listens on is handed to the program that takes this one's place, as systemd hands sockets
 to a service (sd_listen_fds(3)): who connects in between waits, and is not refused.
@@ -55,8 +55,8 @@ class Restart:
         self._begin()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def heed_signals(self) -> None:
-        """Let whoever asks the worker to end while it stops have his way: it stays ended."""
+    def follow_signals(self) -> None:
+        """Let a signal that comes meanwhile end the worker for good."""
         if self.is_wanted:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""A graceful stop: others notice first, then writes are refused, what is under way is finished."""
+"""Graceful stop: not ready first, then no writes, then the end."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Shutdown:
         self._refuse_writes()
 
     async def wind_down(self) -> None:
-        """Let whoever sends requests look elsewhere, refuse writes, finish those under way."""
+        """Become not ready, then refuse writes, then finish those under way."""
         self.is_under_way = True
         log.info("stopping: not ready any more", grace_seconds=self._grace)
         await asyncio.sleep(self._grace)

@@ -62,23 +62,23 @@ def test_the_secret_that_a_registry_began_with_stays_its_own() -> None:
 async def test_writes_are_held_and_sources_end_while_a_change_says_so() -> None:
     worker = Worker()
     watch = Watching(Settings(), "users", worker)
-    watch.heed(NOW)
-    watch.heed(change(Step.COPYING))
+    watch.follow(NOW)
+    watch.follow(change(Step.COPYING))
     assert (worker.is_held, worker.ends) == (False, {})
-    watch.heed(change(Step.HOLDING))
+    watch.follow(change(Step.HOLDING))
     assert (worker.is_held, worker.ends) == (True, {})
-    watch.heed(change(Step.DRAINING, 7, 9))
+    watch.follow(change(Step.DRAINING, 7, 9))
     assert (worker.is_held, worker.ends) == (True, {TP("users", 0): 7, TP("users", 1): 9})
-    watch.heed(NOW)
+    watch.follow(NOW)
     assert (worker.is_held, worker.ends, worker.restarts) == (False, {}, 0)
 
 
 async def test_another_generation_restarts_the_worker() -> None:
     worker = Worker()
-    Watching(Settings(), "users", worker).heed(NOW.split(4, {}))
+    Watching(Settings(), "users", worker).follow(NOW.split(4, {}))
     assert worker.restarts == 1
     of_it = Watching(Settings().partitioned(4, 1), "users", worker)
-    of_it.heed(NOW.split(4, {}))
+    of_it.follow(NOW.split(4, {}))
     assert worker.restarts == 1
 
 

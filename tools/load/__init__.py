@@ -1,4 +1,4 @@
-"""Load: drives any deployment with registrations over HTTP, and reports what it saw.
+"""Load: sends registrations to any deployment over HTTP, and reports what it measured.
 
 `options` say what to do, `registrations` which records come next, `modes` how they travel and what
 an answer says of them, `connection` one keep-alive connection, `schedule` when a request is due,

@@ -1,4 +1,4 @@
-"""One keep-alive connection: it sends a request and reads the answer, then the next."""
+"""One keep-alive connection: one request at a time."""
 
 import asyncio
 import ssl

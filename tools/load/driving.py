@@ -1,4 +1,4 @@
-"""The run itself: sends what is due over the connections that are free, and counts the answers.
+"""The run: sends due requests over free connections, and counts answers.
 
 There is no task for a request: an answer, or the clock, sends the next one.
 """

@@ -1,4 +1,4 @@
-"""Latencies in logarithmic buckets: exact to a thousandth, in the same memory however many."""
+"""Latencies in logarithmic buckets, exact to a thousandth, in bounded memory."""
 
 from array import array
 

@@ -1,4 +1,4 @@
-"""How registrations travel in each mode: the bytes of a request, and what its answer says."""
+"""The modes of sending: the bytes of a request, and the meaning of its answer."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

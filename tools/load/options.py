@@ -1,4 +1,4 @@
-"""What a run is to do, and the deployment that it drives."""
+"""The options of a run."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""All connections of a run: which are free, and new ones in place of those that ended."""
+"""The connections of a run; new ones replace those that ended."""
 
 import asyncio
 import ssl

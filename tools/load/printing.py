@@ -1,4 +1,4 @@
-"""How a run is told on a terminal: a progress bar while it goes on, a table at its end."""
+"""Prints a run: a progress bar, then a table."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

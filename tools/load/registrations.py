@@ -1,4 +1,4 @@
-"""Which registrations are sent: numbers, of which each makes an id, a name and an address."""
+"""The registrations that are sent: each number makes an id, a name and an address."""
 
 import random
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is told of a run: while it goes on, and at its end."""
+"""The report of a run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

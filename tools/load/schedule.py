@@ -1,4 +1,4 @@
-"""When requests are due: by a fixed schedule (open model), or as soon as one can be sent (closed).
+"""When requests are due: on a fixed schedule (open model), or as fast as possible (closed).
 
 In the open model requests are due whether or not earlier ones are answered, as those of users are.
 What waits for its turn is a number, not a queue.

@@ -1,4 +1,4 @@
-"""What was measured: counts and latencies of the requests that are due in one span of time."""
+"""Counts and latencies of the requests in one span of time."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The topics: what they should be, what it takes to make them so, and doing it."""
+"""The topics: declaration, plan, and changes on the brokers."""
 
 from app.kafka.topics.admin import (
     ADMIN_TIMEOUT_SECONDS,

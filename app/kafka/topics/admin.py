@@ -1,4 +1,4 @@
-"""The topics on the brokers: what they are, and making them what they should be."""
+"""Compares the topics on the brokers with the declaration, and changes them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The topics and their records as an AsyncAPI 3 document, made from what declares and reads them.
+"""Describes the topics and their records as an AsyncAPI 3 document.
 
 ``python -m app.kafka.topics.asyncapi FILE`` writes it (``make clients``).
 """

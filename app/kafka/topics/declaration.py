@@ -1,4 +1,4 @@
-"""Every topic, in one place: its name, its partitions, its copies, how long it is kept."""
+"""Declares every topic: name, partitions, replicas, retention."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields

@@ -1,4 +1,4 @@
-"""What it takes to make the topics as they are declared: pure, to be shown or to be done."""
+"""Plans changes of topics; pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

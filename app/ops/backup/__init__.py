@@ -1,4 +1,4 @@
-"""``backup`` and ``restore``: a whole registry as files, and those files as a registry again.
+"""``backup`` and ``restore``: a whole registry to files, and back.
 
 Workers may run while it is saved: writes are held for some seconds, until nothing is in flight;
 what is saved is that moment. What is restored has the same offsets, so that every position that

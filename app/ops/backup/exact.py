@@ -1,4 +1,4 @@
-"""Writing a log again, each record at the offset that it had.
+"""Writes a log again, each record at its old offset.
 
 Not every offset of a log has a record: transactions leave control records, retention and compaction
 leave nothing. What is missing is filled: one offset behind a record by the commit of a transaction,

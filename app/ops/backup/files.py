@@ -1,4 +1,4 @@
-"""A backup's files: one for each partition of each topic, and the manifest that is written last."""
+"""The files of a backup: one for each partition, and a manifest that is written last."""
 
 import gzip
 import hashlib

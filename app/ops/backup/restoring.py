@@ -1,4 +1,4 @@
-"""Restoring a registry: topics are made anew, and filled; workers may start once all is there."""
+"""Restores a registry: creates the topics and fills them."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Saving a registry: what is compacted is followed, as nobody could read it later as it was."""
+"""Saves a registry, at a moment when nothing is in flight."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Who may come in: the folder and the files that settings name, keys and certificates."""
+"""Checks folders, files, access keys and certificates."""
 
 import os
 import stat
@@ -77,7 +77,7 @@ async def keys(settings: Settings) -> Sequence[Finding]:
 def _judge_no_keys(settings: Settings) -> Finding:
     if settings.is_open:
         return warning(
-            "KEYS_FILE is not set: whoever reaches the worker may write",
+            "KEYS_FILE is not set: everybody who reaches the worker may write",
             "set it, unless something in front of the worker keeps strangers out",
         )
     return ok("KEYS_FILE is not set: the worker listens to this machine only")

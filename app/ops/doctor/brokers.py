@@ -1,4 +1,4 @@
-"""The brokers: whether each address answers, and whether there are enough for the copies."""
+"""Checks that each broker answers, and that there are enough for the replicas."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a check finds: how bad it is, what is so, and what to do about it."""
+"""Findings: how bad, what is wrong, and what to do."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The consumer group: who is in it, which partitions nobody owns, and how far it is behind."""
+"""Checks the consumer group: members, partitions without an owner, lag."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The machine that a worker runs on: what is installed, its disk, its files and its clock."""
+"""Checks the machine: versions, disk, open files, clock."""
 
 import ctypes
 import platform

@@ -1,4 +1,4 @@
-"""Findings, for people as a table and for programs as JSON."""
+"""Prints findings: a table for people, JSON for programs."""
 
 from collections.abc import Sequence
 from typing import Any

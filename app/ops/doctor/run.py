@@ -1,4 +1,4 @@
-"""All checks, one after the other told, none of them able to end the others."""
+"""Runs all checks. A check that fails does not end the others."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence

@@ -1,4 +1,4 @@
-"""The topics: whether they are what the settings ask for, and all of their copies are there."""
+"""Checks the topics: settings and replicas."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The worker that WEB_HOST and WEB_PORT name: whether it runs, and is ready."""
+"""Checks the worker at WEB_HOST:WEB_PORT: running, ready, same version."""
 
 import time
 from collections.abc import Sequence

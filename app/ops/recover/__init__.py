@@ -1,1 +1,1 @@
-"""``python -m app recover``: ways out where only people can decide how a registry goes on."""
+"""``python -m app recover``: commands for cases that only an operator can decide."""

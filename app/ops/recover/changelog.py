@@ -1,4 +1,4 @@
-"""A changelog is written anew from a store that has more than it."""
+"""Writes a changelog anew from a store that has more."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

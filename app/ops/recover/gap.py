@@ -1,4 +1,4 @@
-"""A gap is accepted: the marker is set behind records that are not in their topic any more."""
+"""Accepts a gap: sets the marker behind records that are lost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What all ways out stand on: the brokers, no worker in the group, and who does it."""
+"""What all recover commands need: brokers, an empty group, the name of the operator."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""One record is skipped: it goes into the dead letters, and the marker is set behind it."""
+"""Skips one record: it becomes a dead letter, and the marker is set behind it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``repartition``: more partitions for a registry, while writes go on.
+"""``repartition``: adds partitions while writes go on.
 
 Each partition is split: its users move to partitions of which they leave the same remainder, so
 that nobody else is concerned. Topics grow, so that positions, and producers that know nothing of

@@ -1,4 +1,4 @@
-"""Copying the rows of the tables to changelogs with more partitions, while workers go on writing.
+"""Copies rows to changelogs with more partitions, while workers go on.
 
 The changelogs are read as a standby reads them: everything from the beginning, and then what comes.
 The last of several rows of a key wins there, as it did where it was read.

@@ -1,4 +1,4 @@
-"""A moment in which nothing is in flight: everything is applied, and all that came of it.
+"""Waits for a moment in which nothing is in flight.
 
 Workers refuse writes until it is there.
 """

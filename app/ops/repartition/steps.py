@@ -1,4 +1,4 @@
-"""The order in which a registry is repartitioned.
+"""The steps of a repartition, in their order.
 
 Until the new partitioning is written, everything can be given up: workers go on as before. From
 then on, everything that is left is what any worker does that starts: topics grow to what is
@@ -232,8 +232,8 @@ async def _cut_over(work: _Work, sources: Sources, copied: Copying, tell: Tell) 
         require_same(before, copied.markers)
         sealed = await _seal(work.settings, copied)
         await _fence_workers(work.settings)
-        # Whoever has committed something behind a seal is found here; whoever commits later has
-        # read it.
+        # What a worker has committed behind a seal is found here. One that commits later has read
+        # the seal.
         await copied.catch_up()
         require_same(sealed, copied.markers)
         await copied.finish(applied)

@@ -1,4 +1,4 @@
-"""Which row goes where when partitions are split, pure."""
+"""Which partition a row goes to; pure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

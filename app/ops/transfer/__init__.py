@@ -1,1 +1,1 @@
-"""``python -m app export`` and ``import``: a registry to a file, and a file to a registry."""
+"""``python -m app export`` and ``import``: users to a file, and back."""

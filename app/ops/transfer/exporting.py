@@ -1,4 +1,4 @@
-"""Everything that a registry holds, as a file that is whole or not there."""
+"""Exports all users to a file. A partial file never looks complete."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The registrations in a file, sent to a registry in order, each batch until it is acknowledged."""
+"""Imports registrations from a file, in order. Each batch is sent until it is acknowledged."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

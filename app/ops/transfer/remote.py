@@ -1,4 +1,4 @@
-"""A registry over HTTP, as export and import talk to it."""
+"""The HTTP client of export and import."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

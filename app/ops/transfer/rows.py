@@ -1,4 +1,4 @@
-"""What is in a file: registrations, one after another, in bounded memory."""
+"""Reads registrations from NDJSON or CSV, in bounded memory."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""``verify``: whether the tables are what the topics make of them.
+"""``verify``: recomputes the tables from the topics, and reports every difference.
 
 The topics are folded anew with the very decisions that the agents take, and everything that they
 must have left behind is compared with what is there. In the order of the flow: `logs` says what

@@ -1,4 +1,4 @@
-"""The comparisons within one partition, pure: what a fold says must be, and what there is."""
+"""Compares what a fold expects with what a partition has; pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The fold g, pure: what the claims of one partition come to, and which verdicts they need."""
+"""The fold g, pure: holders and verdicts that follow from the claims of a partition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a verification found: differences, what it could not check, and what is worth knowing."""
+"""Findings of a verification: differences, and what could not be checked."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

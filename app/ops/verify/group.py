@@ -1,4 +1,4 @@
-"""What the consumer group knows: up to where the sources were applied.
+"""Reads from the consumer group how far the sources were applied.
 
 A transaction commits these offsets with the marker. So a marker that is behind them was lost: a
 changelog that is empty looks like that of a new registry otherwise. The group forgets its offsets a

@@ -1,4 +1,4 @@
-"""The dead letters of one partition, pure: of which records there is one."""
+"""The dead letters of one partition, pure."""
 
 from collections import defaultdict
 from collections.abc import Sequence

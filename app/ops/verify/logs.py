@@ -1,4 +1,4 @@
-"""What there is to read: every topic, partition by partition, and up to where."""
+"""What there is to read of every topic, by partition."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""The applied markers: up to where the records of a partition are applied, and whether that can be.
+"""The applied markers: how far partitions are applied, and whether that is possible.
 
 They are found first, at the ends of the changelogs: the folds end where they say.
 """

@@ -1,4 +1,4 @@
-"""What was moved from partition to partition, pure: copies, and what is told and kept of them."""
+"""Moved records, pure: compares copies with what outcomes and rows say of them."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping

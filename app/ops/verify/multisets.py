@@ -1,4 +1,4 @@
-"""Multisets: what was written, and what should have been, compared as wholes.
+"""Multisets: compares what was written with what should have been, without order.
 
 Of each record stay a hash of what it says, where it stands, and the offset that it is about: 24
 bytes, so that ten million take some hundred megabytes.

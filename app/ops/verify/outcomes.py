@@ -1,4 +1,4 @@
-"""The outcomes that one partition of ``registration-outcomes`` tells, pure."""
+"""The outcomes in one partition of ``registration-outcomes``, pure."""
 
 from array import array
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Where records stand: offsets by the million, positions that records name, and how it is told."""
+"""Positions and sets of offsets, by the million, and how they are printed."""
 
 from array import array
 from collections.abc import Iterable

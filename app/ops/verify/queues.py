@@ -1,4 +1,4 @@
-"""Full queues, pure: how many records of an id waited, as the order of outcomes tells.
+"""Full queues, pure: learns from the outcomes how many records of an id waited.
 
 Whether a record found too many others waiting depends on when verdicts were applied, which no
 source tells. The outcomes of a partition do: they stand in the order in which they were decided,

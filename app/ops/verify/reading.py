@@ -1,4 +1,4 @@
-"""Reading for `verify`: not as the engine reads, so that a mistake of the engine's shows.
+"""Reads topics for `verify` by another parser than the engine's, so that its bugs show.
 
 Requests, answers, batches, aborted transactions and control records are aiokafka's here. The
 engine's own parser (`app.kafka.record_batches`) reads only the batches that aiokafka's cannot

@@ -1,4 +1,4 @@
-"""The report's notes: how much there is of everything, and what could not be checked."""
+"""The notes of a report: counts, and what could not be checked."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The verification: markers, then emails, then users, then what leads across the partitions."""
+"""Runs a verification: markers, emails, users, then what spans partitions."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

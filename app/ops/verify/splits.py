@@ -1,4 +1,4 @@
-"""What was split, pure: with how many partitions a record was decided, and what is handed on."""
+"""Splits of partitions, pure: by which number of partitions a record was decided."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence

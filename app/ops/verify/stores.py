@@ -1,4 +1,4 @@
-"""The stores on this machine, against the changelog that they are copies of.
+"""Compares stores on this machine with their changelogs.
 
 A store may be behind: it is compared with what the changelog said at the store's offset. That is
 known row by row, those of bookkeeping among them: compaction removes old records from the beginning

@@ -1,4 +1,4 @@
-"""The tables, pure: what the changelog of one partition says its rows are.
+"""The rows of a table, pure: the newest record of each key in its changelog.
 
 Of a row stay a digest, the changelog offset, and a hash of who holds which address by it: a
 partition of a million users takes a quarter of a gigabyte, and only one is looked at at a time.

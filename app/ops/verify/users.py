@@ -1,4 +1,4 @@
-"""The fold f, pure: what the records of one partition come to, given the verdicts.
+"""The fold f, pure: users that follow from the records of a partition and the verdicts.
 
 While an attempt is open, later records of its id wait. So it does not matter when its verdict came
 among the records of other ids: here it is settled at once, if there is one, and else never.

@@ -1,4 +1,4 @@
-"""The verdicts of one partition, pure: as the fold of the users asks for them."""
+"""The verdicts of one partition, pure."""
 
 from array import array
 from collections.abc import Iterator, Sequence

@@ -1,1 +1,1 @@
-"""What the registry is doing, over all workers: what each tells, the sums, and who watches."""
+"""The overview: what all workers report, added up."""

@@ -1,4 +1,4 @@
-"""The state of all workers: each tells of itself, and the one that is asked asks the others."""
+"""Asks all workers for their state."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What this worker tells of itself: its metrics, and the partitions that it owns or copies."""
+"""The state of this worker: its metrics and partitions."""
 
 from prometheus_client import Counter, Histogram
 

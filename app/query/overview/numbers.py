@@ -1,4 +1,4 @@
-"""The numbers of the overview, pure: sums over workers, rates between two moments, quantiles."""
+"""The numbers of the overview, pure: sums, rates, quantiles."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

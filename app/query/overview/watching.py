@@ -1,4 +1,4 @@
-"""Who watches: one task collects for all of them, once a second, and rests while there is nobody.
+"""One task collects once a second for all readers, and rests while there are none.
 
 What a watcher is told is always the newest: one that is slow misses some, and nothing queues.
 """

@@ -1,4 +1,4 @@
-"""Many registrations in one request: a JSON array, or NDJSON of any length in bounded memory.
+"""Many registrations in one request: a JSON array, or NDJSON of any length.
 
 A bad row never costs the good ones. What the broker did not take ends the request with a problem
 that says how far it came; sending everything again is safe, unless the problem says otherwise.

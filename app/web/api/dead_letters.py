@@ -1,4 +1,4 @@
-"""Dead letters over HTTP, as JSON or as a page: causes and places, nothing that stands in them."""
+"""Dead letters over HTTP: causes and positions, never their content."""
 
 from datetime import datetime
 

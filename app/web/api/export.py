@@ -1,4 +1,4 @@
-"""Everything, streamed: all users in the order of their ids, as NDJSON or CSV.
+"""Streams all users, in the order of their ids, as NDJSON or CSV.
 
 A page of the list is read once the client has taken the one before: memory stays bounded, however
 many users there are. An answer that ends as HTTP says it ends is whole; if the rest cannot be read,

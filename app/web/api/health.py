@@ -1,4 +1,4 @@
-"""Health: live (the loop turns) and ready (the worker may be sent requests), with reasons."""
+"""Health: live (the loop turns) and ready (requests may come), with reasons."""
 
 import orjson
 from aiohttp import web

@@ -1,4 +1,4 @@
-"""``/metrics``: for Prometheus, and whoever reads its text format."""
+"""``/metrics``, in the text format of Prometheus."""
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

@@ -1,4 +1,4 @@
-"""The HTTP interface as an OpenAPI 3.1 document, made from the routes and models that serve it.
+"""Describes the HTTP interface as an OpenAPI 3.1 document.
 
 Summaries are the first lines of the handlers' docstrings, bodies the types that validate them. What
 stands in `OPERATIONS` is what only the handlers' code knows: which statuses, which headers.

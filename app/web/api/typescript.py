@@ -1,4 +1,4 @@
-"""The procedures of tRPC as a TypeScript declaration: what clients are type-checked against.
+"""The tRPC procedures as a TypeScript declaration.
 
 ``python -m app.web.api.typescript FILE`` writes it (``make clients``). The types come from the JSON
 schemas of the very adapters that validate the calls.

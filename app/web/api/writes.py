@@ -1,4 +1,4 @@
-"""Writes over REST: acknowledged once Kafka has them, or on request once they are settled."""
+"""Writes over REST: answered when Kafka has them, or on request when they are settled."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP: keys for programs, sessions for people, proofs for other workers.
+"""Authorization over HTTP: keys of programs, sessions of people, proofs of workers.
 
 Installed only where keys are asked for. What a request needs follows from the route that it found,
 not from how its path is spelt; a route that is not named below needs a key.

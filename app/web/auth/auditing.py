@@ -1,4 +1,4 @@
-"""Which requests the audit log tells of: logins, refusals, erasures, exports, replays."""
+"""Writes requests to the audit log: logins, refusals, erasures, exports, replays."""
 
 from collections.abc import Mapping
 

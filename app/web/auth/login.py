@@ -1,4 +1,4 @@
-"""Logging in to the pages with a key, and out; the key itself goes no further than here."""
+"""Login to the pages with a key, and logout."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Bodies of requests: whoever sends one too slowly is cut off, and all together have a limit.
+"""Request bodies: time limits, and one memory limit for all together.
 
 Room is asked for twice: for a body while it comes, which its client decides, and for what it is
 parsed to, many times as much, which does not take long. So those that send slowly keep out none but

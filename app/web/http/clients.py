@@ -1,4 +1,4 @@
-"""Who a client is: by its key where keys are asked for, else by its address."""
+"""Identifies a client: by its key, else by its address."""
 
 from dataclasses import dataclass
 from functools import lru_cache

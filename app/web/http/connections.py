@@ -1,4 +1,4 @@
-"""Connections: as many as this worker may have, and as many of one client.
+"""Limits connections: of this worker, and of each client.
 
 Past a limit those make room whose clients have kept them waiting longest, as in nginx: for a
 request, for the rest of one, for taking an answer. So who opens many and says nothing keeps nobody

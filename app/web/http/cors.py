@@ -1,4 +1,4 @@
-"""Cross-origin requests: scripts of the sites that a setting names may call. Never with cookies."""
+"""Cross-origin requests from the sites that a setting names. Never with cookies."""
 
 from collections.abc import Mapping
 

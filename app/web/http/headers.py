@@ -1,4 +1,4 @@
-"""The methods and headers that clients use: other sites' scripts may use all of them.
+"""The methods and headers that clients use, in one list for CORS and OPTIONS.
 
 `tests/unit/test_headers.py` fails if one is read or set anywhere and missing here.
 """

@@ -1,4 +1,4 @@
-"""Which hosts a worker may be asked as: without keys, only those that are this machine.
+"""Allowed hosts: without keys, only names of this machine.
 
 A page of any site can let its own name lead to this machine (DNS rebinding). Its scripts then may
 read and write here as if they were ours; but their browser says that name in ``Host``.

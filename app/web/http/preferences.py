@@ -1,4 +1,4 @@
-"""What a client wants to wait for: ``Prefer: wait=`` (RFC 7240) and ``?after=``."""
+"""How long a client wants to wait: ``Prefer: wait=`` (RFC 7240) and ``?after=``."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Errors over HTTP: problem+json (RFC 9457) for programs, a page for people; never a traceback."""
+"""Errors over HTTP: problem+json (RFC 9457) for programs, a page for people."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence

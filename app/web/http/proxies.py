@@ -1,4 +1,4 @@
-"""Behind proxies: where the client is, and how it reaches us, as the proxies in front tell.
+"""Behind proxies: the address of the client, and the address by which it reaches us.
 
 ``X-Forwarded-For``, ``-Host``, ``-Proto`` and ``-Prefix`` count only where the setting
 TRUSTED_PROXIES says how many proxies in front set them; of a list, each has added one entry.

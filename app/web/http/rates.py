@@ -1,4 +1,4 @@
-"""Rates: what reading counts, and what clients are told of theirs.
+"""Read rates, and the ``RateLimit`` headers.
 
 Where a client has a rate, each answer says how it stands (RateLimit header fields for HTTP,
 draft-ietf-httpapi-ratelimit-headers-10): the policy, what is left of it, when it is whole again.

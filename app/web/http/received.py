@@ -1,4 +1,4 @@
-"""Requests as they are received: what HTTP wants of each, before anybody looks into it.
+"""What RFC 9112 requires of every request, checked before anything else.
 
 aiohttp's parser has checked the framing. The rest of RFC 9112 is checked here, for all routes.
 """

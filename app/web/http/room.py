@@ -1,4 +1,4 @@
-"""Room for what requests hold in memory: who needs more than is left waits for it, in order."""
+"""A memory budget for requests: who needs more than is left waits in order."""
 
 import asyncio
 from collections import Counter, deque

@@ -1,4 +1,4 @@
-"""Spans of requests, where a collector wants them.
+"""Spans of requests for OpenTelemetry.
 
 A span names the route, not the path: ids are personal. Plain requests take the fast lane and have
 no span; a ``traceparent`` header makes a request one that has.

@@ -1,4 +1,4 @@
-"""TLS: a connection counts from the moment it is accepted, and not only once TLS is agreed on.
+"""Counts TLS connections when they are accepted, before the handshake.
 
 A server of asyncio's hears of a connection after that. So the worker listens without TLS, counts
 each connection as it comes, and begins TLS by itself.

@@ -1,4 +1,4 @@
-"""Tracing: a request that has an id is found in the log, and its write by the position there."""
+"""Request ids: logs the position of a write under the id of its request."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Addresses: every legal id has one that browsers, proxies and clients leave as it is."""
+"""URLs: every legal id has one that browsers, proxies and clients leave unchanged."""
 
 import re
 from collections import Counter

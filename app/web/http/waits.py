@@ -1,4 +1,4 @@
-"""Requests that wait for a write to be settled: fewer than there may be connections.
+"""Limits the requests that wait for a write to be settled.
 
 One too many ends the wait of who has waited longest, of the client that has most: it is told what
 is known by then, or to come again.

@@ -1,4 +1,4 @@
-"""The pages as text: what is shown goes in, HTML comes out. It knows no web framework."""
+"""Renders the pages as HTML. It knows no web framework."""
 
 import json
 import shlex
@@ -118,7 +118,7 @@ _NEXT_STEPS: Final[Mapping[int, str]] = {
     413: "Go back, shorten what you entered, and send it again.",
     422: "Go back, correct what you entered, and send it again.",
     429: "Wait a moment, then go back and try again.",
-    500: "Go back and try again; if it keeps happening, tell whoever runs this registry.",
+    500: "Go back and try again; if it keeps happening, tell the people who run this registry.",
     503: "Wait a moment, then go back and try again.",
 }
 _NEXT_STEPS_BY_NAME: Final[Mapping[str, str]] = {
@@ -153,7 +153,7 @@ def _environment() -> Environment:
 
 _PAGES: Final = _environment()
 
-#: What the forms of whoever is logged in carry, on any page; None if nobody is.
+#: The token that forms carry if somebody is logged in.
 FORM_TOKEN: ContextVar[str | None] = ContextVar("form_token", default=None)
 
 

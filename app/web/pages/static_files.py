@@ -1,4 +1,4 @@
-"""The files that pages are made of: those that are there when the server starts, and nothing else.
+"""Serves the static files of the pages, and nothing else.
 
 A name is looked up, never opened: so none can be too long for the disk, or lead elsewhere.
 """

@@ -1,4 +1,4 @@
-"""What calls came to, in the envelopes that tRPC's clients read: one, or an array of them."""
+"""Wraps results in the envelopes of tRPC: one, or an array."""
 
 from collections.abc import Mapping, Sequence
 

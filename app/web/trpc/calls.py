@@ -1,4 +1,4 @@
-"""What a request calls, and with what inputs.
+"""Reads which procedures a request calls, and with which inputs.
 
 The order of the checks is that of @trpc/server 11: escapes in the path, content type, size and
 kinds of the batch, then call by call: unknown path, wrong method, body, input.

@@ -1,4 +1,4 @@
-"""The procedures that tRPC clients call: their inputs, their outputs and what they do.
+"""The tRPC procedures: inputs, outputs, and what they do.
 
 A procedure gets all the calls of a request that are its own, by their index, so that many
 registrations are one write. It tells of each call as soon as it knows.

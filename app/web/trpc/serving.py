@@ -1,4 +1,4 @@
-"""The one route of tRPC: requests come to it, whatever they call."""
+"""The route of tRPC."""
 
 from aiohttp import web
 

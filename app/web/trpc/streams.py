@@ -1,4 +1,4 @@
-"""Streamed answers: each call's goes out when it completes, whatever the others wait for."""
+"""Streamed tRPC answers: each result is sent as soon as it is there."""
 
 import asyncio
 import json as stdlib_json
