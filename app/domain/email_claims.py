@@ -74,7 +74,7 @@ def settle(
     holder: Holder | None, claim: Claim
 ) -> tuple[Holder | None, Literal["granted", "taken"] | None]:
     """Return who holds the address after a claim or release, and the verdict on a claim."""
-    mine = Holder(id=claim["id"], attempt=claim["attempt"])
+    mine: Holder = {"id": claim["id"], "attempt": claim["attempt"]}
     if claim["type"] == "release":
         return (None if holder == mine else holder), None
     if holder is None or holder["id"] == claim["id"]:
