@@ -12,13 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app.access.audit import CommandAudit
 from app.access.files import locked_keys, read_keys, write_keys
 from app.access.keys import Key, KeyName, new_key
 from app.access.scopes import Scope
+from app.cli.audited import audited
 from app.cli.runner import one_line
 from app.config.settings import settings
-from app.domain.errors import RegistryError, SettingsError
+from app.domain.errors import SettingsError
 
 #: Where nobody says how wide a terminal is, as in a pipe.
 WIDTH_WITHOUT_TERMINAL = 160
@@ -163,11 +163,5 @@ def _console() -> Console:
 @contextmanager
 def _told_of(what: str, **names: Sequence[str]) -> Iterator[None]:
     """Tell the audit log what was done with keys, and the terminal, in a line, why it was not."""
-    with one_line():
-        audit = CommandAudit(settings())
-        try:
-            yield
-        except RegistryError:
-            audit.note(f"keys {what}", "failed", None, **names)
-            raise
-        audit.note(f"keys {what}", "done", None, **names)
+    with one_line(), audited(settings(), f"keys {what}", **names):
+        yield

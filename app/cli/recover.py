@@ -1,21 +1,21 @@
 """``python -m app recover``."""
 
+import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import click
 from faust.types import TP
 
-from app.cli.runner import run
+from app.cli.audited import audited
+from app.cli.runner import one_line
 from app.config.settings import settings
 from app.ops.recover.changelog import rebuild
 from app.ops.recover.gap import accept
 from app.ops.recover.skip import skip as skip_record
-
-T = TypeVar("T")
 
 _yes = click.option("--yes", is_flag=True, help="Do it without asking.")
 
@@ -40,8 +40,7 @@ def changelog(folder: Path, yes: bool) -> None:
     For a changelog that was deleted, or lost its end, while a store has all of it. What the
     changelog has beside that is deleted. A store that is behind its changelog is left alone.
     """
-    for line in run(rebuild(settings(), folder, partial(_agrees, yes=yes))):
-        click.echo(line)
+    _do("changelog", rebuild(settings(), folder, partial(_agrees, yes=yes)), folder=str(folder))
 
 
 @recover.command()
@@ -53,8 +52,7 @@ def gap(yes: bool) -> None:
     at …` and `a broker lost its end`. The offsets are named, here and in a record of the
     dead-letter topic. Restore the topic instead if you can.
     """
-    for line in run(accept(settings(), partial(_agrees, yes=yes))):
-        click.echo(line)
+    _do("gap", accept(settings(), partial(_agrees, yes=yes)))
 
 
 @recover.command()
@@ -72,8 +70,15 @@ def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> Non
     """
     place = TP(topic, partition)
     agrees = partial(_agrees, yes=yes)
-    for line in run(skip_record(settings(), place, offset, reason, agrees)):
-        click.echo(line)
+    work = skip_record(settings(), place, offset, reason, agrees)
+    _do("skip", work, topic=topic, partition=partition, offset=offset)
+
+
+def _do(what: str, work: Coroutine[Any, Any, Iterable[str]], **members: object) -> None:
+    """Do what an operator has decided, and write to the audit log who it was."""
+    with one_line(), audited(settings(), f"recover {what}", **members):
+        for line in asyncio.run(work):
+            click.echo(line)
 
 
 def _agrees(lines: Sequence[str], yes: bool) -> bool:

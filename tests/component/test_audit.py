@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from app.access import ring
 from app.access.audit import LOGGER, REFUSALS_PER_SECOND, Audit, CommandAudit, require_audit_file
 from app.access.files import read_keys, write_keys
-from app.cli import keys
+from app.cli import keys, recover
 from app.cli.main import main
 from app.config.settings import Settings
 from app.domain.errors import NotReplayedError, SettingsError
@@ -259,6 +259,24 @@ def test_what_is_done_with_keys_from_the_command_line_is_told(
     ]
     assert {line["who"] for line in lines(path)} == {f"os:{pwd.getpwuid(os.getuid()).pw_name}"}
     assert "registry_key_" not in path.read_text()
+
+
+@pytest.mark.parametrize("error", [None, SettingsError("workers run")])
+def test_what_operators_decide_is_told(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, error: SettingsError | None
+) -> None:
+    async def skip(*_: object) -> list[str]:
+        if error is not None:
+            raise error
+        return ["skipped"]
+
+    monkeypatch.setattr(recover, "settings", lambda: Settings.model_validate(asked(tmp_path)))
+    monkeypatch.setattr(recover, "skip_record", skip)
+    told = CliRunner().invoke(main, ["recover", "skip", "t", "3", "7", "--reason", "bug"])
+    assert (told.exit_code, told.stdout) == ((0, "skipped\n") if error is None else (2, ""))
+    (line,) = lines(path)
+    assert (line["what"], line["partition"], line["offset"]) == ("recover skip", 3, 7)
+    assert line["outcome"] == ("done" if error is None else "failed")
 
 
 def test_nothing_is_done_with_keys_if_it_cannot_be_told(
