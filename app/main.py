@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, cast
 
-from aiohttp import web
 from faust.types import TP
 
 from app import agents
@@ -66,7 +65,6 @@ class Worker:
     #: What the agents do.
     deciding: Deciding
     restart: Restart
-    services: Services
 
 
 def build(settings: Settings) -> Worker:
@@ -146,11 +144,8 @@ def build(settings: Settings) -> Worker:
         standstills=standstills,
     )
 
-    def add_routes(application: web.Application) -> None:
-        install(application, services)
-
-    app.add_routes = add_routes
-    return Worker(app, topics, tables, deciding, restart, services)
+    app.add_routes = partial(install, given=services)
+    return Worker(app, topics, tables, deciding, restart)
 
 
 def _options(settings: Settings, partitions: Partitions, engine: EngineSettings) -> dict[str, Any]:
@@ -231,8 +226,7 @@ def worker_of_this_process() -> Worker:
     Raises `RegistryError` if it cannot start.
     """
     wanted = prepared(settings())
-    process.use_fast_loop()
-    process.tell_of_signals()
+    process.prepare()
     worker = build(wanted)
     process.collect_rarely()
     return worker

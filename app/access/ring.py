@@ -80,11 +80,11 @@ class KeyRing:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY_SECONDS
-        stamp = fingerprint_of(self._path)
-        # What cannot be read may be readable again without another stamp.
-        if stamp != self._fingerprint or self._trouble is not None:
-            self._fingerprint = stamp
-            self._reread(now, vanished=stamp is None)
+        fingerprint = fingerprint_of(self._path)
+        # What cannot be read may be readable again without another fingerprint.
+        if fingerprint != self._fingerprint or self._trouble is not None:
+            self._fingerprint = fingerprint
+            self._reread(now, vanished=fingerprint is None)
         if self._trouble is not None and now >= self._trusted_until:
             self._take(())
 

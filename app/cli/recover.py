@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def changelog(folder: Path, yes: bool) -> None:
     For a changelog that was deleted, or lost its end, while a store has all of it. What the
     changelog has beside that is deleted. A store that is behind its changelog is left alone.
     """
-    _do("changelog", rebuild(settings(), folder, partial(_agrees, yes=yes)), folder=str(folder))
+    work = partial(rebuild, settings(), folder, partial(_agrees, yes=yes))
+    _do("changelog", work, folder=str(folder))
 
 
 @recover.command()
@@ -52,7 +53,7 @@ def gap(yes: bool) -> None:
     at …` and `a broker lost its end`. The offsets are named, here and in a record of the
     dead-letter topic. Restore the topic instead if you can.
     """
-    _do("gap", accept(settings(), partial(_agrees, yes=yes)))
+    _do("gap", partial(accept, settings(), partial(_agrees, yes=yes)))
 
 
 @recover.command()
@@ -70,14 +71,16 @@ def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> Non
     """
     place = TP(topic, partition)
     agrees = partial(_agrees, yes=yes)
-    work = skip_record(settings(), place, offset, reason, agrees)
+    work = partial(skip_record, settings(), place, offset, reason, agrees)
     _do("skip", work, topic=topic, partition=partition, offset=offset)
 
 
-def _do(what: str, work: Coroutine[Any, Any, Iterable[str]], **members: object) -> None:
+def _do(
+    what: str, work: Callable[[], Coroutine[Any, Any, Iterable[str]]], **members: object
+) -> None:
     """Do what an operator has decided, and write to the audit log who it was."""
     with one_line(), audited(settings(), f"recover {what}", **members):
-        for line in asyncio.run(work):
+        for line in asyncio.run(work()):
             click.echo(line)
 
 

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from app.cli.runner import end, run
 from app.config.settings import EXIT_USAGE
+from app.config.target import ca_file_option, key_option
 from app.ops.transfer.exporting import STDIO, export
 from app.ops.transfer.importing import Imported, import_rows
 from app.ops.transfer.remote import FORMATS, Format, Remote
@@ -30,7 +31,6 @@ EXIT_NOT_DONE = 1
 
 Result = TypeVar("Result")
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 _url = click.argument("url")
@@ -40,16 +40,6 @@ _format = click.option(
     type=click.Choice(FORMATS),
     help="Default: what the file's name ends with, else ndjson.",
 )
-_key = click.option(
-    "--key",
-    type=str.strip,
-    envvar="REGISTRY_KEY",
-    metavar="KEY",
-    help="API key. Better: REGISTRY_KEY.",
-)
-_ca_file = click.option(
-    "--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM)."
-)
 
 
 @click.command("export")
@@ -57,8 +47,8 @@ _ca_file = click.option(
 @click.argument("output", type=_FILE_OR_DASH)
 @_format
 @click.option("--prefix", default="", metavar="TEXT", help="Only ids that begin so.")
-@_key
-@_ca_file
+@key_option
+@ca_file_option
 def export_users(
     url: str, output: Path, name: Format | None, prefix: str, key: str | None, ca_file: Path | None
 ) -> None:
@@ -100,8 +90,8 @@ def export_users(
     is_flag=True,
     help="Send names that hold control characters with blanks for them, and tell of each.",
 )
-@_key
-@_ca_file
+@key_option
+@ca_file_option
 def import_users(
     url: str,
     file: Path,

@@ -6,7 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import click
+
 from app.domain.errors import RegistryError
+
+#: Options of commands that call a deployment.
+key_option = click.option(
+    "--key",
+    type=str.strip,
+    envvar="REGISTRY_KEY",
+    metavar="KEY",
+    help="API key. Better: REGISTRY_KEY.",
+)
+ca_file_option = click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificates to trust beside the machine's (PEM).",
+)
 
 #: What a header may hold that is no white space.
 _KEY_PATTERN = r"[!-~]+"

@@ -97,7 +97,7 @@ def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) ->
 
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
-    """Stands for the wish of a record that cannot be read."""
+    """Stands for what a record asks for that cannot be read."""
 
     error: UnreadableRecordError
 
@@ -138,11 +138,11 @@ def read(arrival: ConsumedRecord) -> tuple[Command, bytes]:
         if user_id is None:
             raise UnreadableRecordError("no-value", "A record without a value needs an id as key")
         return None, encode_key(user_id)
-    command = read_wish(arrival.value)
+    command = read_command(arrival.value)
     return command, encode_key(command["id"])
 
 
-def read_wish(value: bytes) -> Any:
+def read_command(value: bytes) -> Any:
     """Return the registration or update in a record's value, or raise `UnreadableRecordError`."""
     if _type_of(value) == "update":
         return _read_update(value)

@@ -1,7 +1,7 @@
 """Hands records to aiokafka's compiled code without a Python call for each.
 
-Uses on private names of aiokafka, whose version is pinned; tests/unit/test_fast_records.py fails
-when one of them changes.
+Uses private names of aiokafka, whose version is pinned. tests/unit/test_fast_records.py fails when
+one of them changes.
 """
 
 from collections.abc import Iterator

@@ -218,12 +218,11 @@ class Routing:
                 FORWARD_SECONDS.observe(monotonic() - began)
                 self._note_refusal(url, is_refused=answer.status == 401)
                 return answer.status, body
-        except _TooLongError:
+        except (aiohttp.ClientError, TimeoutError, _TooLongError) as error:
             _FAILED.inc()
-            raise NotReadyError(Unavailable.INCOMPATIBLE_ANSWER) from None
-        except (aiohttp.ClientError, TimeoutError):
-            _FAILED.inc()
-            raise NotReadyError(Unavailable.OWNER_UNREACHABLE) from None
+            is_strange = isinstance(error, _TooLongError)
+            cause = Unavailable.INCOMPATIBLE_ANSWER if is_strange else Unavailable.OWNER_UNREACHABLE
+            raise NotReadyError(cause) from None
 
     def _note_refusal(self, url: str, *, is_refused: bool) -> None:
         """Tell once of a worker that does not take this one's proofs."""

@@ -74,8 +74,8 @@ def prepared(settings: Settings) -> Settings:
 @retry(
     retry=retry_if_exception_type(BrokerUnavailableError),
     wait=wait_exponential_jitter(multiplier=0.2, max=1),
-    # Who has waited for a whole time-out already is told so.
-    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS / 2),
+    # If no broker answers at all, `connected` has tried for a second less than the time-out.
+    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS - 2),
     reraise=True,
 )
 async def _prepared(wanted: Settings) -> Settings:

@@ -11,17 +11,14 @@ from app.worker import descriptors
 GC_THRESHOLD = 100_000
 
 
-def use_fast_loop() -> None:
-    """Let event loops be uvloop's from now on, and connections as many as are allowed.
+def prepare() -> None:
+    """Allow as many files as possible, and let event loops be uvloop's from now on.
 
-    Call it before anything asks for a loop, as Faust's services do when they are made.
+    Call it before anything asks for a loop, as Faust's services do when they are made. If a signal
+    ends the process, it says where: libraries that get no memory end so.
     """
     descriptors.allow_all()
     asyncio.set_event_loop_policy(Policy())
-
-
-def tell_of_signals() -> None:
-    """Let a process say where it was when a signal ends it: libraries that get no memory do so."""
     faulthandler.enable(all_threads=False)
 
 

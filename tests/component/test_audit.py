@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from aiohttp import web
@@ -277,6 +277,18 @@ def test_what_operators_decide_is_told(
     (line,) = lines(path)
     assert (line["what"], line["partition"], line["offset"]) == ("recover skip", 3, 7)
     assert line["outcome"] == ("done" if error is None else "failed")
+
+
+def test_nothing_is_decided_if_it_cannot_be_told(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.mkdir()
+    monkeypatch.setattr(recover, "settings", lambda: Settings.model_validate(asked(tmp_path)))
+    monkeypatch.setattr(recover, "accept", begun := Mock())
+    told = CliRunner().invoke(main, ["recover", "gap", "--yes"])
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr.startswith("AUDIT_FILE: ")
+    assert not begun.called
 
 
 def test_nothing_is_done_with_keys_if_it_cannot_be_told(

@@ -1,4 +1,4 @@
-"""Arrivals: any bytes are a wish, a letter, or belong elsewhere; each record is one of them."""
+"""Parsing: any bytes are a command, a dead letter, or belong elsewhere; each is one of them."""
 
 import contextlib
 import gc
@@ -21,7 +21,7 @@ from app.domain.parsing import (
     Sorted,
     id_of,
     read,
-    read_wish,
+    read_command,
     sort,
 )
 from app.domain.records import Command, Headers, Registration, Update, encode
@@ -67,8 +67,8 @@ def test_a_key_without_a_value_asks_for_an_erasure(user_id: str) -> None:
 
 def test_no_type_means_a_registration_and_it_may_say_so() -> None:
     said: Registration = {**ADA, "type": "registration"}
-    assert read_wish(orjson.dumps(ADA)) == ADA
-    assert read_wish(orjson.dumps(said)) == said
+    assert read_command(orjson.dumps(ADA)) == ADA
+    assert read_command(orjson.dumps(said)) == said
 
 
 def test_the_id_in_the_value_counts_whatever_the_key_says() -> None:
@@ -327,7 +327,7 @@ def test_a_record_is_sorted_the_same_in_any_company(arrivals: list[Record], part
 @pytest.mark.parametrize("number", ["1e999", "NaN", "123456789012345678901234567890"])
 def test_a_member_that_nobody_asks_for_may_be_any_number(number: str) -> None:
     update = b'{"type":"update","id":"ada","name":"x","n":%b}' % number.encode()
-    assert read_wish(update)["name"] == "x"
+    assert read_command(update)["name"] == "x"
 
 
 # -- records that cannot be given as they are

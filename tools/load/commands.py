@@ -10,6 +10,7 @@ import click
 import orjson
 import uvloop
 
+from app.config.target import ca_file_option, key_option
 from app.domain.errors import RegistryError
 from app.system.files import write_whole
 from tools.load import printing
@@ -116,14 +117,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="SECONDS",
     help="How long an answer, or a connection, may take.",
 )
-@click.option(
-    "--key",
-    type=str.strip,
-    envvar="REGISTRY_KEY",
-    metavar="KEY",
-    help="API key. Better: REGISTRY_KEY.",
-)
-@click.option("--ca-file", type=_FILE, help="Certificates to trust beside the machine's (PEM).")
+@key_option
+@ca_file_option
 @click.option("--keep-ids", type=_FILE, help="Write the ids that were acknowledged, one a line.")
 @click.option(
     "--json",

@@ -140,14 +140,18 @@ def _from_error(error: BaseException) -> ProblemError:
         status, name, headers = _KNOWN[type(error)]
         if isinstance(error, RefusedError):
             headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
-        members = {"cause": _count(error)} if name == "not-ready" else {}
+        members = {"cause": _cause_of(error)} if name == "not-ready" else {}
         return ProblemError(status, name, _sentence(error), headers=headers, members=members)
     log.exception("unexpected error in a handler", exc_info=error)
     return ProblemError(500, "internal", "Something went wrong here; it has been logged.")
 
 
-def _count(error: RegistryError) -> Unavailable:
-    """Return why nobody can answer, counted and logged under the same word."""
+#: When a cause was logged last: many requests may meet it at once.
+_logged_at: dict[Unavailable, float] = {}
+
+
+def _cause_of(error: RegistryError) -> Unavailable:
+    """Return why nobody can answer; count and log it under the same word."""
     if isinstance(error, NotReadyError):
         cause = error.cause
     else:
@@ -158,10 +162,6 @@ def _count(error: RegistryError) -> Unavailable:
         _logged_at[cause] = monotonic()
         log.warning("requests cannot be answered", cause=cause)
     return cause
-
-
-#: When a cause was logged last: many requests may meet it at once.
-_logged_at: dict[Unavailable, float] = {}
 
 
 def _from_http(error: web.HTTPException) -> ProblemError:
