@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
 from app.access.audit import CommandAudit
 from app.config.settings import Settings
-from app.domain.errors import RegistryError
 
 
 @contextmanager
@@ -14,7 +15,10 @@ def audited(settings: Settings, what: str, **members: object) -> Iterator[None]:
     audit = CommandAudit(settings)
     try:
         yield
-    except RegistryError:
+    except (KeyboardInterrupt, click.Abort):
+        audit.note(what, "interrupted", None, **members)
+        raise
+    except Exception:
         audit.note(what, "failed", None, **members)
         raise
     audit.note(what, "done", None, **members)

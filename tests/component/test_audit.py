@@ -261,9 +261,22 @@ def test_what_is_done_with_keys_from_the_command_line_is_told(
     assert "registry_key_" not in path.read_text()
 
 
-@pytest.mark.parametrize("error", [None, SettingsError("workers run")])
+@pytest.mark.parametrize(
+    ("error", "status", "outcome"),
+    [
+        (None, 0, "done"),
+        (SettingsError("workers run"), 2, "failed"),
+        (LookupError("a bug"), 2, "failed"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
 def test_what_operators_decide_is_told(
-    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, error: SettingsError | None
+    tmp_path: Path,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | None,
+    status: int,
+    outcome: str,
 ) -> None:
     async def skip(*_: object) -> list[str]:
         if error is not None:
@@ -273,10 +286,10 @@ def test_what_operators_decide_is_told(
     monkeypatch.setattr(recover, "settings", lambda: Settings.model_validate(asked(tmp_path)))
     monkeypatch.setattr(recover, "skip_record", skip)
     told = CliRunner().invoke(main, ["recover", "skip", "t", "3", "7", "--reason", "bug"])
-    assert (told.exit_code, told.stdout) == ((0, "skipped\n") if error is None else (2, ""))
+    assert (told.exit_code, told.stdout) == (status, "" if status else "skipped\n")
     (line,) = lines(path)
     assert (line["what"], line["partition"], line["offset"]) == ("recover skip", 3, 7)
-    assert line["outcome"] == ("done" if error is None else "failed")
+    assert line["outcome"] == outcome
 
 
 def test_nothing_is_decided_if_it_cannot_be_told(

@@ -9,7 +9,7 @@ import click
 
 from local.broker import Broker
 from tests.hostile.attacks import ATTACKS
-from tests.hostile.trial import SETTINGS, attempt, fill, limited
+from tests.hostile.trial import ELSEWHERE, SETTINGS, attempt, fill, limited
 from tests.support.worker import Registry
 
 USERS = 20_000
@@ -19,7 +19,13 @@ USERS = 20_000
 @click.argument("names", nargs=-1, type=click.Choice(list(ATTACKS)))
 @click.option("--seconds", default=30.0, show_default=True, help="How long each attack lasts.")
 @click.option("--live-ms", default=250.0, show_default=True, help="/health/live, p99 at most.")
-def main(names: Sequence[str], seconds: float, live_ms: float) -> None:
+@click.option(
+    "--address",
+    default=ELSEWHERE,
+    show_default=True,
+    help="Where attacks come from; the honest client is at 127.0.0.1.",
+)
+def main(names: Sequence[str], seconds: float, live_ms: float, address: str) -> None:
     """Run them against one worker with 256 descriptors and 512 MiB."""
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     bad = 0
@@ -29,7 +35,7 @@ def main(names: Sequence[str], seconds: float, live_ms: float) -> None:
         with worker:
             fill(worker, USERS)
             for name in names or ATTACKS:
-                result = attempt(name, worker, seconds)
+                result = attempt(name, worker, seconds, address)
                 bad += bool(result.failures) or result.live_p99_ms > live_ms
                 click.echo(result.line())
                 if worker.has_ended:

@@ -1,4 +1,4 @@
-"""Attacks, each a process of its own: ``python -m tests.hostile.attacks NAME PORT SECONDS``.
+"""Attacks; each runs in a process: ``python -m tests.hostile.attacks NAME PORT SECONDS ADDRESS``.
 
 None of them is answered as it would like to be, so none of them minds what it is answered.
 """
@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from app.domain.positions import token
 from local.machine import HOST
@@ -16,23 +16,32 @@ from local.machine import HOST
 CHUNK = 64 * 1024
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Attack = Callable[[int], Awaitable[NoReturn]]
+
+
+class Target(NamedTuple):
+    """The port of a worker, and the address of this machine that the attack comes from."""
+
+    port: int
+    comes_from: str
+
+
+Attack = Callable[[Target], Awaitable[NoReturn]]
 
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(at_once: int) -> Callable[[Callable[[int], Awaitable[None]]], Attack]:
+def attack(at_once: int) -> Callable[[Callable[[Target], Awaitable[None]]], Attack]:
     """Let so many do the same, again and again: whoever is cut off begins anew."""
 
-    def named(once: Callable[[int], Awaitable[None]]) -> Attack:
-        async def again(port: int) -> None:
+    def named(once: Callable[[Target], Awaitable[None]]) -> Attack:
+        async def again(target: Target) -> None:
             while True:
                 with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                    await once(port)
+                    await once(target)
                 await asyncio.sleep(0.01)
 
-        async def all_of_them(port: int) -> NoReturn:
-            await asyncio.gather(*(again(port) for _ in range(at_once)))
+        async def all_of_them(target: Target) -> NoReturn:
+            await asyncio.gather(*(again(target) for _ in range(at_once)))
             raise AssertionError("they go on until they are ended")
 
         ATTACKS[once.__name__] = all_of_them
@@ -41,8 +50,8 @@ def attack(at_once: int) -> Callable[[Callable[[int], Awaitable[None]]], Attack]
     return named
 
 
-async def connect(port: int) -> Streams:
-    return await asyncio.open_connection(HOST, port)
+async def connect(target: Target) -> Streams:
+    return await asyncio.open_connection(HOST, target.port, local_addr=(target.comes_from, 0))
 
 
 def request(
@@ -59,9 +68,9 @@ def get(path: str) -> bytes:
     return request(path, method="GET")
 
 
-async def flood(port: int, sent: bytes, times: int = 1_000_000) -> None:
+async def flood(target: Target, sent: bytes, times: int = 1_000_000) -> None:
     """Send the same without end, and read nothing."""
-    _, writer = await connect(port)
+    _, writer = await connect(target)
     try:
         for _ in range(times):
             writer.write(sent)
@@ -70,9 +79,9 @@ async def flood(port: int, sent: bytes, times: int = 1_000_000) -> None:
         writer.transport.abort()
 
 
-async def ask(port: int, sent: bytes) -> None:
+async def ask(target: Target, sent: bytes) -> None:
     """Send it once, and read whatever comes until the end."""
-    reader, writer = await connect(port)
+    reader, writer = await connect(target)
     try:
         writer.write(sent)
         await writer.drain()
@@ -82,9 +91,9 @@ async def ask(port: int, sent: bytes) -> None:
         writer.transport.abort()
 
 
-async def say_no_more(port: int, sent: bytes) -> None:
+async def say_no_more(target: Target, sent: bytes) -> None:
     """Send something, and then nothing more."""
-    reader, writer = await connect(port)
+    reader, writer = await connect(target)
     try:
         writer.write(sent)
         await reader.read()
@@ -93,9 +102,9 @@ async def say_no_more(port: int, sent: bytes) -> None:
         writer.transport.abort()
 
 
-async def drip(port: int, sent: bytes) -> None:
+async def drip(target: Target, sent: bytes) -> None:
     """Send something byte by byte."""
-    reader, writer = await connect(port)
+    reader, writer = await connect(target)
     try:
         for byte in sent:
             writer.write(bytes([byte]))
@@ -114,18 +123,18 @@ MIB = 1024 * 1024
 
 
 @attack(600)
-async def idle_connections(port: int) -> None:
-    await say_no_more(port, b"")
+async def idle_connections(target: Target) -> None:
+    await say_no_more(target, b"")
 
 
 @attack(100)
-async def half_a_head(port: int) -> None:
-    await drip(port, b"POST /users HTTP/1.1\r\nHost: x\r\nX-Y: " + b"z" * 10_000)
+async def half_a_head(target: Target) -> None:
+    await drip(target, b"POST /users HTTP/1.1\r\nHost: x\r\nX-Y: " + b"z" * 10_000)
 
 
 @attack(50)
-async def a_new_connection_for_each_request(port: int) -> None:
-    reader, writer = await connect(port)
+async def a_new_connection_for_each_request(target: Target) -> None:
+    reader, writer = await connect(target)
     try:
         writer.write(get("/users/nobody"))
         await reader.read(1)
@@ -137,48 +146,48 @@ async def a_new_connection_for_each_request(port: int) -> None:
 
 
 @attack(20)
-async def plain_requests_behind_each_other(port: int) -> None:
-    await flood(port, request("/users", ROW) * 200)
+async def plain_requests_behind_each_other(target: Target) -> None:
+    await flood(target, request("/users", ROW) * 200)
 
 
 @attack(20)
-async def other_requests_behind_each_other(port: int) -> None:
-    await flood(port, get("/users?limit=100") * 200)
+async def other_requests_behind_each_other(target: Target) -> None:
+    await flood(target, get("/users?limit=100") * 200)
 
 
 @attack(20)
-async def bytes_that_are_no_http(port: int) -> None:
-    await flood(port, b"\x00\xff\r\n" * 10_000)
+async def bytes_that_are_no_http(target: Target) -> None:
+    await flood(target, b"\x00\xff\r\n" * 10_000)
 
 
 # -- bodies
 
 
 @attack(60)
-async def large_bodies_that_never_end(port: int) -> None:
+async def large_bodies_that_never_end(target: Target) -> None:
     whole = request("/users/batch", b"[" + b" " * (MIB - 1_000))
-    await say_no_more(port, whole[:-1])
+    await say_no_more(target, whole[:-1])
 
 
 @attack(60)
-async def arrays_of_nothing(port: int) -> None:
-    await ask(port, request("/users/batch", b"[" + b"[]," * 340_000 + b"[]]"))
+async def arrays_of_nothing(target: Target) -> None:
+    await ask(target, request("/users/batch", b"[" + b"[]," * 340_000 + b"[]]"))
 
 
 @attack(40)
-async def deep_arrays(port: int) -> None:
-    await ask(port, request("/users/batch", b"[" * 500_000 + b"]" * 500_000))
+async def deep_arrays(target: Target) -> None:
+    await ask(target, request("/users/batch", b"[" * 500_000 + b"]" * 500_000))
 
 
 @attack(40)
-async def forms_of_many_fields(port: int) -> None:
+async def forms_of_many_fields(target: Target) -> None:
     form = "application/x-www-form-urlencoded"
-    await ask(port, request("/register", b"a&" * (MIB // 2 - 1), form))
+    await ask(target, request("/register", b"a&" * (MIB // 2 - 1), form))
 
 
 @attack(4)
-async def rows_that_are_none(port: int) -> None:
-    _, writer = await connect(port)
+async def rows_that_are_none(target: Target) -> None:
+    _, writer = await connect(target)
     try:
         head = request("/users/batch", kind="application/x-ndjson")
         head = head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
@@ -192,8 +201,8 @@ async def rows_that_are_none(port: int) -> None:
 
 
 @attack(40)
-async def streams_of_rows(port: int) -> None:
-    _, writer = await connect(port)
+async def streams_of_rows(target: Target) -> None:
+    _, writer = await connect(target)
     try:
         head = request("/users/batch", kind="application/x-ndjson")
         writer.write(head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
@@ -209,54 +218,55 @@ async def streams_of_rows(port: int) -> None:
 
 
 @attack(50)
-async def many_refusals_in_a_stream(port: int) -> None:
+async def many_refusals_in_a_stream(target: Target) -> None:
     stream = get("/trpc/" + "," * 60_000 + "?batch=1")
-    await flood(port, stream.replace(b"\r\n\r\n", b"\r\ntrpc-accept: application/jsonl\r\n\r\n"))
+    await flood(target, stream.replace(b"\r\n\r\n", b"\r\ntrpc-accept: application/jsonl\r\n\r\n"))
 
 
 @attack(20)
-async def pages_in_batches(port: int) -> None:
+async def pages_in_batches(target: Target) -> None:
     path = "/trpc/" + ",".join(["listUsers"] * 1_000)
     calls = ",".join(f'"{number}":{{"limit":100}}' for number in range(1_000))
-    await ask(port, get(f"{path}?batch=1&input=%7B{calls}%7D".replace('"', "%22")))
+    await ask(target, get(f"{path}?batch=1&input=%7B{calls}%7D".replace('"', "%22")))
 
 
 @attack(20)
-async def the_whole_export_unread(port: int) -> None:
-    await flood(port, get("/export"))
+async def the_whole_export_unread(target: Target) -> None:
+    await flood(target, get("/export"))
 
 
 @attack(200)
-async def watchers(port: int) -> None:
-    await say_no_more(port, get("/events"))
+async def watchers(target: Target) -> None:
+    await say_no_more(target, get("/events"))
 
 
 @attack(20)
-async def heads_of_streams(port: int) -> None:
-    await flood(port, request("/events", method="HEAD") + request("/export", method="HEAD"))
+async def heads_of_streams(target: Target) -> None:
+    await flood(target, request("/events", method="HEAD") + request("/export", method="HEAD"))
 
 
 @attack(20)
-async def the_api_document(port: int) -> None:
-    await flood(port, get("/openapi.json") * 20)
+async def the_api_document(target: Target) -> None:
+    await flood(target, get("/openapi.json") * 20)
 
 
 @attack(200)
-async def waits_for_what_never_comes(port: int) -> None:
-    await ask(port, get(f"/users/nobody?after={token(0, 999_999)}"))
+async def waits_for_what_never_comes(target: Target) -> None:
+    await ask(target, get(f"/users/nobody?after={token(0, 999_999)}"))
 
 
 @attack(100)
-async def writes_that_wait(port: int) -> None:
+async def writes_that_wait(target: Target) -> None:
     sent = request("/users", ROW).replace(b"\r\n\r\n", b"\r\nPrefer: wait=10\r\n\r\n", 1)
-    await ask(port, sent)
+    await ask(target, sent)
 
 
-async def _main(name: str, port: int, seconds: float) -> None:
+async def _main(name: str, seconds: float, target: Target) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await ATTACKS[name](port)
+            await ATTACKS[name](target)
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    _, NAME, PORT, SECONDS, ADDRESS = sys.argv
+    asyncio.run(_main(NAME, float(SECONDS), Target(int(PORT), ADDRESS)))

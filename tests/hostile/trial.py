@@ -25,6 +25,8 @@ PATIENCE_SECONDS, PAUSE_SECONDS = 10.0, 0.05
 #: How long a worker may take to apply what an attack has written, and to free what it has cost.
 CALM_SECONDS = 60.0
 MIB = 1024 * 1024
+#: Where attacks come from: as a rule not where the honest client is, at 127.0.0.1.
+ELSEWHERE = "127.0.0.2"
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ def fill(worker: Worker, users: int) -> None:
     worker.wait_for_user(f"filled-{users - 1}", CALM_SECONDS)
 
 
-def attempt(attack: str, worker: Worker, seconds: float) -> Result:
+def attempt(attack: str, worker: Worker, seconds: float, address: str = ELSEWHERE) -> Result:
     """Attack a worker for so long, with an honest client and a probe beside it."""
     result = Result(attack, before_mib=_memory_mib(worker))
     over = threading.Event()
@@ -94,7 +96,7 @@ def attempt(attack: str, worker: Worker, seconds: float) -> Result:
         )
     ]
     command = [sys.executable, "-m", "tests.hostile.attacks", attack, str(worker.port)]
-    with subprocess.Popen([*command, str(seconds)], cwd=PROJECT) as attacking:
+    with subprocess.Popen([*command, str(seconds), address], cwd=PROJECT) as attacking:
         for thread in beside:
             thread.start()
         try:

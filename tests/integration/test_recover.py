@@ -9,9 +9,11 @@ import orjson
 import pytest
 from confluent_kafka import Message
 
+from app.config.settings import Settings
 from app.domain.keys import partition_of
 from app.domain.positions import token
 from app.engine.marker import MARKER_KEY, Marker
+from app.kafka.partitioning import Change, Partitioning, topic_name
 from local.broker import Broker
 from tests.integration.test_lost_records import (
     PARTITIONS,
@@ -157,6 +159,10 @@ def test_a_gap_is_named_and_passed(impatient: Registry) -> None:
     worker.launch()
     assert "were deleted before they were applied" in last_words(worker)
 
+    refused = recover_while_a_repartition_begins(worker, "gap")
+    assert refused.startswith("the registry is being repartitioned or saved")
+    assert not kafka.read_all(registry.brokers, registry.dead_letters)
+
     done = recover(worker, "gap", "--yes")
     assert done.returncode == 0, done.stderr
     for number, begin in begins.items():
@@ -178,6 +184,35 @@ def test_a_gap_is_named_and_passed(impatient: Registry) -> None:
         for number, begin in begins.items():
             place = f"{registry.registrations}, partition {number}: records {before[number]} to "
             assert f"{place}{begin - 1} were lost, and accepted as lost" in found.stdout
+
+
+def recover_while_a_repartition_begins(worker: Worker, *arguments: str) -> str:
+    """Run the command, begin a repartition before the operator agrees; return the last line."""
+    registry = worker.registry
+    topic = topic_name(Settings(app_id=registry.app_id, topic_prefix=f"{registry.app_id}."))
+    (newest,) = kafka.read_all(registry.brokers, topic)[-1:]
+    before = Partitioning.model_validate_json(newest.value() or b"")
+    asked = subprocess.Popen(
+        [*worker.command[:-1], "recover", *arguments],
+        env=worker.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert asked.stdout is not None
+    assert "are lost" in asked.stdout.readline()
+    write_partitioning(registry, topic, before.changing(Change(partitions=2 * PARTITIONS)))
+    _, told = asked.communicate("yes\n", timeout=60)
+    assert asked.returncode == 2, told
+    write_partitioning(registry, topic, before)
+    return told.removeprefix("Type yes to do it: ")
+
+
+def write_partitioning(registry: Registry, topic: str, partitioning: Partitioning) -> None:
+    """Write how a registry is partitioned."""
+    row = partitioning.model_dump_json(exclude_none=True).encode()
+    kafka.produce(registry.brokers, topic, [{"key": b"partitioning", "value": row}])
 
 
 def seal(registry: Registry) -> None:
