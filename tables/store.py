@@ -6,11 +6,12 @@ apart; here a worker has one cache and one write-buffer budget, and a batch of r
 of its last changelog record are one atomic write.
 """
 
+import asyncio
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -24,10 +25,12 @@ from rocksdict import (
     Cache,
     DBCompressionType,
     DBRecoveryMode,
+    MemtableFactory,
     Options,
     Rdict,
     WriteBatch,
     WriteBufferManager,
+    WriteOptions,
 )
 
 from app.config.settings import Settings
@@ -51,6 +54,8 @@ _MAX_OPEN_FILES = 64
 _WRITE_BUFFER_BYTES = 16 * _MIB
 _MAX_WAL_BYTES = 64 * _MIB
 _BLOOM_BITS_PER_KEY = 10
+#: How often it is looked whether all rows of a bulk load are in files.
+_FLUSH_POLL_SECONDS = 0.005
 
 
 @contextmanager
@@ -111,6 +116,22 @@ def _rocksdb_options(shared: StoreOptions) -> Options:
     options.set_keep_log_file_num(2)
     options.set_compression_type(DBCompressionType.lz4())
     return options
+
+
+def _bulk_options(shared: StoreOptions) -> Options:
+    """Return options for rows that nobody reads yet: RocksDB sorts them once, when it flushes them.
+
+    It does so in a thread of its own. A sorted memtable costs this process 2 µs for each row.
+    """
+    options = _rocksdb_options(shared)
+    options.set_memtable_factory(MemtableFactory.vector())
+    options.set_allow_concurrent_memtable_write(False)
+    return options
+
+
+def _opened(path: Path, options: Options) -> Rdict:
+    # Else a database that exists would keep the options that it was made with.
+    return Rdict(str(path), options=options, column_families={"default": options})
 
 
 def _closed(database: Rdict) -> bool:
@@ -200,6 +221,34 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             self.close([partition])
             raise
 
+    @asynccontextmanager
+    async def bulk_load(self, partition: int) -> AsyncIterator[None]:
+        """Apply many rows to an empty store faster: without a log, sorted when they are flushed.
+
+        Nothing may be read meanwhile. If the process dies, or the block fails, the store keeps some
+        of the first batches, with the offset of the last of them.
+        """
+        self._reopen(partition, _bulk_options(self._shared))
+        no_log: Any = WriteOptions()  # its stub takes this attribute for a method
+        no_log.disable_wal = True
+        self._database(partition).set_write_options(no_log)
+        try:
+            yield
+            await self._flushed(partition)
+        finally:
+            self.close([partition])
+        # Only now, or what is logged from now on could outlive what came before it.
+        self.open(partition)
+
+    async def _flushed(self, partition: int) -> None:
+        database = self._database(partition)
+        with _told_as_store_error():
+            database.flush(wait=False)
+            while database.property_int_value("rocksdb.num-immutable-mem-table"):
+                if database.property_int_value("rocksdb.background-errors"):
+                    raise StoreError("the rows of a bulk load cannot be flushed")
+                await asyncio.sleep(_FLUSH_POLL_SECONDS)
+
     # -- the life of a database: from its partition's coming to its going
 
     def open(self, partition: int) -> None:
@@ -208,11 +257,14 @@ class PartitionedStore(SerializedStore[bytes, bytes]):
             return
         if self.should_stop:
             raise NotReadyError(Unavailable.STOPPING)
+        self._reopen(partition, _rocksdb_options(self._shared))
+
+    def _reopen(self, partition: int, options: Options) -> None:
+        self.close([partition])
         path = self._path(partition)
         with _told_as_store_error():
             path.parent.mkdir(parents=True, exist_ok=True)
-            options = _rocksdb_options(self._shared)
-            self._databases[partition] = database = Rdict(str(path), options=options)
+            self._databases[partition] = database = _opened(path, options)
             seconds = str(int(self._shared.tidy_seconds))
             database.set_options({"periodic_compaction_seconds": seconds})
 

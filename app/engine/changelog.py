@@ -5,7 +5,7 @@ Owners do this once, behind the barrier that keeps earlier owners out; standbys 
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 #: What is written at once: some milliseconds of work, so that the worker stays answering.
 MAX_RECORDS = 2_000
 MAX_BYTES = 4 * 1024 * 1024
+#: So many records of a changelog are loaded in bulk, if the store has none of them yet. For fewer
+#: it costs more to open the store twice.
+BULK_RECORDS = 20_000
 #: A standby has nothing to hurry for.
 FOLLOW_WAIT_MS = 500
 
@@ -61,6 +64,9 @@ class StoresRows(Protocol):
 
     def apply(self, partition: int, rows: Rows, changelog_offset: int) -> None:
         """Write rows (None deletes) and offset, atomically."""
+
+    def bulk_load(self, partition: int) -> AbstractAsyncContextManager[None]:
+        """Apply many rows to an empty store faster; nothing may be read meanwhile."""
 
     def tidy(self) -> None:
         """Let what was deleted leave the files."""
@@ -146,13 +152,20 @@ class Changelog:
         end = await reading.barrier.end_of(tp, [TP(source, partition) for source in sources])
         began = now()
         start = await self._begin(reading.cluster, partition, end)
-        async for taken in scan(reading.cluster, tp, start, end, MAX_RECORDS, MAX_BYTES):
-            self._apply(partition, taken)
-            RECOVERED_ROWS.labels(self.topic).inc(len(taken.records))
-            advanced(len(taken.records), max(end - taken.next, 0))
-            await asyncio.sleep(0)
+        async with self._bulk_load_if_new(partition, end - start):
+            async for taken in scan(reading.cluster, tp, start, end, MAX_RECORDS, MAX_BYTES):
+                self._apply(partition, taken)
+                RECOVERED_ROWS.labels(self.topic).inc(len(taken.records))
+                advanced(len(taken.records), max(end - taken.next, 0))
+                await asyncio.sleep(0)
         self.note_complete(partition, began)
         return self.marker(partition)
+
+    def _bulk_load_if_new(self, partition: int, records: int) -> AbstractAsyncContextManager[None]:
+        # What a store has may be read, as a copy, while the rest is applied.
+        if records < BULK_RECORDS or self._store.offset(partition) is not None:
+            return nullcontext()
+        return self._store.bulk_load(partition)
 
     def marker(self, partition: int) -> Marker | None:
         """Return the marker in the store of a partition."""

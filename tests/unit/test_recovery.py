@@ -1,6 +1,7 @@
 """Bringing a store up to date: every row once, from where the store stands, and no further."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ class Store:
     too_old: bool = False
     #: The keys that were written, in order.
     written: list[bytes] = field(default_factory=list)
+    loaded: list[bytes] = field(default_factory=list)
     destroyed: int = 0
 
     def open(self, partition: int) -> None:
@@ -56,6 +58,13 @@ class Store:
         self.rows |= rows
         self.written += rows
         self.at = changelog_offset
+
+    @asynccontextmanager
+    async def bulk_load(self, partition: int) -> AsyncIterator[None]:
+        """Take note of what is loaded in bulk."""
+        before = len(self.written)
+        yield
+        self.loaded += self.written[before:]
 
 
 class Log:
@@ -98,6 +107,22 @@ class Log:
         recover = Changelog(CHANGELOG.topic, cast(Any, store)).recover
         reading = Reading(cast(Any, self.cluster), cast(Any, self))
         return await recover(reading, 0, SOURCES, lambda rows, left: None)
+
+
+async def test_only_a_new_store_that_lacks_much_is_loaded_in_bulk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(changelog, "BULK_RECORDS", 4)
+    log, few, many = Log(), Store(), Store()
+    log.commit(b"a")
+    await log.recover(few)
+    log.commit(b"b")
+    log.commit(b"c")
+    for store in (few, many):
+        await log.recover(store)
+        assert {b"a", b"b", b"c"} < store.rows.keys()
+    assert few.loaded == []
+    assert {*many.loaded} == {b"a", b"b", b"c", MARKER_KEY}
 
 
 async def test_a_new_store_gets_all_rows_and_stands_at_the_end() -> None:

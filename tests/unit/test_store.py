@@ -2,6 +2,10 @@
 
 import contextlib
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +18,9 @@ from rocksdict import Rdict
 from app.config import settings as settings_module
 from app.config.settings import Settings
 from app.domain.errors import NotReadyError, StoreError
+from app.ops.recover.changelog import _opened as opened_by_an_operator
+from app.ops.verify.stores import Store
+from local.kafka import PROJECT
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests.support.disk import full_disk
 from tests.support.worker import wait_until
@@ -145,6 +152,78 @@ def test_a_store_whose_disk_was_full_goes_on_once_it_is_opened_again(
     assert (store.read_many(0, [b"a", b"b"]), store.offset(0)) == ([b"1", None], 0)
     store.apply(0, {b"b": b"2"}, 1)
     assert store.offset(0) == 1
+
+
+async def test_what_is_loaded_in_bulk_is_there_and_what_follows_is_too(
+    store: PartitionedStore, tmp_path: Path
+) -> None:
+    async with store.bulk_load(0):
+        for at in range(20):
+            store.apply(0, {b"%d" % n: b"%d" % at for n in range(at, at + 3)}, at)
+    assert store.read_many(0, [b"0", b"19", b"21", b"22"]) == [b"0", b"19", b"19", None]
+    assert store.offset(0) == 19
+    store.apply(0, {b"0": None}, 20)
+    copied = tmp_path / "copied"
+    # As a killed process leaves it: the files, and the log of what came after the load.
+    shutil.copytree(tmp_path / "users-0", copied / "users-0")
+    left = open_store(copied)
+    left.open(0)
+    assert left.read_many(0, [b"0", b"1", b"21"]) == [None, b"1", b"19"]
+    assert left.offset(0) == 20
+    left.close([0])
+
+
+DIES_WHILE_IT_LOADS = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.unit.test_store import LOADED_ROWS, open_store
+
+async def load():
+    store = open_store(Path(sys.argv[1]))
+    store.open(0)
+    async with store.bulk_load(0):
+        for at, rows in enumerate(LOADED_ROWS):
+            store.apply(0, rows, at)
+        # RocksDB has the first rows in files by now, and the last ones in memory only.
+        while not store.size_bytes():
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(load())
+"""
+#: More than a memtable holds.
+LOADED_ROWS = [{b"%06d" % (at * 100 + n): bytes(1_000) for n in range(100)} for at in range(250)]
+
+
+def test_a_crash_in_a_bulk_load_leaves_a_beginning_of_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DIES_WHILE_IT_LOADS, str(tmp_path)]
+    died = subprocess.run(command, cwd=PROJECT, timeout=60, check=False)
+    assert died.returncode == -signal.SIGKILL
+    with opened_by_an_operator(Store(tmp_path / "users-0", "users", 0)) as database:
+        assert database[b"000000"] == bytes(1_000)
+    left = open_store(tmp_path)
+    left.open(0)
+    offset = left.offset(0)
+    assert offset is not None
+    assert 0 < offset < len(LOADED_ROWS) - 1
+    for at, rows in enumerate(LOADED_ROWS):
+        found = [row is not None for row in left.read_many(0, [*rows])]
+        assert found == [at <= offset] * len(rows)
+    left.apply(0, {b"more": b"1"}, offset + 1)
+    assert left.read(0, b"more") == b"1"
+    left.close([0])
+
+
+async def test_a_bulk_load_that_fails_is_told_and_closes_the_store(
+    store: PartitionedStore,
+) -> None:
+    with full_disk(os.getpid(), 64 * 1024), pytest.raises(StoreError):
+        async with store.bulk_load(0):
+            store.apply(0, {b"a": os.urandom(128 * 1024)}, 0)
+    with pytest.raises(NotReadyError):
+        store.read(0, b"a")
+    store.open(0)
+    assert (store.read(0, b"a"), store.offset(0)) == (None, None)
 
 
 def test_a_store_that_is_destroyed_is_empty_and_alone_in_that(store: PartitionedStore) -> None:

@@ -129,7 +129,9 @@ async def _keys(given: Ground, changelog: TP) -> set[bytes]:
 def _opened(store: Store) -> Iterator[Rdict]:
     # rocksdict raises bare Exceptions; their texts speak of files, never of rows.
     try:
-        database = Rdict(str(store.path), Options(raw_mode=True))
+        options = Options(raw_mode=True)
+        # Else it would be opened as it was last, which may have been for a bulk load.
+        database = Rdict(str(store.path), options, {"default": options})
     except Exception as error:
         raise StoreError(f"{store.path} cannot be read: {error}") from None
     try:
