@@ -37,11 +37,11 @@ PRODUCER = ProducerIdentity(7, 1)
 NOT_LEADER, DUPLICATE, STORAGE_ERROR = 6, 46, 56
 
 NAMES = {
-    protocol._AddPartitionsToTxn: "add partitions",
-    protocol._AddOffsetsToTxn: "add offsets",
-    protocol._EndTxn: "end",
-    protocol._TxnOffsetCommit: "offsets",
-    protocol._Produce: "produce",
+    protocol.AddPartitionsToTxn: "add partitions",
+    protocol.AddOffsetsToTxn: "add offsets",
+    protocol.EndTxn: "end",
+    protocol.TxnOffsetCommit: "offsets",
+    protocol.Produce: "produce",
 }
 
 
