@@ -21,7 +21,7 @@ from app.domain.records import encode, encode_outcome
 from app.kafka.topics import asyncapi, declare
 from app.system import retries
 from app.system.retries import RetryPolicy
-from app.web.api import openapi
+from app.web.api.operations import OPERATIONS
 from app.web.http import problems
 from app.web.trpc.procedures import PROCEDURES
 from local.settings import LocalSettings
@@ -118,7 +118,7 @@ def settings_rows() -> Iterator[tuple[str, ...]]:
 
 def test_every_call_is_on_the_page_of_calls() -> None:
     page = (REFERENCE / "http.md").read_text()
-    calls = {f"{method} {path}" for method, path in openapi.OPERATIONS}
+    calls = {f"{method} {path}" for method, path in OPERATIONS}
     missing = {call for call in calls if f"`{call}" not in page}
     assert missing == set()
     assert [name for name in PROCEDURES if f"{name}`" not in page] == []
