@@ -7,8 +7,12 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from app.config.settings import HIGHEST_PORT, Place, Port, Settings, describe, refuse_removed
+from app.config.mistakes import describe, refuse_removed
+from app.config.settings import Settings
+from app.config.source import Place
+from app.config.values import Port
 from app.domain import errors
+from app.domain.hosts import HIGHEST_PORT
 from app.system.environment import handed_down
 from local.errors import SettingsError
 

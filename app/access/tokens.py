@@ -21,6 +21,8 @@ from app.access.keys import Key, KeyName, hash_of
 from app.access.scopes import Scope
 from app.config.settings import Settings
 from app.domain.errors import SettingsError
+from app.system import retries
+from app.system.http_client import AnswerTooLongError, read_body
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ALGORITHMS: Final = ("RS256", "ES256")
-#: How often the provider's keys are read: of a file, and of an address; again after a failure.
-FILE_SECONDS, URL_SECONDS, RETRY_SECONDS = 1.0, 300.0, 10.0
+#: How often the provider's keys are read: from a file, and from an address.
+FILE_SECONDS, URL_SECONDS = 1.0, 300.0
 #: For how long they are trusted without having been read again.
 TRUST_FILE_SECONDS, TRUST_URL_SECONDS = 60.0, 3_600.0
 FETCH_TIMEOUT_SECONDS = 10.0
@@ -139,8 +141,8 @@ class Tokens:
                 self._hurries.clear()
                 try:
                     # An unknown key is no reason to ask all the time: anybody can name one.
-                    await asyncio.sleep(min(seconds, RETRY_SECONDS))
-                    async with asyncio.timeout(max(seconds - RETRY_SECONDS, 0)):
+                    await asyncio.sleep(min(seconds, retries.TOKEN_KEYS.first_seconds))
+                    async with asyncio.timeout(max(seconds - retries.TOKEN_KEYS.first_seconds, 0)):
                         await self._hurries.wait()
                 except TimeoutError:
                     pass
@@ -156,7 +158,7 @@ class Tokens:
             if str(error) != self._reason:
                 log.error("the keys of tokens cannot be read", reason=str(error))
             self._reason = str(error)
-            return RETRY_SECONDS if self._is_url else FILE_SECONDS
+            return retries.TOKEN_KEYS.first_seconds if self._is_url else FILE_SECONDS
         return FILE_SECONDS
 
 
@@ -174,12 +176,9 @@ async def _fetched(session: aiohttp.ClientSession, url: str) -> bytes:
         async with session.get(url, headers=headers, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise SettingsError(f"JWT_JWKS: the address answers {answer.status}")
-            body = bytearray()
-            async for part in answer.content.iter_any():
-                body += part
-                if len(body) > MAX_JWKS_BYTES:
-                    raise SettingsError("JWT_JWKS: the address answers more than keys")
-            return bytes(body)
+            return await read_body(answer, MAX_JWKS_BYTES)
+    except AnswerTooLongError:
+        raise SettingsError("JWT_JWKS: the address answers more than keys") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         told = f"JWT_JWKS: the address does not answer ({type(error).__name__})"
         raise SettingsError(told) from None

@@ -17,8 +17,7 @@ from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.types import TP, AppT
 from mode import Service
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState
 
 from app.config.connection import Connection
 from app.domain.errors import ApplyError, DecisionError, FencedError, RegistryError, ReplacedError
@@ -26,7 +25,7 @@ from app.engine.barrier import Barrier, end_abandoned
 from app.engine.batches import Batch
 from app.engine.changelog import Reading
 from app.engine.consumer import Consumer
-from app.engine.cycles import MAX_BACK_OFF_SECONDS, TRANSIENT, Callbacks, Cycles, disk_stays_bad
+from app.engine.cycles import TRANSIENT, Callbacks, Cycles, disk_stays_bad
 from app.engine.partitions import (
     Key,
     Opening,
@@ -39,6 +38,7 @@ from app.kafka.cluster import Cluster
 from app.kafka.fetching import Fetcher
 from app.kafka.transactional_ids import worker_id
 from app.kafka.transactions import COMPRESSIONS, Member, TransactionalProducer
+from app.system import retries
 from app.telemetry.metrics import RECOVERY_SECONDS
 
 log = structlog.get_logger(__name__)
@@ -357,13 +357,7 @@ class PartitionAssignment(Service):
                 cause=f"{type(cause).__name__}: {cause}",
             )
 
-        return AsyncRetrying(
-            retry=retry_if_exception_type(TRANSIENT),
-            stop=disk_stays_bad,
-            wait=wait_exponential_jitter(multiplier=0.05, max=MAX_BACK_OFF_SECONDS, jitter=0.05),
-            before_sleep=note,
-            reraise=True,
-        )
+        return retries.OPENING.attempts(TRANSIENT, stop=disk_stays_bad, before_sleep=note)
 
     async def _open_flow(self) -> None:
         self._app.flow_control.resume()
@@ -405,7 +399,7 @@ class PartitionAssignment(Service):
                 await changelog.follow(self._settings.connection, numbers)
             except TRANSIENT as error:
                 log.warning("standbys follow again", cause=type(error).__name__)
-                await asyncio.sleep(MAX_BACK_OFF_SECONDS)
+                await asyncio.sleep(retries.STANDBYS.first_seconds)
 
     # -- trouble
 

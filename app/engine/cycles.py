@@ -19,8 +19,7 @@ from functools import partial
 import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity import RetryCallState
 
 from app.domain.errors import (
     ApplyError,
@@ -36,6 +35,7 @@ from app.engine.partitions import Key, Opening, OwnedPartition, Partitions
 from app.engine.shares import Share, Shares
 from app.kafka.fetching import Fetcher, Taken
 from app.kafka.transactions import Member, Sendings, TransactionalProducer
+from app.system import retries
 from app.telemetry.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAILED
 
 log = structlog.get_logger(__name__)
@@ -67,16 +67,10 @@ IDLE_SECONDS = 1.0
 
 #: How long an agent may take for a batch; it never should.
 AGENT_SECONDS = 60.0
-#: The first and the longest pause before a cycle that has failed is tried again; they double.
-RETRY_SECONDS, MAX_BACK_OFF_SECONDS = 0.2, 5.0
-#: A store that cannot be written for longer than this ends the worker.
-GIVE_UP_AFTER_SECONDS = 120.0
 #: How long a rebalance waits for a cycle that is under way.
 SETTLE_SECONDS = 3.0
 #: So many cycles fail one after the other before each partition is tried by itself.
 SPLIT_FAILURES = 3
-#: How long a partition rests of which the broker does not take the changes even then.
-BLOCKED_SECONDS = 5.0
 
 TRANSIENT = (NotWrittenError, StoreError, KafkaError, OSError, TimeoutError)
 
@@ -444,14 +438,9 @@ class Cycles:
             share.owned.trouble = str(error) or type(error).__name__
         log.warning("a cycle is tried again", cause=f"{type(error).__name__}: {error}")
         if not any(share.owned.key in self._rests_until for share in left):
-            pause = RETRY_SECONDS * 2 ** (self._failures - 1)
-            await asyncio.sleep(min(pause, MAX_BACK_OFF_SECONDS))
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(TRANSIENT),
-            stop=disk_stays_bad,
-            wait=wait_exponential_jitter(multiplier=0.05, max=MAX_BACK_OFF_SECONDS, jitter=0.05),
-            before_sleep=partial(_note_trouble, left),
-            reraise=True,
+            await asyncio.sleep(retries.CYCLE.pause_seconds(self._failures))
+        async for attempt in retries.OPENING.attempts(
+            TRANSIENT, stop=disk_stays_bad, before_sleep=partial(_note_trouble, left)
         ):
             with attempt:
                 if not self._producer.is_started:
@@ -478,7 +467,7 @@ class Cycles:
                     next_records=share.begins_at,
                     cause=str(error),
                 )
-                self._rests_until[key] = time.monotonic() + BLOCKED_SECONDS
+                self._rests_until[key] = time.monotonic() + retries.BLOCKED.first_seconds
 
     def _take_one_by_one(self, shares: Shares, error: DecisionError) -> bool:
         """Let the records of the partition that fails be decided one by one, if they were not.
@@ -523,7 +512,7 @@ def disk_stays_bad(state: RetryCallState) -> bool:
     of_disk = isinstance(error, StoreError | OSError) and not isinstance(
         error, TimeoutError | ConnectionError
     )
-    return of_disk and seconds > GIVE_UP_AFTER_SECONDS
+    return of_disk and seconds > retries.OPENING.limit_seconds
 
 
 def _note_trouble(shares: Iterable[Share], state: RetryCallState) -> None:

@@ -10,13 +10,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    for_code,
+)
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from faust.types import TP
 
 from app.config.connection import Connection
 from app.kafka import protocol
 from app.kafka.protocol import READ_COMMITTED, READ_UNCOMMITTED, Call, TopicId
+from app.system import retries
 
 #: Which coordinator is asked for.
 GROUP, TRANSACTION = 0, 1
@@ -29,8 +36,6 @@ DATA, COORDINATION = ConnectionGroup.DEFAULT, ConnectionGroup.COORDINATION
 
 #: How long one request may take, beyond what the broker was asked to wait.
 REQUEST_TIMEOUT_SECONDS = 15.0
-#: How often a coordinator that is not there yet is asked for, and the pause between.
-FIND_TRIES, FIND_SECONDS = 50, 0.1
 
 
 class Cluster:
@@ -169,12 +174,12 @@ class Cluster:
             raise
 
     async def _find_coordinator(self, kind: int, key: str) -> Any:
-        """Ask who coordinates; a cluster that is new makes the topic for it first."""
-        for _ in range(FIND_TRIES):
-            found = await self.ask(FindCoordinatorRequest(key, kind))
-            if found.error_code != protocol.COORDINATOR_NOT_AVAILABLE:
-                break
-            await asyncio.sleep(FIND_SECONDS)
+        """Return the coordinator. A new cluster creates its topic first."""
+        asking = retries.COORDINATOR.attempts(GroupCoordinatorNotAvailableError)
+        return await asking(self._ask_for_coordinator, kind, key)
+
+    async def _ask_for_coordinator(self, kind: int, key: str) -> Any:
+        found = await self.ask(FindCoordinatorRequest(key, kind))
         if found.error_code:
             raise for_code(found.error_code)(key)
         return found

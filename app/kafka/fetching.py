@@ -28,6 +28,7 @@ from app.kafka.client_errors import missing_to
 from app.kafka.cluster import NO_LEADER, Cluster
 from app.kafka.protocol import NO_EPOCH, READ_COMMITTED, Fetched, TopicId
 from app.kafka.record_batches import AbortedTransactions, PartitionRecords
+from app.system import retries
 from app.system.clocks import now
 
 log = structlog.get_logger(__name__)
@@ -44,8 +45,6 @@ MAX_BUFFERED_BYTES, MIN_PARTITION_BYTES = 32 * 1024 * 1024, 128 * 1024
 MAX_PARTITION_BYTES = 1024 * 1024
 #: A scan has one partition at a time.
 MAX_SCANNED_BYTES = 4 * 1024 * 1024
-#: Pauses after an error, and while nobody leads a partition.
-RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 2.0
 #: A source that no broker knows for so long was deleted.
 GONE_SECONDS = 10.0
 
@@ -310,7 +309,7 @@ class Fetcher:
 
     async def _fetch_from(self, leader: int) -> None:
         """Fetch from one broker, without end; ``NO_LEADER`` stands for partitions without one."""
-        pause = RETRY_SECONDS
+        pauses = retries.FETCHING.pauses()
         wake = self._wake[leader]
         while True:
             led = self._led_by(leader)
@@ -323,15 +322,14 @@ class Fetcher:
                 if leader == NO_LEADER:
                     raise NodeNotReadyError("no broker leads some partitions")
                 has_come = await self._fetch(leader, wanted, is_busy=len(wanted) < len(led))
-                pause = RETRY_SECONDS
+                pauses = retries.FETCHING.pauses()
                 if has_come:
                     await asyncio.sleep(REST_SECONDS)
             except (KafkaError, OSError, TimeoutError) as error:
                 if (told := missing_to(error)) is not None:
                     self._on_failure(KafkaAccessError(told))
                 log.info("partitions are fetched again", cause=type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, MAX_RETRY_SECONDS)
+                await asyncio.sleep(next(pauses))
                 await self._refresh()
             except Exception as error:
                 self._on_failure(error)  # or nobody would hear that nothing is read any more

@@ -22,14 +22,11 @@ from app.kafka.client_errors import refusal, require_access, unusable
 from app.kafka.cluster import Cluster
 from app.kafka.protocol import READ_COMMITTED, READ_UNCOMMITTED, TopicId
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
+from app.system import retries
 
 #: What is handed on at once, about.
 MAX_RECORDS = 5_000
 MAX_BYTES = 4 * 1024 * 1024
-#: An open transaction holds readers up; the broker ends one whose owner died after 20 seconds.
-STALLED_AFTER_SECONDS = 45
-#: The pause after an error that may pass.
-RETRY_SECONDS = 0.2
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -127,7 +124,7 @@ class Reader:
         """Raise an error that does not pass; else pause, and learn who leads now."""
         if refusal(self._connection, error) is not None:
             raise error
-        await asyncio.sleep(RETRY_SECONDS)
+        await asyncio.sleep(retries.READING.first_seconds)
         try:
             await self._cluster.refresh()
         except (KafkaError, OSError, TimeoutError):
@@ -154,22 +151,26 @@ class Reader:
                         yield _below(records, extent.end)
                         # What waits was read already: whoever has other work to do comes first.
                         await asyncio.sleep(0)
-                    elif time.monotonic() - moved_at > STALLED_AFTER_SECONDS:
+                    elif _is_stalled(moved_at):
                         raise _stalled(extent, position)
             except LostRecordsError:
                 raise TopicsError(
                     "the beginning of a topic was removed while it was read"
                 ) from None
             except (KafkaError, OSError, TimeoutError) as error:
-                if time.monotonic() - moved_at > STALLED_AFTER_SECONDS:
+                if _is_stalled(moved_at):
                     raise _stalled(extent, position) from None
                 await self._recover(error)
+
+
+def _is_stalled(moved_at: float) -> bool:
+    return time.monotonic() - moved_at > retries.READING.limit_seconds
 
 
 def _stalled(extent: Extent, position: int) -> BrokerUnavailableError:
     return BrokerUnavailableError(
         f"topic {extent.topic}, partition {extent.partition}: nothing came from "
-        f"offset {position} for {STALLED_AFTER_SECONDS} seconds"
+        f"offset {position} for {retries.READING.limit_seconds:g} seconds"
     )
 
 

@@ -26,11 +26,10 @@ from app.domain.errors import UndecidedError
 from app.kafka import protocol
 from app.kafka.cluster import NO_LEADER, TRANSACTION, Cluster
 from app.kafka.protocol import Call, ProducerIdentity
+from app.system import retries
 
 log = structlog.get_logger(__name__)
 
-#: The first and the longest pause while a transaction is being ended; they double.
-ENDING_SECONDS = (0.001, 0.05)
 #: Where a group's offsets are: a transaction that commits some writes there as well.
 OFFSETS_TOPIC = "__consumer_offsets"
 
@@ -116,10 +115,9 @@ class TransactionalId:
 
     async def when_ended(self, request: Any) -> Any:
         """Return the coordinator's answer once it has ended the transaction before."""
-        pause, longest = ENDING_SECONDS
+        pauses = retries.ENDING.pauses()
         while (answer := await self.coordinate(request)).error_code == _CONCURRENT:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+            await asyncio.sleep(next(pauses))
         return answer
 
     async def next_identity(self) -> ProducerIdentity:
@@ -128,7 +126,7 @@ class TransactionalId:
         It tries for as long as the coordinator is busy or moves: who calls it sets a limit. Raises
         `KafkaError` if a broker refuses it, and `UndecidedError` if something stays open.
         """
-        pause, longest = ENDING_SECONDS
+        pauses = retries.ENDING.pauses()
         written: set[TP] = set()
         while True:
             last = await self._last()
@@ -142,8 +140,7 @@ class TransactionalId:
                         break
                     if answer.error_code not in (_CONCURRENT, *COORDINATOR_MOVES):
                         raise for_code(answer.error_code)(self.name)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+            await asyncio.sleep(next(pauses))
         if last.state == _ONGOING:  # it was aborted meanwhile, under the next epoch
             aborted = ProducerIdentity(last.producer.id, last.producer.epoch + 1)
             await self._end_skipped(_Last("CompleteAbort", aborted), written)

@@ -25,6 +25,7 @@ from app.kafka.cluster import DATA, GROUP, Cluster
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.protocol import ProducerIdentity
 from app.kafka.transactional_ids import COORDINATOR_MOVES, TransactionalId
+from app.system import retries
 
 #: Half of Kafka's default for the largest batch, and so of our topics' `max.message.bytes`.
 MAX_BATCH_BYTES = 512 * 1024
@@ -37,8 +38,6 @@ TIMEOUT_SECONDS = 15.0
 END_SECONDS = 3.0
 #: How long a transaction may stay open that belongs to no group: the broker ends it then.
 BROKER_TIMEOUT_MS = 20_000
-#: How long a new leader is waited for before a batch is sent again.
-LEADER_SECONDS = 0.05
 
 Rows = Mapping[bytes, bytes | None]
 
@@ -226,7 +225,7 @@ class TransactionalProducer:
             left = batches
             while left := await self._produce(left, spans):
                 # Their leaders have changed: the same batches go to the new ones.
-                await asyncio.sleep(LEADER_SECONDS)
+                await asyncio.sleep(retries.NEW_LEADER.first_seconds)
                 await self._cluster.refresh()
         return spans
 

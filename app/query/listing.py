@@ -6,8 +6,6 @@ for each partition there is no list.
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +13,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
+from app.domain import cursors
+from app.domain.errors import NotReadyError, Unavailable
 from app.domain.records import User, is_user_id
 from app.query.routing import Routing
 from tables.users import Users
@@ -139,8 +138,8 @@ def _whole(pages: Sequence[UsersPage], limit: int) -> UsersPage:
 
 
 def cursor_after(user_id: str) -> str:
-    """Return the cursor of what comes after an id, whoever comes or goes meanwhile."""
-    return base64.urlsafe_b64encode(user_id.encode()).decode().rstrip("=")
+    """Return the cursor of the users after an id. It does not depend on which users there are."""
+    return cursors.encode(user_id.encode())
 
 
 def id_before(cursor: str | None) -> str | None:
@@ -148,10 +147,9 @@ def id_before(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        user_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        user_id = ""
+        user_id = cursors.decode(cursor).decode()
+    except UnicodeDecodeError:
+        raise cursors.invalid() from None
     if not is_user_id(user_id):
-        raise InvalidCursorError("not a cursor that a list returned")
+        raise cursors.invalid()
     return user_id

@@ -6,8 +6,6 @@ partition is told.
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +14,8 @@ from typing import NamedTuple
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.domain.errors import InvalidCursorError, NotReadyError
+from app.domain import cursors
+from app.domain.errors import NotReadyError
 from app.domain.records import User
 from app.query.routing import Routing
 from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
@@ -38,9 +37,8 @@ class Place(NamedTuple):
         return Place(user.registered_at, user.id)
 
     def cursor(self) -> str:
-        """Return the cursor of what comes after this, whoever registers meanwhile."""
-        text = orjson.dumps([self.registered_at.isoformat(), self.id])
-        return base64.urlsafe_b64encode(text).decode().rstrip("=")
+        """Return the cursor of the registrations after this one."""
+        return cursors.encode(orjson.dumps([self.registered_at.isoformat(), self.id]))
 
 
 _PLACES = TypeAdapter(tuple[datetime, str])
@@ -51,14 +49,11 @@ def place_before(cursor: str | None) -> Place | None:
     if cursor is None:
         return None
     try:
-        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        place = Place(
-            *_PLACES.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
-        )
-    except (binascii.Error, ValueError):  # pydantic's errors are some
-        raise InvalidCursorError("not a cursor that a list returned") from None
+        place = Place(*_PLACES.validate_json(cursors.decode(cursor)))
+    except ValidationError:
+        raise cursors.invalid() from None
     if place.registered_at.tzinfo is None:
-        raise InvalidCursorError("not a cursor that a list returned")
+        raise cursors.invalid()
     return place
 
 

@@ -21,6 +21,7 @@ from app.engine.assignment import TableManager
 from app.engine.partitions import OwnedPartition, Partitions
 from app.kafka.topics import TopicSpec
 from app.system.clocks import now
+from app.system.http_client import AnswerTooLongError, read_body
 from app.telemetry.metrics import FORWARD_SECONDS, FORWARDED
 
 log = structlog.get_logger(__name__)
@@ -67,20 +68,6 @@ class Asking:
         # What would unpack to more than it seems is not asked for.
         asked = {"Accept": "application/json", "Accept-Encoding": "identity"}
         return {FORWARDED_HEADER: proof, **asked}
-
-
-class _TooLongError(Exception):
-    """An answer is longer than any that a worker gives."""
-
-
-async def _body_of(answer: aiohttp.ClientResponse) -> bytes:
-    """Return the body of an answer, if it is no longer than a worker's may be."""
-    body = bytearray()
-    async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise _TooLongError
-    return bytes(body)
 
 
 def origin_of(url: str) -> str:
@@ -213,14 +200,14 @@ class Routing:
                 allow_redirects=False,
                 auto_decompress=False,
             ) as answer:
-                body = await _body_of(answer)
+                body = await read_body(answer, MAX_ANSWER_BYTES)
                 _ANSWERED.inc()
                 FORWARD_SECONDS.observe(monotonic() - began)
                 self._note_refusal(url, is_refused=answer.status == 401)
                 return answer.status, body
-        except (aiohttp.ClientError, TimeoutError, _TooLongError) as error:
+        except (aiohttp.ClientError, TimeoutError, AnswerTooLongError) as error:
             _FAILED.inc()
-            is_strange = isinstance(error, _TooLongError)
+            is_strange = isinstance(error, AnswerTooLongError)
             cause = Unavailable.INCOMPATIBLE_ANSWER if is_strange else Unavailable.OWNER_UNREACHABLE
             raise NotReadyError(cause) from None
 

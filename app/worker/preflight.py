@@ -16,7 +16,6 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 from faust.types import TP
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from app.access.audit import require_audit_file
 from app.access.files import read_keys
@@ -32,7 +31,8 @@ from app.kafka import acls
 from app.kafka.client_errors import unusable
 from app.kafka.cluster import Cluster
 from app.kafka.partitioning import Register, current_partitioning, other_secret, read
-from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, declare, ensure
+from app.kafka.topics import declare, ensure
+from app.system import retries
 from app.system.files import make_private, open_lock
 from app.telemetry.tracing import provider_for
 from app.worker.restart import inherited
@@ -71,15 +71,13 @@ def prepared(settings: Settings) -> Settings:
     return asyncio.run(_prepared(settings))
 
 
-@retry(
-    retry=retry_if_exception_type(BrokerUnavailableError),
-    wait=wait_exponential_jitter(multiplier=0.2, max=1),
-    # If no broker answers at all, `connected` has tried for a second less than the time-out.
-    stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS - 2),
-    reraise=True,
-)
 async def _prepared(wanted: Settings) -> Settings:
-    # One broker of several may be away, or leadership may be moving: so it is tried again.
+    # One broker of several may be away, or leadership may be moving. If no broker answers at all,
+    # `connected` has tried for longer than this limit.
+    return await retries.WORKER_START.attempts(BrokerUnavailableError)(_prepared_once, wanted)
+
+
+async def _prepared_once(wanted: Settings) -> Settings:
     await ensure(wanted)
     wanted = await current_partitioning(wanted)
     await acls.require(wanted)

@@ -12,13 +12,12 @@ from mode import Service
 from app.config.settings import Settings
 from app.domain.errors import NotWrittenError, RegistryError
 from app.kafka.partitioning import Partitioning, Register, Step, changes, read
+from app.system import retries
 
 log = structlog.get_logger(__name__)
 
 #: Who holds writes and hears nothing for so long gives the change up, for everybody.
 SILENT_SECONDS = 40.0
-#: How long to wait before the register is read again after trouble.
-RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.5
 
 
@@ -54,7 +53,7 @@ class Watching(Service):
                     self.follow(standing)
             except (KafkaError, RegistryError, OSError) as error:
                 log.warning("the partitioning is read again", cause=type(error).__name__)
-                await self.sleep(RETRY_SECONDS)
+                await self.sleep(retries.REPARTITIONED.first_seconds)
 
     @Service.task
     async def _give_up_in_time(self) -> None:
@@ -90,7 +89,7 @@ class Watching(Service):
                 await register.write(standing.changing(None))
         except (RegistryError, KafkaError) as error:
             log.warning("it cannot be given up yet", cause=type(error).__name__)
-            await self.sleep(RETRY_SECONDS)
+            await self.sleep(retries.REPARTITIONED.first_seconds)
         finally:
             await register.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from app.config.settings import reachable
+from app.config.values import reachable
 from local.broker.cluster import Cluster, nodes_in
 from local.broker.node import DEFAULT_PORT, POLL_SECONDS, Broker
 from local.commands import OneLineErrors

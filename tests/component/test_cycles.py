@@ -42,6 +42,7 @@ from app.engine.partitions import (
 )
 from app.kafka.fetching import Taken
 from app.kafka.transactions import Member, Rows, Sendings
+from app.system import retries
 from app.system.clocks import Moment
 from tests.support.strategies import Record
 
@@ -493,9 +494,10 @@ async def a_while(cycles: int = 20) -> None:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Return an engine that has no partitions yet."""
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(engine, "MAX_BACK_OFF_SECONDS", 0.01)
-    monkeypatch.setattr(engine, "BLOCKED_SECONDS", 0.02)
+    for name in ("CYCLE", "OPENING"):
+        policy = replace(getattr(retries, name), first_seconds=0.001, longest_seconds=0.01)
+        monkeypatch.setattr(retries, name, policy)
+    monkeypatch.setattr(retries, "BLOCKED", replace(retries.BLOCKED, first_seconds=0.02))
     made = World()
     yield made
     if made.broker.held is not None:
@@ -1043,7 +1045,7 @@ async def test_records_that_are_damaged_end_the_worker(world: World) -> None:
 async def test_a_disk_that_stays_bad_ends_the_worker(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "GIVE_UP_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "OPENING", replace(retries.OPENING, limit_seconds=0.05))
     await world.own(("users", 3))
     world.stores["users"].broken = StoreError("no space left")
     world.arrive("source", 3, 3)
@@ -1055,7 +1057,7 @@ async def test_a_disk_that_stays_bad_ends_the_worker(
 async def test_a_broker_that_stays_away_ends_nobody(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "GIVE_UP_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "OPENING", replace(retries.OPENING, limit_seconds=0.01))
     await world.own(("users", 3))
     world.broker.failures = [(NotWrittenError("?"), False)]
     world.broker.start_failures = [NotWrittenError("away") for _ in range(5)]
@@ -1267,7 +1269,6 @@ def failing_at(*offsets: int) -> Decide:
 async def test_a_record_that_cannot_be_decided_is_named_and_all_before_it_are_applied(
     world: World, offset: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.001)
     world.decide = failing_at(offset)
     world.arrive("source", 3, 3_000)
     world.arrive("verdicts", 3, 5)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -9,6 +10,7 @@ from aiohttp import ClientPayloadError
 
 from app.domain.errors import NotReadyError, Unavailable
 from app.query.listing import UsersPage, Wanted
+from app.system import retries
 from app.web.api import export
 from tests.component.conftest import Client
 from tests.component.fakes import FakeLookups
@@ -130,7 +132,7 @@ async def test_a_page_that_fails_or_may_be_old_is_read_again(
 async def test_what_cannot_be_completed_is_cut_off(
     client: Client, lookups: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "MAX_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(retries, "EXPORT", replace(retries.EXPORT, limit_seconds=0.2))
     add_odd(lookups)
     lookups.failures = 1_000
     answer = await client.get("/export")

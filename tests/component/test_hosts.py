@@ -253,5 +253,6 @@ def test_a_host_is_read_as_browsers_write_it() -> None:
     assert name_of("Example.COM.:80") == "example.com"
     assert name_of("[2001:DB8:0::1]:80") == "2001:db8::1"
     assert name_of("[::ffff:10.0.0.1]") == "10.0.0.1"
-    for wrong in ("", ":80", "a:b:80", "a@b", "[a", "é.example", "a\n", "127.0.0.1]"):
+    malformed = ("", ":80", "a:b:80", "a@b", "[a", "é.example", "a\n", "127.0.0.1]")
+    for wrong in (*malformed, "a:65536", "[1.2.3.4]"):
         assert name_of(wrong) == ""

@@ -16,8 +16,8 @@ from tests.support.worker import Registry, Worker, wait_until
 
 #: A worker that looks after its files all the time, not a few times a day.
 TIDY_WORKER = """
-import app.config.settings
-app.config.settings.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
+import app.config.registry
+app.config.registry.TIDY_TIMES = 2 * 3600  # of ERASE_WITHIN_HOURS=2: each second
 from app.cli.main import main
 main(["worker"])
 """

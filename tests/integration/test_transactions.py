@@ -233,7 +233,7 @@ def without_end(*, is_sent: bool = False) -> Iterator[None]:
     coordinate = TransactionalId.coordinate
 
     async def failing(self: TransactionalId, request: Any) -> Any:
-        if getattr(request, "struct", None) is not protocol._EndTxn:
+        if getattr(request, "struct", None) is not protocol.EndTxn:
             return await coordinate(self, request)
         if is_sent:
             await coordinate(self, request)

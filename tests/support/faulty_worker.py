@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import faust
 from app.domain.consumed_records import ConsumedRecord
 from app.domain.decisions import Decisions
 from app.domain.records import Queued, UserRow
-from app.engine import cycles
 from app.kafka.record_batches import PartitionRecords
+from app.system import retries
 from tests.faults.injector import Injector, be_impatient, parse, watch_requests
 from tests.faults.steps import Scene
 
@@ -35,7 +36,7 @@ def fill_disk(most_bytes: int) -> None:
     """Let a write beyond so many bytes fail as on a full disk; it needs no disk of its own."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-    cycles.GIVE_UP_AFTER_SECONDS = PATIENCE_SECONDS
+    retries.OPENING = replace(retries.OPENING, limit_seconds=PATIENCE_SECONDS)
 
 
 def cannot_decide(user_id: str) -> None:

@@ -17,7 +17,7 @@ def held_before_end(goes_on: asyncio.Event, reached: Callable[[], None]) -> Iter
     coordinate = TransactionalId.coordinate
 
     async def waiting(self: TransactionalId, request: Any) -> Any:
-        if getattr(request, "struct", None) is protocol._EndTxn:
+        if getattr(request, "struct", None) is protocol.EndTxn:
             reached()
             await goes_on.wait()
         return await coordinate(self, request)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from app.domain.errors import Unavailable
 from app.domain.outcomes import Decided, Outcome
 from app.domain.records import encode, encode_outcome
 from app.kafka.topics import asyncapi, declare
-from app.web.api import openapi
+from app.system import retries
+from app.system.retries import RetryPolicy
+from app.web.api.operations import OPERATIONS
 from app.web.http import problems
 from app.web.trpc.procedures import PROCEDURES
 from local.settings import LocalSettings
@@ -115,7 +118,7 @@ def settings_rows() -> Iterator[tuple[str, ...]]:
 
 def test_every_call_is_on_the_page_of_calls() -> None:
     page = (REFERENCE / "http.md").read_text()
-    calls = {f"{method} {path}" for method, path in openapi.OPERATIONS}
+    calls = {f"{method} {path}" for method, path in OPERATIONS}
     missing = {call for call in calls if f"`{call}" not in page}
     assert missing == set()
     assert [name for name in PROCEDURES if f"{name}`" not in page] == []
@@ -205,10 +208,27 @@ def test_every_cause_of_a_503_is_documented_in_its_words() -> None:
         assert f"| `{cause}` | {cause.sentence} |" in page
 
 
-def test_the_table_of_retries_has_the_values_of_the_code() -> None:
+def row_of_policy(name: str, policy: RetryPolicy) -> str:
+    """Return what the page must say of a retry policy."""
+    pauses = f"{policy.first_seconds:g} | {policy.longest_seconds:g}"
+    return f"| `{name}` | {policy.who} | {policy.what} | {pauses} | {policy.until} |"
+
+
+def test_the_table_of_retries_has_every_policy_and_its_values() -> None:
     page = (DOCS / "explanation" / "retries.md").read_text()
-    told = [line for line in page.splitlines() if line.startswith("| ") and "_SECONDS" in line]
-    assert len(told) > 10
+    expected = [row_of_policy(*each) for each in retries.POLICIES.items()]
+    assert [line for line in page.splitlines() if line.startswith("| `")] == expected, (
+        "docs/explanation/retries.md must have these rows:\n" + "\n".join(expected)
+    )
+    for policy in retries.POLICIES.values():
+        if policy.limit_seconds < math.inf:
+            assert f"{policy.limit_seconds:g} s" in policy.until
+
+
+def test_the_text_about_other_retries_has_the_values_of_the_code() -> None:
+    page = (DOCS / "explanation" / "retries.md").read_text()
+    told = [line for line in page.splitlines() if line.startswith("- ") and "_SECONDS" in line]
+    assert told
     for row in told:
         for name in re.findall(r"`((?:app|tools)\.[\w.]+)`", row):
             module, _, constant = name.rpartition(".")

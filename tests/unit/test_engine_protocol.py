@@ -188,18 +188,18 @@ def answered(answer: type[Any], encoded: bytes) -> Any:
 
 
 def test_strings_longer_than_a_byte_can_count_have_a_longer_count() -> None:
-    assert protocol._compact_string(None) == b"\0"
-    assert protocol._compact_string("") == b"\1"
+    assert protocol.compact_string(None) == b"\0"
+    assert protocol.compact_string("") == b"\1"
     for size in (126, 127, 128, 20_000):
         text = "x" * size
-        assert protocol._compact_string(text) == CompactString("utf-8").encode(text)
+        assert protocol.compact_string(text) == CompactString("utf-8").encode(text)
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_counts_are_those_of_aiokafka(value: int) -> None:
     encoded = UnsignedVarInt32.encode(value)
-    assert protocol._varint(value) == encoded
-    assert protocol._read_varint(memoryview(b"-" + encoded), 1) == (value, 1 + len(encoded))
+    assert protocol.varint(value) == encoded
+    assert protocol.read_varint(memoryview(b"-" + encoded), 1) == (value, 1 + len(encoded))
 
 
 # -- Fetch

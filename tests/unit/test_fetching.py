@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from app.kafka import fetching, protocol
 from app.kafka.cluster import NO_LEADER
 from app.kafka.fetching import Fetcher, Taken, _by_epoch, _Log, require_within, scan
 from app.kafka.protocol import FetchAnswer, Fetched, TopicId
+from app.system import retries
 from tests.support.batches import ABORT, batch, marker
 from tests.unit.test_engine_protocol import FETCH_REQUEST
 
@@ -381,8 +382,8 @@ async def until(holds: Callable[[], bool]) -> None:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Return a fetcher of some partitions, which are still empty."""
-    monkeypatch.setattr(fetching, "RETRY_SECONDS", 0.005)
-    monkeypatch.setattr(fetching, "MAX_RETRY_SECONDS", 0.01)
+    quick = replace(retries.FETCHING, first_seconds=0.005, longest_seconds=0.01)
+    monkeypatch.setattr(retries, "FETCHING", quick)
     cluster, failures = FakeCluster(), list[Exception]()
     cluster.partitions[OTHER].leader = 2
     cluster.know(ONE, TWO, OTHER)

@@ -1,5 +1,6 @@
 """The point of no return of a repartition, where the broker may not say whether it was passed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from app.domain.errors import FencedError, NotWrittenError, RegistryError
 from app.kafka.partitioning import Partitioning
 from app.ops.repartition import steps
 from app.ops.repartition.steps import Report, Stage
+from app.system import retries
 
 BEFORE = Partitioning(partitions=2)
 AFTER = BEFORE.split(4, {})
@@ -62,7 +64,7 @@ UNKNOWN = NotWrittenError("unknown")
 async def test_what_the_broker_does_not_say_is_found_out(
     monkeypatch: pytest.MonkeyPatch, register: Register, stage: Stage
 ) -> None:
-    monkeypatch.setattr(steps, "FIND_OUT_SECONDS", 0.3)
+    monkeypatch.setattr(retries, "SWITCHING", replace(retries.SWITCHING, limit_seconds=0.3))
     assert await switched(register) is stage
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.config.settings import Settings, describe, load
+from app.config.mistakes import describe
+from app.config.settings import Settings, load
 from app.domain.errors import SettingsError
 from app.domain.keys import EmailKeys
 from app.worker.preflight import checked

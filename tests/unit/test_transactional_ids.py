@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,10 +12,11 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.types import TP
 
 from app.domain.errors import UndecidedError
-from app.kafka import protocol, transactional_ids
+from app.kafka import protocol
 from app.kafka.cluster import NO_LEADER, TRANSACTION
 from app.kafka.protocol import ProducerIdentity
 from app.kafka.transactional_ids import OFFSETS_TOPIC, TransactionalId
+from app.system import retries
 
 NEAR, FAR, OFFSETS = TP("users-changelog", 0), TP("users-changelog", 1), TP(OFFSETS_TOPIC, 7)
 MINE, OTHER = 7, 8
@@ -104,7 +105,7 @@ class FakeCluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """Return brokers on which nothing was left open."""
-    monkeypatch.setattr(transactional_ids, "ENDING_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(retries, "ENDING", replace(retries.ENDING, longest_seconds=0.0))
     return FakeCluster()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +16,7 @@ from faust.types import TP
 
 from app.config.connection import Connection
 from app.domain.errors import FencedError, NotWrittenError, ReplacedError, TooLargeError
-from app.kafka import protocol, transactional_ids, transactions
+from app.kafka import protocol, transactions
 from app.kafka.cluster import DATA, GROUP, TRANSACTION
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.protocol import ProduceAnswer, Produced, ProducerIdentity
@@ -29,6 +29,7 @@ from app.kafka.transactions import (
     TransactionalProducer,
     encode_batches,
 )
+from app.system import retries
 
 ONE, TWO, FAR = TP("one", 0), TP("one", 1), TP("two", 0)
 MEMBER = Member("group", 4, "member", "worker")
@@ -36,11 +37,11 @@ PRODUCER = ProducerIdentity(7, 1)
 NOT_LEADER, DUPLICATE, STORAGE_ERROR = 6, 46, 56
 
 NAMES = {
-    protocol._AddPartitionsToTxn: "add partitions",
-    protocol._AddOffsetsToTxn: "add offsets",
-    protocol._EndTxn: "end",
-    protocol._TxnOffsetCommit: "offsets",
-    protocol._Produce: "produce",
+    protocol.AddPartitionsToTxn: "add partitions",
+    protocol.AddOffsetsToTxn: "add offsets",
+    protocol.EndTxn: "end",
+    protocol.TxnOffsetCommit: "offsets",
+    protocol.Produce: "produce",
 }
 
 
@@ -133,7 +134,7 @@ def rows(*keys: bytes, value: bytes = b"row") -> list[ToWrite]:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeCluster, TransactionalProducer]:
     """Return brokers, and a producer that was started."""
-    monkeypatch.setattr(transactional_ids, "ENDING_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(retries, "ENDING", replace(retries.ENDING, longest_seconds=0.0))
     cluster = FakeCluster()
     producer = TransactionalProducer(cast(Any, cluster), Connection("nowhere:1"), "id", 5_000)
     await producer.start()

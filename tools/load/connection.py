@@ -10,12 +10,8 @@ from typing import Protocol, cast
 import httptools
 
 from app.config.target import Target
+from app.system import retries
 from tools.load.tally import Tally
-
-#: How long to wait before a retry where an answer does not say.
-RETRY_SECONDS = 1.0
-#: A retry waits no longer, whatever an answer says.
-MAX_RETRY_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -52,8 +48,8 @@ class Answer:
 def retry_seconds(retry_after: str | None) -> float:
     """Return how long to wait before a retry."""
     if retry_after is None or not (retry_after.isascii() and retry_after.isdecimal()):
-        return RETRY_SECONDS
-    return min(float(retry_after), MAX_RETRY_SECONDS)
+        return retries.LOAD.first_seconds
+    return min(float(retry_after), retries.LOAD.longest_seconds)
 
 
 class Drives(Protocol):

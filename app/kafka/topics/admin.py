@@ -16,8 +16,6 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_exponential_jitter
 
 from app.config.connection import Connection
 from app.config.settings import Settings
@@ -26,6 +24,7 @@ from app.kafka.client_errors import missing_right, require_access, unusable
 from app.kafka.partitioning import current_partitioning, read
 from app.kafka.topics.declaration import TopicSpec, declare
 from app.kafka.topics.planning import Action, Found, Step, steps
+from app.system import retries
 
 #: How long the brokers may take to answer while topics are looked at and made.
 ADMIN_TIMEOUT_SECONDS = 15
@@ -59,12 +58,7 @@ async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     Raises `BrokerUnavailableError` where none answers, `KafkaAccessError` where they refuse us.
     """
     admin = AIOKafkaAdminClient(**settings.kafka.client())
-    starting = AsyncRetrying(
-        retry=retry_if_exception_type(KafkaConnectionError),
-        wait=wait_exponential_jitter(multiplier=0.1, max=1),
-        stop=stop_after_delay(ADMIN_TIMEOUT_SECONDS - 1),
-        reraise=True,
-    )
+    starting = retries.CONNECTING.attempts(KafkaConnectionError)
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
             await starting(_start, admin, settings.kafka)

@@ -16,8 +16,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from faust.types import TP
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_exponential_jitter
 
 from app.config.settings import Settings
 from app.domain.errors import (
@@ -40,11 +38,10 @@ from app.kafka.transactions import FencedProducer
 from app.ops.repartition.copying import Copying, copying, require_same
 from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
 from app.ops.repartition.target_partitions import why_not
+from app.system import retries
 
 #: How long workers may take to come back.
 RETURN_SECONDS = 60.0
-#: How long it is tried to find out whether the new partitioning stands.
-FIND_OUT_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 
 
@@ -156,12 +153,7 @@ class _Work:
         self.report.stage = Stage.SWITCHED
 
     async def _stands(self, wanted: Partitioning) -> bool:
-        trying = AsyncRetrying(
-            retry=retry_if_exception_type((NotWrittenError, BrokerUnavailableError)),
-            wait=wait_exponential_jitter(multiplier=0.1, max=2),
-            stop=stop_after_delay(FIND_OUT_SECONDS),
-            reraise=True,
-        )
+        trying = retries.SWITCHING.attempts((NotWrittenError, BrokerUnavailableError))
         # Who starts anew waits until the broker has ended what was under way, one way or the other.
         return (await trying(self.register.start)).generation == wanted.generation
 

@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import aiohttp
 from pydantic import BaseModel
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_exponential_jitter
+from tenacity import RetryCallState, stop_after_delay
 
 from app.ops.transfer.remote import RefusedError, Remote, TransferError, cause, refused
 from app.ops.transfer.rows import Row
-
-#: A server's wish to wait longer than this is not believed.
-MAX_RETRY_AFTER_SECONDS = 60.0
+from app.system import retries
 
 #: What may be otherwise in a moment, as opposed to a mistake.
 _PASSING = (408, 429, 500, 502, 503, 504)
@@ -93,11 +90,8 @@ async def import_rows(
     Sending a row twice is safe. Raises `TransferError` if the registry refuses, or if a batch is
     not taken within ``patience_seconds``.
     """
-    trying = AsyncRetrying(
-        retry=retry_if_exception_type(_AgainError),
-        wait=_wait,
-        stop=stop_after_delay(patience_seconds),
-        reraise=True,
+    trying = retries.IMPORT.attempts(
+        _AgainError, wait=_wait, stop=stop_after_delay(patience_seconds)
     )
     async with remote.session() as session:
         await _require_somebody(session, remote)
@@ -126,13 +120,10 @@ async def _require_somebody(session: aiohttp.ClientSession, remote: Remote) -> N
         raise RefusedError(f"{remote.url}: {cause(error)}") from None
 
 
-_back_off = wait_exponential_jitter(multiplier=0.2, max=10, jitter=0.2)
-
-
 def _wait(state: RetryCallState) -> float:
     error = None if state.outcome is None else state.outcome.exception()
     asked = error.after_seconds if isinstance(error, _AgainError) else 0.0
-    return max(asked, _back_off(state))
+    return max(asked, retries.IMPORT.pause_seconds(state.attempt_number))
 
 
 async def _send(session: aiohttp.ClientSession, remote: Remote, rows: Sequence[Row]) -> _Sent:
@@ -156,4 +147,4 @@ async def _send(session: aiohttp.ClientSession, remote: Remote, rows: Sequence[R
 
 def _retry_after(answer: aiohttp.ClientResponse) -> float:
     seconds = answer.headers.get("Retry-After", "")
-    return min(float(seconds), MAX_RETRY_AFTER_SECONDS) if seconds.isdecimal() else 0.0
+    return min(float(seconds), retries.MAX_RETRY_AFTER_SECONDS) if seconds.isdecimal() else 0.0

@@ -98,30 +98,36 @@ def compare_claims(
     def is_certain(attempt: int) -> bool:
         """Return whether a claim for an attempt cannot have come later than the marker."""
         if attempt in fold.span:
-            return fold.outcome(attempt) != UNJUDGED and (quiet or attempt not in waiting)
+            return fold.outcomes.of(attempt) != UNJUDGED and (quiet or attempt not in waiting)
         return attempt == NOWHERE or (attempt >= fold.span.until and quiet)
 
     def differ(difference: Difference, partition: int, offset: int) -> None:
         findings.differs(difference, place(topics.email_claims.name, partition, offset))
 
-    for asked in fold.claims.certain.without(found.claims):
+    for asked in fold.claims.claims.certain.without(found.claims):
         findings.differs(Difference.MISSING_CLAIM, fold.span.place(asked.offset))
-    for claim in found.claims.without(Multiset.joined([fold.claims.certain, fold.claims.perhaps])):
+    for claim in found.claims.without(
+        Multiset.joined([fold.claims.claims.certain, fold.claims.claims.perhaps])
+    ):
         if is_certain(claim.about):
             differ(Difference.EXTRA_CLAIM, claim.partition, claim.offset)
-    for asked in fold.releases.certain.without(found.releases):
+    for asked in fold.claims.releases.certain.without(found.releases):
         findings.differs(Difference.MISSING_RELEASE, fold.span.place(asked.offset))
     strays = fold.verdicts.strays.without(found.releases)
-    for stray in () if fold.claims_begun_late else strays:
+    for stray in () if fold.claims.begun_late else strays:
         where = place(topics.email_decisions.name, stray.partition, stray.offset)
         findings.differs(Difference.MISSING_RELEASE, where)
     if quiet and fold.is_whole:
-        asked_for = [fold.releases.certain, fold.releases.perhaps, fold.verdicts.strays]
+        asked_for = [
+            fold.claims.releases.certain,
+            fold.claims.releases.perhaps,
+            fold.verdicts.strays,
+        ]
         for release in found.releases.without(Multiset.joined(asked_for)):
             differ(Difference.EXTRA_RELEASE, release.partition, release.offset)
     gone = [
-        *fold.claims.perhaps.without(found.claims),
-        *fold.releases.perhaps.without(found.releases),
+        *fold.claims.claims.perhaps.without(found.claims),
+        *fold.claims.releases.perhaps.without(found.releases),
     ]
     return len(gone)
 
@@ -131,7 +137,7 @@ def compare_outcomes(
 ) -> int:
     """Compare the terminal outcomes with those that are told; return how many may be gone."""
     gone = 0
-    for told in fold.told.without(found):
+    for told in fold.outcomes.told.without(found):
         if is_whole:
             findings.differs(Difference.MISSING_OUTCOME, fold.span.place(told.offset))
         else:
@@ -140,11 +146,11 @@ def compare_outcomes(
     def is_certain(offset: int) -> bool:
         """Return whether an outcome of a record cannot have come later than the marker."""
         if offset in fold.span:
-            outcome = fold.outcome(offset)
+            outcome = fold.outcomes.of(offset)
             return outcome != UNJUDGED and (outcome != Outcome.PENDING or fold.is_quiet)
         return offset == NOWHERE or (offset >= fold.span.until and fold.is_quiet)
 
-    for told in found.without(fold.told):
+    for told in found.without(fold.outcomes.told):
         if is_certain(told.about):
             where = place(topics.registration_outcomes.name, told.partition, told.offset)
             findings.differs(Difference.EXTRA_OUTCOME, where)
@@ -158,7 +164,7 @@ def compare_pages(fold: UsersFold, table: TableFold, findings: Findings) -> None
     numbers = {*range(first, last + 1), *(number for number in table.pages if number >= first)}
     nothing = bytes(PAGE_RECORDS)
     for number in sorted(numbers):
-        page, made = table.pages.get(number, nothing), fold.page(number)
+        page, made = table.pages.get(number, nothing), fold.outcomes.page(number)
         if page != made:
             _compare_page(fold, number * PAGE_RECORDS, page, made, findings)
 

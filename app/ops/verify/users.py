@@ -11,37 +11,24 @@ An encoded row is kept for each user: half a gigabyte for a million.
 """
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from app.domain.consumed_records import ConsumedRecord
-from app.domain.decisions import Claiming, Decisions, is_open, places_for, waiting_in
+from app.domain.decisions import Decisions, is_open, places_for, waiting_in
 from app.domain.email_claims import Verdict
-from app.domain.keys import EmailKeys, partitions_of
-from app.domain.outcomes import Decided, Outcome
-from app.domain.parsing import MOVED_FROM_HEADER, id_of, sort
-from app.domain.positions import token
-from app.domain.records import Command, Queued, UserRow, decode_row, encode_outcome, encode_row
-from app.engine.marker import PAGE_RECORDS
-from app.ops.verify.emails import FoundClaims, claim_said
-from app.ops.verify.multisets import Multiset
+from app.domain.outcomes import Outcome
+from app.domain.parsing import sort
+from app.domain.records import Command, Queued, UserRow, decode_row, encode_row
+from app.ops.verify.copies import Copies
+from app.ops.verify.expected_claims import ExpectedClaims
+from app.ops.verify.expected_outcomes import ExpectedOutcomes
 from app.ops.verify.outcomes import OutcomesFold
-from app.ops.verify.places import Offsets, Span, named
+from app.ops.verify.places import Offsets, Span
 from app.ops.verify.queues import Queues
 from app.ops.verify.splits import Cutting, Handed
 from app.ops.verify.tables import UNJUDGED, TableFold, kept, row_of
 from app.ops.verify.verdicts import Verdicts
-
-
-@dataclass(slots=True)
-class SentClaims:
-    """Claims and releases that must stand in ``email-claims``, and those that may be gone."""
-
-    certain: Multiset = field(default_factory=Multiset)
-    perhaps: Multiset = field(default_factory=Multiset)
 
 
 @dataclass(slots=True)
@@ -53,10 +40,9 @@ class UsersFold:
     telling: OutcomesFold
     #: How many partitions there are now.
     partitions: int
-    email_keys: EmailKeys
     cutting: Cutting
-    #: What stands in ``email-claims`` of the ids here.
-    found: FoundClaims
+    #: The claims and releases that follow from the records.
+    claims: ExpectedClaims
     #: The outcomes that the table keeps, where the beginning of the log or of the verdicts is gone:
     #: they tell from which record on an id can be judged.
     kept: TableFold | None = None
@@ -70,29 +56,13 @@ class UsersFold:
     kept_skips: TableFold | None = None
     #: Partitions of the log whose beginning is gone: what was moved there may be gone.
     begun_late: Collection[int] = ()
-    #: The same of ``email-claims``.
-    claims_begun_late: Collection[int] = ()
     #: What was there at first, if the partition was split off another one.
     handed: Handed = field(default_factory=Handed)
 
     #: By key: the row, behind the offset of the record that changed it last.
     rows: dict[bytes, bytes] = field(default_factory=dict)
-    #: One byte for each offset that is applied.
-    outcomes: bytearray = field(init=False)
-    #: The terminal ones, as they must be told in ``registration-outcomes``.
-    told: Multiset = field(default_factory=Multiset)
-    claims: SentClaims = field(default_factory=SentClaims)
-    releases: SentClaims = field(default_factory=SentClaims)
-    unreadable: Offsets = field(default_factory=Offsets)
-    moved: Offsets = field(default_factory=Offsets)
-    #: Moved to partitions that have begun late.
-    moved_perhaps: Offsets = field(default_factory=Offsets)
     #: Records that were applied although too many of their id waited.
     overtaking: Offsets = field(default_factory=Offsets)
-    #: Records that were moved here, by the partition where they stood, about their offsets there;
-    #: each says the outcome that tells so.
-    copies: defaultdict[int, Multiset] = field(default_factory=lambda: defaultdict(Multiset))
-    foreign_copies: int = 0
     #: Records that were rejected because too many waited, as only the table tells.
     believed_rejections: int = 0
     #: Records that were skipped, as only the table tells.
@@ -100,19 +70,19 @@ class UsersFold:
     records: int = 0
     not_applied: int = 0
 
+    outcomes: ExpectedOutcomes = field(init=False)
+    copies: Copies = field(init=False)
     queues: Queues = field(init=False)
     _decisions: Decisions = field(init=False)
     _open: set[bytes] = field(default_factory=set)
     #: Where ``kept`` is needed: the keys whose row is known.
     _known: set[bytes] = field(default_factory=set)
-    _claiming: list[tuple[Claiming, int]] = field(default_factory=list)
-    #: By key of an address: the one that 0.8 gave it, where that is another one.
-    _keys_of_0_8: dict[bytes, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.outcomes = bytearray(max(self.span.until - self.span.start, 0))
-        self.queues = Queues(self.telling, self.outcome)
-        self._decisions = Decisions(self.span.partition, self._email_key)
+        self.outcomes = ExpectedOutcomes(self.span)
+        self.copies = Copies(self.span.partition, self.partitions)
+        self.queues = Queues(self.telling, self.outcomes.of)
+        self._decisions = Decisions(self.span.partition, self.claims.email_key)
         self.rows.update(self.handed.rows)
         self._known.update(self.handed.known)
 
@@ -136,30 +106,9 @@ class UsersFold:
         """How many ids wait for a verdict."""
         return len(self._open)
 
-    @property
-    def not_judged(self) -> int:
-        """How many records follow others that are gone."""
-        return self.outcomes.count(UNJUDGED)
-
     def knows(self, key: bytes) -> bool:
         """Return whether it is known which row a key must have, if any."""
         return self.kept is None or key in self._known
-
-    def counts(self) -> Counter[int]:
-        """Return how often there is each outcome."""
-        counted = np.bincount(np.frombuffer(self.outcomes, np.uint8), minlength=256).tolist()
-        return Counter({code: count for code, count in enumerate(counted) if code and count})
-
-    def outcome(self, offset: int) -> int:
-        """Return the outcome of a record, 0 if there is none or it is not applied."""
-        return self.outcomes[offset - self.span.start] if offset in self.span else 0
-
-    def page(self, number: int) -> bytes:
-        """Return the outcomes of one page, 0 for what is not applied or gone."""
-        start = number * PAGE_RECORDS - self.span.start
-        before = bytes(max(-start, 0))
-        page = before + self.outcomes[max(start, 0) : max(start + PAGE_RECORDS, 0)]
-        return bytes(page[:PAGE_RECORDS].ljust(PAGE_RECORDS, b"\0"))
 
     def waiting(self) -> set[int]:
         """Return the offsets of the records that wait behind open attempts."""
@@ -170,9 +119,7 @@ class UsersFold:
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold records, which follow those before."""
-        for record in records:
-            if record.headers:
-                self._note_copy(record)
+        self.copies.note(records)
         count = bisect_left(records, self.span.until, key=lambda record: record.offset)
         self.records += len(records)
         self.not_applied += len(records) - count
@@ -186,54 +133,37 @@ class UsersFold:
         """Hand on what was split off, and add what comes of verdicts that nobody waited for."""
         while not self.cutting.is_last:
             self._cut()
-        releases = self.releases.perhaps if self.claims_begun_late else self.releases.certain
+        releases = self.claims.releases
+        expected = releases.perhaps if self.claims.begun_late else releases.certain
         for offset, release in self.verdicts.left():
-            if self.outcome(offset) != UNJUDGED:
-                releases.add_hash(release, self.span.partition, offset)
-
-    def _note_copy(self, record: ConsumedRecord) -> None:
-        origins = [value for name, value in record.headers if name == MOVED_FROM_HEADER]
-        if not origins:
-            return
-        origin = named(origins[0], self.partitions)
-        if origin is None:
-            self.foreign_copies += 1
-            return
-        user_id = id_of(record) or ""
-        moved = Decided(origin.offset, user_id, Outcome.MOVED)
-        said = encode_outcome(origin.token(), moved, token(self.span.partition, record.offset))
-        self.copies[origin.partition].add(
-            (self.span.partition, user_id.encode(), said),
-            self.span.partition,
-            record.offset,
-            origin.offset,
-        )
+            if self.outcomes.of(offset) != UNJUDGED:
+                expected.add_hash(release, self.span.partition, offset)
 
     def _decide(self, records: Sequence[ConsumedRecord]) -> None:
         batch = sort(self.span.partition, records, self.cutting.partitions)
         for record, _ in batch.unreadable:
-            self._note_letter(record.offset)
+            self.outcomes.note_letter(record.offset)
         for move in batch.elsewhere:
-            if self._is_skipped(move.arrival.offset):
-                continue
-            self._note_outcome(move.arrival.offset, Outcome.MOVED)
-            gone = move.partition in self.begun_late
-            (self.moved_perhaps if gone else self.moved).add(move.arrival.offset)
+            offset = move.arrival.offset
+            if not self._is_skipped(offset):
+                is_certain = move.partition not in self.begun_late
+                self.outcomes.note_move(offset, is_certain=is_certain)
         for key, (record, command) in zip(batch.keys, batch.here, strict=True):
-            if self._is_skipped(record.offset):
-                continue
-            asked = Queued(record.offset, record.timestamp, command)
-            if self._is_rejected(key, asked):
-                self._decisions.reject(key, asked)
-                self._note_decisions(asked.offset)
-                continue
-            if self._finds_no_place(key, asked):
-                self.overtaking.add(asked.offset)
-            if self.knows(key) or self._learns(key, record.offset, command):
-                self._ask(key, asked)
-            else:
-                self._note_outcome(record.offset, UNJUDGED)
-        self._note_claims()
+            if not self._is_skipped(record.offset):
+                self._decide_one(key, Queued(record.offset, record.timestamp, command))
+        self.claims.sort(self.cutting.partitions)
+
+    def _decide_one(self, key: bytes, asked: Queued) -> None:
+        if self._is_rejected(key, asked):
+            self._decisions.reject(key, asked)
+            self._note_decisions(asked.offset)
+            return
+        if self._finds_no_place(key, asked):
+            self.overtaking.add(asked.offset)
+        if self.knows(key) or self._learns(key, asked.offset, asked.command):
+            self._ask(key, asked)
+        else:
+            self.outcomes.note(asked.offset, UNJUDGED)
 
     def _is_skipped(self, offset: int) -> bool:
         """Return whether an operator has made a record a dead letter, and note it."""
@@ -242,12 +172,8 @@ class UsersFold:
         if offset not in self.skipped and not believed:
             return False
         self.believed_skips += offset not in self.skipped
-        self._note_letter(offset)
+        self.outcomes.note_letter(offset)
         return True
-
-    def _note_letter(self, offset: int) -> None:
-        self._note_outcome(offset, Outcome.DEAD_LETTER)
-        self.unreadable.add(offset)
 
     def _is_rejected(self, key: bytes, asked: Queued) -> bool:
         """Return whether a record is told as rejected because too many waited."""
@@ -329,7 +255,7 @@ class UsersFold:
     def _forget(self, key: bytes, offset: int) -> None:
         self._keep(key, None, offset)
         self._known.discard(key)
-        self._note_outcome(offset, UNJUDGED)
+        self.outcomes.note(offset, UNJUDGED)
 
     def _keep(self, key: bytes, row: UserRow | None, offset: int) -> None:
         if row is None:
@@ -341,54 +267,10 @@ class UsersFold:
         else:
             self._open.discard(key)
 
-    # -- what comes of it
-
-    def _note_outcome(self, offset: int, outcome: int) -> None:
-        self.outcomes[offset - self.span.start] = outcome
-
     def _note_decisions(self, offset: int) -> None:
         decisions = self._decisions
         for decided in decisions.outcomes:
-            self._note_outcome(decided.offset, decided.outcome)
-            if decided.outcome.is_terminal:
-                self._tell(decided)
-        self._claiming.extend((claim, offset) for claim in decisions.claims)
+            self.outcomes.note_decided(decided)
+        self.claims.note(decisions.claims, offset)
         decisions.outcomes.clear()
         decisions.claims.clear()
-
-    def _tell(self, decided: Decided) -> None:
-        partition = self.span.partition
-        value = encode_outcome(token(partition, decided.offset), decided)
-        self.told.add((partition, decided.id.encode(), value), partition, decided.offset)
-
-    def _note_claims(self) -> None:
-        if self._keys_of_0_8:
-            self._claiming = [
-                (each, offset) for claim, offset in self._claiming for each in self._as_sent(claim)
-            ]
-        keys = [claim.email_key for claim, _ in self._claiming]
-        homes = partitions_of(keys, self.cutting.partitions)
-        for (claim, offset), home in zip(self._claiming, homes, strict=True):
-            sent = self.claims if claim.kind == "claim" else self.releases
-            said = claim_said(*claim)
-            gone = home in self.claims_begun_late
-            (sent.perhaps if gone else sent.certain).add(said, self.span.partition, offset)
-        self._claiming.clear()
-
-    def _email_key(self, email: str) -> bytes:
-        key, earlier = self.email_keys.key(email), self.email_keys.key_of_0_8(email)
-        if earlier is not None:
-            self._keys_of_0_8[key] = earlier
-        return key
-
-    def _as_sent(self, claim: Claiming) -> Sequence[Claiming]:
-        """Return a claim under the key that it was sent with, of this version and of 0.8.
-
-        This version releases an address under both.
-        """
-        earlier = self._keys_of_0_8.get(claim.email_key)
-        if earlier is None:
-            return (claim,)
-        found = self.found.claims if claim.kind == "claim" else self.found.releases
-        both = (claim, claim._replace(email_key=earlier))
-        return [each for each in both if found.has(claim_said(*each))] or (claim,)

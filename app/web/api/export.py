@@ -12,13 +12,12 @@ from io import StringIO
 
 import structlog
 from aiohttp import web
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_exponential_jitter
 
 from app.domain.errors import NotReadyError, RegistryError, Unavailable
 from app.domain.records import User
 from app.query.listing import UsersPage, Wanted
 from app.query.lookups import FindsUsers
+from app.system import retries
 from app.web.api.lookups import prefix_of
 from app.web.auth.auditing import note
 from app.web.http.problems import ProblemError
@@ -32,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 #: Users that are read at once.
 PAGE_USERS = 1_000
-#: How long a page may be tried for while partitions move, before the export is given up.
-MAX_RETRY_SECONDS = 20.0
 
 #: What is told of a user in CSV, where a cell cannot be missing.
 COLUMNS = tuple(name for name in User.model_fields if name not in ("position", "stale_seconds"))
@@ -124,13 +121,7 @@ async def _page(lookups: FindsUsers, wanted: Wanted) -> UsersPage:
 
 
 async def _patiently(lookups: FindsUsers, wanted: Wanted) -> UsersPage:
-    trying = AsyncRetrying(
-        retry=retry_if_exception_type(NotReadyError),
-        wait=wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1),
-        stop=stop_after_delay(MAX_RETRY_SECONDS),
-        reraise=True,
-    )
-    return await trying(_page, lookups, wanted)
+    return await retries.EXPORT.attempts(NotReadyError)(_page, lookups, wanted)
 
 
 def _cut_off(request: web.Request) -> None:

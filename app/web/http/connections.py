@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from app.config.settings import Settings
+from app.system import retries
 from app.telemetry.metrics import CONNECTIONS, CONNECTIONS_CLOSED, CONNECTIONS_REFUSED
 from app.web.http.problems import ProblemError
 from app.worker.descriptors import allowed, reserved
@@ -37,7 +38,7 @@ MAX_TOLD = 16
 
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-    b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+    b"Retry-After: %d\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
 )
 _BODY = ProblemError(503, "too-many-connections", "There are too many connections.").body()
 
@@ -168,7 +169,7 @@ class _Refused(asyncio.Protocol):
     def tell(self) -> None:
         """Say why, and end soon."""
         self._transport.set_protocol(self)
-        self._transport.write(_REFUSAL % (len(_BODY), _BODY))
+        self._transport.write(_REFUSAL % (retries.CLIENT.first_seconds, len(_BODY), _BODY))
         end = self._transport.abort
         self._timer = asyncio.get_running_loop().call_later(REFUSED_SECONDS, end)
 

@@ -32,6 +32,7 @@ from app.domain.errors import (
     UnknownLetterError,
 )
 from app.domain.records import FieldError
+from app.system import retries
 from app.telemetry.metrics import UNAVAILABLE
 from app.web.http.negotiation import page, wants_page
 from app.web.pages import rendering
@@ -42,8 +43,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: How often the log tells of a cause that requests cannot be answered for.
 LOG_EVERY_SECONDS = 10.0
-#: What is tried again after a 503, or a rejection that passes, should wait at least this long.
-RETRY_AFTER_SECONDS = 1
 
 _TYPE_PREFIX: Final = "urn:user-registry:problem:"
 
@@ -84,7 +83,7 @@ def pointers(errors: Sequence[FieldError]) -> list[dict[str, str]]:
 
 
 #: How a client is told to wait that long.
-RETRY: Final[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+RETRY: Final[Mapping[str, str]] = {"Retry-After": f"{retries.CLIENT.first_seconds:g}"}
 
 _KNOWN: Mapping[type[RegistryError], tuple[int, str, Mapping[str, str]]] = {
     BrokerUnavailableError: (503, "broker-unavailable", RETRY),

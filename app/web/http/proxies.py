@@ -9,8 +9,8 @@ import re
 
 from aiohttp import hdrs, web
 
+from app.domain.hosts import host_in
 from app.web.http.problems import Handler
-from app.web.http.received import is_host
 from app.web.pages import rendering
 
 #: How many proxies in front are trusted.
@@ -89,7 +89,7 @@ def is_same_site(request: web.Request, origin: str) -> bool:
 
 def _host(request: web.Request) -> str:
     told = _forwarded(request, "X-Forwarded-Host")
-    return told if is_host(told) else request.host
+    return told if host_in(told) is not None else request.host
 
 
 def _without_default_port(scheme: str, host: str) -> str:

@@ -3,7 +3,6 @@
 aiohttp's parser has checked the framing. The rest of RFC 9112 is checked here, for all routes.
 """
 
-import ipaddress
 import re
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -11,16 +10,10 @@ from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from app.domain.hosts import host_in
 from app.web.http.headers import METHODS
 from app.web.http.problems import Handler, ProblemError
 from app.web.http.urls import require_escapes, require_once
-
-#: RFC 3986, section 3.2.2; a host that is left out is none of http's (RFC 9110, section 4.2.1).
-_HOST = re.compile(
-    r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)"
-    r"(?::(?P<port>[0-9]{0,6}))?"
-)
-_MAX_PORT = 65_535
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _CLOSE = {"Connection": "close"}
@@ -80,20 +73,4 @@ def _malformed(detail: str) -> ProblemError:
 def _names_host(request: web.Request) -> bool:
     """Return whether the host is one; the parser lets only HTTP/1.0 leave it out."""
     host = request.headers.get(hdrs.HOST)
-    return request.version == HttpVersion10 if host is None else is_host(host)
-
-
-def is_host(text: str) -> bool:
-    """Return whether a text is a host, with or without a port."""
-    found = _HOST.fullmatch(text)
-    if found is None or int(found["port"] or 0) > _MAX_PORT:
-        return False
-    return found["address"] is None or _is_ipv6(found["address"])
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
+    return request.version == HttpVersion10 if host is None else host_in(host) is not None
