@@ -90,6 +90,9 @@ def export_users(
     is_flag=True,
     help="Send names that hold control characters with blanks for them, and tell of each.",
 )
+@click.option(
+    "--gzip", "is_packed", is_flag=True, help="Send requests packed, over a slow network."
+)
 @key_option
 @ca_file_option
 def import_users(
@@ -99,6 +102,7 @@ def import_users(
     batch: int,
     patience: float,
     mend_names: bool,
+    is_packed: bool,
     key: str | None,
     ca_file: Path | None,
 ) -> None:
@@ -123,7 +127,12 @@ def import_users(
         rows = READERS[name or _format_of(file)](source)
         rows = map(mended, rows) if mend_names else rows
         remote = Remote(url, key, ca_file)
-        sending = import_rows(remote, rows, told, advance, batch=batch, patience_seconds=patience)
+        sending = import_rows(
+            *(remote, rows, told, advance),
+            batch=batch,
+            patience_seconds=patience,
+            is_packed=is_packed,
+        )
         try:
             run(sending)
         finally:

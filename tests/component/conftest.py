@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.config.settings import Settings
 from app.kafka import topics
 from app.web.http.hosts import Hosts
-from app.web.routes import application_options, install
+from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
 from tests.component.fakes import FakeLookups, FakeProducer
 
@@ -36,7 +36,9 @@ async def client(producer: FakeProducer, lookups: FakeLookups) -> AsyncIterator[
     written = topics.declare(settings).user_registrations
     services = Services(settings, written, producer, lookups, why_not_ready=lookups.why_not_ready)
     install(web_app, services)
-    async with TestClient(TestServer(web_app)) as serving:
+    server = TestServer(web_app)
+    await server.start_server(**runner_options())
+    async with TestClient(server) as serving:
         yield serving
 
 

@@ -1,9 +1,11 @@
 """Both lanes read HTTP alike, as RFC 9112 and RFC 9110 want it."""
 
+import gzip
 import re
 from collections.abc import AsyncIterator
 
 import pytest
+from backports import zstd
 
 from tests.component.lanes import both_lanes
 from tests.component.test_fast_lane import ADA, Place, answer_to, connected
@@ -200,3 +202,40 @@ async def test_of_a_long_name_not_all_is_repeated(lanes: Lanes) -> None:
     name = b"n" * 4_000
     sent = b"GET /users?%b&%b HTTP/1.1\r\nHost: a\r\n\r\n" % (name, name)
     assert len((await answer_to(lanes[0], sent))[2]) < 300
+
+
+PACKED: dict[str, tuple[bytes, bytes, int]] = {
+    "gzip": (b"gzip", gzip.compress(b"[" + ADA + b"]"), 202),
+    "gzip by its old name": (b"X-GZIP", gzip.compress(b"[" + ADA + b"]"), 202),
+    "zstd": (b"zstd", zstd.compress(b"[" + ADA + b"]"), 202),
+    "identity": (b"identity", b"[" + ADA + b"]", 202),
+    "nothing": (b"", b"[" + ADA + b"]", 202),
+    "what is not packed": (b"gzip", b"[" + ADA + b"]", 400),
+    "what is packed otherwise": (b"zstd", gzip.compress(b"[" + ADA + b"]"), 400),
+    "a bomb": (b"zstd", zstd.compress(bytes(100 << 20)), 413),
+    "another coding": (b"br", b"x", 415),
+    "two codings": (b"gzip, zstd", b"x", 415),
+    "two headers": (b"identity\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip", b"x", 415),
+}
+
+
+@pytest.mark.parametrize(("coding", "body", "status"), PACKED.values(), ids=PACKED)
+async def test_packed_bodies_are_the_same_in_both_lanes(
+    lanes: Lanes, coding: bytes, body: bytes, status: int
+) -> None:
+    headers = b"Content-Encoding: %b\r\n" % coding
+    length = b"Content-Length: %d\r\n" % len(body)
+    sent = request(b"POST /users/batch", headers, length=length, body=body)
+    assert (await alike(lanes, sent))[0] == status
+    assert len(lanes[0].producer.sent) == (status == 202)
+
+
+async def test_a_single_write_is_taken_unpacked_only_and_the_answer_says_so(lanes: Lanes) -> None:
+    body = gzip.compress(ADA)
+    length = b"Content-Length: %d\r\n" % len(body)
+    for path in (b"/users", b"/trpc/registerUser"):
+        sent = request(b"POST " + path, b"Content-Encoding: gzip\r\n", length=length, body=body)
+        fast, slow = [await answer_to(place, sent) for place in lanes]
+        assert fast == slow
+        assert fast[0] == b"HTTP/1.1 415 Unsupported Media Type"
+        assert fast[1]["Accept-Encoding"] == "identity"

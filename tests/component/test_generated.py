@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import logging
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 import pytest
+from backports import zstd
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -108,11 +110,23 @@ HEADERS = st.sampled_from(
     ]
 )  # fmt: skip
 
+#: A body as a client may pack it, or break it, and what it says of that.
+PACKED = st.sampled_from(
+    [
+        lambda body: (gzip.compress(body), b"Content-Encoding: gzip\r\n"),
+        lambda body: (zstd.compress(body), b"Content-Encoding: ZSTD\r\n"),
+        lambda body: (gzip.compress(body)[:-1], b"Content-Encoding: gzip\r\n"),
+        lambda body: (zstd.compress(body) + b"x", b"Content-Encoding: zstd\r\n"),
+        lambda body: (gzip.compress(body), b"Content-Encoding: gzip, gzip\r\n"),
+    ]
+)
+
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
     """Return a request that is wholly there, however odd."""
     body, is_plain = draw(bodies), draw(st.integers(0, 2)) > 0
+    body, packed = draw(PACKED)(body) if not draw(st.integers(0, 9)) else (body, b"")
     begin = draw(PLAIN) if is_plain else draw(METHODS) + b" " + draw(PATHS)
     method = begin.partition(b" ")[0]
     if method in (b"GET", b"HEAD") and draw(st.integers(0, 9)):
@@ -129,7 +143,7 @@ def requests(draw: st.DrawFn) -> bytes:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
     headers = b"".join(draw(st.lists(HEADERS, max_size=2))) if draw(st.booleans()) else b""
     line = begin + draw(PIECES) + draw(VERSIONS)
-    return b"".join([line, b"\r\n", draw(HOSTS), kind, headers, length, b"\r\n", body])
+    return b"".join([line, b"\r\n", draw(HOSTS), kind, headers, packed, length, b"\r\n", body])
 
 
 @dataclass(frozen=True, slots=True)

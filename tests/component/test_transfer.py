@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from app.cli.main import main
 from app.domain.errors import BrokerUnavailableError
+from app.web.api import batches
 from local.machine import free_port
 from tests.component.conftest import Client
 from tests.component.fakes import FakeLookups, FakeProducer
@@ -161,6 +162,27 @@ async def test_an_import_is_sent_in_order_and_says_what_is_wrong(
     sent = [orjson.loads(value or b"")["id"] for *_, value in producer.sent]
     assert sorted(sent) == ["u0", "u1", "u2", "u4", "u5", "u6"]
     assert len(producer.asked) == 4
+
+
+async def test_an_import_may_be_sent_packed(
+    client: Client, producer: FakeProducer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": f"u{n}", "name": "Ada", "email": f"u{n}@example.com"} for n in range(3_000)]
+    file = tmp_path / "users.ndjson"
+    file.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    sizes: dict[str | None, int] = {None: 0, "gzip": 0}
+    chunks = batches._chunks
+
+    def note(request: web.Request) -> AsyncIterator[list[object]]:
+        sizes[request.headers.get("Content-Encoding")] += request.content_length or 0
+        return chunks(request)
+
+    monkeypatch.setattr(batches, "_chunks", note)
+    for options in ((), ("--gzip",)):
+        told = await run("import", url_of(client), file, "--batch", "500", *options)
+        assert told == (0, "accepted 3,000, rejected 0, up to line 3,000\n", "")
+    assert 0 < sizes["gzip"] < sizes[None] / 4
+    assert len(producer.sent) == 6_000
 
 
 async def test_each_wrong_row_is_told_of(client: Client) -> None:

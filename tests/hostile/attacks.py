@@ -7,7 +7,10 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import cache
 from typing import NamedTuple, NoReturn
+
+from backports import zstd
 
 from app.domain.positions import token
 from local.machine import HOST
@@ -212,6 +215,42 @@ async def streams_of_rows(target: Target) -> None:
             await writer.drain()
     finally:
         writer.transport.abort()
+
+
+# -- bodies that are packed
+
+
+def packed(body: bytes, kind: str = "application/x-ndjson") -> bytes:
+    """Return a batch that says how it is packed."""
+    sent = request("/users/batch", body, kind)
+    return sent.replace(b"Content-Type", b"Content-Encoding: zstd\r\nContent-Type", 1)
+
+
+@cache
+def bomb(byte: bytes) -> bytes:
+    return zstd.compress(byte * 64 * MIB)
+
+
+@attack(40)
+async def bombs_of_line_ends(target: Target) -> None:
+    await ask(target, packed(bomb(b"\n")))
+
+
+@attack(40)
+async def bombs_of_brackets(target: Target) -> None:
+    await ask(target, packed(bomb(b"["), "application/json"))
+
+
+@attack(40)
+async def frames_that_hold_nothing(target: Target) -> None:
+    await ask(target, packed(zstd.compress(b"") * (MIB // 10)))
+
+
+@attack(60)
+async def packed_streams_that_never_end(target: Target) -> None:
+    far = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 23})
+    begun = far.compress(ROW * 100, zstd.ZstdCompressor.FLUSH_BLOCK)
+    await say_no_more(target, packed(begun + bytes(MIB))[:-MIB])
 
 
 # -- answers

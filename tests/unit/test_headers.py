@@ -9,7 +9,7 @@ from app.web.http.headers import READ, SET
 
 #: Of browsers, proxies, workers and pages; or scripts may use them anyway.
 OTHERS = {
-    *("Accept", "Accept-Language", "Cache-Control", "Content-Encoding", "Content-Length"),
+    *("Accept", "Accept-Language", "Cache-Control", "Content-Length"),
     *("Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options", "X-Accel-Buffering"),
     *("Connection", "Cookie", "Date", "Host", "Origin", "Registry-Forwarded", "Server", "Vary"),
     *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto"),

@@ -1,5 +1,6 @@
 """Imports registrations from a file, in order. Each batch is sent until it is acknowledged."""
 
+import gzip
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,9 @@ from tenacity import RetryCallState, stop_after_delay
 from app.ops.transfer.remote import RefusedError, Remote, TransferError, cause, refused
 from app.ops.transfer.rows import Row
 from app.system import retries
+
+#: How hard gzip tries: level 6 takes twice as long, and makes rows smaller by a tenth.
+_LEVEL = 1
 
 #: What may be otherwise in a moment, as opposed to a mistake.
 _PASSING = (408, 429, 500, 502, 503, 504)
@@ -84,6 +88,7 @@ async def import_rows(
     *,
     batch: int,
     patience_seconds: float,
+    is_packed: bool = False,
 ) -> None:
     """Send rows, so many a request, and note in ``told`` what became of them.
 
@@ -99,7 +104,7 @@ async def import_rows(
             wrong = {row.line: row.wrong for row in some if row.wrong}
             good = [row for row in some if not row.wrong]
             if good:
-                sent: _Sent = await trying(_send, session, remote, good)
+                sent: _Sent = await trying(_send, session, remote, good, is_packed)
                 told.accepted += sent.accepted
                 wrong |= sent.wrong
             for row in some:
@@ -126,9 +131,13 @@ def _wait(state: RetryCallState) -> float:
     return max(asked, retries.IMPORT.pause_seconds(state.attempt_number))
 
 
-async def _send(session: aiohttp.ClientSession, remote: Remote, rows: Sequence[Row]) -> _Sent:
+async def _send(
+    session: aiohttp.ClientSession, remote: Remote, rows: Sequence[Row], is_packed: bool
+) -> _Sent:
     body = b"\n".join(row.sent for row in rows)
     headers = {"Content-Type": "application/x-ndjson"}
+    if is_packed:
+        body, headers["Content-Encoding"] = gzip.compress(body, _LEVEL), "gzip"
     try:
         async with session.post(
             remote.address("/users/batch"), data=body, headers=headers

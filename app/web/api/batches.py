@@ -160,7 +160,7 @@ async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:
             for begin in range(0, len(lines), CHUNK_ROWS):
                 yield list(map(_row, lines[begin : begin + CHUNK_ROWS]))
         return
-    body = await body_of(request)
+    body = await body_of(request, may_be_packed=True)
     async with turn(request):
         rows = iter(_array(body))
     while chunk := list(islice(rows, CHUNK_ROWS)):

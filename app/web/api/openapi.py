@@ -93,6 +93,8 @@ def _operation(given: Operation, path: str, summary: str, schemas: _Schemas) -> 
     if given.body is not None:
         content = {kind: {"schema": schemas.of(t, "validation")} for kind, t in given.body.items()}
         described["requestBody"] = {"required": True, "content": content}
+    if given.body_description:
+        described["requestBody"]["description"] = given.body_description
     return described
 
 

@@ -45,7 +45,7 @@ DETAILS = {
     409: "Rejected: the id or the address is taken, or too many changes of the user wait (then it "
     "has `Retry-After`); or the letter may not be replayed",
     413: "Too large",
-    415: "Another content type is needed",
+    415: "Another content type is needed, or another content coding: `Accept-Encoding` has them",
     421: "The request names another host than this worker's",
     422: "Not valid",
     429: "This client has written, or read, more than it may",
@@ -67,6 +67,8 @@ class Operation:
     headers: Mapping[str, Any] | None = None
     #: Of what is answered as text, of any length.
     content_types: Sequence[str] = ("application/json",)
+    #: What a body may be beside that.
+    body_description: str = ""
 
 
 def _query(name: str, schema: Mapping[str, Any], description: str) -> Schema:
@@ -109,6 +111,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {202: ("What became of the rows", BatchReport)},
         _WRITTEN,
         {"application/json": list[SentRegistration], "application/x-ndjson": str},
+        body_description="May be packed: `Content-Encoding: gzip` or `zstd`.",
     ),
     ("PATCH", "/users/{id}"): Operation(
         _CHANGE_ANSWERS, (404, *_WRITTEN), _PATCH_BODY, (_PREFER,), _LOCATION

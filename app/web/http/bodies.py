@@ -15,6 +15,7 @@ from aiohttp import web
 from app.web.http.clients import client_of
 from app.web.http.problems import ProblemError
 from app.web.http.room import COMING, PARSED, hold
+from app.web.http.unpacking import CODINGS, Coding, unpacked
 from app.web.http.urls import require_escapes, require_once
 from app.web.services import services
 
@@ -35,18 +36,20 @@ MAX_FORM_BYTES, MAX_FORM_FIELDS = 16 * 1024, 20
 _FORM = web.RequestKey("form", Mapping[str, str])
 
 
-async def body_of(request: web.Request) -> bytes:
+async def body_of(request: web.Request, *, may_be_packed: bool = False) -> bytes:
     """Return a body that is wholly there in time, or raise the problem of one that is not.
 
     Raises `OverloadedError` while too many large ones are under way.
     """
-    return await _read(request, request.client_max_size, "body")
+    coding = _coding_of(request, CODINGS if may_be_packed else {})
+    return await _read(request, request.client_max_size, "body", coding)
 
 
 async def form_of(request: web.Request) -> Mapping[str, str]:
     """Return the fields of a form that is wholly there in time; what holds files has none."""
     if _FORM not in request:
-        request[_FORM] = _fields(request, await _read(request, MAX_FORM_BYTES, "form"))
+        coding = _coding_of(request, {})
+        request[_FORM] = _fields(request, await _read(request, MAX_FORM_BYTES, "form", coding))
     return request[_FORM]
 
 
@@ -68,27 +71,35 @@ def _fields(request: web.Request, body: bytes) -> Mapping[str, str]:
     return dict(fields)
 
 
-async def _read(request: web.Request, most: int, what: str) -> bytes:
-    _require_plain(request)
+async def _read(request: web.Request, most: int, what: str, coding: Coding | None) -> bytes:
     size = most if request.content_length is None else request.content_length
     if size > most:
         raise _too_large(most, what)
+    if coding is not None:
+        # Its length says nothing of what it unpacks to, and as much again is kept to refer to.
+        size = 2 * most
+    parts = _unpacked(_parts(request), coding)
     if size <= SMALL_BYTES:
-        return await _in_time(request, _all(request, most, what))
+        return await _in_time(request, _all(parts, most, what))
     async with request.app[COMING].take(client_of(request), size):
-        body = await _in_time(request, _all(request, most, what))
+        body = await _in_time(request, _all(parts, most, what))
         await hold(request, PARSED, PARSED_TIMES * len(body))
     return body
 
 
-async def _all(request: web.Request, most: int, what: str) -> bytes:
-    parts, left = [], most
-    while part := await request.content.readany():
-        parts.append(part)
+async def _all(parts: AsyncIterator[bytes], most: int, what: str) -> bytes:
+    kept, left = [], most
+    async for part in parts:
+        kept.append(part)
         left -= len(part)
         if left < 0:
             raise _too_large(most, what)
-    return b"".join(parts)
+    return b"".join(kept)
+
+
+async def _parts(request: web.Request) -> AsyncIterator[bytes]:
+    while part := await request.content.readany():
+        yield part
 
 
 def _too_large(most: int, what: str) -> ProblemError:
@@ -96,16 +107,40 @@ def _too_large(most: int, what: str) -> ProblemError:
 
 
 async def parts_of(request: web.Request) -> AsyncIterator[bytes]:
-    """Yield a body of any length as it comes; each part must come in time."""
-    _require_plain(request)
-    await hold(request, PARSED, STREAM_BYTES)
+    """Yield a body of any length as it comes, unpacked; each part must come in time."""
+    coding = _coding_of(request, CODINGS)
+    await hold(request, PARSED, STREAM_BYTES + (0 if coding is None else coding.memory_bytes))
+    async for part in _unpacked(_parts_in_time(request), coding):
+        yield part
+
+
+async def _parts_in_time(request: web.Request) -> AsyncIterator[bytes]:
     while part := await _in_time(request, request.content.readany()):
         yield part
 
 
-def _require_plain(request: web.Request) -> None:
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise ProblemError(415, "unsupported-media-type", "Bodies are taken uncompressed only.")
+def _unpacked(parts: AsyncIterator[bytes], coding: Coding | None) -> AsyncIterator[bytes]:
+    return parts if coding is None else unpacked(parts, coding)
+
+
+def _coding_of(request: web.Request, taken: Mapping[str, Coding]) -> Coding | None:
+    """Return how a body is packed; raise the problem of a coding that is not taken, or of two.
+
+    RFC 7694: the answer says which ones are.
+    """
+    said = ",".join(request.headers.getall("Content-Encoding", ())).lower().split(",")
+    codings = [name for each in said if (name := each.strip()) not in ("", "identity")]
+    if not codings:
+        return None
+    if len(codings) == 1 and codings[0] in taken:
+        return taken[codings[0]]
+    names = ", ".join(dict.fromkeys(each.name for each in taken.values())) or "identity"
+    raise ProblemError(
+        415,
+        "unsupported-media-type",
+        f"Content-Encoding may be one of these: {names}.",
+        headers={"Accept-Encoding": names},
+    )
 
 
 async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:

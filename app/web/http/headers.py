@@ -9,6 +9,7 @@ METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 #: What requests may say beside what every script may send (CORS-safelisted request-headers).
 READ = (
     "Authorization",
+    "Content-Encoding",
     "Content-Type",
     "If-Match",
     "If-Modified-Since",
@@ -27,6 +28,7 @@ READ = (
 
 #: What answers tell beside what every script may read (CORS-safelisted response-headers).
 SET = (
+    "Accept-Encoding",
     "Allow",
     "Content-Disposition",
     "ETag",

@@ -163,7 +163,7 @@ class _Inputs:
     async def _encoded(self) -> str | bytes:
         if _method(self._request) == "GET":
             return self._request.query.get("input", "")
-        return await body_of(self._request)
+        return await body_of(self._request, may_be_packed=self._is_batch)
 
 
 def _valid(procedure: Procedure, given: Mapping[int, Any], tell: Tell) -> Mapping[int, Any]:
