@@ -10,6 +10,7 @@ from app.config.access import AccessSettings
 from app.config.kafka import KafkaSettings
 from app.config.limits import LimitSettings
 from app.config.mistakes import describe, refuse_removed
+from app.config.producer import ProducerSettings
 from app.config.registry import RegistrySettings
 from app.config.source import Place
 from app.config.values import host
@@ -22,7 +23,13 @@ EXIT_USAGE = 2
 
 
 class Settings(
-    Place, WorkerSettings, RegistrySettings, KafkaSettings, AccessSettings, LimitSettings
+    Place,
+    WorkerSettings,
+    RegistrySettings,
+    KafkaSettings,
+    AccessSettings,
+    LimitSettings,
+    ProducerSettings,
 ):
     """The settings of a process, in the groups of docs/reference/settings.md.
 

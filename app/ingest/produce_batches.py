@@ -14,7 +14,7 @@ from aiokafka.errors import (
 
 from app.kafka.fast_records import ToWrite
 from app.kafka.protocol import SEQUENCES, ProducerIdentity
-from app.kafka.transactions import encode_batches
+from app.kafka.transactions import COMPRESSIONS, encode_batches
 
 #: Answers that leave it open whether a batch is written. All others say that it is not.
 _OPEN = (
@@ -31,7 +31,6 @@ class Batch:
 
     data: bytes
     records: int
-    attempts: int = 0
     #: Whether an attempt may still be written, or be written already.
     is_in_doubt: bool = False
     #: Whether a request has it, which will send it or is sending it.
@@ -42,7 +41,6 @@ class Batch:
 
     def begin_attempt(self) -> None:
         """Take note that it is sent now."""
-        self.attempts += 1
         self.is_answered = False
         self._was_in_doubt, self.is_in_doubt = self.is_in_doubt, True
 
@@ -71,14 +69,20 @@ class Sequence:
         self._next = 0
 
     def build(
-        self, identity: ProducerIdentity, records: Iterable[ToWrite], max_bytes: int
+        self,
+        identity: ProducerIdentity,
+        records: Iterable[ToWrite],
+        max_bytes: int,
+        compression: int = COMPRESSIONS["none"],
     ) -> Batch:
         """Return a batch of the first records; one of any size, and more if they fit."""
         if identity != self._identity:
             self._identity, self._next = identity, 0
         data, count = next(
             encode_batches(
-                records, identity, self._next, is_transactional=False, max_bytes=max_bytes
+                *(records, identity, self._next, compression),
+                is_transactional=False,
+                max_bytes=max_bytes,
             )
         )
         return Batch(bytes(data), count)

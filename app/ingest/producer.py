@@ -9,11 +9,10 @@ Agents write in transactions of their own, see `app.kafka.transactions`.
 
 import asyncio
 import math
-import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import structlog
@@ -52,13 +51,13 @@ from app.kafka.client_errors import refusal
 from app.kafka.fast_records import ToWrite
 from app.kafka.protocol import ProducerIdentity
 from app.kafka.topics import TopicSpec
+from app.kafka.transactions import COMPRESSIONS
+from app.system import retries
 from app.system.clocks import now
 from app.telemetry.metrics import BATCH_RECORDS, WAITING_BYTES, WAITING_RECORDS
 
 log = structlog.get_logger(__name__)
 
-#: A write is sent at once if nothing was sent for so long; else with all that comes meanwhile.
-LINGER_SECONDS = 0.004
 #: A partition whose batch is under way for this share of the time that a write waits is stalled:
 #: it takes no more writes until the batch is acknowledged.
 STALLED_SHARE = 0.5
@@ -69,10 +68,6 @@ ANSWERED_WITHIN = 2.0
 WATCH_SECONDS = 0.05
 #: For how long it counts that the broker refused a batch, unless it takes another one before.
 REFUSED_SECONDS = 30.0
-#: The first and the longest pause before a batch is sent again; they double, and vary.
-RESEND_SECONDS = (0.1, 1.0)
-#: The same before the fence is tried again.
-FENCE_SECONDS = (0.1, 1.0)
 #: No request, and no attempt to fence, takes less time than this before it counts as failed.
 LEAST_TIMEOUT_SECONDS = 1.0
 #: How long a start waits for the fence; then it goes on without it, and writes are refused.
@@ -84,8 +79,6 @@ CLOSE_SECONDS = 0.2
 
 _MIB = 1024 * 1024
 _KIB = 1024
-#: Half of Kafka's default for the largest batch.
-MAX_BATCH_BYTES = 512 * _KIB
 #: How much one request carries: half of one that was given up, and a step more for each batch that
 #: is acknowledged. So a way that is too narrow for large requests carries small ones.
 MAX_REQUEST_BYTES, LEAST_REQUEST_BYTES, REQUEST_STEP_BYTES = 8 * _MIB, 32 * _KIB, 16 * _KIB
@@ -115,6 +108,16 @@ class _Partition:
     sent_by: AIOKafkaClient | None = None
     #: The size of that request.
     request_bytes: int = 0
+    #: How often in a row it could not be sent, and what ends the pause after that.
+    failures: int = 0
+    rest: asyncio.TimerHandle | None = None
+
+    def end_rest(self) -> None:
+        """Send again at once: what comes next is another batch."""
+        self.failures = 0
+        if self.rest is not None:
+            self.rest.cancel()
+            self.rest = None
 
 
 class Producer(Service):
@@ -124,6 +127,15 @@ class Producer(Service):
         super().__init__()
         self._connection = settings.kafka
         self._timeout = settings.ack_timeout_seconds
+        #: A write is sent at once if nothing was sent for so long; else with what comes meanwhile.
+        self._linger_seconds = settings.write_linger_ms / 1000
+        self._max_batch_bytes = settings.write_batch_kib * _KIB
+        self._compression = COMPRESSIONS[settings.write_compression]
+        self._writing = replace(
+            retries.WRITING,
+            first_seconds=settings.write_retry_ms / 1000,
+            longest_seconds=settings.write_retry_max_ms / 1000,
+        )
         self._topic = topic.name
         self._budget = BufferBudget(settings.max_waiting_records, settings.max_waiting_mib * _MIB)
         self._partitions = {
@@ -237,8 +249,9 @@ class Producer(Service):
             self._is_ready(partition)
 
     def _is_ready(self, partition: _Partition) -> None:
-        self._ready[partition] = None
-        self._something_to_send.set()
+        if partition.rest is None:
+            self._ready[partition] = None
+            self._something_to_send.set()
 
     def _is_stalled(self, batcher: PartitionBatcher, at: float) -> bool:
         return batcher.is_stalled(at, self._timeout * STALLED_SHARE)
@@ -251,7 +264,7 @@ class Producer(Service):
         sent_at = -math.inf
         while True:
             await self._something_to_send.wait()
-            await asyncio.sleep(max(sent_at + LINGER_SECONDS - clock(), 0.0))
+            await asyncio.sleep(max(sent_at + self._linger_seconds - clock(), 0.0))
             sent_at = clock()
             self._send_ready()
 
@@ -286,7 +299,7 @@ class Producer(Service):
         for partition in partitions:
             if budget <= 0:
                 self._ready[partition] = None  # for the next request
-            elif (batch := self._batch(partition, min(budget, MAX_BATCH_BYTES))) is not None:
+            elif (batch := self._batch(partition, min(budget, self._max_batch_bytes))) is not None:
                 budget -= len(batch.data)
                 taken.append((partition, batch))
         client = self._client
@@ -313,7 +326,9 @@ class Producer(Service):
             return None if batch.is_taken else batch
         if not batcher.waits or self._identity is None:
             return None
-        batch = partition.sequence.build(self._identity, batcher.records(), max_bytes)
+        batch = partition.sequence.build(
+            self._identity, batcher.records(), max_bytes, self._compression
+        )
         batcher.hand_over(batch.records, at)
         BATCH_RECORDS.observe(batch.records)
         partition.batch = batch
@@ -397,14 +412,20 @@ class Producer(Service):
 
     def _free(self, partition: _Partition) -> None:
         partition.batch = None
+        partition.end_rest()
         if partition.batcher.waits:
             self._is_ready(partition)
 
     def _again_later(self, partition: _Partition) -> None:
-        first, longest = RESEND_SECONDS
-        attempts = max(partition.batch.attempts, 1) if partition.batch else 1
-        pause = min(first * 2 ** (attempts - 1), longest)
-        self.loop.call_later(_varied(pause), self._is_ready, partition)
+        """Let a partition rest: nothing is sent there meanwhile, whatever else comes for it."""
+        if partition.rest is None:
+            partition.failures += 1
+            pause = self._writing.pause_seconds(partition.failures)
+            partition.rest = self.loop.call_later(pause, self._has_rested, partition)
+
+    def _has_rested(self, partition: _Partition) -> None:
+        partition.rest = None
+        self._is_ready(partition)
 
     def _refused(self, partition: _Partition, batch: Batch, error: BaseException) -> None:
         """Fail a batch that will never be taken, and was not."""
@@ -462,6 +483,7 @@ class Producer(Service):
     def _give_up(self, partition: _Partition) -> None:
         """Give a batch up that may be written still: nothing is sent there before the fence."""
         partition.batch = None
+        partition.end_rest()
         partition.batcher.close()
         partition.batcher.give_up("the connection to the broker is given up")
         half = max(partition.request_bytes // 2, LEAST_REQUEST_BYTES)
@@ -485,8 +507,7 @@ class Producer(Service):
             await self._fence_surely()
 
     async def _fence_surely(self) -> None:
-        pause, longest = FENCE_SECONDS
-        while True:
+        for pause in retries.FENCE.pauses():
             self._fence_wanted.clear()
             closed = [each for each in self._partitions.values() if each.batcher.is_closed]
             try:
@@ -496,8 +517,7 @@ class Producer(Service):
             except (KafkaError, OSError, TimeoutError, LookupError) as error:
                 self._note_refusal(error)
                 log.debug("no fence yet", cause=type(error).__name__)
-            await asyncio.sleep(_varied(pause))
-            pause = min(2 * pause, longest)
+            await asyncio.sleep(pause)
         self._identity = identity
         told = _FENCED if is_fenced else _NOT_FENCED
         for partition in closed:
@@ -555,11 +575,6 @@ _NOT_FENCED = OutcomeOpenError("no acknowledgement, and the broker has forgotten
 async def _closed(client: AIOKafkaClient) -> None:
     with suppress(KafkaError, OSError):
         await client.close()
-
-
-def _varied(seconds: float) -> float:
-    """Return about as much: not all who wait for a broker come back at once."""
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311  # no secret
 
 
 #: An error or none, and the offset of a batch's first record.

@@ -94,6 +94,24 @@ STANDBYS = RetryPolicy(
     "a standby", "a changelog that it follows", 5.0, 5.0, "the partition is assigned elsewhere"
 )
 
+# -- the write path
+
+#: The pauses are settings: WRITE_RETRY_MS, WRITE_RETRY_MAX_MS.
+WRITING = RetryPolicy(
+    "the write path",
+    "a batch that is not acknowledged, or has no leader: the same bytes, the same sequence number",
+    0.1,
+    1.0,
+    "`ACK_TIMEOUT_SECONDS` (1.8); then it is fenced, and the client is told `outcome-unknown`",
+)
+FENCE = RetryPolicy(
+    "the write path",
+    "the fence, and new connections to the brokers",
+    0.1,
+    1.0,
+    "without end; writes get 503 meanwhile",
+)
+
 # -- clients of Kafka
 
 FETCHING = RetryPolicy(

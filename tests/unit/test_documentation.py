@@ -111,6 +111,19 @@ def test_every_setting_has_one_row_with_its_default() -> None:
         assert wanted is None or described[name] == wanted, name
 
 
+def test_the_recipe_has_the_settings_and_defaults_of_the_code() -> None:
+    page = (DOCS / "explanation" / "recipe.md").read_text()
+    named = 0
+    for line in page.splitlines():
+        cells = line.strip("|").split(" | ")
+        names = re.findall(r"`([A-Z_]+)`", cells[2]) if len(cells) == 5 else []
+        defaults = [cell.strip("` ") for cell in cells[3].split(", ")] if names else []
+        fields = [Settings.model_fields[name.lower()] for name in names]
+        assert [shown(field.default) for field in fields] == defaults
+        named += len(names)
+    assert named == 8
+
+
 def settings_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rows of the page of settings."""
     return rows(REFERENCE / "settings.md")

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +29,8 @@ from app.ingest.producer import Producer
 from app.kafka import protocol
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.topics import TopicSpec
-from app.system import clocks
+from app.kafka.transactions import COMPRESSIONS
+from app.system import clocks, retries
 
 TIMEOUT = 0.4
 NOT_LEADER, DUPLICATE, NOT_IN_STEP = 6, 46, 45
@@ -158,15 +160,17 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     made = Broker()
     monkeypatch.setattr(producing, "AIOKafkaClient", lambda **_: Client(made))
     monkeypatch.setattr(write_fence, "Cluster", lambda *_: Cluster(made))
-    monkeypatch.setattr(producing, "RESEND_SECONDS", (0.01, 0.02))
-    monkeypatch.setattr(producing, "FENCE_SECONDS", (0.01, 0.02))
+    quick = replace(retries.FENCE, first_seconds=0.01, longest_seconds=0.02)
+    monkeypatch.setattr(retries, "FENCE", quick)
     monkeypatch.setattr(producing, "WATCH_SECONDS", 0.01)
     return made
 
 
 @asynccontextmanager
-async def producer() -> AsyncIterator[Producer]:
-    made = Producer(Settings(ack_timeout_seconds=TIMEOUT), TopicSpec("topic", 2, 1), "a-writes-b")
+async def producer(**given: Any) -> AsyncIterator[Producer]:
+    short = {"ack_timeout_seconds": TIMEOUT, "write_retry_ms": 10, "write_retry_max_ms": 20}
+    settings = Settings.model_validate(short | given)
+    made = Producer(settings, TopicSpec("topic", 2, 1), "a-writes-b")
     await made.start()
     try:
         yield made
@@ -231,6 +235,56 @@ async def test_a_batch_is_sent_again_as_the_same_bytes(broker: Broker, failure: 
         assert list(await send(given)) == [10]
     assert [epoch_and_sequence(data)[1] for _, data in broker.sent] == [0, 0, 0, 1]
     assert broker.fences == [[0, 1]]
+
+
+@pytest.mark.parametrize("lacks", ["a leader", "a connection"])
+async def test_pauses_double_while_nothing_can_be_sent_however_much_comes(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    loop, times = asyncio.get_running_loop(), list[float]()
+    is_there = False
+
+    def leader(_: object) -> int | None:
+        if lacks == "a leader":
+            times.append(loop.time())
+        return 1 if is_there or lacks != "a leader" else None
+
+    async def ready(_client: Client, _node: int) -> bool:
+        times.append(loop.time())
+        return is_there or lacks != "a connection"
+
+    async with producer(write_retry_ms=10, write_retry_max_ms=10_000, ack_timeout_seconds=60) as it:
+        assert it._client is not None
+        monkeypatch.setattr(it._client.cluster, "leader_for_partition", leader)
+        monkeypatch.setattr(Client, "ready", ready)
+        writes = [send(it)]
+        while len(times) < 6:
+            await asyncio.sleep(0.001)
+            writes.append(send(it))
+        gaps = [b - a for a, b in pairwise(times)]
+        least = [0.01 * 2**failures for failures in range(5)]
+        assert all(gap > wanted * 0.99 for gap, wanted in zip(gaps, least, strict=True)), gaps
+        is_there = True
+        await asyncio.gather(*writes)
+
+
+async def test_batches_are_made_as_the_settings_say(broker: Broker) -> None:
+    value = b'{"name":"' + b"x" * 300 + b'"}'
+    records: list[ToWrite] = [(None, b"%d" % n, value, NO_HEADERS) for n in range(20)]
+    for settings, sizes in (
+        ({}, [1]),
+        ({"write_batch_kib": 2}, [4]),
+        ({"write_compression": "zstd"}, [1]),
+        ({"write_compression": "lz4"}, [1]),
+    ):
+        broker.sent.clear()
+        async with producer(**settings) as given:
+            await given.send({0: records})[0]
+        assert [len(broker.sent)] == sizes, settings
+        codec = {int.from_bytes(data[21:23]) & 7 for _, data in broker.sent}
+        assert codec == {COMPRESSIONS[str(settings.get("write_compression", "none"))]}
+        if "write_compression" in settings:
+            assert len(broker.sent[0][1]) < 2_000
 
 
 @pytest.mark.parametrize("before", [{}, {0: 1}], ids=["no marker", "an older marker"])

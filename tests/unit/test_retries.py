@@ -54,7 +54,7 @@ def test_the_start_tells_the_last_error_and_not_a_time_out() -> None:
 
 
 def test_no_other_module_makes_a_policy() -> None:
-    """`local` is a supervisor of its own; the write path has `RESEND_SECONDS`."""
+    """`local` is a supervisor of its own; all others are here."""
     makes = re.compile(r"AsyncRetrying\(|wait_exponential|@retry\b")
     found = [
         str(path.relative_to(ROOT))
