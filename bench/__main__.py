@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import report, results
 from bench.engines import ENGINES, PEERS_PYTHON
+from bench.servers import SERVERS
 from bench.suite import Plan, Suite
 from bench.workloads import WORKLOADS
 from local.broker import Broker
@@ -50,7 +51,7 @@ def _names(option: str, known: Sequence[str], what: str) -> Callable[[Command], 
 @click.option("--lag-seconds", default=60.0, show_default=True, help="How long lag is watched.")
 @click.option("--lag-runs", default=1, show_default=True, help="Runs of that: minutes each.")
 @_names("--only", Suite.WORKS, "Works to measure")
-@_names("--peers", list(ENGINES), "Engines to measure")
+@_names("--peers", list(dict.fromkeys([*ENGINES, *SERVERS])), "Engines and servers to measure")
 @_names("--workload", list(WORKLOADS), "Workloads to apply")
 @click.option(
     "--results",
@@ -75,11 +76,11 @@ def main(
     """Measure, and write the results."""
     # The broker is a session of its own: the end of this process must be its end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    engines = [ENGINES[name] for name in peers]
+    engines = [ENGINES[name] for name in peers if name in ENGINES]
+    servers = [name for name in peers if name in SERVERS]
     workloads = [WORKLOADS[name] for name in workload]
-    plan = Plan(
-        runs, users, seconds, load_seconds, live_seconds, lag_seconds, lag_runs, engines, workloads
-    )
+    times = seconds, load_seconds, live_seconds, lag_seconds
+    plan = Plan(runs, users, *times, lag_runs, engines, servers, workloads)
     with (
         tempfile.TemporaryDirectory() as name,
         _progress() as progress,

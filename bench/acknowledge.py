@@ -5,16 +5,23 @@ come. At half of it, sent by a schedule, latencies count from when a request was
 also applies what it accepts; a fresh one has no backlog of an interval before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.driver import Driven, drive
 from bench.engines import Place
 from bench.meter import Meter
 from bench.results import Bar
-from bench.servers import BARE_ANSWER, NODE_PEER, OUR_WORKER, Server
+from bench.servers import (
+    BARE_ANSWER,
+    LIBRDKAFKA_PEER,
+    NODE_PEER,
+    OUR_WORKER,
+    TUNED_NODE_PEER,
+    Server,
+)
 
 #: Connections to try: requests of one registration, and of many.
 SINGLES = (32, 64, 128, 256, 512)
@@ -25,7 +32,7 @@ STREAMS = (2, 8)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How registrations are sent, to which servers, and what is asked of the ratio to the peer."""
+    """How registrations are sent, to which servers, and what is asked of the ratio to a peer."""
 
     name: str
     label: str
@@ -33,13 +40,18 @@ class Work:
     batch: int
     connections: Sequence[int]
     servers: Sequence[Server]
-    floor: float | None = None
-    aim: float | None = None
+    #: By the peer: floor and aim.
+    wanted: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+
+_TRPC = OUR_WORKER, NODE_PEER, TUNED_NODE_PEER, LIBRDKAFKA_PEER
+#: Of single requests, and of batches.
+_WANTED = {NODE_PEER.name: (10, 12), TUNED_NODE_PEER.name: (3.2, 4)}
+_WANTED_100 = {NODE_PEER.name: (10, 20), TUNED_NODE_PEER.name: (4, 6)}
 
 WORKS: Sequence[Work] = (
-    Work("trpc", "tRPC, one a request", "trpc", 1, SINGLES, (OUR_WORKER, NODE_PEER), 3, 4),
-    Work("trpc-100", "tRPC, batches of 100", "trpc", 100, BATCHES, (OUR_WORKER, NODE_PEER), 7, 10),
+    Work("trpc", "tRPC, one a request", "trpc", 1, SINGLES, _TRPC, _WANTED),
+    Work("trpc-100", "tRPC, batches of 100", "trpc", 100, BATCHES, _TRPC, _WANTED_100),
     Work("rest", "REST, one a request", "single", 1, SINGLES, (OUR_WORKER, BARE_ANSWER)),
     Work("rest-1000", "REST, 1,000 a request", "batch", 1_000, BATCHES, (OUR_WORKER,)),
     Work("ndjson", "NDJSON, 10,000 a request", "ndjson", 10_000, STREAMS, (OUR_WORKER,)),
@@ -168,23 +180,17 @@ def _cpu_us(used: Meter, driven: Driven) -> float:
     return used.cpu_seconds(driven.began, driven.ended) / driven.acknowledged * 1e6
 
 
-def by_work(bars: Sequence[Bar]) -> dict[str, Any]:
-    """Return the bars of all contenders as the results have them."""
-    return {
-        work.name: {
-            "label": work.label,
-            "floor": work.floor,
-            "aim": work.aim,
-            "bars": [
-                _told(contender, bar)
-                for contender, bar in zip(CONTENDERS, bars, strict=True)
-                if contender.work is work
-            ],
-        }
-        for work in WORKS
-    }
+def by_work(contenders: Sequence[Contender], bars: Sequence[Bar]) -> dict[str, Any]:
+    """Return the bars of some contenders as the results have them."""
+    told: dict[str, Any] = {}
+    for contender, bar in zip(contenders, bars, strict=True):
+        work = contender.work
+        of_work = told.setdefault(work.name, {"label": work.label, "bars": []})
+        of_work["bars"].append(_told(contender, bar))
+    return told
 
 
 def _told(contender: Contender, bar: Bar) -> dict[str, Any]:
     told = bar.as_json("per_second", ("cpu_us", "broker_cpu_us", "p50_ms", "p99_ms"))
-    return {**told, "label": contender.server.label}
+    floor, aim = contender.work.wanted.get(contender.name, (None, None))
+    return {**told, "label": contender.server.label, "floor": floor, "aim": aim}

@@ -61,6 +61,8 @@ class Engine:
     label: str
     command: Callable[[], Sequence[str]] = field(default=tuple)
     recovers: bool = False
+    #: How it is set, as far as that makes it faster or slower.
+    settings: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -178,22 +180,74 @@ def email_patterns() -> Mapping[str, str]:
 
 OURS = "ours"
 
+_STREAMS_SETTINGS = (
+    "a commit a second, linger.ms=20, batch.size=512 KiB, max.poll.records=5,000, "
+    "fetch.min.bytes=64 KiB"
+)
+_QUIX_SETTINGS = (
+    "commit_interval=1 s, linger.ms=20, batch.size=1 MiB, fetch.min.bytes=64 KiB, "
+    "RocksDB without fsync"
+)
+
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine(OURS, "this registry's engine", recovers=True),
-        Engine("streams", "Kafka Streams, 2 threads", _streams(2, "at_least_once"), recovers=True),
-        Engine("streams-eos", "Kafka Streams, exactly once", _streams(2, "exactly_once_v2")),
-        Engine("streams-1", "Kafka Streams, 1 thread", _streams(1, "at_least_once")),
-        Engine("quix", "Quix Streams", _python("quix")),
-        Engine("faust", "stock Faust", _python("stock_faust"), recovers=True),
+        Engine(
+            OURS,
+            "this registry's engine",
+            recovers=True,
+            settings="exactly once; settings as they are by default",
+        ),
+        Engine(
+            "streams",
+            "Kafka Streams, 2 threads",
+            _streams(2, "at_least_once"),
+            recovers=True,
+            settings=f"at least once; {_STREAMS_SETTINGS}",
+        ),
+        Engine(
+            "streams-eos",
+            "Kafka Streams, exactly once",
+            _streams(2, "exactly_once_v2"),
+            settings=f"exactly once; {_STREAMS_SETTINGS}",
+        ),
+        Engine(
+            "streams-1",
+            "Kafka Streams, 1 thread",
+            _streams(1, "at_least_once"),
+            settings=f"at least once; {_STREAMS_SETTINGS}",
+        ),
+        Engine(
+            "quix", "Quix Streams", _python("quix"), settings=f"at least once; {_QUIX_SETTINGS}"
+        ),
+        Engine(
+            "quix-eos",
+            "Quix Streams, exactly once",
+            _python("quix", "--exactly-once"),
+            settings=f"exactly once; {_QUIX_SETTINGS}",
+        ),
+        Engine(
+            "faust",
+            "stock Faust",
+            _python("stock_faust"),
+            recovers=True,
+            settings="at least once; as its docs have it",
+        ),
         Engine(
             "faust-tuned",
             "stock Faust, tuned",
             _python("stock_faust", "--tuned"),
             recovers=True,
+            settings="at least once; uvloop, producer_linger=0.02, producer_max_batch_size=1 MiB, "
+            "stream_buffer_maxsize=16,384, consumer_max_fetch_size=4 MiB, "
+            "recovery_buffer_size=100,000",
         ),
-        Engine("bare", "bare librdkafka loop", _python("bare")),
+        Engine(
+            "bare",
+            "bare librdkafka loop",
+            _python("bare"),
+            settings="at least once; linger.ms=20, batch.size=1 MiB, a commit a second",
+        ),
     )
 }
 

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from app.system.files import write_whole
-from bench.engines import OURS
+from bench.engines import ENGINES, OURS, Engine
 from bench.live import LATE_MS
 from bench.results import load
+from bench.servers import SERVERS, Server
 
 METHOD = """\
 Made by `make bench`; the figures of every run are in the JSON files. Every engine is one process,
@@ -29,10 +30,12 @@ PLOTS = ("apply", "live", "outcomes", "recovery", "acknowledge")
 
 ACKNOWLEDGE_METHOD = """\
 Each server is one process, fresh for each interval, with a topic of 8 partitions and acks=all; the
-peer is `bench/peers/trpc_kafkajs.mjs`. The client is `python -m app load` in a process of its own,
+peers are in `bench/peers`. The client is `python -m app load` in a process of its own,
 with the same bytes and the same numbers of connections to choose the best of. Latencies are at half
 of the highest load, from when a request was due. CPU is the server's, at the highest load. This
-registry also applies what it accepts meanwhile, in the same process, while the peer only produces\
+registry also applies what it accepts meanwhile, in the same process, while the peers only produce.
+Not among them: Karapace, which is not on PyPI, and @confluentinc/kafka-javascript and node-rdkafka,
+of which npm has no binary, only a download from elsewhere or a build from source\
 """
 
 FLOW_METHOD = """\
@@ -140,6 +143,8 @@ def _apply(told: Mapping[str, Any]) -> Iterator[Sheet]:
         ]
         title = f"Apply: {told['users']:,} records, {workload['label']}"
         yield Sheet(title, headings, rows, [_under(told), *_notes(bars), *_health(bars)])
+    every = [bar for workload in told["workloads"].values() for bar in workload["bars"]]
+    yield _settings("Apply: how each engine is set", ENGINES, every)
 
 
 def _flow(told: Mapping[str, Any]) -> Iterator[Sheet]:
@@ -305,6 +310,8 @@ def _acknowledge(told: Mapping[str, Any]) -> Iterator[Sheet]:
     notes = [_under(told), *(note for work in works for note in _acknowledge_notes(work))]
     yield Sheet("Acknowledge", headings, rows, [*notes, ACKNOWLEDGE_METHOD])
     yield _ratios([work for work in works if len(work["bars"]) > 1])
+    every = [bar for work in works for bar in work["bars"]]
+    yield _settings("Acknowledge: how each server is set", SERVERS, every)
 
 
 def _lookups(told: Mapping[str, Any]) -> Iterator[Sheet]:
@@ -332,15 +339,20 @@ def _lookups(told: Mapping[str, Any]) -> Iterator[Sheet]:
 
 def _ratios(works: Sequence[Mapping[str, Any]]) -> Sheet:
     headings = ("this registry, as a multiple of", "measured", "floor", "aim")
-    return Sheet("Acknowledge, compared", headings, [_compared(work) for work in works])
+    rows = [
+        _compared(work["label"], bar, _ours(work["bars"]))
+        for work in works
+        for bar in work["bars"]
+        if bar["engine"] != OURS
+    ]
+    return Sheet("Acknowledge, compared", headings, rows)
 
 
-def _compared(work: Mapping[str, Any]) -> Sequence[str]:
-    ours, other = work["bars"]
-    wanted = (work["floor"], work["aim"])
+def _compared(label: str, other: Mapping[str, Any], ours: float | None) -> Sequence[str]:
+    wanted = (other["floor"], other["aim"])
     return (
-        f"{other['label']}, {work['label']}",
-        _rate(other, ours.get("median"))[-1],
+        f"{other['label']}, {label}",
+        _rate(other, ours)[-1],
         *("-" if each is None else f"{each:g}" for each in wanted),
     )
 
@@ -378,6 +390,15 @@ def _figures(bar: Mapping[str, Any], *names: str) -> Sequence[str]:
 
 def _notes(bars: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     return [f"{bar['label']}: {bar['note']}" for bar in bars if bar["note"]]
+
+
+def _settings(
+    title: str,
+    known: Mapping[str, Server] | Mapping[str, Engine],
+    bars: Sequence[Mapping[str, Any]],
+) -> Sheet:
+    named = [known[name] for name in dict.fromkeys(bar["engine"] for bar in bars) if name in known]
+    return Sheet(title, ("what", "settings"), [(each.label, each.settings) for each in named])
 
 
 def _health(bars: Sequence[Mapping[str, Any]]) -> Sequence[str]:

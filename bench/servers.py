@@ -20,7 +20,6 @@ from tests.support import node_toolbox
 
 READY_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 10
-NODE_SCRIPT = "trpc_kafkajs.mjs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,8 @@ class Server:
     name: str
     label: str
     running: Callable[[Place], AbstractContextManager[Running]]
+    #: How it is set, as far as that makes it faster or slower.
+    settings: str = ""
 
 
 @contextmanager
@@ -40,8 +41,12 @@ def _ours(place: Place) -> Iterator[Running]:
         yield running
 
 
+def _node(script: str) -> Callable[[Place], AbstractContextManager[Running]]:
+    return lambda place: _node_running(script, place)
+
+
 @contextmanager
-def _node(place: Place) -> Iterator[Running]:
+def _node_running(script: str, place: Place) -> Iterator[Running]:
     make_topic(place.brokers, place.topic)
     port = free_port()
     told = {
@@ -51,16 +56,16 @@ def _node(place: Place) -> Iterator[Running]:
         "TOPIC": place.topic,
         "EMAIL_PATTERN": EMAIL_PATTERN,
     }
-    with _process(_node_command(), told, place.folder, port) as running:
+    with _process(_node_command(script), told, place.folder, port) as running:
         yield running
 
 
-def _node_command() -> Sequence[str]:
+def _node_command(script: str) -> Sequence[str]:
     try:
         folder = node_toolbox.install_node_packages()
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         raise PeerSkipped("its npm packages cannot be had", str(error)) from None
-    return [str(node_toolbox.node()), str(folder / NODE_SCRIPT)]
+    return [str(node_toolbox.node()), str(folder / script)]
 
 
 @contextmanager
@@ -100,6 +105,31 @@ def _answers(url: str) -> bool:
     return True
 
 
-OUR_WORKER = Server(OURS, "this registry", _ours)
-NODE_PEER = Server("node", "tRPC + kafkajs on Node", _node)
-BARE_ANSWER = Server("bare", "bare aiohttp answer", _bare)
+OUR_WORKER = Server(OURS, "this registry", _ours, "settings as they are by default")
+NODE_PEER = Server(
+    "node",
+    "tRPC + kafkajs on Node, as its docs advise",
+    _node("trpc_kafkajs.mjs"),
+    "tRPC's standalone adapter, zod, producer.send for each call with acks=-1, defaults otherwise",
+)
+TUNED_NODE_PEER = Server(
+    "node-tuned",
+    "tRPC + kafkajs on Node, tuned by hand",
+    _node("trpc_kafkajs_tuned.mjs"),
+    "one send under way, what comes meanwhile is the next; acks=-1, idempotent; "
+    "a partitioner of its own; answers in one write",
+)
+LIBRDKAFKA_PEER = Server(
+    "node-librdkafka",
+    "tRPC + librdkafka on Node, tuned by hand",
+    _node("trpc_librdkafka.mjs"),
+    "kafka-crab-js; the same gathering; acks=all, idempotent, linger.ms=0",
+)
+BARE_ANSWER = Server(
+    "bare-http", "bare aiohttp answer", _bare, "reads the body, and answers 202 without Kafka"
+)
+
+SERVERS: Mapping[str, Server] = {
+    server.name: server
+    for server in (OUR_WORKER, NODE_PEER, TUNED_NODE_PEER, LIBRDKAFKA_PEER, BARE_ANSWER)
+}

@@ -37,6 +37,8 @@ class Plan:
     lag_seconds: float
     lag_runs: int
     engines: Sequence[Engine]
+    #: Names of servers.
+    servers: Sequence[str]
     workloads: Sequence[Workload]
 
 
@@ -238,8 +240,9 @@ class Suite:
         self._save("memory", users=self._plan.users, bars=bars)
 
     def _acknowledge(self) -> None:
-        bars = self._bars("acknowledge", acknowledge.CONTENDERS, self._acknowledged)
-        works = acknowledge.by_work(bars)
+        chosen = [each for each in acknowledge.CONTENDERS if each.name in self._plan.servers]
+        bars = self._bars("acknowledge", chosen, self._acknowledged)
+        works = acknowledge.by_work(chosen, bars)
         self._save("acknowledge", seconds=self._plan.load_seconds, works=works)
 
     def _acknowledged(self, contender: acknowledge.Contender) -> acknowledge.Acknowledged:

@@ -15,6 +15,7 @@ class Arguments:
     folder: Path
     partitions: int
     tuned: bool
+    exactly_once: bool
 
     @property
     def changelog(self) -> str:
@@ -29,5 +30,6 @@ def arguments() -> Arguments:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--partitions", required=True, type=int)
-    parser.add_argument("--tuned", action="store_true")
+    for name in ("tuned", "exactly-once"):
+        parser.add_argument(f"--{name}", action="store_true")
     return Arguments(**vars(parser.parse_args()))

@@ -31,6 +31,7 @@ def _application(told: Arguments) -> Application:
         consumer_group=told.group,
         state_dir=Path(told.folder),
         auto_offset_reset="earliest",
+        processing_guarantee="exactly-once" if told.exactly_once else "at-least-once",
         commit_interval=1.0,
         loglevel="WARNING",
         rocksdb_options=RocksDBOptions(use_fsync=False),

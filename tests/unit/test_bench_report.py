@@ -7,7 +7,7 @@ import orjson
 from bench import report, results
 from bench.acknowledge import CONTENDERS, Acknowledged, Interval, by_work
 from bench.results import Bar
-from bench.servers import NODE_PEER, OUR_WORKER
+from bench.servers import LIBRDKAFKA_PEER, NODE_PEER, OUR_WORKER, SERVERS, TUNED_NODE_PEER
 
 
 def interval(per_second: float, *, limited: bool = False, refused: int = 0) -> Interval:
@@ -22,7 +22,7 @@ def run(per_second: float, half: Interval) -> Acknowledged:
 
 def page(folder: Path, bars: list[Bar]) -> str:
     """Return the page of results that hold these bars."""
-    results.save(folder, "acknowledge", {"runs": 3, "works": by_work(bars)})
+    results.save(folder, "acknowledge", {"runs": 3, "works": by_work(CONTENDERS, bars)})
     report.write(folder)
     return (folder / "README.md").read_text()
 
@@ -37,8 +37,11 @@ def bars(ours: Acknowledged, others: Acknowledged) -> list[Bar]:
 
 def test_ratios_to_the_peer_stand_beside_floor_and_aim(tmp_path: Path) -> None:
     text = page(tmp_path, bars(run(9_000, interval(4_500)), run(2_000, interval(1_000))))
-    assert "| tRPC + kafkajs on Node, tRPC, one a request | 4.50 | 3 | 4 |" in text
-    assert "| tRPC + kafkajs on Node, tRPC, batches of 100 | 4.50 | 7 | 10 |" in text
+    assert f"| {NODE_PEER.label}, tRPC, one a request | 4.50 | 10 | 12 |" in text
+    assert f"| {TUNED_NODE_PEER.label}, tRPC, one a request | 4.50 | 3.2 | 4 |" in text
+    assert f"| {NODE_PEER.label}, tRPC, batches of 100 | 4.50 | 10 | 20 |" in text
+    assert f"| {TUNED_NODE_PEER.label}, tRPC, batches of 100 | 4.50 | 4 | 6 |" in text
+    assert f"| {LIBRDKAFKA_PEER.label}, tRPC, one a request | 4.50 | - | - |" in text
     assert "| bare aiohttp answer, REST, one a request | 4.50 | - | - |" in text
 
 
@@ -59,12 +62,23 @@ def test_a_peer_that_cannot_run_has_no_ratio(tmp_path: Path) -> None:
         for each in CONTENDERS
     ]
     text = page(tmp_path, without)
-    assert "| tRPC + kafkajs on Node, tRPC, one a request | - | 3 | 4 |" in text
-    assert "tRPC + kafkajs on Node: skipped: its npm packages cannot be had." in text
+    assert f"| {NODE_PEER.label}, tRPC, one a request | - | 10 | 12 |" in text
+    assert f"{NODE_PEER.label}: skipped: its npm packages cannot be had." in text
 
 
-def test_the_bars_of_a_work_are_ours_and_the_other(tmp_path: Path) -> None:
+def test_each_server_is_told_of_with_its_settings(tmp_path: Path) -> None:
+    text = page(tmp_path, bars(run(9_000, interval(4_500)), run(2_000, interval(1_000))))
+    for each in SERVERS.values():
+        assert each.settings
+        assert f"| {each.label} | {each.settings} |" in text
+    for label in (NODE_PEER.label, TUNED_NODE_PEER.label):
+        assert label.endswith(("as its docs advise", "tuned by hand"))
+
+
+def test_the_bars_of_a_work_are_ours_and_the_others(tmp_path: Path) -> None:
     page(tmp_path, bars(run(9_000, interval(4_500)), run(2_000, interval(1_000))))
     works = orjson.loads((tmp_path / "acknowledge.json").read_bytes())["works"]
-    assert [bar["engine"] for bar in works["trpc"]["bars"]] == ["ours", "node"]
-    assert [bar["median"] for bar in works["trpc-100"]["bars"]] == [9_000, 2_000]
+    assert [bar["engine"] for bar in works["trpc"]["bars"]] == [
+        *("ours", "node", "node-tuned", "node-librdkafka"),
+    ]
+    assert [bar["median"] for bar in works["trpc-100"]["bars"]] == [9_000, *[2_000] * 3]
