@@ -20,7 +20,7 @@ from app.cli.runner import one_line
 from app.config.settings import settings
 from app.domain.errors import SettingsError
 
-#: Where nobody says how wide a terminal is, as in a pipe.
+#: The width of a table that goes to a pipe.
 WIDTH_WITHOUT_TERMINAL = 160
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -162,6 +162,6 @@ def _console() -> Console:
 
 @contextmanager
 def _told_of(what: str, **names: Sequence[str]) -> Iterator[None]:
-    """Tell the audit log what was done with keys, and the terminal, in a line, why it was not."""
+    """Write to the audit log what was done with keys. If it fails, print one line that says why."""
     with one_line(), audited(settings(), f"keys {what}", **names):
         yield

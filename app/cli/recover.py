@@ -78,7 +78,7 @@ def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> Non
 def _do(
     what: str, work: Callable[[], Coroutine[Any, Any, Iterable[str]]], **members: object
 ) -> None:
-    """Do what an operator has decided, and write to the audit log who it was."""
+    """Run what an operator has decided, and write to the audit log who decided it."""
     with one_line(), audited(settings(), f"recover {what}", **members):
         for line in asyncio.run(work()):
             click.echo(line)

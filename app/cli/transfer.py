@@ -26,7 +26,7 @@ from app.ops.transfer.importing import Imported, import_rows
 from app.ops.transfer.remote import FORMATS, Format, Remote
 from app.ops.transfer.rows import READERS, mended
 
-#: Exit status of what is not, or not wholly, done.
+#: Exit status of a command that did nothing, or only a part.
 EXIT_NOT_DONE = 1
 
 Result = TypeVar("Result")
@@ -127,7 +127,7 @@ def import_users(
         try:
             run(sending)
         finally:
-            # However it ends, what was sent is registered.
+            # What was sent before an error stays registered.
             _tell(told)
     raise SystemExit(EXIT_NOT_DONE if told.rejected else 0)
 
@@ -140,7 +140,7 @@ def _tell(told: Imported) -> None:
 
 
 def _size(file: Path) -> int | None:
-    """Return the size of what is a file, and no pipe or device."""
+    """Return the size of a regular file; None for a pipe or a device."""
     return file.stat().st_size if file.is_file() else None
 
 
@@ -158,7 +158,7 @@ def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
 
 
 class _Bar:
-    """A progress bar on standard error, if that is a terminal: bytes, and what is told beside."""
+    """A progress bar on standard error, if that is a terminal: bytes and a text."""
 
     def __init__(self, progress: Progress, total: int | None) -> None:
         self._progress = progress
@@ -166,7 +166,7 @@ class _Bar:
         self._began = monotonic()
 
     def show(self, users: int, size: int, more: str = "") -> None:
-        """Show how far it is."""
+        """Show how many users and bytes are done."""
         rate = users / max(monotonic() - self._began, 0.001)
         told = f"{users:,} users  {rate:,.0f}/s{more}"
         self._progress.update(self._task, completed=size, description=told)
@@ -174,7 +174,7 @@ class _Bar:
 
 @contextmanager
 def _bar(total: int | None = None) -> Iterator[_Bar]:
-    """Show a progress bar; one whose end nobody knows moves to and fro."""
+    """Show a progress bar. Without a total it moves to and fro."""
     console = Console(stderr=True)
     columns = (
         BarColumn(),

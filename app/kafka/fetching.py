@@ -1,8 +1,8 @@
-"""Fetching: reads partitions from an offset on, and never steps over a record.
+"""Fetching: reads partitions from an offset, and never skips a record.
 
-Nothing here resets a position. What is not in a log any more, or not yet, raises `LostRecordsError`
-with the offsets: whether records may be missing is for people to decide. What is buffered is
-bounded, and what a batch unpacks to as well (`app.kafka.record_batches`).
+Nothing here resets a position. An offset that is not in the log raises `LostRecordsError`, because
+only an operator can decide whether records may be missing. Buffers are bounded, and so is what a
+batch unpacks to (`app.kafka.record_batches`).
 """
 
 import asyncio
@@ -33,24 +33,24 @@ from app.system.clocks import now
 
 log = structlog.get_logger(__name__)
 
-#: How long the broker may hold a fetch that finds nothing: a partition that is added waits so long.
+#: How long the broker may hold a fetch that finds nothing. A new partition waits for so long.
 MAX_WAIT_MS = 100
 #: The same while a partition is left out because its buffer is full.
 BUSY_WAIT_MS = 10
-#: After records have come, the next fetch waits so long: what comes meanwhile comes together.
+#: The pause after a fetch that found records, so that the next fetch finds more of them.
 REST_SECONDS = 0.004
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
-#: What the buffers of all partitions hold, about, and the least that one may hold.
+#: About how much the buffers of all partitions hold, and the least that one buffer may hold.
 MAX_BUFFERED_BYTES, MIN_PARTITION_BYTES = 32 * 1024 * 1024, 128 * 1024
 MAX_PARTITION_BYTES = 1024 * 1024
-#: A scan has one partition at a time.
+#: How much a scan buffers. It reads one partition at a time.
 MAX_SCANNED_BYTES = 4 * 1024 * 1024
-#: A source that no broker knows for so long was deleted.
+#: A source that no broker has known for this long is deleted.
 GONE_SECONDS = 10.0
 
 #: base offset, length, leader epoch, magic, CRC, attributes, last offset delta.
 _BATCH_HEADER = Struct(">qiibIhi")
-#: Length does not count the base offset and itself.
+#: The length does not include the base offset and the length itself.
 _LENGTH_STARTS = 12
 
 
@@ -245,11 +245,11 @@ class Fetcher:
         return found.asked_at
 
     def ends(self) -> Mapping[TP, int]:
-        """Return where logs end, open transactions counted, as far as brokers have told."""
+        """Return where logs end, open transactions included, as far as brokers have said."""
         return {tp: each.end for tp, each in self._logs.items() if each.end >= 0}
 
     def held_up(self) -> list[TP]:
-        """Return the partitions of which all is taken up to an open transaction."""
+        """Return the partitions that are taken up to an open transaction."""
         return [tp for tp, each in self._logs.items() if each.stable_end <= each.taken < each.end]
 
     def ready(self) -> list[TP]:
@@ -272,19 +272,19 @@ class Fetcher:
         return taken
 
     def is_at_end(self, tp: TP, offset: int) -> bool:
-        """Return whether all is taken up to an offset, and nothing is known to be behind it."""
+        """Return whether everything up to an offset was taken, and nothing behind it is known."""
         found = self._logs.get(tp)
         return found is not None and found.taken == offset and found.end <= offset
 
     def pass_to(self, tp: TP, offset: int) -> None:
-        """Give nothing of a partition below an offset: what stands there is known already."""
+        """Skip the records of a partition below an offset, because they are applied already."""
         if (found := self._logs.get(tp)) is not None:
             found.taken, found.taken_epoch = offset, NO_EPOCH
 
     # -- fetching
 
     def _notify(self) -> None:
-        """Let all tasks look again for what they may fetch; each broker has one."""
+        """Let all tasks check again what to fetch. Each broker has one task."""
         self._led.clear()
         self._share = max(MAX_BUFFERED_BYTES // max(len(self._logs), 1), MIN_PARTITION_BYTES)
         if not self._is_running:
@@ -308,7 +308,7 @@ class Fetcher:
         return self._led.get(leader, [])
 
     async def _fetch_from(self, leader: int) -> None:
-        """Fetch from one broker, without end; ``NO_LEADER`` stands for partitions without one."""
+        """Fetch from a broker, without end; ``NO_LEADER`` has the partitions without a leader."""
         pauses = retries.FETCHING.pauses()
         wake = self._wake[leader]
         while True:
@@ -340,7 +340,8 @@ class Fetcher:
             await self._cluster.refresh()
             self._gone_since = None
         except UnknownTopicOrPartitionError as error:
-            # A topic that is gone comes back as another one; a broker may not know it for a moment.
+            # A topic that was deleted may be made again. A broker may not know a topic for a
+            # moment.
             at = now()
             self._gone_since = self._gone_since or at
             if at - self._gone_since > GONE_SECONDS:
@@ -350,7 +351,7 @@ class Fetcher:
         self._notify()
 
     async def _fetch(self, leader: int, wanted: Sequence[_Log], *, is_busy: bool) -> bool:
-        """Fetch once from a broker; return whether anything has come."""
+        """Fetch once from a broker; return whether anything came."""
         asked: dict[TopicId, list[bytes]] = {}
         by_place: dict[tuple[TopicId, int], tuple[_Log, int]] = {}
         for each in wanted:
@@ -377,7 +378,7 @@ class Fetcher:
         errors: list[KafkaError] = []
         for fetched in answer.partitions:
             each, offset = by_place[fetched.topic_id, fetched.partition]
-            # Meanwhile it may be read from somewhere else, or not any more.
+            # Meanwhile it may be read from another offset, or not at all.
             if self._logs.get(each.tp) is each and each.offset == offset:
                 each.end, each.asked_at = fetched.high_watermark, asked_at
                 each.stable_end = fetched.last_stable_offset
@@ -410,7 +411,7 @@ class Fetcher:
         self._fail(each, _lost(each.tp, each.offset, begin, end))
 
     def _fail(self, each: _Log, error: LostRecordsError) -> None:
-        """Tell why a partition cannot be read any more, once."""
+        """Report once why a partition cannot be read any more."""
         self.drop([each.tp])
         self._on_failure(error)
 
@@ -424,10 +425,10 @@ async def scan(
     max_bytes: int,
     isolation_level: int = READ_COMMITTED,
 ) -> AsyncIterator[Taken]:
-    """Yield the records of one partition from start up to, without, end: those that are committed.
+    """Yield the committed records of one partition, from an offset up to an end.
 
-    Some of the last records may be behind the end. Raises `LostRecordsError` where the log has
-    changed meanwhile, and `KafkaError` where a broker does not answer.
+    Some of the last records may be behind the end. Raises `LostRecordsError` if the log has
+    changed, and `KafkaError` if a broker does not answer.
     """
     each = _Log(tp, start, NO_EPOCH, MAX_SCANNED_BYTES)
     while each.taken < end:
@@ -437,9 +438,9 @@ async def scan(
 
 
 async def diverges_at(cluster: Cluster, tp: TP, offset: int, epoch: int) -> int | None:
-    """Return where a log ends that has another record than one of an epoch before an offset.
+    """Return where a log ends, if it lost the record of an epoch before an offset; else None.
 
-    Nothing is known of one whose epoch is not.
+    None if the epoch is unknown.
     """
     if epoch == NO_EPOCH:
         return None
@@ -466,7 +467,7 @@ async def _scan_some(cluster: Cluster, each: _Log, isolation_level: int) -> None
 async def _fetch_alone(
     cluster: Cluster, each: _Log, isolation_level: int, max_wait_ms: int
 ) -> Sequence[Fetched]:
-    """Fetch from one partition; return what the broker tells of it."""
+    """Fetch from one partition; return the broker's answer."""
     topic_id = cluster.topic_id(each.tp.topic)
     answer = await cluster.send(
         cluster.leader(each.tp),

@@ -23,20 +23,20 @@ from app.ops.backup.exact import ExactWriter, runs, write_plainly
 from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
 from app.ops.repartition.quiet import Tell
 
-#: Partitions that are written at the same time.
+#: How many partitions are written at the same time.
 AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class Report:
-    """What was restored."""
+    """The result of a restore."""
 
     manifest: Manifest
     records: int
 
 
 async def restore(settings: Settings, folder: Path, tell: Tell) -> Report:
-    """Make the registry that a backup holds; raise `RegistryError` if it cannot be."""
+    """Restore the registry of a backup; raise `RegistryError` if that is not possible."""
     manifest = await asyncio.to_thread(_sound, settings, folder)
     there = manifest.partitioning
     settings = settings.partitioned(there.partitions, there.generation)
@@ -81,7 +81,7 @@ def _sound(settings: Settings, folder: Path) -> Manifest:
 
 
 async def _make_room(settings: Settings, topics: Topics) -> None:
-    """Make all topics anew, unless there is a registry already."""
+    """Create all topics, unless there is a registry already."""
     async with connected(settings) as admin:
         there = set(await admin.list_topics()) & {spec.name for spec in topics.all()}
     if there and not (await read(settings)).is_being_restored:
@@ -139,7 +139,7 @@ async def _fill_exactly(settings: Settings, folder: Path, saved: Saved, advance:
 
 
 def _start(saved: Saved, first: Kept | None) -> int:
-    """Return where the log is to begin: one offset before its first record cannot be left out."""
+    """Return where the log must begin: one offset before its first record cannot be left out."""
     if first is not None and first.offset == saved.start + 1:
         return first.offset
     return saved.start
@@ -157,9 +157,9 @@ def _counted(records: Iterator[Kept], saved: Saved, advance: Advance) -> Iterato
 
 
 def _as_anew(rows: Iterator[Kept]) -> Iterator[ToWrite]:
-    """Yield the rows of a changelog, or other records; of markers only the last, as another log's.
+    """Yield the records to write. Of the markers of a changelog, only the last, with a new log id.
 
-    Stores of before must not go on from where they stand: it is another log, with other offsets.
+    Stores of the old log must not be used again, because the offsets are different.
     """
     marker = None
     for row in rows:

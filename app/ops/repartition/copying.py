@@ -1,7 +1,7 @@
-"""Copies rows to changelogs with more partitions, while workers go on.
+"""Copies rows to changelogs with more partitions, while workers continue.
 
-The changelogs are read as a standby reads them: everything from the beginning, and then what comes.
-The last of several rows of a key wins there, as it did where it was read.
+It reads the changelogs as a standby does: everything from the beginning, then new rows. The last
+row of a key counts in the copy, as in the original.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ def _tables(topics: Topics) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class Copying:
-    """The copying of all changelogs: what was read, and what is kept for the end."""
+    """The copying of all changelogs: what was read, and what is written at the end."""
 
     following: TopicFollower
     producer: AIOKafkaProducer
-    #: By the changelog that it is read from: the one that rows are copied to.
+    #: The target changelog of each changelog.
     targets: Mapping[str, str]
-    #: The table of each.
+    #: The table of each changelog.
     tables: Mapping[str, str]
     before: int
     after: int
@@ -57,11 +57,11 @@ class Copying:
         return ((topic, number) for topic in self.targets for number in range(self.before))
 
     async def left(self) -> int:
-        """Return how many offsets are committed and not copied yet."""
+        """Return how many committed offsets are not copied yet."""
         return await self.following.left()
 
     async def catch_up(self) -> None:
-        """Copy up to what is committed now."""
+        """Copy all rows that are committed now."""
         async for extent, records in self.following.read():
             rows = {record.key or b"": record.value for record in records}
             await self._copy((extent.topic, extent.partition), rows)
@@ -77,9 +77,9 @@ class Copying:
         self.rows += sum(map(len, by_home.values()))
 
     async def finish(self, following: Mapping[Place, Mapping[str, int]]) -> None:
-        """Write what ends the new changelogs: who came last, and markers.
+        """Write the end of the new changelogs: newest registrations, and markers.
 
-        ``following`` says for each partition that was read what follows of its sources.
+        ``following`` has the next offsets of the sources of each partition that was read.
         """
         for place in self.places():
             topic, partition = place
@@ -96,7 +96,7 @@ class Copying:
     ) -> Sequence[Row]:
         recent = self._recent.get(place)
         first = [] if recent is None else [(RECENT_KEY, recent_of(home, recent, self.after))]
-        # What is new begins with nothing applied, at the beginning of its sources.
+        # A new partition has applied nothing, and begins at the beginning of its sources.
         applied = following if home == place[1] else {}
         new = Marker(log=uuid4().hex, next=applied, rules=marker.rules)
         return [*first, (MARKER_KEY, new.encode())]
@@ -117,7 +117,7 @@ class Copying:
 async def copying(
     connection: Connection, reading: Reader, before: Topics, after: Topics
 ) -> AsyncIterator[Copying]:
-    """Begin to copy from the changelogs before to those after, which are empty."""
+    """Begin to copy from the old changelogs to the new ones, which are empty."""
     producer = AIOKafkaProducer(
         **connection.client(),
         acks="all",

@@ -1,4 +1,4 @@
-"""What there is to read of every topic, by partition."""
+"""The logs to read, by topic and partition."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from app.kafka.partition_reader import Extent, Reader
 from app.kafka.topics import Topics
 from app.ops.verify.stores import Store
 
-#: The tables, as their changelogs and stores are called.
+#: The tables, by the names of their changelogs and stores.
 USERS, EMAILS = "users", "emails"
 
 
@@ -43,7 +43,7 @@ class Logs:
 
     @classmethod
     async def find(cls, topics: Topics, committed: Reader, everything: Reader) -> Self:
-        """Look for the ends of all topics, one topic after the other."""
+        """Ask for the ends of all topics, one topic after the other."""
         return cls(
             users=await committed.extents(topics.users_changelog),
             emails=await committed.extents(topics.emails_changelog),
@@ -60,7 +60,10 @@ class Logs:
         return len(self.registrations)
 
     def size(self, stores: Sequence[Store]) -> int:
-        """Return how many offsets there are to read; a changelog is read once more for a store."""
+        """Return how many offsets there are to read.
+
+        For each store a changelog is read once more.
+        """
         again = filter(None, map(self.changelog_of, stores))
         twice = (
             self.users[number]
@@ -76,7 +79,7 @@ class Logs:
             yield from getattr(self, declared.name)
 
     def begins_late(self, partition: int) -> bool:
-        """Return whether something is gone of what made the users of a partition."""
+        """Return whether records that made the users of a partition are gone."""
         return bool(self.registrations[partition].start or self.decisions[partition].start)
 
     def changelog_of(self, store: Store) -> Extent | None:

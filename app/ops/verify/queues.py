@@ -28,17 +28,17 @@ from app.ops.verify.outcomes import OutcomesFold
 from app.ops.verify.places import Offsets
 from app.ops.verify.tables import UNJUDGED
 
-#: Of records of one id that may have waited at the same time, so many are looked at: more than are
-#: ever right. One is asked for, and others wait.
+#: How many waiting records of one id are remembered: more than can ever be right. One asks for the
+#: verdict, and the others wait.
 _LOOKED_AT = 1 + places_for(None) + 1
 
 
 @dataclass(slots=True)
 class Queues:
-    """The records of one partition that waited, of the ids that had any rejected."""
+    """The waiting records of one partition, for ids with a rejected record."""
 
     outcomes: OutcomesFold
-    #: What the fold makes of a record.
+    #: Returns the expected outcome of a record.
     outcome: Callable[[int], int]
 
     #: Records that were rejected although there was a place.
@@ -48,7 +48,7 @@ class Queues:
     )
 
     def rejected(self, key: bytes, asked: Queued) -> None:
-        """Judge the rejection of a record by those of its id that waited at that moment."""
+        """Judge a rejection by the records of the id that waited at that moment."""
         at = self.outcomes.place(asked.offset)
         if at is None:
             return  # Its outcome is gone.
@@ -57,13 +57,13 @@ class Queues:
             place = self.outcomes.place(offset)
             if place is not None:
                 return place > at
-            # What was told and is gone, was told before. What is missing may be anything.
+            # An outcome that is gone was written earlier. A missing one can be anything.
             return self.outcome(offset) in (Outcome.PENDING, UNJUDGED) or self.outcomes.is_whole
 
         newest = self._newest[key]
         waiting = sum(1 for _ in takewhile(may_wait, reversed(newest)))
         is_all = waiting < len(newest) or not self.outcomes.asking.start
-        # One of them is asked for, and does not wait in the queue.
+        # One of them asks for the verdict, and does not wait in the queue.
         if is_all and waiting - 1 < places_for(asked.command):
             self.untrue.add(asked.offset)
 
