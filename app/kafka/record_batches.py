@@ -1,8 +1,8 @@
 """Unpacks the record batches of a fetch within bounded memory.
 
-Nearly every batch is small: aiokafka's compiled parser reads it. A batch that unpacks to more, or
-on which that parser fails, is unpacked piece by piece and read by the parser below. That one gives
-every record: one with a header name that is not UTF-8, or too large to be kept, comes as an
+Nearly every batch is small, and aiokafka's compiled parser reads it. A larger batch, or one on
+which that parser fails, is unpacked in pieces and read by the parser below. That parser returns
+every record: one with a header name that is not UTF-8, or that is too large, is an
 `UnreadableRecord`.
 
 The format: https://kafka.apache.org/documentation/#recordbatch, of Kafka 0.11 and later.
@@ -40,7 +40,7 @@ MAX_RECORD_BYTES = 8 * 1024 * 1024
 #: base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and greatest
 #: timestamp, producer id, epoch, first sequence, count.
 _HEADER = Struct(">qiibIhiqqqhii")
-#: Length does not count the base offset and itself.
+#: The length does not include the base offset and the length itself.
 _LENGTH_STARTS = 12
 _ATTRIBUTES_AT, _ATTRIBUTES = 21, Struct(">h")
 _CODEC, _LOG_APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
@@ -315,7 +315,7 @@ def _uncompressed(data: memoryview, content: bytes) -> DefaultRecordBatch:
 
 
 def unpacks_to_at_most(data: bytes | memoryview, max_bytes: int) -> bool:
-    """Return whether a batch is no larger, once it is unpacked."""
+    """Return whether a batch unpacks to at most so many bytes."""
     codec = _ATTRIBUTES.unpack_from(data, _ATTRIBUTES_AT)[0] & _CODEC
     if not codec:
         return len(data) <= max_bytes
@@ -329,7 +329,7 @@ def unpacks_to_at_most(data: bytes | memoryview, max_bytes: int) -> bool:
 
 
 def _pieces(codec: int, packed: memoryview) -> Iterator[bytes]:
-    """Yield what compressed bytes hold, in pieces of bounded size."""
+    """Yield the content of compressed bytes, in pieces of bounded size."""
     if codec == _GZIP:
         yield from _gzip_pieces(packed)
     elif codec == _SNAPPY:
@@ -372,7 +372,7 @@ def _frame_pieces(packed: memoryview, new: Callable[[], Any]) -> Iterator[bytes]
 
 
 def _snappy_pieces(packed: memoryview) -> Iterator[bytes]:
-    # Snappy's blocks are small, or cannot grow by more than about twenty times.
+    # Blocks of Snappy are small, or grow to at most about twenty times their size.
     if bytes(packed[: len(_XERIAL)]) != _XERIAL:
         yield _unsnapped(packed)
         return
@@ -385,7 +385,7 @@ def _snappy_pieces(packed: memoryview) -> Iterator[bytes]:
 
 
 def _unsnapped(block: memoryview) -> bytes:
-    """Return what a block holds; what it says of its size is allocated, so that it is checked."""
+    """Return the content of a block. Its size is checked first, because that much is allocated."""
     if cramjam.snappy.decompress_raw_len(block) > len(block) * _SNAPPY_MOST:
         raise ValueError("the size cannot be true")
     return bytes(cramjam.snappy.decompress_raw(block))
@@ -395,7 +395,7 @@ def _unsnapped(block: memoryview) -> bytes:
 
 
 class _Whole:
-    """Content that is here as a whole."""
+    """Content that is in memory."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -425,9 +425,9 @@ class _Pieces:
 
 
 def _parse(content: _Whole | _Pieces, place: _Place) -> Iterator[ConsumedRecord]:
-    """Yield the records of a batch, each at its place; what lies behind them does not count.
+    """Yield the records of a batch with their offsets; bytes behind them are ignored.
 
-    Once a record cannot be parsed, it and those behind it are unreadable.
+    If a record cannot be parsed, this one and all later ones are unreadable.
     """
     number = 0
     try:
@@ -435,7 +435,7 @@ def _parse(content: _Whole | _Pieces, place: _Place) -> Iterator[ConsumedRecord]
             yield _at_its_place(_parse_next(content, place), place, number)
         if not place.is_whole and content.read(1):
             raise ValueError("there are more records than were counted")
-    # What unpacks has errors of many kinds.
+    # Decompression raises many kinds of errors.
     except Exception as error:
         if not place.is_whole:
             raise CorruptBatchError(
@@ -457,7 +457,7 @@ def _parse_next(content: _Whole | _Pieces, place: _Place) -> ConsumedRecord:
 
 
 def _at_its_place(record: ConsumedRecord, place: _Place, number: int) -> ConsumedRecord:
-    """Return a record with the offset that it has: any client may write another into it."""
+    """Return a record with its real offset: a client may have written another one into it."""
     offset = place.base_offset + number
     if record.offset == offset:
         return record
@@ -487,7 +487,7 @@ def _read_length(content: _Whole | _Pieces) -> int:
 
 
 def _too_large(content: _Whole | _Pieces, length: int, place: _Place) -> UnreadableRecord:
-    """Pass a record that is too large; return where and when it stands."""
+    """Skip a record that is too large; return its place and time."""
     begin = content.read(PIECE_BYTES)
     left = length - len(begin)
     while left > 0:
@@ -515,7 +515,7 @@ def _parse_record(body: bytes, place: _Place) -> ConsumedRecord:
     key, at = _read_bytes(body, at)
     value, at = _read_bytes(body, at)
     count, at = _varint(body, at)
-    # As aiokafka's parser has them: a header that has no value is None.
+    # As aiokafka's parser does: a header without a value has None.
     headers: list[Any] = []
     is_text = True
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""What a worker does while its registry is repartitioned."""
+"""Follows a repartition of the registry, as long as the worker runs."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ from app.system import retries
 
 log = structlog.get_logger(__name__)
 
-#: Who holds writes and hears nothing for so long gives the change up, for everybody.
+#: A worker that holds writes for so long without news gives the change up, for all workers.
 SILENT_SECONDS = 40.0
 LOOK_SECONDS = 0.5
 
 
 class Follows(Protocol):
-    """What is done as a change goes on."""
+    """What a change makes a worker do."""
 
     def hold(self, *, are_held: bool) -> None:
-        """Take writes, or refuse them."""
+        """Refuse writes, or take them again."""
 
     def end_at(self, ends: Mapping[TP, int]) -> None:
-        """Apply sources up to their ends, and others without."""
+        """Apply these sources only up to their ends, and all others without limit."""
 
     def restart(self) -> None:
-        """Start this worker anew."""
+        """Restart this worker."""
 
 
 class Watching(Service):
-    """Reads how the registry is partitioned, as long as the worker runs."""
+    """Reads the partitioning as long as the worker runs."""
 
     def __init__(self, settings: Settings, registrations: str, follower: Follows) -> None:
         super().__init__()
         self._settings = settings
         self._registrations = registrations
         self._follower = follower
-        #: Since when writes are held without news, in the loop's time.
+        #: When writes were held without news since, in the loop's time; None if they are not held.
         self._held_since: float | None = None
 
     @Service.task
@@ -64,7 +64,7 @@ class Watching(Service):
                 await self._give_up()
 
     def follow(self, standing: Partitioning) -> None:
-        """Do what the registry asks for now."""
+        """Do what the partitioning asks for now."""
         if standing.generation != self._settings.generation:
             log.info("the registry was repartitioned", partitions=standing.partitions)
             self._held_since = None
@@ -80,7 +80,7 @@ class Watching(Service):
         self._follower.end_at({TP(self._registrations, number): end for number, end in ends})
 
     async def _give_up(self) -> None:
-        """End a change of which nothing is heard any more: whoever made it is fenced first."""
+        """Give up a change without news. The command that began it is fenced first."""
         log.warning("nothing is heard of a repartition that has begun: it is given up")
         register = Register(self._settings)
         try:
@@ -94,7 +94,7 @@ class Watching(Service):
             await register.close()
 
     async def require_standing(self) -> None:
-        """Raise `NotWrittenError` unless tables that were sealed go on here after all."""
+        """Raise `NotWrittenError` unless sealed tables continue here."""
         standing = await read(self._settings)
         if standing.generation != self._settings.generation:
             self.follow(standing)

@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 _STDOUT = Path("-")
 
-#: A day, which is more than anyone waits.
+#: At most a day.
 _SECONDS = click.FloatRange(min=0, max=86_400, min_open=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -155,7 +155,7 @@ def _drive(options: Options) -> Report:
 
 
 async def _until_interrupted(options: Options, bar: printing.Bar | None) -> Report:
-    """Make a run; Ctrl-C ends it early, and once more at once."""
+    """Run; the first Ctrl-C ends the run early, the second at once."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -171,7 +171,7 @@ async def _until_interrupted(options: Options, bar: printing.Bar | None) -> Repo
 
 
 def _tell(told: Report, json_file: Path | None) -> None:
-    """Print the report; where JSON goes to standard output, the tables go to standard error."""
+    """Print the report. If JSON goes to standard output, the tables go to standard error."""
     to_stdout = json_file == _STDOUT
     printing.print_report(told, sys.stderr if to_stdout else sys.stdout)
     text = orjson.dumps(told.as_json(), option=orjson.OPT_INDENT_2).decode()

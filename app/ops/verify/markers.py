@@ -37,7 +37,7 @@ class Found:
             raise SettingsError(f"{self.changelog.topic} {why}: nothing can be verified")
 
     def require_applied(self, topic: str, offset: int, findings: Findings) -> None:
-        """Tell of a marker that is behind what was applied of a topic: the changelog lost it."""
+        """Report a marker behind the group's offset of a topic: the changelog has lost it."""
         at = _applied(self.marker, topic)
         if at < offset and self.wrong is None:
             where = f"{self.changelog.topic} {self.changelog.partition}"

@@ -85,7 +85,7 @@ class Multiset:
             yield Entry(*_unpacked(place), about)
 
     def without(self, other: "Multiset") -> Iterator[Entry]:
-        """Yield what the other does not have, or not as often, in the order of adding."""
+        """Yield entries that the other has not, or less often, in the order of adding."""
         mine, theirs = np.asarray(self._hashes), np.sort(np.asarray(other._hashes))
         order = np.argsort(mine, kind="stable")
         ordered = mine[order]

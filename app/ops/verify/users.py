@@ -130,7 +130,7 @@ class UsersFold:
         self.cutting.cut(self.rows, self._known, is_whole=self.is_whole)
 
     def finish(self) -> None:
-        """Hand on what was split off, and add what comes of verdicts that nobody waited for."""
+        """Hand on the rows that were split off; add releases for verdicts without an attempt."""
         while not self.cutting.is_last:
             self._cut()
         releases = self.claims.releases
