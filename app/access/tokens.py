@@ -224,7 +224,7 @@ def _key_of(claims: Mapping[str, Any], scopes: object, hashed: str) -> Key | Non
 
 
 def _name(subject: str) -> str:
-    """Return who a token is of: its subject, unless that may be an address of a person."""
+    """Return a name for a token: its subject, unless that may be a person's address."""
     try:
         return _NAMES.validate_python(f"jwt-{subject}")
     except ValidationError:
