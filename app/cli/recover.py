@@ -49,7 +49,7 @@ def changelog(folder: Path, yes: bool) -> None:
 def gap(yes: bool) -> None:
     """Go on behind records that are not in their topics any more: they are lost.
 
-    For `records … were deleted before they were applied`, `the topic was made anew`, `the log ends
+    For `records … were deleted before they were applied`, `the topic was recreated`, `the log ends
     at …` and `a broker lost its end`. The offsets are named, here and in a record of the
     dead-letter topic. Restore the topic instead if you can.
     """

@@ -18,7 +18,7 @@ from app.kafka.topics import TopicSpec
 REPLAY_OF_HEADER = "replay-of"
 
 
-def home_of(letter: Letter, partitions: int) -> int:
+def target_partition_of(letter: Letter, partitions: int) -> int:
     """Return the partition of a letter's id, or of its original if it has no id."""
     if letter.id is None:
         return letter.position.partition
@@ -100,11 +100,11 @@ class LaterRecords:
     def _want(self, letter: Letter) -> None:
         if letter.id is None:
             return
-        home = home_of(letter, self._topic.partitions)
-        self._ids[home].add(letter.id)
+        target = target_partition_of(letter, self._topic.partitions)
+        self._ids[target].add(letter.id)
         # An offset of another partition cannot be compared.
-        start = letter.position.offset + 1 if home == letter.position.partition else 0
-        self._from[home] = min(self._from.get(home, start), start)
+        start = letter.position.offset + 1 if target == letter.position.partition else 0
+        self._from[target] = min(self._from.get(target, start), start)
 
     async def catch_up(self) -> None:
         """Read the committed records that were not read yet."""
@@ -129,8 +129,8 @@ class LaterRecords:
         """Return why a letter must not be replayed, or None. Only records that were read count."""
         if letter.id is None:
             return None
-        home = home_of(letter, self._topic.partitions)
-        if home == letter.position.partition and letter.position.offset + 1 < self._begun[home]:
+        target = target_partition_of(letter, self._topic.partitions)
+        if target == letter.position.partition and letter.position.offset + 1 < self._begun[target]:
             return "records after it are gone: its id may have had a later one"
         return _reason(self._traces.later_than(letter))
 
@@ -142,15 +142,15 @@ class LaterRecords:
         """
         ends: dict[int, int] = {}
         for letter, offset in sent:
-            home = home_of(letter, self._topic.partitions)
+            target = target_partition_of(letter, self._topic.partitions)
             if letter.id is not None:
-                ends[home] = max(ends.get(home, 0), offset)
+                ends[target] = max(ends.get(target, 0), offset)
         new = Traces(self._ids, self._known)
-        for home, end in ends.items():
+        for target, end in ends.items():
             async for records in self._everything.read(
-                Extent(self._topic.name, home, self._read[home], end)
+                Extent(self._topic.name, target, self._read[target], end)
             ):
-                new.note(home, records)
+                new.note(target, records)
         reasons = {letter.position: _reason(new.later_than(letter, at)) for letter, at in sent}
         return {position: reason for position, reason in reasons.items() if reason is not None}
 

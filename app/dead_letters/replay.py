@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, home_of
+from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, target_partition_of
 from app.dead_letters.letters import (
     REPLAYED,
     REPLAYED_AS_HEADER,
@@ -146,8 +146,8 @@ class Replay:
             if header[0] not in _NOT_KEPT and is_text(header[0])
         ]
         headers = [*kept, (REPLAY_OF_HEADER, letter.position.token().encode())]
-        home = home_of(letter, self._source.partitions)
-        return Outgoing(self._source.name, home, original.key, original.value, None, headers)
+        target = target_partition_of(letter, self._source.partitions)
+        return Outgoing(self._source.name, target, original.key, original.value, None, headers)
 
     async def _send(self, ready: Sequence[_Ready]) -> AsyncIterator[ReplayResult]:
         """Replay letters in one transaction, except those that are overtaken before its end."""

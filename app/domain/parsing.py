@@ -77,16 +77,16 @@ def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) ->
         read_each = [_read(arrival) for arrival in arrivals]
         commands = [command for command, _ in read_each]
         keys = [key for _, key in read_each]
-    homes = partitions_of(keys, partitions)
-    if homes.count(partition) == len(homes) and not _Unreadable.is_in(commands):
+    targets = partitions_of(keys, partitions)
+    if targets.count(partition) == len(targets) and not _Unreadable.is_in(commands):
         return Sorted(list(zip(arrivals, commands, strict=True)), keys)
     batch = Sorted()
-    for arrival, command, key, home in zip(arrivals, commands, keys, homes, strict=True):
-        # Unreadable records that name an id go home, too: they are found when it is erased.
-        # Whatever a record says of its past, after one move it is at home, as long as there are as
-        # many partitions.
-        if key and home != partition and _travels(command, arrival):
-            batch.elsewhere.append(_move(arrival, command, key, home))
+    for arrival, command, key, target in zip(arrivals, commands, keys, targets, strict=True):
+        # Unreadable records with an id are moved, too, so that an erasure finds them. After one
+        # move a record is in its target partition until the number of partitions changes. Its
+        # headers do not matter.
+        if key and target != partition and _travels(command, arrival):
+            batch.elsewhere.append(_move(arrival, command, key, target))
         elif isinstance(command, _Unreadable):
             batch.unreadable.append((arrival, command.error))
         else:
@@ -121,13 +121,13 @@ def _travels(command: Any, arrival: ConsumedRecord) -> bool:
     return not isinstance(command, _Unreadable) or size <= MAX_MOVED_BYTES
 
 
-def _move(arrival: ConsumedRecord, command: Any, key: bytes, home: int) -> Move:
+def _move(arrival: ConsumedRecord, command: Any, key: bytes, target: int) -> Move:
     user_id = key.decode()
     if isinstance(command, _Unreadable):
         headers = writable(arrival.headers)
-        return Move(arrival, home, user_id, arrival.key, arrival.value, headers)
+        return Move(arrival, target, user_id, arrival.key, arrival.value, headers)
     headers = author_headers(arrival.headers)
-    return Move(arrival, home, user_id, key, command and encode(command), headers)
+    return Move(arrival, target, user_id, key, command and encode(command), headers)
 
 
 def read(arrival: ConsumedRecord) -> tuple[Command, bytes]:

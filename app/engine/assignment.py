@@ -68,7 +68,7 @@ class EngineSettings:
     #: Topics that cycles write, beside the topics of the tables.
     written: Sequence[str] = ()
     #: Raises `NotWrittenError` while a sealed table must not continue.
-    require_standing: Callable[[], Awaitable[None]] = never_sealed
+    require_current: Callable[[], Awaitable[None]] = never_sealed
     #: Called before a source is applied from records that may have been applied before.
     read_again: Callable[[TP], Awaitable[None]] = not_read_again
 
@@ -139,7 +139,7 @@ class PartitionAssignment(Service):
             settings.app_id,
             connection,
             Reading(self._reading, Barrier(self._reading, settings.app_id)),
-            settings.require_standing,
+            settings.require_current,
             settings.read_again,
         )
         self.cycles = Cycles(

@@ -84,7 +84,7 @@ class Opening:
     connection: Connection
     reading: Reading
     #: Raises `NotWrittenError` until it is certain that a sealed table continues here.
-    require_standing: Callable[[], Awaitable[None]] = never_sealed
+    require_current: Callable[[], Awaitable[None]] = never_sealed
     #: Called before a source is applied from records that may have been applied before.
     read_again: Callable[[TP], Awaitable[None]] = not_read_again
 
@@ -177,7 +177,7 @@ class OwnedPartition:
             await self._require_new(opening)
             marker = Marker.first(self.table.rules)
         if marker.is_sealed:
-            await opening.require_standing()
+            await opening.require_current()
             marker = marker.sealed(is_sealed=False)
         if (why := why_refused(marker.rules, self.table.rules)) is not None:
             raise ApplyError(f"the table {self.table.name} {why}; see docs/operations.md")

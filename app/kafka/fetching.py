@@ -71,7 +71,7 @@ def _lost(tp: TP, offset: int, begin: int, end: int) -> LostRecordsError:
         )
     return LostRecordsError(
         f"{where}: {offset} is the next record to apply, and the log ends at {end}: "
-        "the topic was made anew, or lost its end; see docs/operations.md"
+        "the topic was recreated, or lost its end; see docs/operations.md"
     )
 
 
@@ -84,7 +84,7 @@ def require_within(tp: TP, offset: int, begin: int, end: int) -> None:
 def made_anew(tp: TP, offset: int) -> LostRecordsError:
     """Return what is to be said of a topic that is another one of its name."""
     return LostRecordsError(
-        f"{tp.topic}, partition {tp.partition}: the topic was deleted and made anew; {offset} was "
+        f"{tp.topic}, partition {tp.partition}: the topic was deleted and recreated; {offset} was "
         "the next record to apply of the one before; see docs/operations.md"
     )
 
@@ -186,7 +186,7 @@ class Fetcher:
         self._on_failure = on_failure
         self._max_wait_ms = max_wait_ms
         self._logs: dict[TP, _Log] = {}
-        #: Those by the broker that leads them; made anew when anything changes.
+        #: The partitions by their leader; computed again after each change.
         self._led: dict[int, list[_Log]] = {}
         #: Those of which something waits, in the order in which it came.
         self._ready: dict[TP, None] = {}

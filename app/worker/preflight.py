@@ -118,23 +118,23 @@ async def share_secret(settings: Settings) -> None:
     If two workers do so at the same time, one is fenced, and reads what the other has written.
     Raises `SettingsError` if rows were decided under another secret.
     """
-    standing = await read(settings)
-    while standing.secret is None and standing.change is None:
+    current = await read(settings)
+    while current.secret is None and current.change is None:
         await _require_rows_of(settings)
         register = Register(settings)
         try:
-            standing = await register.start()
-            if standing.secret is None and standing.change is None:
-                standing = standing.with_secret(settings)
-                await register.write(standing)
+            current = await register.start()
+            if current.secret is None and current.change is None:
+                current = current.with_secret(settings)
+                await register.write(current)
                 log.info("the registry begins with this EMAIL_SECRET")
         except FencedError:
-            standing = await read(settings)
+            current = await read(settings)
         except (NotWrittenError, KafkaError, TimeoutError) as error:
             raise unusable(settings.kafka, error) from None
         finally:
             await register.close()
-    standing.require_secret(settings)
+    current.require_secret(settings)
 
 
 async def _require_rows_of(settings: Settings) -> None:

@@ -49,8 +49,8 @@ class Watching(Service):
     async def _watch(self) -> None:
         while not self.should_stop:
             try:
-                async for standing in changes(self._settings):
-                    self.follow(standing)
+                async for current in changes(self._settings):
+                    self.follow(current)
             except (KafkaError, RegistryError, OSError) as error:
                 log.warning("the partitioning is read again", cause=type(error).__name__)
                 await self.sleep(retries.REPARTITIONED.first_seconds)
@@ -63,14 +63,14 @@ class Watching(Service):
             if since is not None and self._now() - since > SILENT_SECONDS:
                 await self._give_up()
 
-    def follow(self, standing: Partitioning) -> None:
+    def follow(self, current: Partitioning) -> None:
         """Do what the partitioning asks for now."""
-        if standing.generation != self._settings.generation:
-            log.info("the registry was repartitioned", partitions=standing.partitions)
+        if current.generation != self._settings.generation:
+            log.info("the registry was repartitioned", partitions=current.partitions)
             self._held_since = None
             self._follower.restart()
             return
-        change = standing.change
+        change = current.change
         is_held = change is not None and change.step is not Step.COPYING
         if is_held or self._held_since is not None:
             log.info("the registry is being repartitioned", step=change.step if change else "over")
@@ -84,22 +84,22 @@ class Watching(Service):
         log.warning("nothing is heard of a repartition that has begun: it is given up")
         register = Register(self._settings)
         try:
-            standing = await register.start()
-            if standing.change is not None:
-                await register.write(standing.changing(None))
+            current = await register.start()
+            if current.change is not None:
+                await register.write(current.changing(None))
         except (RegistryError, KafkaError) as error:
             log.warning("it cannot be given up yet", cause=type(error).__name__)
             await self.sleep(retries.REPARTITIONED.first_seconds)
         finally:
             await register.close()
 
-    async def require_standing(self) -> None:
+    async def require_current(self) -> None:
         """Raise `NotWrittenError` unless sealed tables continue here."""
-        standing = await read(self._settings)
-        if standing.generation != self._settings.generation:
-            self.follow(standing)
+        current = await read(self._settings)
+        if current.generation != self._settings.generation:
+            self.follow(current)
             raise NotWrittenError("the registry was repartitioned; this worker starts anew")
-        if standing.change is not None:
+        if current.change is not None:
             raise NotWrittenError("the registry is being repartitioned")
 
     @staticmethod

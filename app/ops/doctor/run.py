@@ -45,10 +45,10 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[AreaFinding]
     try:
         if told := await _told("brokers", _started(admin)):
             return [told]
-        standing = await read(settings)
-        settings = standing.of(settings)
+        current = await read(settings)
+        settings = current.of(settings)
         return await asyncio.gather(
-            _told("settings", _agrees(standing, settings)),
+            _told("settings", _agrees(current, settings)),
             _told("brokers", brokers.cluster(admin, settings)),
             _told("topics", topics.check(admin, settings)),
             _told("group", group.check(admin, settings)),
@@ -63,9 +63,9 @@ async def _started(admin: AIOKafkaAdminClient) -> Sequence[Finding]:
     return ()
 
 
-async def _agrees(standing: Partitioning, settings: Settings) -> Sequence[Finding]:
-    standing.require_secret(settings)
-    return [] if standing.secret is None else [ok("EMAIL_SECRET is the registry's")]
+async def _agrees(current: Partitioning, settings: Settings) -> Sequence[Finding]:
+    current.require_secret(settings)
+    return [] if current.secret is None else [ok("EMAIL_SECRET is the registry's")]
 
 
 async def _allowed(settings: Settings) -> Sequence[Finding]:

@@ -84,7 +84,7 @@ async def gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Gap
         begin, end = begins[tp], ends[tp]
         now = short_id(cluster.topic_id(tp.topic))
         if marker.ids.get(tp.topic, now) != now:
-            found.append(Gap(tp, at, None, begin, "the topic was made anew"))
+            found.append(Gap(tp, at, None, begin, "the topic was recreated"))
         elif at < begin:
             found.append(Gap(tp, at, begin, begin, "they were deleted before they were applied"))
         elif at > end:

@@ -20,7 +20,7 @@ from app.kafka.partition_reader import Reader, TopicFollower
 from app.kafka.topics import Topics
 from app.kafka.transactions import MAX_BATCH_BYTES
 from app.ops.repartition.quiet import Place
-from app.ops.repartition.target_partitions import Row, children, recent_of, rows_by_home
+from app.ops.repartition.target_partitions import Row, children, recent_of, rows_by_target
 
 
 def _targets(before: Topics, after: Topics) -> Mapping[str, str]:
@@ -72,9 +72,9 @@ class Copying:
             self.markers[place] = Marker.decode(marker)
         if (recent := rows.get(RECENT_KEY)) is not None:
             self._recent[place] = recent
-        by_home = rows_by_home(partition, rows, self.before, self.after)
-        await self._send(self.targets[topic], by_home)
-        self.rows += sum(map(len, by_home.values()))
+        by_target = rows_by_target(partition, rows, self.before, self.after)
+        await self._send(self.targets[topic], by_target)
+        self.rows += sum(map(len, by_target.values()))
 
     async def finish(self, following: Mapping[Place, Mapping[str, int]]) -> None:
         """Write the end of the new changelogs: newest registrations, and markers.
@@ -87,29 +87,29 @@ class Copying:
             if marker is None:
                 continue  # nothing was ever applied: a new owner begins at the beginning
             ends: dict[int, Sequence[Row]] = {}
-            for home in children(partition, self.before, self.after):
-                ends[home] = self._last_rows(place, home, marker, following[place])
+            for target in children(partition, self.before, self.after):
+                ends[target] = self._last_rows(place, target, marker, following[place])
             await self._send(self.targets[topic], ends)
 
     def _last_rows(
-        self, place: Place, home: int, marker: Marker, following: Mapping[str, int]
+        self, place: Place, target: int, marker: Marker, following: Mapping[str, int]
     ) -> Sequence[Row]:
         recent = self._recent.get(place)
-        first = [] if recent is None else [(RECENT_KEY, recent_of(home, recent, self.after))]
+        first = [] if recent is None else [(RECENT_KEY, recent_of(target, recent, self.after))]
         # A new partition has applied nothing, and begins at the beginning of its sources.
-        applied = following if home == place[1] else {}
+        applied = following if target == place[1] else {}
         new = Marker(log=uuid4().hex, next=applied, rules=marker.rules)
         return [*first, (MARKER_KEY, new.encode())]
 
-    async def _send(self, topic: str, by_home: Mapping[int, Sequence[Row]]) -> None:
+    async def _send(self, topic: str, by_target: Mapping[int, Sequence[Row]]) -> None:
         sent = []
-        for home, rows in by_home.items():
+        for target, rows in by_target.items():
             records: Iterator[ToWrite] = ((None, key, row, NO_HEADERS) for key, row in rows)
             record = next(records, None)
             while record is not None:
                 batch = self.producer.create_batch()
                 record = fill(batch, record, records)
-                sent.append(await self.producer.send_batch(batch, topic, partition=home))
+                sent.append(await self.producer.send_batch(batch, topic, partition=target))
         await asyncio.gather(*sent)
 
 

@@ -38,7 +38,7 @@ def children(partition: int, before: int, after: int) -> range:
     return range(partition, after, before)
 
 
-def rows_by_home(
+def rows_by_target(
     partition: int, rows: Mapping[bytes, bytes | None], before: int, after: int
 ) -> Mapping[int, Sequence[Row]]:
     """Return the rows of a partition by their target partition.
@@ -46,17 +46,17 @@ def rows_by_home(
     Without the marker, which is not copied. Each target gets its own part of the newest
     registrations (`recent_of`).
     """
-    by_home: defaultdict[int, list[Row]] = defaultdict(list)
+    by_target: defaultdict[int, list[Row]] = defaultdict(list)
     plain = [key for key in rows if not key.startswith(RESERVED_PREFIX)]
-    for key, home in zip(plain, partitions_of(plain, after), strict=True):
-        if home % before != partition:
+    for key, target in zip(plain, partitions_of(plain, after), strict=True):
+        if target % before != partition:
             raise TopicsError(f"a changelog has a row in a wrong partition, {partition}")
-        by_home[home].append((key, rows[key]))
+        by_target[target].append((key, rows[key]))
     for key in rows.keys() - plain:
         kept_at = _home_of_reserved(partition, key, after)
         if kept_at is not None:
-            by_home[kept_at].append((key, rows[key]))
-    return by_home
+            by_target[kept_at].append((key, rows[key]))
+    return by_target
 
 
 def _home_of_reserved(partition: int, key: bytes, after: int) -> int | None:
@@ -70,7 +70,7 @@ def _home_of_reserved(partition: int, key: bytes, after: int) -> int | None:
     raise TopicsError("a changelog has rows of a newer version")
 
 
-def recent_of(home: int, recent: bytes, after: int) -> bytes:
+def recent_of(target: int, recent: bytes, after: int) -> bytes:
     """Return the part of a partition's newest registrations that belongs to a target partition.
 
     Erased registrations have no id. They keep their time in every target, so that no list seems to
@@ -80,6 +80,6 @@ def recent_of(home: int, recent: bytes, after: int) -> bytes:
         [
             (at, user_id)
             for at, user_id in orjson.loads(recent)
-            if not user_id or partition_of(user_id.encode(), after) == home
+            if not user_id or partition_of(user_id.encode(), after) == target
         ]
     )

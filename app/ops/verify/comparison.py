@@ -92,8 +92,8 @@ def compare_claims(
     A missing claim is certain. An extra claim is not: claims are read later than the table, so they
     may follow from records, or verdicts, that were applied in between.
     """
-    quiet = fold.is_quiet and claims_quiet
     waiting = fold.waiting()
+    quiet = fold.is_quiet and claims_quiet
 
     def is_certain(attempt: int) -> bool:
         """Return whether a claim for an attempt cannot have come later than the marker."""
@@ -101,35 +101,34 @@ def compare_claims(
             return fold.outcomes.of(attempt) != UNJUDGED and (quiet or attempt not in waiting)
         return attempt == NOWHERE or (attempt >= fold.span.until and quiet)
 
-    def differ(difference: Difference, partition: int, offset: int) -> None:
-        findings.differs(difference, place(topics.email_claims.name, partition, offset))
-
-    for asked in fold.claims.claims.certain.without(found.claims):
+    expected = fold.claims.claims
+    for asked in expected.certain.without(found.claims):
         findings.differs(Difference.MISSING_CLAIM, fold.span.place(asked.offset))
-    for claim in found.claims.without(
-        Multiset.joined([fold.claims.claims.certain, fold.claims.claims.perhaps])
-    ):
+    for claim in found.claims.without(Multiset.joined([expected.certain, expected.perhaps])):
         if is_certain(claim.about):
-            differ(Difference.EXTRA_CLAIM, claim.partition, claim.offset)
-    for asked in fold.claims.releases.certain.without(found.releases):
+            where = place(topics.email_claims.name, claim.partition, claim.offset)
+            findings.differs(Difference.EXTRA_CLAIM, where)
+    _compare_releases(fold, found, topics, findings, is_complete=quiet and fold.is_whole)
+    releases_gone = fold.claims.releases.perhaps.without(found.releases)
+    return len([*expected.perhaps.without(found.claims), *releases_gone])
+
+
+def _compare_releases(
+    fold: UsersFold, found: FoundClaims, topics: Topics, findings: Findings, *, is_complete: bool
+) -> None:
+    """Compare releases; extra ones are certain only if the fold ``is_complete``."""
+    expected, strays = fold.claims.releases, fold.verdicts.strays
+    for asked in expected.certain.without(found.releases):
         findings.differs(Difference.MISSING_RELEASE, fold.span.place(asked.offset))
-    strays = fold.verdicts.strays.without(found.releases)
-    for stray in () if fold.claims.begun_late else strays:
-        where = place(topics.email_decisions.name, stray.partition, stray.offset)
-        findings.differs(Difference.MISSING_RELEASE, where)
-    if quiet and fold.is_whole:
-        asked_for = [
-            fold.claims.releases.certain,
-            fold.claims.releases.perhaps,
-            fold.verdicts.strays,
-        ]
-        for release in found.releases.without(Multiset.joined(asked_for)):
-            differ(Difference.EXTRA_RELEASE, release.partition, release.offset)
-    gone = [
-        *fold.claims.claims.perhaps.without(found.claims),
-        *fold.claims.releases.perhaps.without(found.releases),
-    ]
-    return len(gone)
+    if not fold.claims.begun_late:
+        for stray in strays.without(found.releases):
+            where = place(topics.email_decisions.name, stray.partition, stray.offset)
+            findings.differs(Difference.MISSING_RELEASE, where)
+    if is_complete:
+        asked_for = Multiset.joined([expected.certain, expected.perhaps, strays])
+        for release in found.releases.without(asked_for):
+            where = place(topics.email_claims.name, release.partition, release.offset)
+            findings.differs(Difference.EXTRA_RELEASE, where)
 
 
 def compare_outcomes(

@@ -96,12 +96,12 @@ class EmailsFold:
         claims = [
             (record, claim) for record in as_they_were(records) if (claim := self._read(record))
         ]
-        homes = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
+        targets = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
         places = partitions_of([record.key or b"" for record, _ in claims], partitions)
-        for (record, claim), home, place in zip(claims, homes, places, strict=True):
-            self._note(record, claim, home, astray=place != self.span.partition)
+        for (record, claim), target, place in zip(claims, targets, places, strict=True):
+            self._note(record, claim, target, astray=place != self.span.partition)
             if record.offset in self.span:
-                self._settle(record, claim, home)
+                self._settle(record, claim, target)
 
     def _read(self, record: ConsumedRecord) -> Claim | None:
         try:
@@ -112,15 +112,15 @@ class EmailsFold:
                 self.unreadable.add(record.offset)
             return None
 
-    def _note(self, record: ConsumedRecord, claim: Claim, home: int, astray: bool) -> None:
+    def _note(self, record: ConsumedRecord, claim: Claim, target: int, astray: bool) -> None:
         kind, attempt = claim["type"], named(claim["attempt"], len(self.found))
         said = claim_said(kind, record.key or b"", claim["id"], claim["attempt"])
-        about = attempt.offset if attempt is not None and attempt.partition == home else NOWHERE
-        found = self.found[home].claims if kind == "claim" else self.found[home].releases
+        about = attempt.offset if attempt is not None and attempt.partition == target else NOWHERE
+        found = self.found[target].claims if kind == "claim" else self.found[target].releases
         # A claim in a wrong partition is always extra: nobody sends it there.
         found.add((*said, "astray") if astray else said, self.span.partition, record.offset, about)
 
-    def _settle(self, record: ConsumedRecord, claim: Claim, home: int) -> None:
+    def _settle(self, record: ConsumedRecord, claim: Claim, target: int) -> None:
         key, at = record.key or b"", (self.span.partition, record.offset)
         stored = self.rows.get(key)
         holder = None if stored is None else decode_holder(row_of(stored))
@@ -131,11 +131,11 @@ class EmailsFold:
             self.rows[key] = kept(record.offset, encode_holder(after))
         if word is not None:
             said = verdict_said(
-                home,
+                target,
                 claim["id"].encode(),
                 key.decode(errors="replace"),
                 claim["attempt"],
                 word if self.is_whole else None,
                 at,
             )
-            self.verdicts[home].add(said, *at)
+            self.verdicts[target].add(said, *at)

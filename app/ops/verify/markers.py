@@ -72,7 +72,7 @@ async def _why_lost(reader: Reader, log: Extent, marker: Marker) -> str | None:
     topic = log.topic
     now = short_id(reader.topic_id(topic))
     if marker.ids.get(topic, now) != now:
-        return "which was deleted and made anew since"
+        return "which was deleted and recreated since"
     if marker.next[topic] > log.end:
         return f"which ends at {log.end}: it has lost its end"
     read, epoch = marker.last_read(topic)

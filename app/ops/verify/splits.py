@@ -92,15 +92,15 @@ class Cutting:
     def cut(self, rows: dict[bytes, bytes], known: set[bytes], *, is_whole: bool) -> None:
         """End a piece: rows and keys of other partitions are taken out."""
         before = self._pieces.pop(0).partitions
-        for home in range(self._partition + before, self.partitions, before):
-            self.handed[home] = Handed(is_whole=is_whole)
-        for key, home in self._leaving(list(rows)):
+        for target in range(self._partition + before, self.partitions, before):
+            self.handed[target] = Handed(is_whole=is_whole)
+        for key, target in self._leaving(list(rows)):
             # No record of that partition has made the row.
-            self.handed[home].rows[key] = kept(NOWHERE, row_of(rows.pop(key)))
-        for key, home in self._leaving(list(known)):
+            self.handed[target].rows[key] = kept(NOWHERE, row_of(rows.pop(key)))
+        for key, target in self._leaving(list(known)):
             known.remove(key)
-            self.handed[home].known.add(key)
+            self.handed[target].known.add(key)
 
     def _leaving(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
-        homes = partitions_of(keys, self.partitions)
-        return (both for both in zip(keys, homes, strict=True) if both[1] != self._partition)
+        targets = partitions_of(keys, self.partitions)
+        return (both for both in zip(keys, targets, strict=True) if both[1] != self._partition)
