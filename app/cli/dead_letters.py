@@ -83,12 +83,12 @@ def dead_letters() -> None:
     help=f"List at most the newest N; all are counted. Unset: {LISTED}, all with --json.",
 )
 @click.option("--ids", is_flag=True, help="Show ids, too. They may be personal data.")
-@click.option("--marked", is_flag=True, help="List those that were replayed or erased instead.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each letter.")
+@click.option("--marked", is_flag=True, help="List replayed and erased letters instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each letter.")
 def list_letters(
     where: tuple[Where, ...], limit: int | None, ids: bool, marked: bool, as_json: bool
 ) -> None:
-    """List dead letters by cause, and the newest of them."""
+    """List dead letters: the causes, and the newest letters."""
     letters = chosen(run(_read(settings())).values(), where, marked=marked)
     shown = letters[: LISTED if limit is None and not as_json else limit]
     if as_json:
@@ -139,7 +139,7 @@ async def _find(wanted: Settings, position: Position) -> list[str]:
     is_flag=True,
     help="Even what still cannot be read, and what overtakes a later record of its id.",
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 def replay(
     positions: tuple[Position, ...],
     everything: bool,

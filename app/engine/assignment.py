@@ -209,7 +209,7 @@ class PartitionAssignment(Service):
                 try:
                     table.store.tidy()
                 except (RegistryError, OSError) as error:
-                    log.warning("a store is not tidied", table=table.name, cause=str(error))
+                    log.warning("a store cannot be tidied", table=table.name, cause=str(error))
 
     @Service.task
     async def _look_for_open_transactions(self) -> None:

@@ -18,7 +18,7 @@ from app.engine.changelog import Advanced, Changelog, Reading, StoresRows
 from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
 from app.kafka.fast_records import ToWrite
-from app.kafka.fetching import diverged, diverges_at, made_anew, require_within
+from app.kafka.fetching import diverged, diverges_at, recreated, require_within
 from app.kafka.transactions import FencedProducer, Rows, to_write
 
 #: Called with the offset of a written record, before the transaction continues.
@@ -236,7 +236,7 @@ class OwnedPartition:
         ids = {topic: short_id(cluster.topic_id(topic)) for topic in self.table.sources}
         for tp in sources:
             if marker.ids.get(tp.topic, ids[tp.topic]) != ids[tp.topic]:
-                raise made_anew(tp, marker.next.get(tp.topic, 0))
+                raise recreated(tp, marker.next.get(tp.topic, 0))
             # Never reset a position: an operator must decide about records that are gone and not
             # applied.
             if tp.topic in marker.next:

@@ -81,8 +81,8 @@ def require_within(tp: TP, offset: int, begin: int, end: int) -> None:
         raise _lost(tp, offset, begin, end)
 
 
-def made_anew(tp: TP, offset: int) -> LostRecordsError:
-    """Return what is to be said of a topic that is another one of its name."""
+def recreated(tp: TP, offset: int) -> LostRecordsError:
+    """Return the error for a topic that was deleted and recreated under the same name."""
     return LostRecordsError(
         f"{tp.topic}, partition {tp.partition}: the topic was deleted and recreated; {offset} was "
         "the next record to apply of the one before; see docs/operations.md"
@@ -90,7 +90,7 @@ def made_anew(tp: TP, offset: int) -> LostRecordsError:
 
 
 def diverged(tp: TP, offset: int, end: int) -> LostRecordsError:
-    """Return what is to be said of a log whose end was lost, and that went on otherwise."""
+    """Return the error for a log that lost its end and was continued."""
     return LostRecordsError(
         f"{tp.topic}, partition {tp.partition}: records from {end} to {offset - 1} were applied, "
         "and are not in the log any more: a broker lost its end; see docs/operations.md"
@@ -98,33 +98,33 @@ def diverged(tp: TP, offset: int, end: int) -> LostRecordsError:
 
 
 class _Log:
-    """How far one partition is read, and what of it waits to be taken."""
+    """The state of one partition: how far it is read, and its buffered records."""
 
     def __init__(
         self, tp: TP, offset: int, epoch: int, max_bytes: int = MAX_PARTITION_BYTES
     ) -> None:
         self.tp = tp
         self._max_bytes = max_bytes
-        #: The next offset to fetch, and the leader epoch of what is before it.
+        #: The next offset to fetch, and the leader epoch of the record before it.
         self.offset = offset
         self.epoch = epoch
-        #: The same as a fetch asks for it.
+        #: The same, as a fetch needs it.
         self.wanted = protocol.wanted(tp.partition, offset, epoch, max_bytes)
         #: The next offset to take.
         self.taken = offset
         self.taken_epoch = epoch
         self.topic_id: TopicId | None = None
-        #: What waits: parts of one leader epoch each, and their sizes.
+        #: The buffer: parts of one leader epoch each, and their sizes.
         self.buffered: deque[tuple[int, int, PartitionRecords]] = deque()
         self.buffered_bytes = 0
-        #: Where the log ended, where transactions were decided up to, and when the fetch that told
-        #: so was sent.
+        #: The end of the log, its last stable offset, and when the fetch that returned them was
+        #: sent.
         self.end = -1
         self.stable_end = -1
         self.asked_at = -math.inf
 
     def add(self, fetched: Fetched) -> None:
-        """Buffer what was fetched, and go on behind its last whole batch."""
+        """Buffer fetched records, and continue behind the last whole batch."""
         aborted = AbortedTransactions(fetched.aborted)
         for epoch, data, end in _by_epoch(fetched.data):
             if end > self.offset:
@@ -147,7 +147,7 @@ class _Log:
             records += some
             if part.next_offset > self.taken:
                 self.taken, self.taken_epoch = part.next_offset, epoch
-            # What was compressed counts as it was unpacked: else many times as much is taken.
+            # Compressed records count unpacked, or many times as much would be taken.
             max_bytes = part.bytes_left
             if not part.is_exhausted:
                 break
@@ -188,17 +188,17 @@ class Fetcher:
         self._logs: dict[TP, _Log] = {}
         #: The partitions by their leader; computed again after each change.
         self._led: dict[int, list[_Log]] = {}
-        #: Those of which something waits, in the order in which it came.
+        #: The partitions with buffered records, in the order of their arrival.
         self._ready: dict[TP, None] = {}
-        #: One task for each broker that leads something, and what wakes it.
+        #: One task for each leader, and what wakes it.
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wake: dict[int, asyncio.Event] = {}
         self._is_running = False
-        #: Since when a topic is not known any more.
+        #: When a topic became unknown; None if all topics are known.
         self._gone_since: float | None = None
-        #: What the buffer of a partition may hold, about.
+        #: About how much the buffer of one partition may hold.
         self._share = MAX_BUFFERED_BYTES
-        #: Set when there is something to take.
+        #: Set when there are records to take.
         self.has_records = asyncio.Event()
 
     # -- its life
@@ -209,7 +209,7 @@ class Fetcher:
         self._notify()
 
     async def stop(self) -> None:
-        """Stop fetching; what is buffered is dropped."""
+        """Stop fetching, and drop the buffers."""
         self._is_running = False
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
@@ -223,13 +223,13 @@ class Fetcher:
     # -- which partitions are read
 
     def assign(self, tp: TP, offset: int, epoch: int = NO_EPOCH) -> None:
-        """Read a partition from an offset on; what was buffered of it is dropped."""
+        """Read a partition from an offset on, and drop its buffer."""
         self._logs[tp] = _Log(tp, offset, epoch)
         self._ready.pop(tp, None)
         self._notify()
 
     def drop(self, partitions: Iterable[TP]) -> None:
-        """Read partitions no more."""
+        """Stop reading partitions."""
         for tp in list(partitions):
             self._logs.pop(tp, None)
             self._ready.pop(tp, None)
@@ -238,7 +238,7 @@ class Fetcher:
     # -- what was read
 
     def complete_at(self, tp: TP) -> float | None:
-        """Return when all that was committed was taken, by `clocks.now`, if it is."""
+        """Return when all committed records were taken, by `clocks.now`; None if they were not."""
         found = self._logs.get(tp)
         if found is None or found.taken < found.stable_end or found.stable_end < 0:
             return None
@@ -253,11 +253,11 @@ class Fetcher:
         return [tp for tp, each in self._logs.items() if each.stable_end <= each.taken < each.end]
 
     def ready(self) -> list[TP]:
-        """Return the partitions of which something waits to be taken."""
+        """Return the partitions with records to take."""
         return list(self._ready)
 
     def has(self, tp: TP) -> bool:
-        """Return whether something of a partition waits to be taken."""
+        """Return whether a partition has records to take."""
         return tp in self._ready
 
     def take(self, tp: TP, max_records: int, max_bytes: int) -> Taken:
@@ -340,8 +340,7 @@ class Fetcher:
             await self._cluster.refresh()
             self._gone_since = None
         except UnknownTopicOrPartitionError as error:
-            # A topic that was deleted may be made again. A broker may not know a topic for a
-            # moment.
+            # A deleted topic may be recreated. A broker may also not know a topic for a moment.
             at = now()
             self._gone_since = self._gone_since or at
             if at - self._gone_since > GONE_SECONDS:
@@ -359,7 +358,7 @@ class Fetcher:
             if each.topic_id is None:
                 each.topic_id = topic_id
             elif each.topic_id != topic_id:
-                self._fail(each, made_anew(each.tp, each.taken))
+                self._fail(each, recreated(each.tp, each.taken))
                 continue
             asked.setdefault(topic_id, []).append(each.wanted)
             by_place[topic_id, each.tp.partition] = each, each.offset

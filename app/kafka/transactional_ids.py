@@ -1,15 +1,15 @@
 """Transactional ids: ends open transactions of an id, and gets its next epoch.
 
-Kafka has a fault here, seen on 4.3.1 and read in its classes. A coordinator that writes the markers
-of a decided transaction skips partitions without a leader, as if they were deleted
+Kafka has a fault here, seen on 4.3.1 and read in its classes. When a coordinator writes the markers
+of a decided transaction, it skips partitions without a leader, as if they were deleted
 (`KRaftMetadataCache.getPartitionLeaderEndpoint` finds no broker for leader -1, and
-`TransactionMarkerChannelManager` takes that for a topic that is gone). After a broker was killed
-that is common. The transaction then counts as complete, and stays open in those partitions: whoever
-reads what is committed gets no further, and the next transaction of the id decides over it.
+`TransactionMarkerChannelManager` takes that for a deleted topic). This is common after a broker was
+killed. The transaction then counts as complete, and stays open in those partitions. Readers of
+committed records cannot read past it, and the next transaction of the id decides over it.
 
-How the last transaction of an id ended, its coordinator tells only until the next one begins. So
-whoever obtains an identity looks first, and writes the markers that are missing. Where that is not
-known any more, nobody can tell what is right, and the registry stops: `UndecidedError`.
+The coordinator knows how the last transaction of an id ended only until the next one begins. So a
+producer checks this before it gets an identity, and writes the missing markers. If the answer is
+unknown, nobody can say what is right, and the registry stops: `UndecidedError`.
 """
 
 import asyncio

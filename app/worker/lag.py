@@ -1,9 +1,9 @@
 """Lag of the owned partitions: in records, and in seconds.
 
-The ends are the high watermarks, which brokers tell with every fetch: what an open transaction
-holds back waits, too. They are looked at once a second. A partition is as many seconds behind as
-have passed since its end was first seen beyond what is applied: record timestamps would tell more
-after a start, but any producer may write what it likes into them.
+The ends are the high watermarks, which come with every fetch. So records behind an open transaction
+count as waiting. The ends are checked once a second. The lag in seconds is the time since an end
+beyond the applied offset was first seen. Record timestamps would be more exact after a start, but
+producers may set them to anything.
 """
 
 from collections.abc import Mapping

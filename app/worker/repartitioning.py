@@ -81,14 +81,17 @@ class Watching(Service):
 
     async def _give_up(self) -> None:
         """Give up a change without news. The command that began it is fenced first."""
-        log.warning("nothing is heard of a repartition that has begun: it is given up")
+        log.warning("a repartition makes no progress: it is given up")
         register = Register(self._settings)
         try:
             current = await register.start()
             if current.change is not None:
                 await register.write(current.changing(None))
         except (RegistryError, KafkaError) as error:
-            log.warning("it cannot be given up yet", cause=type(error).__name__)
+            log.warning(
+                "the repartition cannot be given up yet; this will be retried",
+                cause=type(error).__name__,
+            )
             await self.sleep(retries.REPARTITIONED.first_seconds)
         finally:
             await register.close()
@@ -98,7 +101,7 @@ class Watching(Service):
         current = await read(self._settings)
         if current.generation != self._settings.generation:
             self.follow(current)
-            raise NotWrittenError("the registry was repartitioned; this worker starts anew")
+            raise NotWrittenError("the registry was repartitioned; this worker restarts")
         if current.change is not None:
             raise NotWrittenError("the registry is being repartitioned")
 

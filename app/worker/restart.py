@@ -50,7 +50,7 @@ class Restart:
         if self.is_wanted:
             return
         self.is_wanted = True
-        log.info("this worker starts anew")
+        log.info("this worker restarts")
         self._kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in self.listening()]
         self._begin()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -63,7 +63,7 @@ class Restart:
                 loop.add_signal_handler(number, self._give_up)
 
     def _give_up(self) -> None:
-        log.info("this worker ends, and does not start anew")
+        log.info("this worker ends, and does not restart")
         self.is_wanted = False
 
     def end(self) -> None:

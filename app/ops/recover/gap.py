@@ -29,7 +29,7 @@ class Gap:
 
     def __str__(self) -> str:
         lost = "is lost" if self.summary.first == self.summary.last else "are lost"
-        return f"{self.summary} {lost} ({self.why}); it goes on at {self.goes_on_at}"
+        return f"{self.summary} {lost} ({self.why}); the partition continues at {self.goes_on_at}"
 
     @property
     def summary(self) -> Summary:

@@ -81,7 +81,7 @@ class Ground:
         now = await read(self.settings)
         now.require_no_change()
         if now.generation != self.settings.generation:
-            raise TopicsError("the registry was repartitioned meanwhile: give the command again")
+            raise TopicsError("the registry was repartitioned meanwhile: run the command again")
         return True
 
     async def write(self, sendings: Sendings) -> Mapping[TP, range]:

@@ -1,19 +1,19 @@
 """Full queues, pure: learns from the outcomes how many records of an id waited.
 
-Whether a record found too many others waiting depends on when verdicts were applied, which no
-source tells. The outcomes of a partition do: they stand in the order in which they were decided,
-and a record that is rejected for it is told so when it is asked. The records that waited then are
-those of its id that stand before it and whose outcomes stand behind its own, or are not told yet.
+Whether a record found too many others waiting depends on when verdicts were applied, and no source
+says that. The outcomes of a partition do: they have the order of the decisions, and a rejected
+record gets its outcome when it is asked. The records that waited then are those of its id that come
+before it, and whose outcomes come after its own or are missing.
 
-What this proves: that a record was rejected although there was a place for it, be it that too few
-of its id waited, or none. And of an id of which any record was rejected: that another was accepted
-although there was no place. For that, those before it must still have waited when it, or a later
-record of the partition, was told.
+This proves that a record was rejected although there was a place: too few records of its id waited,
+or none. For an id with a rejected record, it also proves that another record was accepted although
+there was no place. For that, the earlier records must still have waited when the outcome of this
+record, or of a later one, was written.
 
-What it does not prove: that a record was accepted although there was no place, if no record of its
-id was ever rejected, unless they all wait still; nor anything of a rejection whose outcome is gone.
-If the first records of an id are gone, its rejections are judged from the first one on that was
-told while fewer waited than stand in the log.
+It does not prove that a record was accepted without a place if no record of its id was ever
+rejected, unless they all still wait. Nor does it prove anything about a rejection whose outcome is
+gone. If the first records of an id are gone, its rejections are judged from the first one on that
+had fewer waiting records than the log has.
 """
 
 from collections import defaultdict, deque

@@ -1,9 +1,9 @@
 """Compares stores on this machine with their changelogs.
 
-A store may be behind: it is compared with what the changelog said at the store's offset. That is
-known row by row, those of bookkeeping among them: compaction removes old records from the beginning
-on, so whatever record of a key is left below the offset is the newest of those that were there.
-Only where none is left, and there is one above, nobody can tell any more what the store must have.
+A store may be behind its changelog, so it is compared with the changelog at the store's offset.
+That is known for each row: compaction removes old records from the beginning on, so a record that
+is left below the offset is the newest one that was there. If none is left below and there is one
+above, the row of the store cannot be checked.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,11 +1,12 @@
 """The fold f, pure: users that follow from the records of a partition and the verdicts.
 
 While an attempt is open, later records of its id wait. So it does not matter when its verdict came
-among the records of other ids: here it is settled at once, if there is one, and else never.
+among the records of other ids. Here an attempt is settled at once if there is a verdict, and else
+never.
 
-Only that a record was rejected because too many waited depends on when verdicts came. It is taken
-as `registration-outcomes` tells it; `queues` says what of it can be proved. Where the outcomes of a
-partition have lost their beginning, those that the table keeps are believed instead, and counted.
+Only one outcome depends on when verdicts came: a rejection because too many records waited. It is
+taken from `registration-outcomes`, and `queues` checks what can be proved. If the outcomes of a
+partition have lost their beginning, the outcomes that the table keeps are believed and counted.
 
 An encoded row is kept for each user: half a gigabyte for a million.
 """
