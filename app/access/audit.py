@@ -76,7 +76,7 @@ class Audit:
 class CommandAudit:
     """Writes what commands do to AUDIT_FILE, if it is set.
 
-    The actor is the user of the operating system. Without the file there is no log: nobody keeps
+    The actor is the user of the operating system. Without the file there is no log: nothing keeps
     what a command writes to stderr.
     """
 
@@ -119,7 +119,7 @@ class _File(WatchedFileHandler):
         self._was_failing, self._is_failing = self._is_failing, False
         try:
             super().emit(record)
-        except OSError:  # it was moved away, and cannot be made anew
+        except OSError:  # log rotation has renamed it, and a new file cannot be made
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802

@@ -31,7 +31,7 @@ class KeyRing:
     def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
         #: Called with the names of keys that were added and removed. A changed key is in both
         #: lists.
-        self.changed: Callable[..., None] = _nobody_is_told
+        self.changed: Callable[..., None] = _ignore_changes
         self._path = path
         self._clock = clock
         self._fingerprint: FileFingerprint = fingerprint_of(path)
@@ -120,5 +120,5 @@ def _names(keys: Collection[Key]) -> list[str]:
     return sorted(key.name for key in keys)
 
 
-def _nobody_is_told(*, added: list[str], removed: list[str]) -> None:
+def _ignore_changes(*, added: list[str], removed: list[str]) -> None:
     pass

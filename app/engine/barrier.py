@@ -39,7 +39,7 @@ Holds = Callable[[], Awaitable[bool]]
 LOOK_SECONDS = 0.02
 #: How long a transaction may delay a new owner before its worker is looked up.
 PATIENCE_SECONDS = 1.0
-#: The time-out of a transaction under a fenced id. Nobody begins one.
+#: The time-out of a transaction under a fenced id. None is ever begun.
 FENCE_TIMEOUT_MS = 10_000
 #: How long a new owner waits before it begins again, so that no hanging request stops it silently.
 BARRIER_SECONDS = 12.0

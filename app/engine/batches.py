@@ -127,7 +127,7 @@ class Batch:
         return isinstance(error, Exception)
 
 
-class Abandoned(Exception):  # noqa: N818  # nobody is told of it
+class Abandoned(Exception):  # noqa: N818  # it never leaves the engine
     """The agent was stopped while it decided a batch."""
 
 

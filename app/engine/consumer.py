@@ -74,7 +74,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             joins_since is not None and time.monotonic() - joins_since > MAX_JOIN_SECONDS
         )
 
-    def begin_anew(self) -> None:
+    def forget_unanswered(self) -> None:
         """Start to count unanswered questions again."""
         self.unanswered = 0
         if self.joins_since is not None:
@@ -310,7 +310,7 @@ class Consumer(driver.Consumer):
             # Check the brokers in each round, or an outage that has just ended would count as
             # stuck.
             if not await brokers_answer(self._client()):
-                thread.begin_anew()
+                thread.forget_unanswered()
                 continue
             if not thread.is_suspect:
                 continue

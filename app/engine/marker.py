@@ -183,7 +183,7 @@ class Marker(BaseModel):
         same = (self.ids.get(topic, known) == known for topic, known in other.ids.items())
         return all(same) and all(self.next.get(t, -1) >= end for t, end in other.next.items())
 
-    def anew(self) -> "Marker":
+    def for_copy(self) -> "Marker":
         """Return the marker for a copy of the log, beside copies of the sources."""
         changed = {"log": uuid4().hex, "ids": {}, "epochs": {}, "read": {}, "replaces": self.log}
         return self.model_copy(update=changed)

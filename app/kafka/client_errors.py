@@ -75,7 +75,7 @@ def _certificate(connection: Connection, error: BaseException) -> str | None:
 
 
 def _is_over(certificate: Path) -> bool:
-    # ssl has no public function that reads a certificate of its own.
+    # ssl has no public function that reads the client's certificate.
     shown = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
     return ssl.cert_time_to_seconds(shown["notAfter"]) < time()
 

@@ -332,7 +332,7 @@ class Fetcher:
                 await asyncio.sleep(next(pauses))
                 await self._refresh()
             except Exception as error:
-                self._on_failure(error)  # or nobody would hear that nothing is read any more
+                self._on_failure(error)  # else reading would end silently
                 raise
 
     async def _refresh(self) -> None:

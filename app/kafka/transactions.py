@@ -138,7 +138,7 @@ class TransactionalProducer:
         ``offsets`` has the next offset of each source. Raises `FencedError` if the group's
         generation is over, `ReplacedError` if another worker runs under this one's name,
         `TooLargeError` if the broker does not take a batch, and `NotWrittenError` if the outcome
-        may be unknown. After any of them the producer must be started anew.
+        may be unknown. After any of them the producer must be restarted.
         """
         async with self._at_work() as producer:
             await self._join(producer, member, sendings)

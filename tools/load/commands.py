@@ -18,7 +18,7 @@ from tools.load.driving import drive
 from tools.load.options import DEFAULT_DURATION_SECONDS, MODES, LoadError, Options
 from tools.load.report import Report
 
-#: Exit statuses: nothing was acknowledged; a mistake, or nobody there; Ctrl-C.
+#: Exit statuses: nothing was acknowledged; a mistake, or nothing answers; Ctrl-C.
 EXIT_NOTHING = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -132,8 +132,8 @@ def load(json_file: Path | None, prefix: str | None, **given: Any) -> None:
     With --rate, latencies are measured from the moment at which a request was due, whether or not
     it could be sent then.
 
-    Exit status: 0 done; 1 nothing was acknowledged; 2 a wrong option, or nobody at the address;
-    130 ended by Ctrl-C, with the report of what was measured until then.
+    Exit status: 0 done; 1 nothing was acknowledged; 2 a wrong option, or nothing answers at the
+    address; 130 ended by Ctrl-C, with a report of the time until then.
     """
     try:
         options = Options(**given) if prefix is None else Options(prefix=prefix, **given)

@@ -33,7 +33,7 @@ class Pool:
         try:
             self._free.append(await self._connect())
         except OSError as error:
-            raise LoadError(_nobody(self._options.url, error)) from None
+            raise LoadError(_unreachable(self._options.url, error)) from None
         others = repeat(self._connect, self._options.connections - 1)
         made = await asyncio.gather(*(each() for each in others), return_exceptions=True)
         self._free += [each if isinstance(each, Connection) else None for each in made]
@@ -80,7 +80,7 @@ class Pool:
             connection.close()
 
 
-def _nobody(url: str, error: OSError) -> str:
+def _unreachable(url: str, error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"nobody to trust at {url}: {error.verify_message}"
-    return f"nobody to talk to at {url}: {kind_of(error)}"
+        return f"no trusted certificate at {url}: {error.verify_message}"
+    return f"nothing answers at {url}: {kind_of(error)}"

@@ -122,7 +122,7 @@ def _notes(options: Options, tally: Tally) -> list[str]:
     notes = []
     if options.rate is None:
         notes.append(
-            "Full speed is a closed model: who waits for an answer sends nothing meanwhile, so "
+            "Full speed is a closed model: a client that waits for an answer sends nothing, so "
             "latencies omit the waiting of those who would have come. Use --rate for these."
         )
     waited = tally.late - tally.held_up

@@ -140,7 +140,7 @@ class ExactWriter:
 
     def _require(self, is_right: bool) -> None:
         if not is_right:
-            raise TopicsError(f"somebody else writes to topic {self._tp.topic}")
+            raise TopicsError(f"another program writes to topic {self._tp.topic}")
 
 
 async def sending(

@@ -114,7 +114,7 @@ async def _fill_all(
                 await _fill_exactly(settings, folder, saved, advance)
             else:
                 rows = _counted(read_records(folder, saved), saved, advance)
-                await write_plainly(plain, saved.topic, saved.partition, _as_anew(rows))
+                await write_plainly(plain, saved.topic, saved.partition, _for_new_log(rows))
 
     async with plain:
         await asyncio.gather(*map(one, manifest.saved))
@@ -156,7 +156,7 @@ def _counted(records: Iterator[Kept], saved: Saved, advance: Advance) -> Iterato
         yield record
 
 
-def _as_anew(rows: Iterator[Kept]) -> Iterator[ToWrite]:
+def _for_new_log(rows: Iterator[Kept]) -> Iterator[ToWrite]:
     """Yield the records to write. Of the markers of a changelog, only the last, with a new log id.
 
     Stores of the old log must not be used again, because the offsets are different.
@@ -168,8 +168,8 @@ def _as_anew(rows: Iterator[Kept]) -> Iterator[ToWrite]:
         else:
             yield row.to_write()
     if marker is not None and marker.value is not None:
-        anew = Marker.decode(marker.value).anew()
-        yield marker.timestamp, MARKER_KEY, anew.encode(), NO_HEADERS
+        copied = Marker.decode(marker.value).for_copy()
+        yield marker.timestamp, MARKER_KEY, copied.encode(), NO_HEADERS
 
 
 async def _delete_before(admin: AIOKafkaAdminClient, saved: Saved, offset: int) -> None:

@@ -93,7 +93,7 @@ def judge_keys(known: Sequence[Key], now: datetime) -> Iterator[Finding]:
             yield _judge_end(key.name, key.expires_at, now)
     valid = [key for key in known if key.expires_at is None or key.expires_at > now]
     if not valid:
-        yield problem(f"none of {len(known)} keys is valid: nobody may come in", _CREATE_KEY)
+        yield problem(f"none of {len(known)} keys is valid: every request is refused", _CREATE_KEY)
     elif not any(key.allows(Scope.ADMIN) for key in valid):
         yield warning(f"none of {len(valid)} valid keys is an admin's", _CREATE_KEY)
     else:

@@ -76,8 +76,8 @@ def judge_group(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[Find
     orphans = sorted(set(wanted) - frozenset().union(*group.owned))
     for topic in sorted({tp.topic for tp in orphans}):
         numbers = [tp.partition for tp in orphans if tp.topic == topic]
-        what = f"{topic}: nobody owns partitions {', '.join(map(str, numbers))}"
-        yield problem(what, "see the workers' logs; one that starts makes them divide anew")
+        what = f"{topic}: no worker owns partitions {', '.join(map(str, numbers))}"
+        yield problem(what, "see the workers' logs; a worker that starts begins a rebalance")
 
 
 def _shares(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[str]:

@@ -49,7 +49,7 @@ async def _check_fence(
             try:
                 config = await topic_config(admin, name, inherited=True)
             except RegistryError:
-                continue  # a hosted Kafka shows them to nobody, and looks after them itself
+                continue  # a hosted Kafka hides them, and manages them itself
             copies = min(len(each["replicas"]) for each in there[name])
             findings += judge_fence(name, copies, int(config["min.insync.replicas"]))
     return findings

@@ -103,8 +103,8 @@ def _require_registrations(given: Ground, source: TP) -> None:
     topic = given.topics.user_registrations
     if source.topic != topic.name:
         raise SettingsError(
-            f"{source.topic}: only records of {topic.name} are skipped: who waits for what came "
-            "of another one would wait for ever; see docs/operations.md"
+            f"{source.topic}: only records of {topic.name} can be skipped: users that wait for "
+            "the results of another one would wait for ever; see docs/operations.md"
         )
     if not 0 <= source.partition < topic.partitions:
         raise SettingsError(f"{source.topic}: there is no partition {source.partition}")

@@ -84,7 +84,7 @@ async def repartition(settings: Settings, partitions: int, report: Report, tell:
         report.before, report.stage = left.partitions, Stage.SWITCHED
     else:
         await _switch(before, after, report, tell)
-    tell("topics grow; workers start anew")
+    tell("topics grow; workers restart")
     await ensure(after)
     report.have_returned = not has_workers or await _all_return(after)
     if report.have_returned:
@@ -186,7 +186,7 @@ async def _undo(work: _Work, partitions: int) -> None:
     try:
         await work.say(None)
     except (RegistryError, KafkaError):
-        return  # workers give it up by themselves, or somebody else has begun
+        return  # workers give it up by themselves, or another command has begun
     await _delete_changelogs(work.settings.partitioned(partitions, work.now.generation + 1))
 
 

@@ -94,7 +94,7 @@ async def import_rows(
         _AgainError, wait=_wait, stop=stop_after_delay(patience_seconds)
     )
     async with remote.session() as session:
-        await _require_somebody(session, remote)
+        await _require_server(session, remote)
         while some := list(islice(rows, batch)):
             wrong = {row.line: row.wrong for row in some if row.wrong}
             good = [row for row in some if not row.wrong]
@@ -111,7 +111,7 @@ async def import_rows(
             advance()
 
 
-async def _require_somebody(session: aiohttp.ClientSession, remote: Remote) -> None:
+async def _require_server(session: aiohttp.ClientSession, remote: Remote) -> None:
     """Fail at once if no server is at the address. Later, a server that is away is waited for."""
     try:
         async with session.get(remote.address("/health/live")):

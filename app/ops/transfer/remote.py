@@ -69,7 +69,7 @@ async def refused(answer: aiohttp.ClientResponse) -> RegistryError:
 def cause(error: BaseException) -> str:
     """Return in a few words why an answer did not come, or ended early."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return "nobody answers there"
+        return "nothing answers there"
     if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         return "the connection was cut off"
     return str(error) or type(error).__name__

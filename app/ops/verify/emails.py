@@ -117,7 +117,7 @@ class EmailsFold:
         said = claim_said(kind, record.key or b"", claim["id"], claim["attempt"])
         about = attempt.offset if attempt is not None and attempt.partition == target else NOWHERE
         found = self.found[target].claims if kind == "claim" else self.found[target].releases
-        # A claim in a wrong partition is always extra: nobody sends it there.
+        # A claim in a wrong partition is always extra: workers never send it there.
         found.add((*said, "astray") if astray else said, self.span.partition, record.offset, about)
 
     def _settle(self, record: ConsumedRecord, claim: Claim, target: int) -> None:

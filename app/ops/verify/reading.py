@@ -140,7 +140,7 @@ class _Batch:
             return None
         try:
             records = list(self._whole)
-        except Exception:  # of a header name that is not UTF-8, and whatever else was written
+        except Exception:  # for a header name that is not UTF-8, among others
             return None
         offsets = [record.offset for record in records]
         # Brokers store the offsets in records as producers send them.

@@ -53,7 +53,7 @@ class Totals:
         if self.held_as_0_8_did:
             tell(
                 f"{self.held_as_0_8_did:,} addresses with a label xn-- were claimed by version "
-                "0.8: others can still take them; to claim them anew, see "
+                "0.8: others can still take them; to claim them again, see "
                 "docs/decisions/email-addresses.md"
             )
         if self.foreign_letters:

@@ -112,7 +112,7 @@ class Verdicts:
         attempt = named(verdict["attempt"], len(self._claims))
         here = attempt is not None and attempt.partition == asking.partition
         if here and attempt is not None and attempt.offset < asking.start:
-            return  # Nobody knows who asked.
+            return  # The record that asked is unknown.
         granted = verdict["verdict"] == "granted"
         release = hash(
             claim_said(
@@ -142,6 +142,6 @@ class Verdicts:
         return word
 
     def left(self) -> Iterator[tuple[int, int]]:
-        """Yield attempts that were granted although nobody asked: offset, hash of the release."""
+        """Yield attempts that were granted without a record: offset, hash of the release."""
         for index in np.flatnonzero(np.frombuffer(self._words, np.uint8) == _GRANTED).tolist():
             yield self.asking.start + index, self._releases[index]
