@@ -105,7 +105,7 @@ def build(settings: Settings) -> Worker:
         settings.tidy_seconds,
         settings.compression,
         [topics.registration_outcomes.name, topics.dead_letter.name],
-        watching.require_standing,
+        watching.require_current,
         moved_before.find,
     )
     app = Registry(settings.app_id, shutdown, restart, **_options(settings, partitions, engine))

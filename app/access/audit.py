@@ -1,7 +1,7 @@
 """The audit log: one line of JSON for each action: who, what, which user, which outcome.
 
-It holds no personal data: ids and addresses are hashed with a secret, so that whoever knows one can
-look for it, and nobody else can tell which it is.
+It holds no personal data: ids and addresses are hashed with a secret. A person who knows an id can
+find its lines. Nobody can learn the id from a line.
 """
 
 import hmac
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 LOGGER: Final = logging.getLogger("audit")
 
-#: Most refusals a second of clients that nobody knows, which could fill any disk.
+#: Most lines a second about refused strangers. Without a limit they could fill any disk.
 REFUSALS_PER_SECOND = 10
 _HASH_CHARACTERS = 32
 
@@ -46,14 +46,14 @@ class Audit:
 
     @classmethod
     def of(cls, settings: Settings) -> "Audit | None":
-        """Return the log that settings ask for, None if nobody is asked who they are."""
+        """Return the log that the settings ask for; None if callers need no key."""
         if settings.keys_file is None and settings.audit_file is None:
             return None
         _write_to(settings.audit_file)
         return cls(settings.audit_secret)
 
     def hash_of(self, text: str) -> str:
-        """Return what stands for an id or an address."""
+        """Return the hash that stands for an id or an address."""
         hashed = hmac.digest(self._secret, text.encode(errors="surrogateescape"), sha256)
         return hashed.hex()[:_HASH_CHARACTERS]
 
@@ -64,7 +64,7 @@ class Audit:
         LOGGER.info(orjson.dumps({k: v for k, v in told.items() if v is not None}).decode())
 
     def note_stranger(self, what: str, outcome: str, **members: object) -> None:
-        """Write a line about who is not known, unless there are too many: then count it."""
+        """Write a line about an unknown caller. Above the limit, only count it."""
         now = self._clock()
         if self._refusals.wait(now):
             self._left_out += 1
@@ -74,14 +74,14 @@ class Audit:
 
 
 class CommandAudit:
-    """Writes what is done from the command line to AUDIT_FILE, if there is one.
+    """Writes what commands do to AUDIT_FILE, if it is set.
 
-    Who does it is the user of the operating system. Without the file there is no log: what a
-    command writes to stderr is kept by nobody.
+    The actor is the user of the operating system. Without the file there is no log: nothing keeps
+    what a command writes to stderr.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Raise `SettingsError` if the file cannot be written: then nothing may be done."""
+        """Raise `SettingsError` if the file cannot be written: then the command must do nothing."""
         require_audit_file(settings.audit_file)
         self._audit = Audit.of(settings) if settings.audit_file is not None else None
 
@@ -93,7 +93,7 @@ class CommandAudit:
 
 
 def _os_user() -> str:
-    """Return who runs this process; no key has such a name."""
+    """Return the user that runs this process, in a form that no key's name has."""
     number = os.getuid()
     try:
         return f"os:{pwd.getpwuid(number).pw_name}"
@@ -108,7 +108,7 @@ class _Line(logging.Formatter):
 
 
 class _File(WatchedFileHandler):
-    """A file that only its owner may read, and that others may move away."""
+    """A file that only its owner can read. Another program may rename it, to rotate logs."""
 
     _is_failing = _was_failing = False
 
@@ -119,7 +119,7 @@ class _File(WatchedFileHandler):
         self._was_failing, self._is_failing = self._is_failing, False
         try:
             super().emit(record)
-        except OSError:  # it was moved away, and cannot be made anew
+        except OSError:  # log rotation has renamed it, and a new file cannot be made
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
@@ -142,14 +142,14 @@ def _opened(path: Path) -> TextIOWrapper:
     made = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     found = os.fstat(made)
     if os.geteuid() == 0 and stat.S_ISREG(found.st_mode) and not found.st_size:
-        # A command of root's may be the first to write: workers must be able to, too.
+        # A command of root may be the first to write. Workers must be able to write later.
         folder = path.parent.stat()
         os.fchown(made, folder.st_uid, folder.st_gid)
     return os.fdopen(made, "a", encoding="utf-8")
 
 
 def _write_to(path: Path | None) -> None:
-    """Let the lines go to a file, or to stderr as they are."""
+    """Write the lines to a file, or to stderr unchanged."""
     for handler in LOGGER.handlers[:]:
         LOGGER.removeHandler(handler)
         handler.close()

@@ -14,7 +14,7 @@ from app.system.files import open_lock_of, write_whole
 
 
 class KeysFile(BaseModel):
-    """What the file holds."""
+    """The content of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ def write_keys(path: Path, keys: tuple[Key, ...]) -> None:
 
 @contextmanager
 def locked_keys(path: Path) -> Iterator[tuple[Key, ...]]:
-    """Give the keys in a file, and keep other commands from it; raise `SettingsError`."""
+    """Lock the file against other commands, and give its keys; raise `SettingsError`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open_lock_of(path)

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from app.access.scopes import Scope, allow
 
-#: What every key begins with, so that people and scanners recognise one that is lost.
+#: Every key begins with this, so that people and scanners recognise a leaked key.
 PREFIX: Final = "registry_key_"
 _RANDOM_BYTES = 32
 
@@ -18,7 +18,7 @@ KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class Key(BaseModel):
-    """A key as it is kept; ``id`` is what sessions name it by."""
+    """A key as it is stored. Sessions refer to it by ``id``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,18 +28,18 @@ class Key(BaseModel):
     scopes: Annotated[frozenset[Scope], Field(min_length=1)]
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
-    #: How many writes a second its holder may send, instead of CLIENT_WRITES_PER_SECOND.
+    #: Writes a second that its holder may send, instead of CLIENT_WRITES_PER_SECOND.
     writes_per_second: Rate | None = None
-    #: The same of reads, instead of CLIENT_READS_PER_SECOND.
+    #: Reads a second that its holder may send, instead of CLIENT_READS_PER_SECOND.
     reads_per_second: Rate | None = None
 
     @property
     def is_expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether the key has expired."""
         return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
 
     def allows(self, needed: Scope) -> bool:
-        """Return whether it may do what is needed."""
+        """Return whether the key has a scope."""
         return allow(self.scopes, needed)
 
 
@@ -50,7 +50,7 @@ def new_key(
     writes_per_second: float | None = None,
     reads_per_second: float | None = None,
 ) -> tuple[str, Key]:
-    """Return a new key: the text that its holder is given, and what is kept of it."""
+    """Return a new key: the text for its holder, and what is stored."""
     text = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     now = datetime.now(UTC).replace(microsecond=0)
     return text, Key(
@@ -66,5 +66,5 @@ def new_key(
 
 
 def hash_of(text: str) -> str:
-    """Return what is kept of a key. It is random: nothing can be guessed, so this may be fast."""
+    """Return the hash of a key. Keys are random and cannot be guessed, so a fast hash is safe."""
     return sha256(text.encode(errors="surrogateescape")).hexdigest()

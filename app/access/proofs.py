@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from time import time
 
-#: A proof is made for the minute it is sent in; clocks may differ by one more.
+#: A proof is valid in the minute it was made for. Clocks may differ by one minute more.
 _MINUTE_SECONDS = 60
 
 
 class Proofs:
-    """Makes and checks proofs for GET requests; other secrets than the first are accepted only.
+    """Makes and checks proofs for GET requests. The first secret signs, all secrets are accepted.
 
-    A proof names the worker that is asked: whoever obtains it can ask nobody else with it.
+    A proof names its recipient, so a stolen proof is of no use with another worker.
     """
 
     def __init__(
@@ -22,11 +22,11 @@ class Proofs:
         self._clock = clock
 
     def make(self, recipient: str, path: str) -> str:
-        """Return the proof for a worker's address, and a path and its query, as of now."""
+        """Return the proof for a path and its query at a worker's address, valid now."""
         return _proof(self._secrets[0], recipient, path, self._minute())
 
     def holds(self, recipient: str, path: str, proof: str) -> bool:
-        """Return whether a proof is one for this worker and path, of about now."""
+        """Return whether a proof is valid for this worker and path now."""
         now, given = self._minute(), proof.encode(errors="replace")
         return any(
             hmac.compare_digest(_proof(secret, recipient, path, minute).encode(), given)
@@ -44,5 +44,5 @@ def _proof(secret: bytes, recipient: str, path: str, minute: int) -> str:
 
 
 def derived(secret: bytes, purpose: str) -> bytes:
-    """Return a secret for one purpose, from which neither the first nor others can be told."""
+    """Return a secret for one purpose. It reveals neither the first secret nor the other ones."""
     return hmac.digest(secret, b"user-registry: " + purpose.encode(), sha256)

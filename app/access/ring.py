@@ -13,7 +13,7 @@ from app.system.file_fingerprint import FileFingerprint, fingerprint_of
 
 log = structlog.get_logger(__name__)
 
-#: How often the file is looked at, if keys are asked for at all.
+#: How often requests check whether the file has changed.
 LOOK_EVERY_SECONDS = 1.0
 
 
@@ -22,21 +22,22 @@ TRUST_SECONDS = 60.0
 
 
 class KeyRing:
-    """Finds keys; a changed file is noticed within a second.
+    """The keys of the file. It notices a changed file within a second.
 
-    While the file is broken, the last good keys are accepted for a minute, then none: nobody knows
-    which of them were revoked.
+    While the file cannot be read, the last good keys are accepted for a minute. After that no key
+    is accepted, because a key may have been revoked meanwhile.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
-        #: Is told the names of keys that are added and removed; of a changed one, both.
-        self.changed: Callable[..., None] = _nobody_is_told
+        #: Called with the names of keys that were added and removed. A changed key is in both
+        #: lists.
+        self.changed: Callable[..., None] = _ignore_changes
         self._path = path
         self._clock = clock
         self._fingerprint: FileFingerprint = fingerprint_of(path)
         self._next_look = clock() + LOOK_EVERY_SECONDS
         self._trouble: str | None = None
-        #: When keys were used, by their ids.
+        #: When each key was used last, by its id.
         self._used_at: dict[str, float] = {}
         self._trusted_until = 0.0
         self._read = frozenset(read_keys(path))
@@ -44,32 +45,32 @@ class KeyRing:
 
     @property
     def trouble(self) -> str | None:
-        """Why the keys of the file are not known now; None if they are."""
+        """Why the keys of the file are unknown now; None if they are known."""
         self._look()
         return self._trouble
 
     def find(self, text: str) -> Key | None:
-        """Return the key that a client gave, if it is one and not expired.
+        """Return the key that a client sent, unless it is unknown or expired.
 
-        What is compared is its hash: whoever measures how long that takes learns nothing of a key.
+        Only hashes are compared. So the time that this takes reveals nothing about a key.
         """
         self._look()
         return self._usable(self._by_hash.get(hash_of(text)))
 
     def find_id(self, key_id: str) -> Key | None:
-        """Return the key with an id, if there is one and it is not expired."""
+        """Return the key with an id, unless it is unknown or expired."""
         self._look()
         return self._usable(self._by_id.get(key_id))
 
     def unused_seconds(self) -> Mapping[str, float]:
-        """Return for how long keys were not used, by name; of those that were used here."""
+        """Return for how long each key was not used, by its name; only keys that were used here."""
         now, used_at = self._clock(), self._used_at
         return {
             key.name: now - used_at[key.id] for key in self._by_id.values() if key.id in used_at
         }
 
     def _usable(self, key: Key | None) -> Key | None:
-        """Return a key if it may be used, and note that it is."""
+        """Return a key unless it has expired, and note that it was used."""
         if key is None or key.is_expired:
             return None
         self._used_at[key.id] = self._clock()
@@ -81,7 +82,7 @@ class KeyRing:
             return
         self._next_look = now + LOOK_EVERY_SECONDS
         fingerprint = fingerprint_of(self._path)
-        # What cannot be read may be readable again without another fingerprint.
+        # A file that could not be read may become readable without a new fingerprint.
         if fingerprint != self._fingerprint or self._trouble is not None:
             self._fingerprint = fingerprint
             self._reread(now, vanished=fingerprint is None)
@@ -97,7 +98,7 @@ class KeyRing:
             if self._trouble is None:
                 self._trusted_until = now + TRUST_SECONDS
                 log.error(
-                    "the keys cannot be read: the last good ones stand for a minute",
+                    "the keys cannot be read: the last good keys are accepted for a minute",
                     reason=str(error),
                 )
             self._trouble = str(error)
@@ -119,5 +120,5 @@ def _names(keys: Collection[Key]) -> list[str]:
     return sorted(key.name for key in keys)
 
 
-def _nobody_is_told(*, added: list[str], removed: list[str]) -> None:
+def _ignore_changes(*, added: list[str], removed: list[str]) -> None:
     pass

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """A right: some are sets of others, and `ADMIN` includes all."""
+    """A right. Some scopes include others, and `ADMIN` includes all."""
 
     METRICS = "metrics"
     LOOKUP = "lookup"
@@ -16,7 +16,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-#: What each right includes beside itself.
+#: The scopes that each scope includes, beside itself.
 _INCLUDED: Mapping[Scope, Collection[Scope]] = {
     Scope.READ: (Scope.METRICS, Scope.LOOKUP, Scope.EXPORT),
     Scope.WRITE: (Scope.ERASE,),
@@ -29,5 +29,5 @@ _SUFFICIENT: Mapping[Scope, frozenset[Scope]] = {
 
 
 def allow(scopes: Collection[Scope], needed: Scope) -> bool:
-    """Return whether scopes include what is needed."""
+    """Return whether some scopes include the scope that is needed."""
     return not _SUFFICIENT[needed].isdisjoint(scopes)

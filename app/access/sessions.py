@@ -1,4 +1,4 @@
-"""Sessions of people: a signed cookie names a key; forms carry a token against other sites."""
+"""Sessions of people: a signed cookie refers to a key. Forms carry a token against CSRF."""
 
 import hmac
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from app.access.proofs import derived
 
 
 class Sessions:
-    """Makes and reads sessions; every worker that has the secret accepts them.
+    """Makes and reads sessions. Every worker with the same secrets accepts them.
 
-    Other secrets than the first are accepted only.
+    The first secret signs, all secrets are accepted.
     """
 
     def __init__(self, secret: bytes, hours: float, others: Sequence[bytes] = ()) -> None:
         secrets = (secret, *others)
         self.lifetime = timedelta(hours=hours)
         self._signer = URLSafeTimedSerializer(
-            # It signs with the last one.
+            # itsdangerous signs with the last key of its list.
             [derived(secret, "sessions") for secret in reversed(secrets)],
             salt="session",
             signer_kwargs={"key_derivation": "hmac", "digest_method": sha256},
@@ -28,11 +28,11 @@ class Sessions:
         self._token_secrets = [derived(secret, "form tokens") for secret in secrets]
 
     def begin(self, key_id: str) -> str:
-        """Return a new session of the holder of a key."""
+        """Return a new session for the holder of a key."""
         return str(self._signer.dumps(key_id))
 
     def key_id(self, session: str) -> str | None:
-        """Return the id of a session's key; None if it is over, or never was one."""
+        """Return the id of a session's key; None if the session is over or was never valid."""
         if not session.isascii():
             return None
         try:
@@ -42,7 +42,7 @@ class Sessions:
         return found if isinstance(found, str) else None
 
     def token(self, session: str) -> str:
-        """Return what a form carries that this session may send."""
+        """Return the token that forms of this session carry."""
         return _token(self._token_secrets[0], session)
 
     def has_token(self, session: str, given: str) -> bool:

@@ -1,7 +1,7 @@
 """JSON Web Tokens of an identity provider (an extra): public keys, and the scopes of a token.
 
-Off unless ``JWT_JWKS`` is set. A token is accepted if a key of the provider signed it (RS256 or
-ES256), it is by our issuer and for our audience, and it has not ended.
+``JWT_JWKS`` turns it on. A token is accepted if a key of the provider signed it (RS256 or ES256),
+it has our issuer and audience, and it has not expired.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ log = structlog.get_logger(__name__)
 ALGORITHMS: Final = ("RS256", "ES256")
 #: How often the provider's keys are read: from a file, and from an address.
 FILE_SECONDS, URL_SECONDS = 1.0, 300.0
-#: For how long they are trusted without having been read again.
+#: How long the keys are trusted after they were read.
 TRUST_FILE_SECONDS, TRUST_URL_SECONDS = 60.0, 3_600.0
 FETCH_TIMEOUT_SECONDS = 10.0
 MAX_JWKS_BYTES = 256 * 1024
 MAX_TOKEN_CHARACTERS = 8 * 1024
-#: Tokens that are remembered: checking one costs as much as several requests.
+#: How many checked tokens are remembered. Checking one costs as much as several requests.
 MAX_REMEMBERED = 10_000
 MIN_RSA_BITS = 2_048
 
@@ -45,7 +45,7 @@ _NAMES = TypeAdapter[str](KeyName)
 
 
 class Tokens:
-    """Finds what tokens allow, by the provider's keys as they were last read."""
+    """Checks tokens with the provider's keys as they were last read."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
         self._source = str(settings.jwt_jwks)
@@ -61,7 +61,7 @@ class Tokens:
 
     @classmethod
     def of(cls, settings: Settings) -> "Tokens | None":
-        """Return what settings ask for, None without tokens; raise `SettingsError`."""
+        """Return what the settings ask for, None without tokens; raise `SettingsError`."""
         if settings.jwt_jwks is None:
             return None
         try:
@@ -77,14 +77,14 @@ class Tokens:
 
     @property
     def trouble(self) -> str | None:
-        """Why the provider's keys are not known; None if they are.
+        """Why the provider's keys are unknown; None if they are known.
 
-        One provider must not end the readiness of all workers: its keys are trusted for a while.
+        One provider must not make all workers unready, so its keys are trusted for a while.
         """
         return None if self._is_url and self._are_trusted else self._reason
 
     def find(self, text: str) -> Key | None:
-        """Return what a token allows, as a key does; None if it is none that is valid now."""
+        """Return the rights of a token as a key; None if the token is not valid now."""
         if not self._are_trusted or len(text) > MAX_TOKEN_CHARACTERS:
             return None
         hashed = hash_of(text)
@@ -132,7 +132,7 @@ class Tokens:
         self._read_at, self._reason = self._clock(), None
 
     async def keep_up(self) -> None:
-        """Read the provider's keys again and again."""
+        """Read the provider's keys from time to time."""
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(FETCH_TIMEOUT_SECONDS), auto_decompress=False
         ) as session:
@@ -140,7 +140,7 @@ class Tokens:
                 seconds = await self._read(session)
                 self._hurries.clear()
                 try:
-                    # An unknown key is no reason to ask all the time: anybody can name one.
+                    # An unknown key does not start a request at once, because anybody can name one.
                     await asyncio.sleep(min(seconds, retries.TOKEN_KEYS.first_seconds))
                     async with asyncio.timeout(max(seconds - retries.TOKEN_KEYS.first_seconds, 0)):
                         await self._hurries.wait()
@@ -185,7 +185,7 @@ async def _fetched(session: aiohttp.ClientSession, url: str) -> bytes:
 
 
 def _keys_in(text: bytes) -> "Mapping[str | None, PyJWK]":
-    """Return the keys that may sign tokens, by their ids; others are none of ours."""
+    """Return the keys that may sign tokens, by their ids. Keys of other kinds are ignored."""
     from jwt import PyJWK, PyJWTError  # noqa: PLC0415
 
     found: dict[str | None, PyJWK] = {}
@@ -206,7 +206,7 @@ def _keys_in(text: bytes) -> "Mapping[str | None, PyJWK]":
 
 
 def _key_of(claims: Mapping[str, Any], scopes: object, hashed: str) -> Key | None:
-    """Return what claims allow, None if that is nothing."""
+    """Return the rights in claims as a key; None if there are none."""
     named = scopes.split() if isinstance(scopes, str) else scopes
     listed = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
     allowed = frozenset(scope for scope in Scope if scope.value in listed)
@@ -224,7 +224,7 @@ def _key_of(claims: Mapping[str, Any], scopes: object, hashed: str) -> Key | Non
 
 
 def _name(subject: str) -> str:
-    """Return who a token is of: its subject, unless that may be an address of a person."""
+    """Return a name for a token: its subject, unless that may be a person's address."""
     try:
         return _NAMES.validate_python(f"jwt-{subject}")
     except ValidationError:

@@ -1,4 +1,4 @@
-"""The audit log of commands: who did what at the command line, and whether it was done."""
+"""The audit log of commands: who did what, and whether it succeeded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from app.config.settings import Settings
 
 @contextmanager
 def audited(settings: Settings, what: str, **members: object) -> Iterator[None]:
-    """Write a line about what is done in this block; raise `SettingsError` if that cannot be."""
+    """Write a line about what this block does; raise `SettingsError` if that is not possible."""
     audit = CommandAudit(settings)
     try:
         yield

@@ -19,14 +19,14 @@ _folder = click.argument("folder", type=click.Path(path_type=Path, file_okay=Fal
 @click.command()
 @_folder
 def backup(folder: Path) -> None:
-    """Save the whole registry to FOLDER, which must be new or empty; workers may run.
+    """Save the whole registry to FOLDER, which must be new or empty. Workers may run.
 
-    Everything is saved: users and who holds which address, every record that topics still have,
-    outcomes, dead letters. For some seconds writes are refused (503 with Retry-After), until
-    nothing is in flight: that moment is what is saved. The files hold names and addresses, those of
-    erased users, too, as far as topics still have them.
+    It saves users, holders of addresses, every record in the topics, outcomes and dead letters.
+    For some seconds workers refuse writes (503 with Retry-After), until nothing is in flight. The
+    backup is of that moment. The files hold names and addresses, also those of erased users, as
+    long as the topics have them.
 
-    Exit status: 0 done; 2 it could not be done, and FOLDER holds no backup.
+    Exit status: 0 done; 2 failed, and FOLDER holds no backup.
     """
     done = run(back_up(settings(), folder, click.echo))
     _tell(done.manifest)
@@ -36,12 +36,12 @@ def backup(folder: Path) -> None:
 @click.command()
 @_folder
 def restore(folder: Path) -> None:
-    """Make the registry that FOLDER holds, where there is none: same APP_ID, TOPIC_PREFIX, secret.
+    """Restore the registry in FOLDER, with the same APP_ID, TOPIC_PREFIX and secret.
 
-    Positions that were told answer as before. Workers must not run until it is done; one that was
-    interrupted is begun again by the same command.
+    There must be no registry yet. Positions that clients know still answer. Do not start workers
+    before it is done. If it is interrupted, run the same command again.
 
-    Exit status: 0 done; 2 refused, or it could not be done.
+    Exit status: 0 done; 2 refused or failed.
     """
     done = run(restore_registry(settings(), folder, click.echo))
     _tell(done.manifest)

@@ -26,19 +26,19 @@ from app.kafka.topics import declare
 EXIT_REFUSED = 1
 EXIT_INTERRUPTED = 130
 
-#: Letters that `list` shows on a terminal unless told otherwise.
+#: How many letters `list` shows on a terminal without --limit.
 LISTED = 20
 
 T = TypeVar("T")
 
 
 class _WhereType(click.ParamType):
-    """``NAME=VALUE``, as `Where` has it."""
+    """A condition ``NAME=VALUE``, as `Where` reads it."""
 
     name = "NAME=VALUE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the condition."""
+        """Return the condition, or fail with what is wrong."""
         try:
             return Where.parse(value)
         except ValueError as error:
@@ -51,7 +51,7 @@ class _PositionType(click.ParamType):
     name = "POSITION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the position."""
+        """Return the position, or fail with what is wrong."""
         try:
             return Position.parse(value)
         except InvalidPositionError as error:
@@ -68,7 +68,7 @@ _where = click.option(
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, show and replay what could not be applied.
+    """List, show and replay records that could not be applied.
 
     Exit status: 0 done; 1 a letter was refused, or is not there; 2 it could not be done.
     """
@@ -82,13 +82,13 @@ def dead_letters() -> None:
     metavar="N",
     help=f"List at most the newest N; all are counted. Unset: {LISTED}, all with --json.",
 )
-@click.option("--ids", is_flag=True, help="Name the ids, too: they may be personal.")
-@click.option("--marked", is_flag=True, help="List those that were replayed or erased instead.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each letter.")
+@click.option("--ids", is_flag=True, help="Show ids, too. They may be personal data.")
+@click.option("--marked", is_flag=True, help="List replayed and erased letters instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each letter.")
 def list_letters(
     where: tuple[Where, ...], limit: int | None, ids: bool, marked: bool, as_json: bool
 ) -> None:
-    """List dead letters by cause, and the newest of them."""
+    """List dead letters: the causes, and the newest letters."""
     letters = chosen(run(_read(settings())).values(), where, marked=marked)
     shown = letters[: LISTED if limit is None and not as_json else limit]
     if as_json:
@@ -114,7 +114,7 @@ async def _read(wanted: Settings) -> Mapping[Name, Letter]:
 @dead_letters.command()
 @click.argument("position", type=_PositionType())
 def show(position: Position) -> None:
-    """Show a dead letter whole, with the original's headers and bytes: they may be personal."""
+    """Show a whole dead letter with its original. It may hold personal data."""
     found = run(_find(settings(), position))
     if not found:
         click.echo(f"There is no dead letter of {position.token()}.", err=True)
@@ -124,7 +124,7 @@ def show(position: Position) -> None:
 
 async def _find(wanted: Settings, position: Position) -> list[str]:
     async with _letters(wanted) as letters:
-        # A position may be one of several topics.
+        # The same position can exist in several topics.
         found = [each for each in (await letters.letters()).values() if each.position == position]
         originals = await letters.originals(found)
     return ["\n".join(printing.sheet(each, originals.get(each.name))) for each in found]
@@ -139,7 +139,7 @@ async def _find(wanted: Settings, position: Position) -> list[str]:
     is_flag=True,
     help="Even what still cannot be read, and what overtakes a later record of its id.",
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 def replay(
     positions: tuple[Position, ...],
     everything: bool,
@@ -166,7 +166,7 @@ async def _replay(
     force: bool,
     dry_run: bool,
 ) -> int:
-    """Replay letters, telling of each; return how many were refused."""
+    """Replay letters and print what became of each; return how many were refused."""
     audit = None if dry_run else CommandAudit(wanted)
     async with replaying(wanted, force=force, dry_run=dry_run) as opened:
         missing = 0
@@ -178,14 +178,14 @@ async def _replay(
 
 
 def _at(positions: Sequence[Position], opened: Replaying) -> tuple[list[Letter], int]:
-    """Return the open letters at positions, having told of those that are not; how many are not."""
+    """Return the open letters at positions, and how many positions have none; print these."""
     selected: dict[Position, Letter] = {}
     missing = 0
     for position in dict.fromkeys(positions):
         letters = opened.at(position)
         still_open = [letter for letter in letters if letter.is_open]
         if still_open:
-            # Of several topics the first in the flow counts: only its letters are replayed.
+            # The first topic in the flow counts; only its letters can be replayed.
             selected[position] = still_open[0]
         else:
             missing += 1
@@ -195,7 +195,7 @@ def _at(positions: Sequence[Position], opened: Replaying) -> tuple[list[Letter],
 
 
 async def _tell(replaying: AsyncIterator[ReplayResult], audit: CommandAudit | None) -> int:
-    """Tell of each letter, also the audit log if there is one; return how many are refused."""
+    """Print and audit what became of each letter; return how many were refused."""
     done = refused = 0
     try:
         async for told in replaying:
@@ -205,7 +205,7 @@ async def _tell(replaying: AsyncIterator[ReplayResult], audit: CommandAudit | No
             refused += told.refused is not None
             done += told.refused is None
     finally:
-        # However it ends, what was replayed is marked, and is not replayed again.
+        # The marks are part of the transaction: a replayed letter is not replayed again.
         would = "would be " if audit is None else ""
         click.echo(f"{done:,} {would}replayed, {refused:,} refused")
     return refused

@@ -16,13 +16,13 @@ EXIT_PROBLEMS = 1
 @click.command()
 @click.option("--json", "is_json", is_flag=True, help="Write the findings as JSON.")
 def doctor(is_json: bool) -> None:
-    """Check what a worker needs, and say what to do about what is wrong.
+    """Check what a worker needs, and say how to correct what is wrong.
 
-    Looks at the settings and the files that they name, versions, disk, open files, clock, keys,
-    certificates, the worker at WEB_HOST:WEB_PORT, brokers, topics and the consumer group. Changes
-    nothing; workers may run.
+    Checks settings and their files, versions, disk, open files, clock, keys, certificates, the
+    worker at WEB_HOST:WEB_PORT, brokers, topics and the consumer group. Changes nothing. Workers
+    may run.
 
-    Exit status: 0 nothing worse than warnings; 1 problems; 2 wrong settings or options.
+    Exit status: 0 at most warnings; 1 problems; 2 wrong settings or options.
     """
     told = run(examine(settings()))
     if is_json:

@@ -20,7 +20,7 @@ from app.cli.runner import one_line
 from app.config.settings import settings
 from app.domain.errors import SettingsError
 
-#: Where nobody says how wide a terminal is, as in a pipe.
+#: The width of a table that goes to a pipe.
 WIDTH_WITHOUT_TERMINAL = 160
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -48,7 +48,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--name", required=True, help="What the key is called: letters, digits, '._-'.")
+@click.option("--name", required=True, help="The name of the key: letters, digits, '._-'.")
 @click.option(
     "--scope",
     "scopes",
@@ -61,10 +61,10 @@ def keys() -> None:
     "--expires-in",
     type=click.IntRange(1, 36_500),
     metavar="DAYS",
-    help="After so many days it is no longer accepted. Unset: never.",
+    help="Days until the key expires. Unset: never.",
 )
-@_rate("writes", "How many writes it may send, instead of CLIENT_WRITES_PER_SECOND.")
-@_rate("reads", "How many reads it may send, instead of CLIENT_READS_PER_SECOND.")
+@_rate("writes", "Writes a second, instead of CLIENT_WRITES_PER_SECOND.")
+@_rate("reads", "Reads a second, instead of CLIENT_READS_PER_SECOND.")
 def create(
     name: str,
     scopes: Sequence[str],
@@ -72,7 +72,7 @@ def create(
     writes: float | None,
     reads: float | None,
 ) -> None:
-    """Create a key, and show it: this once, as only its hash is kept."""
+    """Create a key and print it. Only its hash is kept, so it cannot be shown again."""
     lifetime = None if expires_in is None else timedelta(days=expires_in)
     with _told_of("create", added=[name]):
         _require_name(name)
@@ -87,7 +87,7 @@ def create(
 
 @keys.command("list")
 def list_keys() -> None:
-    """List the keys: what they may do, not what they are."""
+    """List the keys: names, scopes and dates. Never the keys themselves."""
     with _told_of("list"):
         known = read_keys(_path())
     if not known:
@@ -99,7 +99,7 @@ def list_keys() -> None:
 @keys.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Revoke a key: it is refused from now on, and sessions that began with it end."""
+    """Revoke a key. Workers refuse it within a second, and its sessions end."""
     with _told_of("revoke", removed=[name]), locked_keys(_path()) as known:
         kept = tuple(key for key in known if key.name != name)
         if len(kept) == len(known):
@@ -162,6 +162,6 @@ def _console() -> Console:
 
 @contextmanager
 def _told_of(what: str, **names: Sequence[str]) -> Iterator[None]:
-    """Tell the audit log what was done with keys, and the terminal, in a line, why it was not."""
+    """Write to the audit log what was done with keys. If it fails, print one line that says why."""
     with one_line(), audited(settings(), f"keys {what}", **names):
         yield

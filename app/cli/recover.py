@@ -22,12 +22,12 @@ _yes = click.option("--yes", is_flag=True, help="Do it without asking.")
 
 @click.group()
 def recover() -> None:
-    """Ways out where the registry stops because it cannot know: an operator decides.
+    """Repair a registry that stops because an operator must decide.
 
-    Workers must not run, nor a repartition or a backup. Each way out says what it will do, asks,
-    and writes to its log who did it.
+    Workers must not run, nor a repartition or a backup. Each command says what it will do, asks,
+    and logs who did it.
 
-    Exit status: 0 done, or nothing is to be done; 2 refused, or it could not be done.
+    Exit status: 0 done, or there is nothing to do; 2 refused or failed.
     """
 
 
@@ -35,10 +35,10 @@ def recover() -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @_yes
 def changelog(folder: Path, yes: bool) -> None:
-    """Write the changelogs anew from the stores in FOLDER, a worker's DATA_DIR.
+    """Write the changelogs again from the stores in FOLDER, a worker's DATA_DIR.
 
-    For a changelog that was deleted, or lost its end, while a store has all of it. What the
-    changelog has beside that is deleted. A store that is behind its changelog is left alone.
+    Use it if a changelog was deleted, or lost its end, and a store has all rows. Rows of the
+    changelog that the store lacks are deleted. A store that is behind its changelog is not used.
     """
     work = partial(rebuild, settings(), folder, partial(_agrees, yes=yes))
     _do("changelog", work, folder=str(folder))
@@ -47,11 +47,11 @@ def changelog(folder: Path, yes: bool) -> None:
 @recover.command()
 @_yes
 def gap(yes: bool) -> None:
-    """Go on behind records that are not in their topics any more: they are lost.
+    """Continue behind records that are gone from their topics. They are lost.
 
-    For `records … were deleted before they were applied`, `the topic was made anew`, `the log ends
-    at …` and `a broker lost its end`. The offsets are named, here and in a record of the
-    dead-letter topic. Restore the topic instead if you can.
+    Use it for `records … were deleted before they were applied`, `the topic was recreated`, `the
+    log ends at …` and `a broker lost its end`. The command prints the lost offsets, and writes them
+    to the dead-letter topic. If you can, restore the topic instead.
     """
     _do("gap", partial(accept, settings(), partial(_agrees, yes=yes)))
 
@@ -60,14 +60,14 @@ def gap(yes: bool) -> None:
 @click.argument("topic")
 @click.argument("partition", type=int)
 @click.argument("offset", type=int)
-@click.option("--reason", required=True, help="Why: it is kept with the record.")
+@click.option("--reason", required=True, help="The reason. It is kept with the record.")
 @_yes
 def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> None:
-    """Move one record of user-registrations into the dead letters: it is never applied.
+    """Make one record of user-registrations a dead letter. It is not applied.
 
-    For `record … deciding fails`, and a partition that rests because of one record. Only the next
-    record to be applied is taken; what to say for TOPIC, PARTITION and OFFSET is in the log. It can
-    be replayed later, once the registry can apply it.
+    Use it for `record … deciding fails`, and for a partition that rests because of one record. Only
+    the next record to apply can be skipped. The log has TOPIC, PARTITION and OFFSET. Replay the
+    letter when the registry can apply it.
     """
     place = TP(topic, partition)
     agrees = partial(_agrees, yes=yes)
@@ -78,7 +78,7 @@ def skip(topic: str, partition: int, offset: int, reason: str, yes: bool) -> Non
 def _do(
     what: str, work: Callable[[], Coroutine[Any, Any, Iterable[str]]], **members: object
 ) -> None:
-    """Do what an operator has decided, and write to the audit log who it was."""
+    """Run what an operator has decided, and write to the audit log who decided it."""
     with one_line(), audited(settings(), f"recover {what}", **members):
         for line in asyncio.run(work()):
             click.echo(line)

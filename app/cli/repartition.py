@@ -17,23 +17,22 @@ from app.ops.repartition.steps import Report, Stage
 EXIT_UNFINISHED = 1
 
 _NOT_CHANGED = "interrupted: nothing has changed"
-_LEFT = "the same command, given again, does what is left"
+_LEFT = "run the same command again to finish"
 
 T = TypeVar("T")
 
 
 @click.command()
 @click.argument("partitions", type=click.IntRange(min=1, max=1000), required=False)
-@click.option("--back", is_flag=True, help="Give up what another command has begun.")
+@click.option("--back", is_flag=True, help="Give up the change of another command.")
 def repartition(partitions: int | None, back: bool) -> None:
-    """Give the registry more PARTITIONS while writes go on; without them, say how it stands.
+    """Give the registry more PARTITIONS; without them, show how many there are.
 
-    Each partition is split into as many others: of 4, there may be 8, 12, 16 … afterwards. The
-    tables' rows are copied while workers go on. Then, for some seconds, workers refuse writes (503
-    with Retry-After), apply what there is, and start anew by themselves. Positions, outcomes and
-    topics' names stay. If anything fails before that, or it is interrupted, nothing has changed.
-
-    What is left after that is finished by the same command, given again.
+    Each partition is split into the same number of partitions: 4 become 8, 12, 16 … The command
+    copies the rows of the tables while workers continue. Then, for some seconds, workers refuse
+    writes (503 with Retry-After), apply the rest, and restart. Positions, outcomes and names of
+    topics stay. A failure or an interruption before the restart changes nothing. After it, run the
+    same command again to finish.
 
     Exit status: 0 done; 1 the registry has, or may have, more partitions, and something is left to
     do; 2 refused or failed, and nothing has changed.

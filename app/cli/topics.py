@@ -18,7 +18,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print the steps
 @click.group(invoke_without_command=True)
 @click.pass_context
 def topics(ctx: click.Context) -> None:
-    """Show what the topics lack, or make them what they should be; alone, it is apply."""
+    """Show or apply topic changes. Without a command, apply them."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(apply_plan, as_json=False)
 
@@ -26,9 +26,9 @@ def topics(ctx: click.Context) -> None:
 @topics.command("plan")
 @_as_json
 def show_plan(as_json: bool) -> None:
-    """Show what would be done to make the topics as the settings want them; change nothing.
+    """Show the changes that make the topics as the settings want them. Change nothing.
 
-    Exit status: 0 nothing to do; 1 something to do; 2 it would be refused, or cannot be told.
+    Exit status: 0 no change; 1 changes; 2 the changes would be refused, or are unknown.
     """
     planned = run(_planned(settings()))
     _print(planned, as_json)
@@ -40,10 +40,10 @@ def show_plan(as_json: bool) -> None:
 @topics.command("apply")
 @_as_json
 def apply_plan(as_json: bool) -> None:
-    """Make the topics as the settings want them: all of the plan, or nothing if it is refused.
+    """Make the topics as the settings want them: all changes, or none if one is refused.
 
-    Creates topics, changes settings, and begins to copy partitions to other brokers, which Kafka
-    goes on with by itself. Never changes how many partitions there are.
+    Creates topics, changes settings, and begins to move replicas, which Kafka then continues.
+    Never changes the number of partitions.
 
     Exit status: 0 done; 2 refused, or the brokers cannot be reached.
     """

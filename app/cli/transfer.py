@@ -26,7 +26,7 @@ from app.ops.transfer.importing import Imported, import_rows
 from app.ops.transfer.remote import FORMATS, Format, Remote
 from app.ops.transfer.rows import READERS, mended
 
-#: Exit status of what is not, or not wholly, done.
+#: Exit status of a command that did nothing, or only a part.
 EXIT_NOT_DONE = 1
 
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ _format = click.option(
     "--format",
     "name",
     type=click.Choice(FORMATS),
-    help="Default: what the file's name ends with, else ndjson.",
+    help="Default: the ending of the file's name, else ndjson.",
 )
 
 
@@ -46,7 +46,7 @@ _format = click.option(
 @_url
 @click.argument("output", type=_FILE_OR_DASH)
 @_format
-@click.option("--prefix", default="", metavar="TEXT", help="Only ids that begin so.")
+@click.option("--prefix", default="", metavar="TEXT", help="Only ids with this prefix.")
 @key_option
 @ca_file_option
 def export_users(
@@ -54,10 +54,11 @@ def export_users(
 ) -> None:
     """Write all users of the registry at URL to OUTPUT; - is standard output.
 
-    In the order of their ids, as NDJSON or CSV. The file is there once it is whole.
+    The users come in the order of their ids, as NDJSON or CSV. The file appears when it is
+    complete.
 
-    Exit status: 0 done; 1 broken off, and no file is there; 2 a wrong option, or the registry
-    refuses; 130 ended by Ctrl-C.
+    Exit status: 0 done; 1 the export failed, and there is no file; 2 a wrong option, or the
+    registry refuses; 130 ended by Ctrl-C.
     """
     remote = Remote(url, key, ca_file)
     with _bar() as bar:
@@ -83,12 +84,12 @@ def export_users(
     default=120.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a batch is sent again and again while the registry refuses or is away.",
+    help="How long to retry a batch while the registry refuses it or is away.",
 )
 @click.option(
     "--mend-names",
     is_flag=True,
-    help="Send names that hold control characters with blanks for them, and tell of each.",
+    help="Replace control characters in names by blanks, and report each row.",
 )
 @click.option(
     "--gzip", "is_packed", is_flag=True, help="Send requests packed, over a slow network."
@@ -108,12 +109,11 @@ def import_users(
 ) -> None:
     """Register the users in FILE with the registry at URL; - is standard input.
 
-    NDJSON or CSV, as export writes it or with the members id, name and email alone; whatever else
-    there is is left out. Rows are sent in their order. To import a file again is safe. Each row
-    that is rejected is told of in a line. What became of a registration that was accepted is told
-    by the registry: an id or address may be taken.
+    FILE is NDJSON or CSV. Only the members id, name and email count. Rows are sent in their order.
+    You can import a file again. Each rejected row is reported on a line. An accepted registration
+    can still be rejected later, if its id or address is taken: the registry has its outcome.
 
-    Exit status: 0 all rows are accepted; 1 some are rejected, or it was broken off; 2 a wrong
+    Exit status: 0 all rows are accepted; 1 some are rejected, or the import failed; 2 a wrong
     option or file, or the registry refuses; 130 ended by Ctrl-C.
     """
     told = Imported(lambda line, why: click.echo(f"line {line}: {why}"))
@@ -136,7 +136,7 @@ def import_users(
         try:
             run(sending)
         finally:
-            # However it ends, what was sent is registered.
+            # What was sent before an error stays registered.
             _tell(told)
     raise SystemExit(EXIT_NOT_DONE if told.rejected else 0)
 
@@ -149,7 +149,7 @@ def _tell(told: Imported) -> None:
 
 
 def _size(file: Path) -> int | None:
-    """Return the size of what is a file, and no pipe or device."""
+    """Return the size of a regular file; None for a pipe or a device."""
     return file.stat().st_size if file.is_file() else None
 
 
@@ -167,7 +167,7 @@ def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
 
 
 class _Bar:
-    """A progress bar on standard error, if that is a terminal: bytes, and what is told beside."""
+    """A progress bar on standard error, if that is a terminal: bytes and a text."""
 
     def __init__(self, progress: Progress, total: int | None) -> None:
         self._progress = progress
@@ -175,7 +175,7 @@ class _Bar:
         self._began = monotonic()
 
     def show(self, users: int, size: int, more: str = "") -> None:
-        """Show how far it is."""
+        """Show how many users and bytes are done."""
         rate = users / max(monotonic() - self._began, 0.001)
         told = f"{users:,} users  {rate:,.0f}/s{more}"
         self._progress.update(self._task, completed=size, description=told)
@@ -183,7 +183,7 @@ class _Bar:
 
 @contextmanager
 def _bar(total: int | None = None) -> Iterator[_Bar]:
-    """Show a progress bar; one whose end nobody knows moves to and fro."""
+    """Show a progress bar. Without a total it moves to and fro."""
     console = Console(stderr=True)
     columns = (
         BarColumn(),

@@ -11,14 +11,14 @@ from app.ops.verify import verify as verify_registry
 
 
 @click.command()
-@click.option("--ids", is_flag=True, help="Name the users that differ: ids may be personal.")
+@click.option("--ids", is_flag=True, help="Name the users that differ. Ids may be personal data.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
     metavar="N",
-    help="List at most so many differences of each kind; all are counted.",
+    help="List at most this many differences of each kind. All are counted.",
 )
 @click.option(
     "--stores",
@@ -29,16 +29,15 @@ from app.ops.verify import verify as verify_registry
     "given more than once.",
 )
 def verify(ids: bool, limit: int, stores: tuple[Path, ...]) -> None:
-    """Check that the tables are what the topics make of them.
+    """Recompute the tables from the topics, and report every difference.
 
-    Folds user-registrations, email-claims and email-decisions anew, and compares with everything
-    that must have come of them, each up to where it is applied: the rows of users and emails,
-    claims and verdicts, outcomes, dead letters, records that were moved. Writes nothing; workers
-    may run.
+    Folds user-registrations, email-claims and email-decisions, and compares the result with what
+    workers have written up to their markers: rows of users and emails, claims and verdicts,
+    outcomes, dead letters, moved records. Writes nothing. Workers may run.
 
-    Exit status: 0 no difference; 1 differences; 2 only part could be checked, because the
-    beginning of a topic is gone, or nothing at all. A list of differences says where records
-    stand: topic, partition:offset.
+    Exit status: 0 no difference; 1 differences; 2 only a part could be checked, because the
+    beginning of a topic is gone, or nothing. Differences have the places of records: topic,
+    partition:offset.
     """
     findings = Findings(limit, with_ids=ids)
     run(verify_registry(settings(), findings, stores))

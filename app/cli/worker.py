@@ -15,7 +15,7 @@ def worker() -> None:
     with ExitStack() as held:
         with one_line():
             held.enter_context(checked(settings()))
-            # Other commands do not wait for Faust to be imported.
+            # Importing Faust is slow, and other commands do not need it.
             import faust
 
             from app.main import worker_of_this_process

@@ -16,7 +16,7 @@ class AccessSettings(SettingsGroup):
     """Who may call a worker, and how a caller proves it."""
 
     keys_file: File | None = Field(
-        None, description="Holds the access keys; unset: nobody is asked for one."
+        None, description="Holds the access keys. Unset: callers need none."
     )
     allow_open_bind: bool = Field(
         False, description="Allow WEB_HOST beyond loopback without access keys."
@@ -26,30 +26,28 @@ class AccessSettings(SettingsGroup):
     )
     audit_file: File | None = Field(
         None,
-        description="Where the audit log goes; unset: to stderr if KEYS_FILE is set, else nowhere.",
+        description="File of the audit log. Unset: stderr if KEYS_FILE is set, else none.",
     )
-    tls_cert_file: File | None = Field(
-        None, description="This worker's certificate and those between it and the root, in PEM."
-    )
+    tls_cert_file: File | None = Field(None, description="This worker's certificate chain, in PEM.")
     tls_key_file: File | None = Field(None, description="The certificate's private key, in PEM.")
     tls_ca_file: File | None = Field(
-        None, description="Certificates that other workers' are issued by; unset: the system's."
+        None, description="Authorities of other workers' certificates. Unset: the system's."
     )
     jwt_jwks: str | None = Field(
         None,
         description="A file or an https address with the keys that sign JWTs; needs the extra jwt.",
     )
-    jwt_audience: str | None = Field(None, description="Whom JWTs must be made for.")
-    jwt_issuer: str | None = Field(None, description="Who must have made JWTs.")
+    jwt_audience: str | None = Field(None, description="The audience that JWTs must have.")
+    jwt_issuer: str | None = Field(None, description="The issuer that JWTs must have.")
     jwt_scope_claim: str = Field("scope", description="The claim of JWTs that holds scopes.")
     allowed_hosts: str | None = Field(
         None,
-        description="Names by which clients may ask, beside this machine's: separated by commas.",
+        description="Host names for clients, beside this machine's, separated by commas.",
     )
     cors_origins: str | None = Field(
         None,
         pattern=r"^(\*|https?://[^/\s,]+(\s*,\s*https?://[^/\s,]+)*)$",
-        description="Sites whose scripts may call: origins separated by commas, or * for all.",
+        description="Origins whose scripts may call, separated by commas, or * for all.",
     )
     trusted_proxies: int = Field(
         0, ge=0, le=16, description="Proxies in front whose X-Forwarded-* headers count."
@@ -97,16 +95,16 @@ class AccessSettings(SettingsGroup):
 
     @property
     def hosts(self) -> Sequence[str]:
-        """The names by which clients may ask, beside this machine's."""
+        """The host names that clients may use, beside this machine's."""
         return _listed(self.allowed_hosts)
 
 
 def _listed(text: str | None) -> list[str]:
-    """Return what a setting lists, in lower case."""
+    """Return the entries of a list in a setting, in lower case."""
     return [each.strip() for each in (text or "").lower().split(",") if each.strip()]
 
 
 def _is_plain_http(url: str | None) -> bool:
-    """Return whether an address is asked beyond this machine, and anybody between could answer."""
+    """Return whether a URL leads to another machine without TLS."""
     parts = urlsplit(url or "")
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")

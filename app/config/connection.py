@@ -1,4 +1,4 @@
-"""How Kafka clients connect: the options of aiokafka and Faust, made in one place."""
+"""How Kafka clients connect: the one place for the options of aiokafka and Faust."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ OAUTHBEARER: Final = "OAUTHBEARER"
 
 
 class FileToken(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka carries no types
-    """A token from a file, read anew for each connection: something else keeps it fresh."""
+    """A token from a file, read for each connection. Another program renews it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     async def token(self) -> str:
-        """Return what the file holds now."""
+        """Return the token that the file holds now."""
         return self._file.read_text().strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the brokers are, and by what they and their clients know each other."""
+    """The brokers, and how they and their clients authenticate each other."""
 
     brokers: str
     protocol: str = "PLAINTEXT"
@@ -49,20 +49,20 @@ class Connection:
 
     @property
     def is_secret(self) -> bool:
-        """Whether TLS is spoken."""
+        """Whether the connection uses TLS."""
         return self.protocol.endswith("SSL")
 
     @property
     def has_login(self) -> bool:
-        """Whether clients log in by SASL."""
+        """Whether clients log in with SASL."""
         return self.protocol.startswith("SASL")
 
     def client(self) -> dict[str, Any]:
-        """Return the arguments for any client of aiokafka; raise `SettingsError`."""
+        """Return the options of every aiokafka client; raise `SettingsError`."""
         return {"bootstrap_servers": self.brokers, **self.security()}
 
     def security(self) -> dict[str, Any]:
-        """Return those of the arguments that a single connection takes, too."""
+        """Return the options that a single connection takes, too."""
         login = self._login() if self.has_login else {}
         return {"security_protocol": self.protocol, "ssl_context": self.tls(), **login}
 
@@ -79,7 +79,7 @@ class Connection:
         }
 
     def faust(self) -> CredentialsT | None:
-        """Return the same as Faust's own clients take it; raise `SettingsError`."""
+        """Return the credentials for Faust's own clients; raise `SettingsError`."""
         tls = self.tls()
         if not self.has_login:
             return SSLCredentials(tls) if tls else None
@@ -98,7 +98,7 @@ class Connection:
         return FileToken(self.token_file)
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return how brokers' certificates are checked, and which one is shown to them."""
+        """Return the TLS context: how brokers are checked, and the client certificate."""
         if not self.is_secret:
             return None
         files = self.ca_file, self.certificate_file, self.key_file
@@ -107,7 +107,7 @@ class Connection:
         )
 
 
-# Reading the system's authorities takes long, and a worker has clients by the hundred.
+# Reading the system's authorities is slow, and a worker makes hundreds of clients.
 @lru_cache(maxsize=4)
 def _context(
     ca: Path | None,
@@ -124,7 +124,7 @@ def _context(
     if certificate is None:
         return context
     try:
-        # Who is asked for a passphrase says none: nobody sits at a worker.
+        # Without this, OpenSSL would ask for a passphrase on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: password or "")
     except OSError as error:
         raise SettingsError(f"KAFKA_CERTIFICATE_FILE, KAFKA_KEY_FILE: {_mismatch(error)}") from None

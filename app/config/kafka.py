@@ -29,34 +29,34 @@ class KafkaSettings(SettingsGroup):
 
     kafka_brokers: Annotated[str, AfterValidator(brokers)] = Field(
         "127.0.0.1:9092",
-        description="Brokers to begin with: host:port, several separated by commas.",
+        description="Bootstrap brokers: host:port, several separated by commas.",
     )
     kafka_security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], CAPITALS
     ] = Field(
-        "PLAINTEXT", description="What the brokers speak: TLS (SSL), a login (SASL), both or none."
+        "PLAINTEXT", description="Whether the brokers use TLS (SSL), a login (SASL), both or none."
     )
     kafka_sasl_mechanism: (
         Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], CAPITALS]
         | None
-    ) = Field(None, description="How clients log in; needed for SASL.")
+    ) = Field(None, description="How clients log in. Needed for SASL.")
     kafka_username: str | None = Field(
-        None, description="Who logs in; providers call it the API key, too."
+        None, description="The user who logs in. Some providers call it the API key."
     )
     kafka_password: SecretStr | None = Field(
-        None, description="That user's password; providers call it the API secret, too."
+        None, description="The password. Some providers call it the API secret."
     )
     kafka_password_file: File | None = Field(
         None, description="Holds the password, instead of KAFKA_PASSWORD."
     )
     kafka_token_file: File | None = Field(
-        None, description="Holds the token for OAUTHBEARER; read anew for each connection."
+        None, description="Holds the token for OAUTHBEARER. Read for each connection."
     )
     kafka_ca_file: File | None = Field(
-        None, description="Certificates that the brokers' are issued by; unset: the system's."
+        None, description="Authorities of the brokers' certificates. Unset: the system's."
     )
     kafka_certificate_file: File | None = Field(
-        None, description="The certificate that is shown to brokers, in PEM."
+        None, description="The client certificate for brokers, in PEM."
     )
     kafka_key_file: File | None = Field(None, description="That certificate's private key, in PEM.")
     kafka_key_password: SecretStr | None = Field(
@@ -72,7 +72,7 @@ class KafkaSettings(SettingsGroup):
 
     @property
     def kafka(self) -> Connection:
-        """How every client of ours connects to the brokers."""
+        """The connection that all Kafka clients use."""
         return Connection(
             self.kafka_brokers,
             self.kafka_security_protocol,
@@ -95,7 +95,7 @@ class KafkaSettings(SettingsGroup):
 
 
 def _login_mistake(given: KafkaSettings) -> str | None:
-    """Return what is wrong with how clients log in to Kafka."""
+    """Return what is wrong with the login to Kafka; None if nothing is."""
     mechanism = given.kafka_sasl_mechanism
     password = given.kafka_password or given.kafka_password_file
     if not given.kafka_security_protocol.startswith("SASL"):
@@ -118,7 +118,7 @@ def _login_mistake(given: KafkaSettings) -> str | None:
 
 
 def _tls_mistake(given: KafkaSettings) -> str | None:
-    """Return what is wrong with how brokers and clients show who they are."""
+    """Return what is wrong with the certificates for Kafka; None if nothing is."""
     if (given.kafka_certificate_file is None) != (given.kafka_key_file is None):
         return "KAFKA_CERTIFICATE_FILE, KAFKA_KEY_FILE: set both or neither"
     named = given.kafka_ca_file or given.kafka_certificate_file

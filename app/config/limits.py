@@ -11,34 +11,34 @@ class LimitSettings(SettingsGroup):
 
     max_writes_per_second: Rate | None = Field(
         None,
-        description="Most writes that this worker takes in a second; the others get 503.",
+        description="Most writes a second of this worker; others get 503.",
     )
     client_writes_per_second: Rate | None = Field(
         None,
-        description="Most writes of one client, by its key or address; the others get 429.",
+        description="Most writes a second of one client, by key or address; others get 429.",
     )
     max_reads_per_second: Rate | None = Field(
-        None, description="Most reads that this worker answers in a second; the others get 503."
+        None, description="Most reads a second of this worker; others get 503."
     )
     client_reads_per_second: Rate | None = Field(
-        None, description="Most reads of one client, by its key or address; the others get 429."
+        None, description="Most reads a second of one client, by key or address; others get 429."
     )
     max_connections: int = Field(
         2_000,
         ge=16,
         le=1_000_000,
-        description="Most connections of clients; fewer if the process may have fewer open files.",
+        description="Most connections; fewer if the process may open fewer files.",
     )
     client_connections: int | None = Field(
         None,
         ge=1,
-        description="Most of one address; unset: half of them, and all behind TRUSTED_PROXIES.",
+        description="Most of one address. Unset: half of them, or all behind proxies.",
     )
     slow_client_seconds: float = Field(
         30,
         ge=1,
         le=3600,
-        description="A client is cut off that takes longer to send a body, or takes no answer.",
+        description="A client that sends or reads for longer is disconnected.",
     )
     max_waiting_records: int = Field(
         100_000,

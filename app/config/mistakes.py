@@ -46,13 +46,13 @@ def _in_words(name: str, mistake: ErrorDetails) -> str:
     if mistake["type"] == "string_pattern_mismatch":
         return _PATTERNS.get(name, "must be letters, digits, '.', '_' and '-'")
     words = _WORDS.get(mistake["type"])
-    # pydantic's own text is no template: it may hold braces of the input.
+    # pydantic's own text is not a template: it may contain braces of the input.
     if words is None:
         return mistake["msg"].removeprefix("Value error, ")
     return words.format(**mistake.get("ctx", {}))
 
 
-#: Settings that promised what is not kept any more.
+#: Settings whose promise is not kept any more.
 _REMOVED = {
     "SPOOL_MIB": "there is no spool any more: writes are refused while the broker is away; see "
     "CHANGELOG.md, and remove the setting"
@@ -60,7 +60,7 @@ _REMOVED = {
 
 
 def refuse_removed() -> None:
-    """Raise `SettingsError` for a setting that is none any more."""
+    """Raise `SettingsError` for a setting that was removed."""
     for name, why in _REMOVED.items():
         if os.environ.get(name, "").strip() not in ("", "0"):
             raise SettingsError(f"{name}: {why}")

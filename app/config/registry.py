@@ -30,13 +30,13 @@ class RegistrySettings(SettingsGroup):
         "user-registry", description="Consumer group, and prefix of the changelogs' names."
     )
     topic_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = Field(
-        "", description="Put before every topic's name, so that registries can share a cluster."
+        "", description="Prefix of all topics, so that registries can share a cluster."
     )
     partitions: int = Field(
         8,
         ge=1,
         le=1000,
-        description="Partitions of every topic of a new registry; see docs/cluster.md for more.",
+        description="Partitions of every topic of a new registry. More later: docs/cluster.md.",
     )
     replication_factor: int | None = Field(
         None, ge=1, le=32767, description="Copies of every topic; unset: the broker's default."
@@ -60,7 +60,7 @@ class RegistrySettings(SettingsGroup):
     email_secret: SecretStr | None = Field(
         None,
         min_length=MIN_SECRET,
-        description="Hides email addresses in topics; the same for all workers and for ever. "
+        description="Hides email addresses in topics. It must never change. "
         "Needed unless the broker is on this machine.",
     )
     email_secret_file: File | None = Field(
@@ -75,13 +75,13 @@ class RegistrySettings(SettingsGroup):
         None, description="Holds the secrets, a line each, instead of SIGNING_SECRET."
     )
     standby_replicas: int = Field(
-        1, ge=0, le=10, description="Workers that keep a copy of each table, to take over at once."
+        1, ge=0, le=10, description="How many other workers keep a copy of each table."
     )
     session_timeout_seconds: float = Field(
-        10, ge=6, le=300, description="A worker that is silent for so long loses its partitions."
+        10, ge=6, le=300, description="A worker that is silent for longer loses its partitions."
     )
     compression: Annotated[Literal["none", "lz4", "zstd"], SMALL] = Field(
-        "none", description="How what the registry writes to its own topics is compressed."
+        "none", description="Compression of the registry's own topics."
     )
 
     _generation: int = PrivateAttr(0)
@@ -112,29 +112,29 @@ class RegistrySettings(SettingsGroup):
 
     @property
     def generation(self) -> int:
-        """How often the registry was repartitioned, as far as these settings know."""
+        """How often the registry was repartitioned before these settings were read."""
         return self._generation
 
     @property
     def tidy_seconds(self) -> float:
-        """How often what was erased is looked for: several times before it must be gone."""
+        """The seconds between two tidy-ups: several within ERASE_WITHIN_HOURS."""
         return self.erase_within_hours * 3600 / TIDY_TIMES
 
     def partitioned(self, partitions: int, generation: int) -> Self:
-        """Return the settings with the partitions that the registry has."""
+        """Return the settings with the registry's partitions and generation."""
         there = self.model_copy(update={"partitions": partitions})
         there._generation = generation
         return there
 
     @property
     def email_keys(self) -> EmailKeys:
-        """What makes the keys of email addresses, by the secret."""
+        """Makes the keys of email addresses with the secret."""
         secret = _LOCAL_SECRET if self.email_secret is None else self.email_secret
         return EmailKeys(secret.get_secret_value().encode())
 
     @property
     def signing_secrets(self) -> Sequence[bytes]:
-        """What sessions and workers' requests are signed with; raise `SettingsError`."""
+        """The secrets that sign sessions and workers' requests; raise `SettingsError`."""
         secrets = _secrets_in(self.signing_secret) or _secrets_in(self.email_secret, whole=True)
         if not secrets:
             raise SettingsError(
@@ -145,13 +145,13 @@ class RegistrySettings(SettingsGroup):
 
     @property
     def audit_secret(self) -> bytes:
-        """What hides ids in the audit log."""
+        """The secret that hashes ids in the audit log."""
         secrets = _secrets_in(self.email_secret, whole=True) or _secrets_in(self.signing_secret)
         return [*secrets, _LOCAL_SECRET.get_secret_value()][0].encode()
 
 
 def _secrets_in(secret: SecretStr | None, *, whole: bool = False) -> list[str]:
-    """Return the secrets that a setting lists, or the ``whole`` as one."""
+    """Return the secrets in a setting; with ``whole``, the whole text is one secret."""
     text = revealed(secret) or ""
     listed = [text] if whole else re.split(r"[,\s]+", text)
     return [each for each in listed if each]

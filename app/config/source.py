@@ -20,7 +20,7 @@ class _Environment(PydanticBaseSettingsSource):
         return os.environ.get(field_name.upper(), "").strip() or None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return what is set, by the fields' names."""
+        """Return the settings that are set, by the names of their fields."""
         fields = self.settings_cls.model_fields.items()
         given = {name: self.get_field_value(field, name)[0] for name, field in fields}
         return {name: value for name, value in given.items() if value is not None}

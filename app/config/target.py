@@ -24,17 +24,17 @@ ca_file_option = click.option(
     help="Certificates to trust beside the machine's (PEM).",
 )
 
-#: What a header may hold that is no white space.
+#: Characters that a header may hold, without white space.
 _KEY_PATTERN = r"[!-~]+"
 
 
 class TargetError(RegistryError):
-    """An address, a key or a file of certificates cannot be used as it is given."""
+    """An address, a key or a file of certificates cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go: host and port, the path before ours, and whether over TLS."""
+    """An address: host and port, the path before ours, and whether it uses TLS."""
 
     host: str
     port: int
@@ -44,7 +44,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> "Target":
-        """Return the target that an address names, or raise `TargetError`."""
+        """Return the target of a URL, or raise `TargetError`."""
         try:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -56,7 +56,10 @@ class Target:
         return cls(host, port, parts.netloc, parts.path.rstrip("/"), parts.scheme == "https")
 
     def tls(self, ca_file: Path | None) -> ssl.SSLContext | None:
-        """Return how to speak TLS, if at all, trusting some certificates beside the machine's."""
+        """Return the TLS context, None for http.
+
+        It trusts some certificates beside this machine's.
+        """
         if not self.is_tls:
             return None
         context = ssl.create_default_context()
@@ -69,13 +72,13 @@ class Target:
 
 
 def check_key(key: str | None) -> None:
-    """Raise `TargetError` for a key that no header can hold."""
+    """Raise `TargetError` if no header can hold the key."""
     if key is not None and not re.fullmatch(_KEY_PATTERN, key):
         raise TargetError("the key must be printable ASCII without spaces")
 
 
 def _is_plain(parts: SplitResult) -> bool:
-    """Return whether there is a host, and nothing that we would not send on."""
+    """Return whether a URL has a host, and no part that would be dropped."""
     text = parts.geturl()
     surplus = parts.query or parts.fragment or "@" in parts.netloc
     return (
@@ -89,6 +92,6 @@ def _is_plain(parts: SplitResult) -> bool:
 
 
 def _no_address(url: str) -> TargetError:
-    # What stands before an @ is a password.
+    # The text before an @ is a password.
     shown = "the URL" if "@" in url else repr(url)
     return TargetError(f"{shown} is no address of a registry: it must be http(s)://host:port")

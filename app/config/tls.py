@@ -1,4 +1,4 @@
-"""TLS: this worker's certificate, renewed without a restart; how others' are checked."""
+"""TLS: this worker's certificate, renewed without a restart; the check of others'."""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from app.system.file_fingerprint import FileFingerprint, fingerprint_of
 
 log = structlog.get_logger(__name__)
 
-#: How often the files are looked at, if connections are made at all.
+#: How often new connections check whether the files have changed.
 LOOK_EVERY_SECONDS = 1.0
 
 #: OpenSSL's numbers of why a certificate is not valid today.
@@ -22,7 +22,7 @@ _NOT_TODAY = {9: "is not valid yet", 10: "has expired"}
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext | None:
-    """Return how this worker serves https, None if it does not; raise `SettingsError`."""
+    """Return how this worker serves https; None if it serves http; raise `SettingsError`."""
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     return Certificate(settings.tls_cert_file, settings.tls_key_file).context
@@ -39,10 +39,11 @@ def client_tls(settings: Settings) -> ssl.SSLContext:
 
 
 class Certificate:
-    """A certificate and its key, from files that may change while connections are made.
+    """A certificate and its key, from files that may change at any time.
 
-    OpenSSL calls back at the beginning of each handshake; there the files are looked at, and the
-    connection gets what they hold now. A renewal that is broken leaves what was.
+    OpenSSL calls back at the beginning of each handshake. Then the files are checked, and the
+    connection gets their present content. If a renewal is broken, the last good certificate stays
+    in use.
     """
 
     def __init__(self, cert: Path, key: Path, clock: Callable[[], float] = monotonic) -> None:
@@ -51,7 +52,7 @@ class Certificate:
         self._fingerprints = self._look()
         self._next_look = clock() + LOOK_EVERY_SECONDS
         self._now = loaded(cert, key)
-        #: Stays the same whatever the files hold.
+        #: It stays the same when the files change.
         self.context = loaded(cert, key)
         self.context.sni_callback = self._choose
 
@@ -79,7 +80,7 @@ class Certificate:
 
 
 def loaded(cert: Path, key: Path) -> ssl.SSLContext:
-    """Return a server's context with a certificate that is valid today; raise `SettingsError`."""
+    """Return a server's context, with a certificate that is valid today; raise `SettingsError`."""
     for name, path in (("TLS_CERT_FILE", cert), ("TLS_KEY_FILE", key)):
         try:
             path.read_bytes()
@@ -88,7 +89,7 @@ def loaded(cert: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # Who is asked for a passphrase says none: nobody sits at a worker.
+        # Without this, OpenSSL would ask for a passphrase on the terminal.
         context.load_cert_chain(cert, key, password=lambda: "")
     except OSError as error:
         raise SettingsError(f"TLS_CERT_FILE, TLS_KEY_FILE: {_mismatch(error)}") from None
@@ -97,7 +98,7 @@ def loaded(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 def expiry(cert: Path, key: Path) -> datetime:
-    """Return until when a certificate is valid; raise `SettingsError` if it is not today."""
+    """Return when a certificate expires; raise `SettingsError` if it is not valid today."""
     shown = _require_valid_today(loaded(cert, key), cert)
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
 
@@ -109,7 +110,7 @@ def _mismatch(error: OSError) -> str:
 
 
 def _require_valid_today(server: ssl.SSLContext, cert: Path) -> Mapping[str, object]:
-    """Let a client that trusts nothing but this certificate begin a connection; say what it saw."""
+    """Connect a client that trusts only this certificate; return what it saw."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -127,7 +128,7 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> Mapping[str,
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     asks = client.wrap_bio(back, there)
     answers = server.wrap_bio(there, back, server_side=True)
-    # The client has the server's certificate, and checks it, in its second turn.
+    # The client receives and checks the certificate in its second step.
     for side in (asks, answers, asks):
         try:
             side.do_handshake()

@@ -19,7 +19,7 @@ def reachable(path: Path) -> Path:
         path = path.expanduser()
         path.stat()
     except RuntimeError:
-        raise ValueError("names the home of nobody who is known here") from None
+        raise ValueError("names the home of an unknown user") from None
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass
     except OSError as error:

@@ -1,8 +1,7 @@
 """Dead letters: records that cannot be applied, with the reason and their position.
 
-`letters` makes them and reads them again, `reading` finds those that are open in their topic,
-`listing` says what there is, `later` and `replay` send originals once more.
-docs/guides/dead-letters.md tells how they are used.
+`letters` makes and reads them, `reading` finds the open ones in their topic, `listing` selects and
+counts them, `later` and `replay` send originals once more. See docs/guides/dead-letters.md.
 """
 
 from app.dead_letters.letters import DeadLetters

@@ -14,35 +14,35 @@ from app.kafka.partition_reader import Extent, Reader
 from app.kafka.progress import bar
 from app.kafka.topics import TopicSpec
 
-#: A record that was replayed names here the position of its letter.
+#: The header of a replayed record that holds the position of its letter.
 REPLAY_OF_HEADER = "replay-of"
 
 
-def home_of(letter: Letter, partitions: int) -> int:
-    """Return the partition of a letter's id; where it names none, that of its original."""
+def target_partition_of(letter: Letter, partitions: int) -> int:
+    """Return the partition of a letter's id, or of its original if it has no id."""
     if letter.id is None:
         return letter.position.partition
     return partition_of(encode_key(letter.id), partitions)
 
 
 class _Trace(NamedTuple):
-    """A record of an id: where it stands, and where it, or the letter it replays, came in."""
+    """A record of an id: where it is, and where it (or the letter that it replays) came in."""
 
     offset: int
     origin: Position
 
 
 class Traces:
-    """The records of some ids, partition by partition, as far as they were noted."""
+    """The records of some ids that were noted so far, by partition."""
 
     def __init__(self, ids: Mapping[int, Collection[str]], letters: Collection[Position]) -> None:
         self._ids = ids
-        #: Of these records nothing was applied; where one was replayed, its copy counts.
+        #: Records of these letters were not applied. If one was replayed, its copy counts.
         self._letters = letters
         self._of_id: defaultdict[str, list[_Trace]] = defaultdict(list)
 
     def note(self, partition: int, records: Iterable[ConsumedRecord]) -> None:
-        """Note those records of a partition that are of the ids."""
+        """Note the records of a partition that belong to the ids."""
         ids = self._ids.get(partition, ())
         for record in records:
             user_id = id_of(record) or ""
@@ -52,8 +52,8 @@ class Traces:
     def later_than(self, letter: Letter, below: int | None = None) -> Position | None:
         """Return the origin of a record of the letter's id that is later, or None.
 
-        Only records below an offset of their partition count, if one is given. Between partitions
-        there is no order: a record that came in by another one than the letter's counts as later.
+        With ``below``, only records below this offset of their partition count. There is no order
+        between partitions: a record that came in by another partition counts as later.
         """
         traces = [] if letter.id is None else self._of_id.get(letter.id, [])
         for offset, origin in traces:
@@ -73,7 +73,7 @@ def _origin(partition: int, record: ConsumedRecord) -> Position:
 
 
 class LaterRecords:
-    """Looks for later records of letters in ``user-registrations``: once, and then what is new."""
+    """Looks for later records of letters in ``user-registrations``, each record once."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class LaterRecords:
         letters: Sequence[Letter],
         known: Collection[Position],
     ) -> None:
-        """Look for what is later than letters; ``known`` has the positions of all there are."""
+        """Look for records later than the letters. ``known`` has the positions of all letters."""
         self._committed = committed
         self._everything = everything
         self._topic = topic
         self._ids: defaultdict[int, set[str]] = defaultdict(set)
-        #: By partition: where to begin, where it was begun, how far it was read.
+        #: By partition: where to begin, where it began, and how far it has read.
         self._from: dict[int, int] = {}
         self._begun: dict[int, int] = {}
         self._read: dict[int, int] = {}
@@ -100,14 +100,14 @@ class LaterRecords:
     def _want(self, letter: Letter) -> None:
         if letter.id is None:
             return
-        home = home_of(letter, self._topic.partitions)
-        self._ids[home].add(letter.id)
-        # Offsets of another partition say nothing here.
-        start = letter.position.offset + 1 if home == letter.position.partition else 0
-        self._from[home] = min(self._from.get(home, start), start)
+        target = target_partition_of(letter, self._topic.partitions)
+        self._ids[target].add(letter.id)
+        # An offset of another partition cannot be compared.
+        start = letter.position.offset + 1 if target == letter.position.partition else 0
+        self._from[target] = min(self._from.get(target, start), start)
 
     async def catch_up(self) -> None:
-        """Read what is committed and was not read yet."""
+        """Read the committed records that were not read yet."""
         extents = [
             self._rest(extent)
             for extent in await self._committed.extents(self._topic)
@@ -126,31 +126,31 @@ class LaterRecords:
         return Extent(extent.topic, number, start, extent.end)
 
     def why_not(self, letter: Letter) -> str | None:
-        """Return why a letter must not be replayed, by what was read, or None."""
+        """Return why a letter must not be replayed, or None. Only records that were read count."""
         if letter.id is None:
             return None
-        home = home_of(letter, self._topic.partitions)
-        if home == letter.position.partition and letter.position.offset + 1 < self._begun[home]:
+        target = target_partition_of(letter, self._topic.partitions)
+        if target == letter.position.partition and letter.position.offset + 1 < self._begun[target]:
             return "records after it are gone: its id may have had a later one"
         return _reason(self._traces.later_than(letter))
 
     async def overtaken(self, sent: Sequence[tuple[Letter, int]]) -> Mapping[Position, str]:
-        """Return which letters that were sent must not be replayed after all, and why.
+        """Return which of the sent letters must not be replayed after all, and why.
 
-        ``sent`` has the offsets of their replays, of which none is committed yet. Records of other
-        open transactions count: they may be committed first.
+        ``sent`` has the offsets of the replays, which are not committed yet. Records of other open
+        transactions count, because they may be committed first.
         """
         ends: dict[int, int] = {}
         for letter, offset in sent:
-            home = home_of(letter, self._topic.partitions)
+            target = target_partition_of(letter, self._topic.partitions)
             if letter.id is not None:
-                ends[home] = max(ends.get(home, 0), offset)
+                ends[target] = max(ends.get(target, 0), offset)
         new = Traces(self._ids, self._known)
-        for home, end in ends.items():
+        for target, end in ends.items():
             async for records in self._everything.read(
-                Extent(self._topic.name, home, self._read[home], end)
+                Extent(self._topic.name, target, self._read[target], end)
             ):
-                new.note(home, records)
+                new.note(target, records)
         reasons = {letter.position: _reason(new.later_than(letter, at)) for letter, at in sent}
         return {position: reason for position, reason in reasons.items() if reason is not None}
 

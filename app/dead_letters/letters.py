@@ -21,39 +21,38 @@ from app.domain.positions import Position
 from app.domain.records import Headers, Outgoing
 from app.kafka.topics import MAX_DEAD_LETTER_BYTES
 
-#: What headers and the record's own framing may take of the largest dead letter.
+#: The part of the largest dead letter that headers and framing may take.
 _ROOM_FOR_FRAMING_BYTES = 64 * 1024
 _MAX_DETAIL_CHARACTERS = 1_000
 
-#: The first of our headers. Those of the original stand before it, whatever they are called.
+#: The first header of this project. Headers of the original are before it, whatever their names.
 SOURCE_TOPIC_HEADER = "source-topic"
 CAUSE_HEADER = "error"
 DETAIL_HEADER = "error-detail"
 TIMESTAMP_HEADER = "source-timestamp-ms"
 KEY_HEADER = "original-key"
 NO_VALUE_HEADER = "original-value-is-null"
-#: Of a record too large to keep (it came compressed), the letter has only the size, here: the
-#: original stands at the position that the headers name.
+#: Set if the original is too large to keep (it came compressed). It holds the size. The original is
+#: at the position that the other headers name.
 TRUNCATED_HEADER = "too-large-bytes"
 
-#: Of an original with a header name that is not UTF-8, all headers are here, as `pack` has them:
-#: what stands in the letter can be read by everybody.
+#: Set if a header name of the original is not UTF-8. It holds all headers, as `pack` encodes them,
+#: so that every client can read the letter.
 HEADERS_HEADER = "original-headers"
 
-#: What of a letter is left once its user was erased, or it was replayed: this header, no bytes.
+#: Set once a letter was replayed, or its user erased. Then the letter has no bytes of the original.
 MARK_HEADER = "mark"
 ERASED = "erased"
 REPLAYED = "replayed"
-#: Of a letter that was replayed: where its original stands now.
+#: The new position of a replayed original.
 REPLAYED_AS_HEADER = "replayed-as"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """Makes dead letters of the records of one topic, for another.
+    """Makes the dead letters of one topic's records.
 
-    A letter's key names its record, so that a mark takes the letter's place when the topic is
-    compacted.
+    A letter's key names its record, so that compaction replaces the letter by its mark.
     """
 
     source: str
@@ -62,7 +61,7 @@ class DeadLetters:
     def letter(
         self, partition: int, arrival: ConsumedRecord, error: UnreadableRecordError
     ) -> Outgoing:
-        """Return the dead letter for a record that could not be applied, its bytes unchanged."""
+        """Return the dead letter of a record that cannot be applied, with the bytes unchanged."""
         position = Position(partition, arrival.offset)
         reasons = [
             *self._source_of(position),
@@ -92,7 +91,7 @@ class DeadLetters:
         return self._outgoing(position, arrival.value or b"", [*arrival.headers, *reasons])
 
     def mark(self, position: Position, mark: str, more: Headers = ()) -> Outgoing:
-        """Return what takes the place of a letter, with none of its bytes."""
+        """Return the mark that replaces a letter. It has none of the letter's bytes."""
         headers = [*self._source_of(position), (MARK_HEADER, mark.encode()), *more]
         return self._outgoing(position, b"", headers)
 
@@ -117,60 +116,60 @@ def _headers(values: Mapping[str, object]) -> list[tuple[str, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A record as it came, before it was a dead letter."""
+    """A record as it was before it became a dead letter."""
 
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
     headers: Headers
-    #: Whether it is too large to be read: its key and value are not here.
+    #: Whether it was too large to keep: key and value are missing.
     is_cut: bool = False
 
     @classmethod
     def of(cls, record: ConsumedRecord) -> Self:
-        """Return a record that was read where it came in."""
+        """Return the original of a record that was read from its own topic."""
         is_cut = isinstance(record, UnreadableRecord) and record.cause == TOO_LARGE
         return cls(
             record.offset, record.timestamp, record.key, record.value, record.headers, is_cut
         )
 
 
-#: What names a letter: the topic and position of its original.
+#: A letter's name: the topic and position of its original.
 Name = tuple[str, Position]
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter, or the mark that took its place."""
+    """A dead letter, or the mark that replaced it."""
 
-    #: Where the original stands, or stood.
+    #: The topic of the original.
     topic: str
     position: Position
     cause: str
     detail: str
-    #: When it became a letter, or was marked, in ms since 1970.
+    #: When the record became a letter, or was marked, in ms since 1970.
     timestamp: int
-    #: Of key, value and headers of an original that is too large, of key and value of others.
+    #: The size of key and value; with headers if the original is too large.
     size: int
     too_large: bool
     mark: str | None
     replayed_as: str | None
-    #: The id that the original names, if it is here.
+    #: The id in the original, if the original is here.
     id: str | None
-    #: The name of the key that the original was written with, if it is here.
+    #: The name of the access key that the original was written with, if the original is here.
     by: str | None
-    #: Where the letter itself stands in its partition.
+    #: The offset of the letter itself.
     offset: int
-    #: None if it is too large, marked, or left out.
+    #: None if the letter is marked, the original is too large, or its bytes were left out.
     original: Original | None
 
     @classmethod
     def read(cls, record: ConsumedRecord) -> Self | None:
-        """Return the letter in a record of the dead-letter topic; None if it is none of ours."""
+        """Return the letter in a record; None if another program wrote the record."""
         named = _named(record.key)
         headers = list(record.headers)
-        # The last one: the original may have had a header of any name.
+        # Use the last one: the original may have a header of the same name.
         ours = next(
             (i for i in reversed(range(len(headers))) if headers[i][0] == SOURCE_TOPIC_HEADER), None
         )
@@ -190,7 +189,7 @@ class Letter:
                 _headers_before(headers[:ours], told),
             )
         return cls(
-            # Few are different, and many letters are held at a time.
+            # Most of these texts are equal, and many letters are in memory at once.
             intern(topic),
             position,
             intern(_text(told.get(CAUSE_HEADER)) or ""),
@@ -208,7 +207,7 @@ class Letter:
 
     @property
     def name(self) -> Name:
-        """What names it."""
+        """The name of the letter."""
         return self.topic, self.position
 
     @property
@@ -217,7 +216,7 @@ class Letter:
         return self.mark is None
 
     def without_bytes(self) -> Self:
-        """Return it as it is kept while many are read."""
+        """Return the letter without the original, to keep many of them in memory."""
         return replace(self, original=None)
 
 
@@ -227,7 +226,7 @@ def _headers_before(before: Headers, told: Mapping[str, bytes]) -> Headers:
 
 
 def _named(key: bytes | None) -> Name | None:
-    """Return the topic and position that a letter's key names."""
+    """Return the topic and position in a letter's key; None if the key is of another form."""
     try:
         topic, slash, token = (key or b"").decode().rpartition("/")
         return (topic, Position.parse(token)) if slash else None
@@ -240,7 +239,7 @@ def _text(header: bytes | None) -> str | None:
 
 
 def _number(header: bytes | None) -> int:
-    # The topic is open to others, too: what is no number of ours is none.
+    # Other programs may write to the topic, too. A text that is no number counts as none.
     text = (header or b"").decode(errors="replace")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else 0
 

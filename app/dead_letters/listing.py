@@ -25,7 +25,7 @@ class Where:
         return cls(name, value)
 
     def holds(self, letter: Letter) -> bool:
-        """Return whether the condition holds for a letter."""
+        """Return whether a letter meets the condition."""
         return _ASKED[self.name](letter) == self.value
 
 
@@ -41,7 +41,7 @@ _ASKED: Mapping[str, Callable[[Letter], str | None]] = {
 def chosen(
     letters: Iterable[Letter], where: Sequence[Where] = (), *, marked: bool = False
 ) -> list[Letter]:
-    """Return the open letters, or the marked ones, for which all conditions hold; newest first."""
+    """Return the letters that meet all conditions, newest first: open ones, or ``marked`` ones."""
     found = [
         letter
         for letter in letters
@@ -52,7 +52,7 @@ def chosen(
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Letters of one cause: how many, and when the oldest and the newest came; ms since 1970."""
+    """The letters of one cause: how many, and the oldest and the newest time in ms since 1970."""
 
     cause: str
     count: int
@@ -61,7 +61,7 @@ class Cause:
 
 
 def by_cause(letters: Iterable[Letter]) -> list[Cause]:
-    """Return the causes of letters, or the marks of marked ones; the most frequent first."""
+    """Return the causes of letters, or the marks of marked letters, most frequent first."""
     times: defaultdict[str, list[int]] = defaultdict(list)
     for letter in letters:
         times[letter.mark or letter.cause].append(letter.timestamp)
@@ -70,7 +70,7 @@ def by_cause(letters: Iterable[Letter]) -> list[Cause]:
 
 
 def members(letter: Letter, *, with_id: bool = False) -> dict[str, Any]:
-    """Return what is told of a letter as JSON; its id may be personal."""
+    """Return a letter as JSON members. Its id may be personal data."""
     told: dict[str, Any] = {
         "position": letter.position.token(),
         "topic": letter.topic,
@@ -92,7 +92,7 @@ def members(letter: Letter, *, with_id: bool = False) -> dict[str, Any]:
 
 
 def cause_members(cause: Cause) -> dict[str, Any]:
-    """Return what is told of a cause as JSON."""
+    """Return a cause as JSON members."""
     return {
         "cause": cause.cause,
         "count": cause.count,

@@ -13,12 +13,12 @@ from app.dead_letters.replay import ReplayResult
 from app.domain.consumed_records import is_text
 from app.domain.records import moment
 
-#: Where nobody says how wide a terminal is, as in a pipe.
+#: The width of a table that goes to a pipe.
 WIDTH_WITHOUT_TERMINAL = 160
 
 
 def escaped(text: str) -> str:
-    r"""Return a text with everything that is not printable as ``\u001b``."""
+    r"""Return a text in which each unprintable character is written as ``\u001b``."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
@@ -28,7 +28,7 @@ def escaped_bytes(data: bytes) -> str:
 
 
 def body(value: bytes | None) -> str:
-    """Return a record's value: indented if it is JSON, else its bytes; printable in any case."""
+    """Return a record's value as printable text: indented if it is JSON, else its bytes."""
     if value is None:
         return "null"
     try:
@@ -39,7 +39,7 @@ def body(value: bytes | None) -> str:
 
 
 def console() -> Console:
-    """Return where tables are written."""
+    """Return the console for tables."""
     made = Console(highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made = Console(highlight=False, markup=False, emoji=False, width=WIDTH_WITHOUT_TERMINAL)
@@ -69,7 +69,7 @@ def letters_table(letters: Iterable[Letter], *, with_ids: bool, marked: bool) ->
     return table
 
 
-#: Never cut or broken: they are copied.
+#: These columns are never cut or wrapped, because people copy them.
 _WHOLE = ("position", "time", "replayed as", "oldest", "newest")
 
 
@@ -90,7 +90,7 @@ def _add(table: Table, *cells: str | None) -> None:
 
 
 def sheet(letter: Letter, original: Original | None) -> Iterable[str]:
-    """Yield the lines that show a letter whole."""
+    """Yield the lines that show a whole letter."""
     told = {
         "position": letter.position.token(),
         "topic": letter.topic,
@@ -124,12 +124,12 @@ def _shown(name: str) -> str:
 
 def _why_missing(letter: Letter) -> str:
     if letter.too_large:
-        return "too large to be kept here; it stands at its position, as long as records are kept"
+        return "too large to be kept here; it is at its position as long as records are kept"
     return "not kept" if letter.is_open else f"{letter.mark}: nothing of it is kept here"
 
 
 def outcome(told: ReplayResult) -> str:
-    """Return the line that tells what became of a letter."""
+    """Return the line that says what became of a letter."""
     position = told.letter.position.token()
     if told.refused is not None:
         return f"{position} refused: {escaped(told.refused)}"

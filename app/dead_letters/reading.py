@@ -12,17 +12,17 @@ from app.kafka.topics import TopicSpec
 
 
 class LetterTopic:
-    """The dead-letter topic, as a reader of what is committed finds it."""
+    """The dead-letter topic. Only committed records count."""
 
     def __init__(self, reading: Reader, topic: TopicSpec) -> None:
         self._reading = reading
         self._topic = topic
         self._found: dict[Name, Letter] = {}
-        #: By partition: how far it was read.
+        #: By partition: the offset up to which it was read.
         self._read: dict[int, int] = {}
 
     async def letters(self) -> Mapping[Name, Letter]:
-        """Return all letters and marks, without the originals' bytes; reads only what is new."""
+        """Return all letters and marks without originals. A second call reads only new records."""
         extents = await self._reading.extents(self._topic)
         rest = [replace(e, start=max(e.start, self._read.get(e.partition, 0))) for e in extents]
         with bar(sum(map(len, rest))) as self._reading.advance:
@@ -30,9 +30,9 @@ class LetterTopic:
         return self._found
 
     async def newest(self, records: int) -> tuple[Mapping[Name, Letter], bool]:
-        """Return the letters and marks among so many newest records of each partition.
+        """Return letters and marks among the newest records of each partition.
 
-        And whether there are more records.
+        The second value says whether there are older records.
         """
         extents = await self._reading.extents(self._topic)
         ends = [replace(e, start=max(e.start, e.end - records)) for e in extents]
@@ -44,15 +44,15 @@ class LetterTopic:
             async for records in self._reading.read(extent):
                 for record in records:
                     letter = Letter.read(record)
-                    # What others wrote into the topic is left alone.
+                    # Ignore what other programs wrote into the topic.
                     if letter is not None and letter.position.partition == extent.partition:
                         self._found[letter.name] = letter.without_bytes()
             self._read[extent.partition] = max(extent.start, extent.end)
 
     async def originals(self, letters: Sequence[Letter]) -> dict[Name, Original]:
-        """Return the originals of letters, where these still stand in the topic and have them.
+        """Return the originals of letters, as far as the topic still has them.
 
-        One pass over each partition, from the first of the letters to the last.
+        It reads each partition once, from the first letter to the last.
         """
         wanted = {(letter.position.partition, letter.offset) for letter in letters}
         found: dict[Name, Original] = {}

@@ -1,4 +1,4 @@
-"""The newest dead letters, for the page: bounded, and read once for all readers."""
+"""The newest dead letters for the page: a bounded number, read once for all viewers."""
 
 import asyncio
 import time
@@ -14,18 +14,18 @@ from app.domain.errors import NotReadyError, Unavailable
 from app.kafka.partition_reader import reader
 from app.kafka.topics import TopicSpec
 
-#: Of each partition, the newest records that are read; of all, the newest letters that are shown.
+#: How many newest records of each partition are read, and how many letters are shown.
 MAX_RECORDS = 1_000
 MAX_LETTERS = 100
 
-#: How long one reading is good for, and how long it may take.
+#: How long one result is reused, and how long reading may take.
 SHARED_SECONDS = 2.0
 TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The causes of the letters that were read, the newest of them, and whether there are more."""
+    """Causes of the letters that were read, the newest letters, and whether there are more."""
 
     causes: Sequence[Cause]
     letters: Sequence[Letter]
@@ -33,19 +33,19 @@ class Recent:
 
 
 class ReadsDeadLetters(Protocol):
-    """What the web view needs of dead letters; tests may bring their own."""
+    """What the web view needs of dead letters. Tests may bring their own."""
 
     async def recent(self) -> Recent:
         """Return the newest dead letters; `NotReadyError` if that takes too long."""
         ...
 
     def forget(self) -> None:
-        """Read anew when somebody asks: one was replayed."""
+        """Read again at the next call, because a letter was replayed."""
         ...
 
 
 class RecentDeadLetters:
-    """Reads the newest dead letters, at most every two seconds."""
+    """Reads the newest dead letters, at most once in two seconds."""
 
     def __init__(self, connection: Connection, topic: TopicSpec) -> None:
         self._connection = connection
@@ -54,15 +54,15 @@ class RecentDeadLetters:
         self._good_until = 0.0
 
     async def recent(self) -> Recent:
-        """Return the newest dead letters, as they were at most two seconds ago."""
+        """Return the newest dead letters. The result is at most two seconds old."""
         reading = self._reading
         if reading is None or (reading.done() and time.monotonic() > self._good_until):
             self._reading = reading = asyncio.create_task(self._read())
-        # Who gives up waiting does not end it for others.
+        # A viewer that gives up must not cancel the reading of the others.
         return await asyncio.shield(reading)
 
     def forget(self) -> None:
-        """Read anew when somebody asks: one was replayed."""
+        """Read again at the next call, because a letter was replayed."""
         self._reading = None
 
     async def _read(self) -> Recent:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, home_of
+from app.dead_letters.later import REPLAY_OF_HEADER, LaterRecords, target_partition_of
 from app.dead_letters.letters import (
     REPLAYED,
     REPLAYED_AS_HEADER,
@@ -23,14 +23,14 @@ from app.domain.records import Outgoing
 from app.kafka.partition_reader import Reader
 from app.kafka.topics import Topics
 
-#: What one transaction replays: so many letters, and so much of originals unless one has more.
+#: The limits of one transaction: letters, and bytes of originals. A larger original goes alone.
 MAX_LETTERS = 100
 MAX_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What became of a letter: refused, replayed as another record, or (neither) it would be."""
+    """What became of a letter: refused, replayed, or (with neither member) it would be replayed."""
 
     letter: Letter
     refused: str | None = None
@@ -39,14 +39,14 @@ class ReplayResult:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A letter that may be replayed, and what is sent for it."""
+    """A letter that may be replayed, and the record to send."""
 
     letter: Letter
     record: Outgoing
 
 
 class _OvertakenError(Exception):
-    """Letters have later records after all; nothing of their transaction is committed."""
+    """Letters have later records after all. Nothing of their transaction is committed."""
 
     def __init__(self, reasons: Mapping[Position, str]) -> None:
         super().__init__(reasons)
@@ -71,14 +71,14 @@ class Replay:
         self._letters = letters
         self._committed = committed
         self._everything = everything
-        #: None: nothing is written, only told.
+        #: None: report only, write nothing.
         self._producer = producer
         self._force = force
-        #: None: later records do not matter.
+        #: None: later records are ignored (--force).
         self._later: LaterRecords | None = None
 
     async def run(self, chosen: Iterable[Letter]) -> AsyncIterator[ReplayResult]:
-        """Replay letters, and tell of each what became of it."""
+        """Replay letters, and yield what became of each."""
         ours: list[Letter] = []
         for letter in sorted(chosen, key=attrgetter("position")):
             if letter.topic == self._source.name:
@@ -96,12 +96,12 @@ class Replay:
     # -- originals
 
     async def _with_id(self, letter: Letter) -> Letter:
-        """Return a letter with the id that its original names, wherever that is."""
+        """Return a letter with the id of its original, wherever the original is."""
         original = await self._in_source(letter) if letter.too_large else None
         return letter if original is None else replace(letter, id=id_of(original))
 
     async def _in_source(self, letter: Letter) -> Original | None:
-        """Return the original of a letter from where it came in, if it is still there."""
+        """Return the original from the topic where it came in, if it is still there."""
         partition, offset, _ = letter.position
         there = (await self._committed.extents(self._source))[partition]
         if not there.start <= offset < there.end:
@@ -111,7 +111,7 @@ class Replay:
         return Original.of(found[0]) if found else None
 
     async def _originals(self, letters: Sequence[Letter]) -> Mapping[Name, Original | None]:
-        """Return the originals of letters that are open still."""
+        """Return the originals of letters that are still open."""
         now = await self._letters.letters()
         opened = [letter for letter in letters if now[letter.name].is_open]
         kept = [letter for letter in opened if not letter.too_large]
@@ -139,18 +139,18 @@ class Replay:
             yield told
 
     def _record(self, letter: Letter, original: Original) -> Outgoing:
-        # A header whose name is not UTF-8 made it a letter, and would again.
+        # A header whose name is not UTF-8 made this record a letter, and would do it again.
         kept = [
             header
             for header in original.headers
             if header[0] not in _NOT_KEPT and is_text(header[0])
         ]
         headers = [*kept, (REPLAY_OF_HEADER, letter.position.token().encode())]
-        home = home_of(letter, self._source.partitions)
-        return Outgoing(self._source.name, home, original.key, original.value, None, headers)
+        target = target_partition_of(letter, self._source.partitions)
+        return Outgoing(self._source.name, target, original.key, original.value, None, headers)
 
     async def _send(self, ready: Sequence[_Ready]) -> AsyncIterator[ReplayResult]:
-        """Replay letters in one transaction, without those that are overtaken until its end."""
+        """Replay letters in one transaction, except those that are overtaken before its end."""
         reasons = await self._overtaken(ready)
         while ready:
             for each in ready:
@@ -160,7 +160,7 @@ class Replay:
             try:
                 positions = await self._transact(ready)
             except _OvertakenError as error:
-                # The next attempt begins behind this one, which is aborted.
+                # The next attempt begins behind this transaction, which is aborted.
                 reasons = {**await self._overtaken(ready), **error.reasons}
                 continue
             except RecordTooLargeError as error:
@@ -174,7 +174,7 @@ class Replay:
     async def _one_by_one(
         self, ready: Sequence[_Ready], error: RecordTooLargeError
     ) -> AsyncIterator[ReplayResult]:
-        """Replay each letter in a transaction of its own, as one of them is too large."""
+        """Replay each letter in its own transaction, because one of them is too large."""
         if len(ready) == 1:
             yield ReplayResult(ready[0].letter, str(error))
             return
@@ -183,7 +183,7 @@ class Replay:
                 yield told
 
     async def _overtaken(self, ready: Sequence[_Ready]) -> Mapping[Position, str]:
-        """Return which letters have later records that are committed by now, and what is told."""
+        """Return which letters have later committed records, and why they must not be replayed."""
         if self._later is None:
             return {}
         await self._later.catch_up()
@@ -191,7 +191,7 @@ class Replay:
         return {position: reason for position, reason in reasons.items() if reason is not None}
 
     async def _transact(self, ready: Sequence[_Ready]) -> Sequence[Position | None]:
-        """Send replays and marks; raise `_OvertakenError` if a later record came just before."""
+        """Send replays and marks; raise `_OvertakenError` if a later record came in meanwhile."""
         producer = self._producer
         if producer is None or not ready:
             return [None] * len(ready)
@@ -219,7 +219,7 @@ class Replay:
 
 
 def _unreadable(original: Original) -> str | None:
-    """Return why a record cannot be read, or None if it can."""
+    """Return why a record cannot be read; None if it can."""
     if not are_text(original.headers):
         return UNREADABLE_HEADER
     try:
@@ -229,12 +229,12 @@ def _unreadable(original: Original) -> str | None:
     return None
 
 
-#: A replay is no copy of a move, and of the letter before only the newest counts.
+#: A replay is not a moved copy, and only the newest letter counts.
 _NOT_KEPT = (MOVED_FROM_HEADER, REPLAY_OF_HEADER)
 
 
 def chunks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
-    """Yield letters as they are replayed together."""
+    """Yield letters in groups that are replayed in one transaction."""
     chunk: list[Letter] = []
     size = 0
     for letter in letters:

@@ -18,20 +18,20 @@ from app.kafka.partitioning import current_partitioning
 from app.kafka.topics import Topics, declare
 from app.kafka.transactional_ids import command_id
 
-#: How long somebody waits for one letter: an old one may have many records after it.
+#: How long a single replay from the page may take. An old letter may have many records after it.
 TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Replaying:
-    """All letters, and what replays some of them."""
+    """All letters, and the replay of some of them."""
 
     topics: Topics
     found: Mapping[Name, Letter]
     replay: Replay
 
     def at(self, position: Position) -> list[Letter]:
-        """Return the letters of a position, which may be one of several topics, in flow order."""
+        """Return the letters at a position of any topic, in flow order."""
         names = [(topic.name, position) for topic in self.topics.all()]
         return [self.found[name] for name in names if name in self.found]
 
@@ -40,7 +40,7 @@ class Replaying:
 async def replaying(
     wanted: Settings, *, force: bool = False, dry_run: bool = False
 ) -> AsyncIterator[Replaying]:
-    """Open what replaying needs; other commands and pages that replay are fenced."""
+    """Open what a replay needs. It fences other commands and pages that replay."""
     topics = declare(await current_partitioning(wanted))
     kafka = wanted.kafka
     async with AsyncExitStack() as held:
@@ -48,7 +48,8 @@ async def replaying(
             reader(kafka, (topics.dead_letter, topics.user_registrations))
         )
         everything = await held.enter_async_context(reader(kafka, (), "read_uncommitted"))
-        # Before letters are read: what another one has replayed until now is marked then.
+        # Start the producer first: then every earlier replay is committed, and its letters are
+        # marked.
         producer = None
         if not dry_run:
             producer = await held.enter_async_context(
@@ -61,7 +62,7 @@ async def replaying(
 
 
 def why_not_open(letters: list[Letter]) -> str:
-    """Return why a position has no open letter."""
+    """Return why there is no open letter at a position."""
     if not letters:
         return "there is no such dead letter"
     marked = letters[0]
@@ -70,7 +71,7 @@ def why_not_open(letters: list[Letter]) -> str:
 
 
 class ReplaysLetters(Protocol):
-    """What the web view needs to replay; tests may bring their own."""
+    """What the web view needs to replay a letter. Tests may bring their own."""
 
     async def replay(self, position: Position) -> Position:
         """Replay the letter of a position; return where its record stands now."""
@@ -91,8 +92,8 @@ class LetterReplays:
         """
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._turn:
-                # Reading what came after a letter may be work for seconds: not on the loop that
-                # acknowledges writes.
+                # Reading the records after a letter can take seconds. Keep it off the event loop of
+                # writes.
                 return await asyncio.to_thread(asyncio.run, self._in_time(position))
         except TimeoutError:
             raise NotReadyError(Unavailable.BROKER_SLOW) from None

@@ -13,25 +13,25 @@ from app.domain.errors import FencedError, NotWrittenError, RecordTooLargeError
 from app.domain.records import Outgoing
 from app.kafka.client_errors import unusable
 
-#: How long the start, or a transaction, may take before it counts as failed.
+#: How long the start, or one transaction, may take.
 TIMEOUT_SECONDS = 15.0
-#: How long the transaction of a command that was killed holds up readers.
+#: How long the open transaction of a killed command can hold up readers.
 BROKER_TIMEOUT_MS = 20_000
 CLOSE_TIMEOUT_SECONDS = 2.0
 
 MAX_BATCH_BYTES = 512 * 1024
-#: What came compressed may be much larger than what the broker takes.
+#: A record that came compressed may be much larger than the broker's limit.
 MAX_RECORD_BYTES = 128 * 1024 * 1024
 
 
 class ReplayProducer:
-    """Sends records in transactions. Who starts one later, fences those before."""
+    """Sends records in transactions. A producer that starts later fences the earlier ones."""
 
     def __init__(self, kafka: AIOKafkaProducer) -> None:
         self._kafka = kafka
 
     async def send(self, records: Sequence[Outgoing]) -> list[int]:
-        """Send records within the transaction that is open; return their offsets."""
+        """Send records in the open transaction; return their offsets."""
         sending = [await self._send_one(record) for record in records]
         return [sent.offset for sent in await asyncio.gather(*sending)]
 
@@ -47,16 +47,16 @@ class ReplayProducer:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit what is sent within; nothing of it if an exception leaves.
+        """Commit what the block sends; abort all of it if the block raises.
 
         Raises `FencedError` if another producer has started since, `RecordTooLargeError` if the
-        broker will never take one of the records, and `NotWrittenError` if the outcome may be
+        broker will never accept one of the records, and `NotWrittenError` if the outcome is
         unknown.
         """
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._kafka.transaction():
                 yield
-        # aiokafka tells so, or asserts it, if the transaction has failed before.
+        # aiokafka raises one of these, or asserts, if the transaction has failed before.
         except (TimeoutError, KafkaError, IllegalOperation, AssertionError) as error:
             raise _meaning(self._kafka, error) from None
 
@@ -65,7 +65,7 @@ class ReplayProducer:
 async def replay_producer(
     connection: Connection, transactional_id: str
 ) -> AsyncIterator[ReplayProducer]:
-    """Yield a producer that has fenced those before; what they did not commit is aborted."""
+    """Yield a producer. Earlier producers are fenced, and their open transactions are aborted."""
     kafka = AIOKafkaProducer(
         **connection.client(),
         transactional_id=transactional_id,
@@ -88,7 +88,7 @@ async def replay_producer(
 
 
 async def _close(kafka: AIOKafkaProducer) -> None:
-    # With the broker gone, aiokafka would wait for it without end.
+    # Without a limit, aiokafka would wait for an absent broker without end.
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await kafka.stop()

@@ -1,6 +1,6 @@
-"""Summaries: decisions of an operator about records that are not applied.
+"""Summaries: an operator's decisions about records that are not applied.
 
-A summary's key begins with its cause, and is no letter's. No mark takes its place.
+The key of a summary begins with its cause, so it is never the key of a letter.
 """
 
 from typing import Literal, Self
@@ -16,7 +16,7 @@ SKIPPED: Literal["skipped"] = "skipped"
 
 
 class Summary(BaseModel):
-    """Records of one partition: from the first to the last, None if nobody knows which is that."""
+    """Records of one partition, from the first to the last; None if the last one is unknown."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,17 +33,17 @@ class Summary(BaseModel):
         return f"{self.topic}, partition {self.partition}: {records}"
 
     def key(self, cause: str) -> bytes:
-        """Return the key of its record."""
+        """Return the key of the summary's record."""
         return f"{cause}/{self.topic}/{self.partition}/{self.first}".encode()
 
     def to_write(self, cause: str, detail: str) -> ToWrite:
-        """Return it as a record."""
+        """Return the summary as a record."""
         headers = [(CAUSE_HEADER, cause.encode()), (DETAIL_HEADER, detail.encode())]
         return None, self.key(cause), self.model_dump_json().encode(), headers
 
     @classmethod
     def read(cls, record: ConsumedRecord, cause: str) -> Self | None:
-        """Return the summary of a cause in a record of the dead-letter topic, or None."""
+        """Return the summary in a record of the dead-letter topic; None if it has another cause."""
         try:
             found = cls.model_validate_json(record.value or b"")
         except ValidationError:

@@ -1,1 +1,1 @@
-"""What is decided, pure: records, keys, positions, outcomes, decisions. No I/O, no framework."""
+"""The decisions, pure: records, keys, positions, outcomes. No I/O, no framework."""

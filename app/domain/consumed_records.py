@@ -1,4 +1,4 @@
-"""Consumed records, pure: as they came, readable or not."""
+"""Consumed records, pure: as Kafka returned them, readable or not."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from app.domain.compact import dumps
 from app.domain.errors import UnreadableRecordError
 from app.domain.records import Headers
 
-#: Why a record is unreadable before anybody looks at its value: stable words.
+#: Causes that make a record unreadable whatever its value is. They are stable words.
 UNREADABLE_HEADER = "unreadable-header"
 TOO_LARGE = "too-large"
 FALSE_OFFSET = "false-offset"
 UNREADABLE_RECORD = "unreadable-record"
 
-#: A record that we wrote again, and that had a header name that is not UTF-8, has all its headers
-#: here: no client could write or read them. It is as unreadable as it was.
+#: Holds all headers of a record that we wrote again, if a header name is not UTF-8. No client could
+#: write or read these headers. The record stays unreadable.
 PACKED_HEADERS_HEADER = "packed-headers"
 
 _DETAILS = {
@@ -30,16 +30,16 @@ _DETAILS = {
 
 
 class ConsumedRecord(Protocol):
-    """A record of a partition as it came: what aiokafka's parser gives, and ours."""
+    """A record of a partition, from aiokafka's parser or from ours."""
 
     @property
     def offset(self) -> int:
-        """Where it stands in its partition."""
+        """The offset in its partition."""
         ...
 
     @property
     def timestamp(self) -> int:
-        """Its time, in ms since 1970."""
+        """The time in ms since 1970."""
         ...
 
     @property
@@ -59,10 +59,10 @@ class ConsumedRecord(Protocol):
 
 
 class UnreadableRecord(NamedTuple):
-    """A record that cannot be given as it is; ``cause`` is a stable word for why.
+    """A record that cannot be read; ``cause`` is a stable word for the reason.
 
-    Header names that are not UTF-8 are decoded with ``surrogateescape``: no byte is lost. Of a
-    record that is too large only its place and its size are here.
+    Header names that are not UTF-8 are decoded with ``surrogateescape``, so no byte is lost. A
+    record that is too large has only its place and its size.
     """
 
     offset: int
@@ -75,13 +75,13 @@ class UnreadableRecord(NamedTuple):
 
     @property
     def error(self) -> UnreadableRecordError:
-        """What is told of it."""
+        """The error that says why."""
         return UnreadableRecordError(self.cause, _DETAILS[self.cause])
 
 
 def require_readable(records: Sequence[ConsumedRecord]) -> None:
-    """Raise `UnreadableRecordError` if a record among many is unreadable."""
-    # Nearly always none is, and this is done for all.
+    """Raise `UnreadableRecordError` if one of many records is unreadable."""
+    # This runs for every batch, and nearly no batch has an unreadable record.
     if UnreadableRecord in set(map(type, records)):
         for record in records:
             if isinstance(record, UnreadableRecord):
@@ -92,8 +92,8 @@ def require_readable(records: Sequence[ConsumedRecord]) -> None:
 
 
 def is_text(name: str) -> bool:
-    """Return whether a header name is UTF-8, as every reader and writer needs it."""
-    # Surrogates, which stand for other bytes, are the only characters that are not.
+    """Return whether a header name is UTF-8, as all readers and writers need it."""
+    # Only surrogates, which stand for other bytes, are not UTF-8.
     return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -105,14 +105,14 @@ def are_text(headers: Headers) -> bool:
 def pack(headers: Headers) -> bytes:
     """Return headers of any names as one value: a JSON list of pairs, names and values in base64.
 
-    A value that is not there is null.
+    A missing value is null.
     """
     named = [(name.encode(errors="surrogateescape"), value) for name, value in headers]
     return dumps([(_base64(name), _base64(value)) for name, value in named])
 
 
 def unpack(packed: bytes) -> Headers:
-    """Return what was packed; none, if it was not."""
+    """Return the headers that were packed; none if the value is not a packed list."""
     try:
         return [
             (str(b64decode(name), errors="surrogateescape"), _unpacked(value))
@@ -123,17 +123,17 @@ def unpack(packed: bytes) -> Headers:
 
 
 def _unpacked(value: str | None) -> bytes:
-    # A header without a value is told as `bytes` everywhere, and hardly ever there.
+    # A header without a value is rare, and `bytes` is its type everywhere.
     return cast(bytes, None if value is None else b64decode(value))
 
 
 def writable(headers: Headers) -> Headers:
-    """Return headers that every client can write and read: as they are, or packed in one."""
+    """Return headers that every client can write and read: unchanged, or packed in one header."""
     return headers if are_text(headers) else [(PACKED_HEADERS_HEADER, pack(headers))]
 
 
 def as_they_were(records: Sequence[ConsumedRecord]) -> Sequence[ConsumedRecord]:
-    """Return records with the headers that they had before these were packed."""
+    """Return records with the headers that they had before packing."""
     return [_as_it_was(record) for record in records] if any(map(_HEADERS, records)) else records
 
 
@@ -161,5 +161,5 @@ def _base64(value: bytes | None) -> str | None:
 
 
 def bytes_of(headers: Headers) -> int:
-    """Return how many bytes headers have."""
+    """Return the size of headers in bytes."""
     return sum(len(name) + len(value or b"") for name, value in headers)

@@ -1,8 +1,8 @@
 """The decisions, pure: how a record changes the row of its id.
 
-Nothing here reads a clock, a table or a network: a replay of the topic decides the same. An
-address is asked for with a claim; until its verdict comes, later records of the same id wait in
-the row's queue. docs/decisions/one-email-one-user.md tells why it is done so.
+Nothing here reads a clock, a table or a network, so a replay of the topic decides the same. A claim
+asks for an address. Until its verdict comes, later records of the same id wait in the row's queue.
+Reasons: docs/decisions/one-email-one-user.md.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from app.domain.records import (
     moment,
 )
 
-#: Records of one id that may wait for the verdict on another; what follows is rejected.
+#: How many records of one id may wait for the verdict on another. Further ones are rejected.
 MAX_QUEUE = 16
 
 _DIGEST_BYTES = 16
@@ -45,14 +45,14 @@ class Claiming(NamedTuple):
 
 @dataclass(slots=True)
 class Decisions:
-    """What records and verdicts of one partition come to, one after the other.
+    """Decides the records and verdicts of one partition, one after the other.
 
-    The methods return the new row of an id (None: it has none), and keep what else comes of it.
+    The methods return the new row of an id (None: no row). Outcomes and claims are collected here.
     """
 
     partition: int
     email_key: Callable[[str], bytes]
-    #: Returns the key under which version 0.8 claimed an address, if that is another one.
+    #: Returns the key under which version 0.8 claimed an address, if that is another key.
     key_of_0_8: Callable[[str], bytes | None] = lambda _: None
 
     claims: list[Claiming] = field(default_factory=list)
@@ -61,9 +61,9 @@ class Decisions:
     # -- U1: a record
 
     def ask_all(self, batch: Sorted, rows: Rows) -> Rows:
-        """Decide the records of a batch by the rows that their keys have before.
+        """Decide the records of a batch, given the rows that their keys have before it.
 
-        Return the rows that change.
+        Returns the rows that change.
         """
         changed: dict[bytes, UserRow | None] = {}
         for key, (arrival, command) in zip(batch.keys, batch.here, strict=True):
@@ -74,18 +74,21 @@ class Decisions:
         return changed
 
     def ask(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        """Decide a record. If an attempt is open, let it wait in the row, or reject it."""
+        """Decide a record. If an attempt is open, the record waits in the row or is rejected."""
         if row is not None and is_open(row) and waiting_in(row) >= places_for(asked.command):
             self.reject(key, asked)
             return row
         return self.accept(row, key, asked)
 
     def reject(self, key: bytes, asked: Queued) -> None:
-        """Reject a record because too many of its id wait already."""
+        """Reject a record because too many records of its id wait already."""
         self._decided(asked.offset, key.decode(), Outcome.TOO_MANY_PENDING)
 
     def accept(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
-        """Decide a record, or let it wait in the row if an attempt is open, however many wait."""
+        """Decide a record, or let it wait in the row if an attempt is open.
+
+        The queue has no limit here.
+        """
         if row is None or not is_open(row):
             return self._decide(row, key, asked)
         self._decided(asked.offset, row["id"], Outcome.PENDING)
@@ -140,17 +143,19 @@ class Decisions:
     def _erase(self, row: UserRow | None, key: bytes, asked: Queued) -> None:
         if row is not None:
             self._release(row)
-        # Told as well where nobody was: a retry of an erasure hears what the first heard.
+        # Erasing an unknown id has the same outcome, so that a retry gets the answer of the first
+        # call.
         self._decided(asked.offset, key.decode(), Outcome.ERASED)
 
     # -- U2: a verdict
 
     def settle(self, row: UserRow | None, key: bytes, verdict: Verdict) -> UserRow | None:
-        """Apply a verdict, and the records that have waited for it, up to the next attempt."""
+        """Apply a verdict, then the records that waited for it, up to the next attempt."""
         attempt, granted = verdict["attempt"], verdict["verdict"] == "granted"
         email_key = verdict["email_key"].encode()
         if row is None or _open_attempt(row) != attempt:
-            # Nobody waits for it any more; what the row holds by it stays.
+            # No attempt waits for this verdict. Release the address unless the row holds it by this
+            # attempt.
             if granted and (row is None or attempt_of(row) != attempt):
                 self.claims.append(Claiming("release", email_key, key.decode(), attempt))
             return row
@@ -174,7 +179,10 @@ class Decisions:
     def _drain(
         self, row: UserRow | None, key: bytes, queue: Sequence[tuple[int, int, Command]]
     ) -> UserRow | None:
-        """Decide what has waited, in order, until one opens an attempt: the rest waits for that."""
+        """Decide waiting records in order, until one opens an attempt.
+
+        The rest waits for that attempt.
+        """
         for count, queued in enumerate(queue, start=1):
             row = self._decide(row, key, Queued(*queued))
             if row is not None and is_open(row):
@@ -199,12 +207,12 @@ def is_open(row: UserRow) -> bool:
 
 
 def waiting_in(row: UserRow) -> int:
-    """Return how many records wait in a row for the verdict on another."""
+    """Return how many records wait in a row."""
     return len(row.get("queue", ()))
 
 
 def places_for(command: Command) -> int:
-    """Return how many places the queue has for a record like this: one more for an erasure.
+    """Return the queue's places for a record like this: an erasure has one more.
 
     So a user can be erased, however fast others write to the same id.
     """
@@ -236,7 +244,7 @@ def _digest(of: UserRow | Registration) -> str:
 
 
 def _changeable(of: UserRow | Registration | Update | Open) -> dict[str, Any]:
-    """Return what an update may change, as far as it is there, always in the same order."""
+    """Return the members that an update may change, as far as they are there, in a fixed order."""
     return {member: of[member] for member in CHANGEABLE if member in of}  # type: ignore[literal-required]
 
 

@@ -1,7 +1,7 @@
 """Claims of email addresses and their verdicts, pure: the earliest claim wins.
 
-Users wait for emails, never emails for users: a claim is answered by what the address's row says
-at that point of ``email-claims``, whatever has become of the users.
+Users wait for emails, never emails for users. The row of the address answers a claim at its place
+in ``email-claims``, whatever happened to the users since.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from app.domain.records import UserId
 
 @with_config(ConfigDict(strict=True, extra="ignore"))
 class Claim(TypedDict):
-    """A record of ``email-claims`` under an email key: an attempt wants the address, or lets go."""
+    """A record of ``email-claims``, under an email key: a claim or a release of an attempt."""
 
     type: Literal["claim", "release"]
     id: UserId
-    #: The position of the record that asked for the address. Compared for equality only.
+    #: The position of the record that asked for the address. It is only compared for equality.
     attempt: str
 
 
 @with_config(ConfigDict(strict=True, extra="ignore"))
 class Verdict(TypedDict):
-    """A record of ``email-decisions`` under a user's id: what became of an attempt."""
+    """A record of ``email-decisions`` under a user's id: the verdict on an attempt."""
 
     email_key: str
     attempt: str
@@ -37,13 +37,13 @@ class Verdict(TypedDict):
 
 
 class Holder(TypedDict):
-    """A row of the table ``emails`` under an email key: who holds the address, since when."""
+    """A row of the table ``emails`` under an email key: who holds the address, by which attempt."""
 
     id: str
     attempt: str
 
 
-#: Return what a record's value holds, or raise `pydantic.ValidationError`.
+#: Return the content of a record's value, or raise `pydantic.ValidationError`.
 read_claim = cast("Callable[[bytes], Claim]", TypeAdapter(Claim).validator.validate_json)
 read_verdict = cast("Callable[[bytes], Verdict]", TypeAdapter(Verdict).validator.validate_json)
 
@@ -73,7 +73,7 @@ def decode_holder(stored: bytes) -> Holder:
 def settle(
     holder: Holder | None, claim: Claim
 ) -> tuple[Holder | None, Literal["granted", "taken"] | None]:
-    """Return who holds the address after a claim or release, and the verdict on a claim."""
+    """Return the holder of the address after a claim or release, and the verdict on a claim."""
     mine: Holder = {"id": claim["id"], "attempt": claim["attempt"]}
     if claim["type"] == "release":
         return (None if holder == mine else holder), None

@@ -4,9 +4,9 @@ from enum import StrEnum
 
 
 class RegistryError(Exception):
-    """The root of the errors below; its text is fit to be shown to a user."""
+    """The root of the errors below. Users may read its text."""
 
-    #: What a command ends with that fails so.
+    #: The exit status of a command that ends with this error.
     exit_status = 2
 
 
@@ -15,7 +15,7 @@ class SettingsError(RegistryError):
 
 
 class TopicsError(RegistryError):
-    """The topics cannot be had as the settings want them."""
+    """The topics cannot be made as the settings want them."""
 
 
 class BrokerUnavailableError(RegistryError):
@@ -27,7 +27,7 @@ class KafkaAccessError(RegistryError):
 
 
 class RefusedError(RegistryError):
-    """Nothing was written, and nothing is wrong with it; it may come again, after a while."""
+    """Nothing was written. The request is valid, and may be sent again after a while."""
 
     def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(text)
@@ -35,30 +35,30 @@ class RefusedError(RegistryError):
 
 
 class OverloadedError(RefusedError):
-    """More comes than this worker may take."""
+    """The worker gets more than it may take."""
 
 
 class TooManyRequestsError(RefusedError):
-    """More comes from one client than it may send."""
+    """One client sends more than it may."""
 
 
 class StaleRequestError(RefusedError):
-    """A request may have waited for longer than its client; nothing was written."""
+    """The request waited for longer than its client may have. Nothing was written."""
 
 
 class OutcomeUnknownError(RegistryError):
-    """A record was sent, but no acknowledgement came in time: it may or may not be written.
+    """A record was sent, and no acknowledgement came in time. It may be written or not.
 
-    If it is not written yet, it never will be: a retry comes after it.
+    If it is not written yet, it will never be: a retry is always the later record.
     """
 
 
 class OutcomeOpenError(RegistryError):
-    """A record was sent, may or may not be written, and may even be written later."""
+    """A record was sent. It may be written or not, and may even be written later."""
 
 
 class RecordTooLargeError(RegistryError):
-    """A record is larger than the broker takes."""
+    """A record is larger than the broker's limit."""
 
 
 class InvalidPositionError(RegistryError):
@@ -66,11 +66,11 @@ class InvalidPositionError(RegistryError):
 
 
 class InvalidCursorError(RegistryError):
-    """A text is no cursor that a list returned."""
+    """A text is not a cursor of a list."""
 
 
 class UnreadableRecordError(RegistryError):
-    """A record holds nothing that can be applied; ``cause`` is a stable word for why."""
+    """A record holds nothing that can be applied; ``cause`` is a stable word for the reason."""
 
     def __init__(self, cause: str, detail: str) -> None:
         super().__init__(detail)
@@ -78,27 +78,30 @@ class UnreadableRecordError(RegistryError):
 
 
 class UnknownLetterError(RegistryError):
-    """No dead letter is known of a position."""
+    """There is no dead letter at a position."""
 
 
 class NotReplayedError(RegistryError):
-    """A dead letter may not be replayed, for the reason in the text."""
+    """A dead letter may not be replayed. The text has the reason."""
 
 
 class ApplyError(RegistryError):
-    """Records cannot be applied, for a reason that is not theirs; the worker ends."""
+    """Records cannot be applied, and the records are not the reason. The worker ends."""
 
 
 class LostRecordsError(ApplyError):
-    """A log does not have what is to be applied next: it is never stepped over; the worker ends."""
+    """A log does not have the next record to apply. It is not skipped: the worker ends."""
 
 
 class LostChangelogError(ApplyError):
-    """A changelog does not have what was applied: people decide what it is made of again."""
+    """A changelog does not have what was applied. An operator decides how to restore it."""
 
 
 class DecisionError(ApplyError):
-    """Deciding records fails, by a bug; ``place`` is their topic and partition; the worker ends."""
+    """Deciding records fails because of a bug; ``place`` is topic and partition.
+
+    The worker ends.
+    """
 
     def __init__(self, text: str, place: tuple[str, int]) -> None:
         super().__init__(text)
@@ -106,31 +109,31 @@ class DecisionError(ApplyError):
 
 
 class UndecidedError(ApplyError):
-    """A transaction stays open, and nobody knows or may say how it ended; the worker ends."""
+    """A transaction stays open, and nobody can find out how it ended. The worker ends."""
 
 
 class StuckError(RegistryError):
-    """Something makes no progress though nothing outside prevents it; the worker ends."""
+    """Something makes no progress although nothing outside prevents it. The worker ends."""
 
 
 class NotWrittenError(RegistryError):
-    """A transaction may not have been committed; what it was to write must be tried again."""
+    """A transaction may not be committed. What it should write must be tried again."""
 
 
 class TooLargeError(NotWrittenError):
-    """The broker refuses a batch as too large; nothing of the transaction was written."""
+    """The broker refuses a batch as too large. Nothing of the transaction was written."""
 
 
 class FencedError(RegistryError):
-    """Somebody else may own what was to be written; nothing of the transaction was written."""
+    """Another worker may own the partitions. Nothing of the transaction was written."""
 
 
 class ReplacedError(FencedError):
-    """Another worker has joined the group under this one's name; this one ends."""
+    """Another worker has joined the group under this worker's name. This worker ends."""
 
 
 class CorruptBatchError(ApplyError):
-    """A batch of records is damaged, or of a kind that cannot be read; the worker ends."""
+    """A batch of records is damaged, or of an unknown kind. The worker ends."""
 
 
 class StoreError(RegistryError):
@@ -138,11 +141,11 @@ class StoreError(RegistryError):
 
 
 class NotSettledError(RegistryError):
-    """What was asked for waits for a write that is not settled in time."""
+    """The caller waits for a write that is not settled in time."""
 
 
 class Unavailable(StrEnum):
-    """Why nobody can answer now: the same word in the 503, in a metric's label and in the log."""
+    """Why nobody can answer now. The 503, the metric label and the log use the same word."""
 
     RECOVERING = "recovering"
     REBALANCING = "rebalancing"
@@ -155,7 +158,7 @@ class Unavailable(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """The cause in words, without a full stop."""
+        """The cause as a sentence, without a full stop."""
         return _CAUSES[self]
 
 
@@ -172,7 +175,7 @@ _CAUSES = {
 
 
 class NotReadyError(RegistryError):
-    """Nobody can answer now; asking again later helps."""
+    """Nobody can answer now. A later retry helps."""
 
     def __init__(self, cause: Unavailable) -> None:
         super().__init__(cause.sentence)

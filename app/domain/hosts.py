@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 HIGHEST_PORT = 65535
 
-#: A host and perhaps a port (RFC 3986, section 3.2.2). http needs a host (RFC 9110, section 4.2.1).
+#: A host, and perhaps a port (RFC 3986, section 3.2.2). HTTP needs a host (RFC 9110, section
+#: 4.2.1).
 _AUTHORITY = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+))"
     r"(?::(?P<port>[0-9]{0,6}))?"
@@ -29,7 +30,7 @@ def host_in(authority: str) -> str | None:
 
 
 def bare_host(text: str) -> str | None:
-    """Return a host that a setting names, IPv6 without its brackets; None if it is none."""
+    """Return the host in a setting, IPv6 without brackets; None if the text is not a host."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     is_host = _is_address(bare) or (bare == text and _is_name(text))
     return bare if is_host else None

@@ -1,7 +1,7 @@
-"""Keys: how an id becomes a record key and a partition, and what counts as an email address.
+"""Keys: how an id becomes a record key and a partition, and what an email address is.
 
-Write path, agents and lookups all use this module, so that they can never disagree. What stands
-here is frozen: a change would send known ids to other partitions or change what a replay decides.
+Write path, agents and lookups use this module, so they always agree. The rules here are frozen: a
+change would send known ids to other partitions, or change what a replay decides.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _LABEL = rf"{_EDGE}(?:[A-Za-z0-9{_BEYOND_ASCII}-]{{0,61}}{_EDGE})?"
 #: Frozen, because a library's rule changes with its releases. Vectors: tests/unit/test_keys.py.
 EMAIL_PATTERN = rf"^ *{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})+ *$"
 
-#: How a label in ASCII begins that stands for one in Unicode (RFC 5890).
+#: A label in ASCII that stands for a label in Unicode begins with this (RFC 5890).
 _ACE_PREFIX = "xn--"
 _WHOLE_LABEL = re.compile(_LABEL)
 
@@ -39,15 +39,15 @@ Hashes = npt.NDArray[np.uint32]
 #: The block of SHA-256, to which HMAC pads the secret.
 _HMAC_BLOCK_BYTES = 64
 
-#: Below so many keys, one by one is faster.
+#: With fewer keys than this, one by one is faster.
 _WORTH_AN_ARRAY = 16
 
-#: Of MurmurHash2, as Kafka uses it.
+#: Constants of MurmurHash2, as Kafka uses it.
 _SEED, _MULTIPLIER, _32_BITS = 0x9747B28C, 0x5BD1E995, 0xFFFFFFFF
 
 
 def normalised(email: str) -> str:
-    """Return what two addresses have in common that count as the same."""
+    """Return the form of an address that counts: two addresses with the same form are equal."""
     text = _normalised_by_0_8(email)
     return _folded(_in_unicode(text)) if _ACE_PREFIX in text else text
 
@@ -58,18 +58,18 @@ def _normalised_by_0_8(email: str) -> str:
 
 def _folded(email: str) -> str:
     folded = unicodedata.normalize("NFKC", email).strip(" ").casefold()
-    # Folding may leave what NFKC would compose or take apart once more (Unicode 3.13, D145).
+    # After case folding, NFKC may change the text once more (Unicode 3.13, D145).
     return unicodedata.normalize("NFKC", folded)
 
 
 def _in_unicode(email: str) -> str:
-    """Return an address whose domain has no label in ASCII that stands for one in Unicode."""
+    """Return an address with the labels of its domain in Unicode."""
     local, at, domain = email.rpartition("@")
     return local + at + ".".join(map(_label_in_unicode, domain.split(".")))
 
 
 def _label_in_unicode(label: str) -> str:
-    """Return what a label ``xn--…`` stands for (RFC 3492); as it is if it stands for none."""
+    """Return the Unicode label for a label ``xn--…`` (RFC 3492); unchanged if there is none."""
     if not label.startswith(_ACE_PREFIX):
         return label
     try:
@@ -80,13 +80,14 @@ def _label_in_unicode(label: str) -> str:
 
 
 class EmailKeys:
-    """Makes the key of an address: HMAC-SHA256 under the deployment's secret, in base64.
+    """Makes the key of an address: HMAC-SHA256 with the deployment's secret, in base64.
 
-    So plain addresses stand in no topic and table but those of the users themselves.
+    So only the topic and the table of users hold plain addresses.
     """
 
     def __init__(self, secret: bytes) -> None:
-        # RFC 2104. hashlib's states are kept and copied: `hmac` costs twice to four times as much.
+        # RFC 2104. The states of hashlib are kept and copied: `hmac` costs two to four times as
+        # much.
         block = hashlib.sha256(secret).digest() if len(secret) > _HMAC_BLOCK_BYTES else secret
         padded = block.ljust(_HMAC_BLOCK_BYTES, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
@@ -97,15 +98,15 @@ class EmailKeys:
         return self._digest(normalised(email).encode())
 
     def key_of_0_8(self, email: str) -> bytes | None:
-        """Return the key that 0.8 gave an address, if that is another one."""
+        """Return the key that 0.8 gave an address, if that is another key."""
         text = _normalised_by_0_8(email)
         if _ACE_PREFIX not in text or text == normalised(email):
             return None
         return self._digest(text.encode())
 
     def fingerprint(self) -> str:
-        """Return what tells this secret from another, and nothing else about it."""
-        # No address is empty, and none has a line end.
+        """Return a text that differs between secrets and reveals nothing else about them."""
+        # This text is no address: it is not empty, and has a line end.
         return self._digest(b"\nfingerprint").decode()[:12]
 
     def _digest(self, message: bytes) -> bytes:
@@ -158,13 +159,13 @@ def _murmur2(key: bytes) -> int:
 def _murmur2_of_each(keys: Sequence[bytes]) -> Hashes:
     """Return the `_murmur2` of each key.
 
-    All are worked on at once, a word of four bytes at a time; shorter keys sit out the last words.
+    It works on all keys at once, four bytes at a time. Shorter keys skip the last steps.
     """
     multiplier = np.uint32(_MULTIPLIER)
     lengths = np.fromiter(map(len, keys), dtype=np.uint32, count=len(keys))
     width = max(int(lengths.max()) + 3 & ~3, 4)
     padded = b"".join([key.ljust(width, b"\0") for key in keys])
-    # A row for each word, and in it one of each key.
+    # One row for each step, one column for each key.
     words = np.ascontiguousarray(np.frombuffer(padded, dtype="<u4").reshape(len(keys), -1).T)
     whole_words = lengths >> 2
     in_all = int(whole_words.min())

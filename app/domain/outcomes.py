@@ -7,27 +7,27 @@ from typing import NamedTuple, Self
 class Outcome(IntEnum):
     """What became of a record; the numbers are stored and never change their meaning."""
 
-    #: Its email is not settled yet, or it waits for a record before it whose email is not.
+    #: The email is not settled yet, or the record waits for an earlier record of the same id.
     PENDING = 1
     REGISTERED = 2
-    #: The same registration once more: nothing changes, the first answer stands.
+    #: The same registration again. Nothing changes, and the first answer counts.
     REPLAYED = 3
     ID_TAKEN = 4
     EMAIL_TAKEN = 5
     UNKNOWN_ID = 6
     UPDATED = 7
-    #: The user is gone, or was not there.
+    #: The user is deleted, or did not exist.
     ERASED = 8
-    #: It stood in a wrong partition and was sent to the right one.
+    #: The record was in a wrong partition, and was sent to the right one.
     MOVED = 9
     #: It cannot be applied.
     DEAD_LETTER = 10
-    #: There was no place left in the queue of its id. It may be sent again.
+    #: The queue of the id was full. The record may be sent again.
     TOO_MANY_PENDING = 11
 
     @property
     def word(self) -> str:
-        """The outcome, as it is told."""
+        """The outcome as one word for programs."""
         return "rejected" if self.reason else self.name.lower().replace("_", "-")
 
     @property
@@ -37,12 +37,12 @@ class Outcome(IntEnum):
 
     @classmethod
     def from_words(cls, word: str, reason: str | None) -> Self:
-        """Return the outcome that is told in these words."""
+        """Return the outcome for a word and a reason."""
         return cls[(reason or word).upper().replace("-", "_")]
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing else will become of the record."""
+        """Whether the outcome is final."""
         return self is not Outcome.PENDING
 
 
@@ -55,7 +55,7 @@ _REJECTIONS = {
 
 
 class Decided(NamedTuple):
-    """What became of the record at an offset, and whom it concerns."""
+    """The outcome of the record at an offset, and the id that it concerns."""
 
     offset: int
     id: str

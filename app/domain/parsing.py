@@ -1,6 +1,6 @@
 """Parsing, pure: what a record of ``user-registrations`` asks for, and its right partition.
 
-The topic is open to any producer: with or without a key, with any partitioner, with any bytes.
+Any producer may write to the topic: with or without a key, with any partitioner, any bytes.
 """
 
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ from app.domain.records import (
     update_in,
 )
 
-#: A record that was re-sent to its partition names here the position at which it first stood.
+#: The header of a moved record that holds its first position.
 MOVED_FROM_HEADER = "moved-from"
 
-#: An unreadable record of more stays where it is: half of what a topic takes.
+#: A larger unreadable record is not moved. This is half of what a topic takes.
 MAX_MOVED_BYTES = 512 * 1024
 
 
 class Move(NamedTuple):
-    """A record of another partition, and as what it is sent there."""
+    """A record in a wrong partition, and the record to send instead."""
 
     arrival: ConsumedRecord
     partition: int
@@ -51,10 +51,10 @@ class Move(NamedTuple):
 
 @dataclass(slots=True)
 class Sorted:
-    """A batch by what must be done with each record, each list in the order of arrival."""
+    """A batch, sorted by what must be done with each record. Each list keeps the order."""
 
     here: list[tuple[ConsumedRecord, Command]] = field(default_factory=list)
-    #: The ids' record keys of ``here``, in its order.
+    #: The record keys of ``here``, in the same order.
     keys: list[bytes] = field(default_factory=list)
     elsewhere: list[Move] = field(default_factory=list)
     unreadable: list[tuple[ConsumedRecord, UnreadableRecordError]] = field(default_factory=list)
@@ -66,27 +66,27 @@ def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) ->
     arrivals = as_they_were(arrivals)
     try:
         require_readable(arrivals)
-        # Nearly always: all of them are registrations. (A missing value is a TypeError.)
+        # Nearly always, all of them are registrations. (A missing value is a TypeError.)
         commands = [registration_in(arrival.value) for arrival in arrivals]  # type: ignore[arg-type]
         keys = [command["id"].encode() for command in commands]
     except (ValidationError, TypeError, UnreadableRecordError):
         commands = keys = []
     if len(commands) < len(arrivals):
-        # Not where an error is handled: it would be the context of others, and keep all records
-        # until garbage is collected.
+        # Outside the `except` block: there, this error would be the context of later ones, and
+        # would keep all records in memory.
         read_each = [_read(arrival) for arrival in arrivals]
         commands = [command for command, _ in read_each]
         keys = [key for _, key in read_each]
-    homes = partitions_of(keys, partitions)
-    if homes.count(partition) == len(homes) and not _Unreadable.is_in(commands):
+    targets = partitions_of(keys, partitions)
+    if targets.count(partition) == len(targets) and not _Unreadable.is_in(commands):
         return Sorted(list(zip(arrivals, commands, strict=True)), keys)
     batch = Sorted()
-    for arrival, command, key, home in zip(arrivals, commands, keys, homes, strict=True):
-        # Unreadable records that name an id go home, too: they are found when it is erased.
-        # Whatever a record says of its past, after one move it is at home, as long as there are as
-        # many partitions.
-        if key and home != partition and _travels(command, arrival):
-            batch.elsewhere.append(_move(arrival, command, key, home))
+    for arrival, command, key, target in zip(arrivals, commands, keys, targets, strict=True):
+        # Unreadable records with an id are moved, too, so that an erasure finds them. After one
+        # move a record is in its target partition until the number of partitions changes. Its
+        # headers do not matter.
+        if key and target != partition and _travels(command, arrival):
+            batch.elsewhere.append(_move(arrival, command, key, target))
         elif isinstance(command, _Unreadable):
             batch.unreadable.append((arrival, command.error))
         else:
@@ -97,7 +97,7 @@ def sort(partition: int, arrivals: Sequence[ConsumedRecord], partitions: int) ->
 
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
-    """Stands for what a record asks for that cannot be read."""
+    """Stands for the command of an unreadable record."""
 
     error: UnreadableRecordError
 
@@ -107,7 +107,7 @@ class _Unreadable:
 
 
 def _read(arrival: ConsumedRecord) -> tuple[Any, bytes]:
-    """Return what a record asks for and its id's key, which is empty where it names none."""
+    """Return the command of a record and the key of its id. The key is empty if there is no id."""
     try:
         return read(arrival)
     except UnreadableRecordError as error:
@@ -116,22 +116,22 @@ def _read(arrival: ConsumedRecord) -> tuple[Any, bytes]:
 
 
 def _travels(command: Any, arrival: ConsumedRecord) -> bool:
-    # What came compressed may be too large to be sent as it is.
+    # A record that came compressed may be too large to be sent unchanged.
     size = len(arrival.value or b"") + bytes_of(arrival.headers)
     return not isinstance(command, _Unreadable) or size <= MAX_MOVED_BYTES
 
 
-def _move(arrival: ConsumedRecord, command: Any, key: bytes, home: int) -> Move:
+def _move(arrival: ConsumedRecord, command: Any, key: bytes, target: int) -> Move:
     user_id = key.decode()
     if isinstance(command, _Unreadable):
         headers = writable(arrival.headers)
-        return Move(arrival, home, user_id, arrival.key, arrival.value, headers)
+        return Move(arrival, target, user_id, arrival.key, arrival.value, headers)
     headers = author_headers(arrival.headers)
-    return Move(arrival, home, user_id, key, command and encode(command), headers)
+    return Move(arrival, target, user_id, key, command and encode(command), headers)
 
 
 def read(arrival: ConsumedRecord) -> tuple[Command, bytes]:
-    """Return what a record asks for, and its id's key, or raise `UnreadableRecordError`."""
+    """Return the command of a record and the key of its id; raise `UnreadableRecordError`."""
     require_readable((arrival,))
     if arrival.value is None:
         user_id = _id_in_key(arrival)
@@ -177,14 +177,14 @@ def _type_of(value: bytes) -> Any:
 
 def _parsed(value: bytes | None) -> Any:
     try:
-        # As lenient as what reads registrations: orjson refuses some numbers.
+        # orjson refuses some numbers that pydantic accepts.
         return from_json(value or b"")
     except ValueError:
         return None
 
 
 def id_of(arrival: ConsumedRecord) -> str | None:
-    """Return the id that a record names, readable or not, or None."""
+    """Return the id in a record, readable or not; None if there is no id."""
     parsed = _parsed(arrival.value)
     named = parsed.get("id") if isinstance(parsed, dict) else None
     if isinstance(named, str) and is_user_id(named):

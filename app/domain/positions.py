@@ -21,7 +21,7 @@ CURRENT_GENERATION = 0
 
 def token(partition: int, offset: int, generation: int = CURRENT_GENERATION) -> str:
     """Return the token of a position."""
-    # Its 15 bytes are exactly 20 characters, so the last one is the offset's six lowest bits.
+    # 15 bytes are exactly 20 characters. The last character is the lowest six bits of the offset.
     return _beginning(generation, partition, offset >> 6) + _ALPHABET[offset & 63]
 
 
@@ -32,7 +32,7 @@ def _beginning(generation: int, partition: int, offset_above_6_bits: int) -> str
 
 
 def offset_of(token: str) -> int:
-    """Return the offset in a token of ours; others' are for `Position.parse`."""
+    """Return the offset in a token of this release. `Position.parse` reads tokens of clients."""
     return _first_offset(token[:-1]) + _ALPHABET_INDEX[token[-1]]
 
 
@@ -42,19 +42,19 @@ def _first_offset(beginning: str) -> int:
 
 
 class Position(NamedTuple):
-    """Where a record stands in ``user-registrations``, in which generation of the topic."""
+    """The place of a record in ``user-registrations``, and the generation of the topic."""
 
     partition: int
     offset: int
     generation: int = CURRENT_GENERATION
 
     def token(self) -> str:
-        """Return the position as 20 URL-safe characters; only equality means anything to others."""
+        """Return the position as 20 URL-safe characters. Clients may compare them, nothing else."""
         return token(self.partition, self.offset, self.generation)
 
     @classmethod
     def parse(cls, token: str) -> Self:
-        """Return the position that a token names, or raise `InvalidPositionError`."""
+        """Return the position of a token, or raise `InvalidPositionError`."""
         try:
             packed = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
             version, generation, partition, offset = _LAYOUT.unpack(packed)

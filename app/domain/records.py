@@ -27,24 +27,24 @@ from app.domain.outcomes import Decided, Outcome
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_CONTROLS)]
-#: A name as records have it: what was stored once stays what it is.
+#: A name in records. A stored name stays valid.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-#: A name as it may be sent: docs/decisions/names.md.
+#: A name that clients may send: docs/decisions/names.md.
 SentName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_CONTROLS)]
 Email = Annotated[
     str,
     StringConstraints(max_length=254, pattern=EMAIL_PATTERN),
-    # Nobody could read the pattern in a description.
+    # The pattern would be unreadable in a description.
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254}),
 ]
 
-#: A record's headers: Kafka allows a name more than once.
+#: The headers of a record. Kafka allows the same name several times.
 Headers = Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record on its way to Kafka; its timestamp in ms since 1970, None for now."""
+    """A record on its way to Kafka, with a timestamp in ms since 1970, or None for now."""
 
     topic: str
     partition: int
@@ -54,7 +54,7 @@ class Outgoing:
     headers: Headers = ()
 
 
-#: The latest moment that RFC 3339 can write, in milliseconds since 1970.
+#: The latest time in RFC 3339, in milliseconds since 1970.
 _LAST_TIMESTAMP_MS = 253_402_300_799_999
 
 
@@ -62,14 +62,14 @@ _LAST_TIMESTAMP_MS = 253_402_300_799_999
 class Registration(TypedDict):
     """Asks for a user: the value of a record in ``user-registrations``.
 
-    A plain dictionary, as it travels: a hundred thousand a second are read, and a model would cost
+    It is a plain dictionary: a worker reads a hundred thousand a second, and a model would cost
     twice as much. `registrations` validates it.
     """
 
     id: UserId
     name: Name
     email: Email
-    #: No `type` means a registration; other types are not for this record.
+    #: Without `type`, it is a registration. Other types are not for this record.
     type: NotRequired[Literal["registration"]]
 
 
@@ -90,7 +90,7 @@ class SentRegistration(TypedDict):
     id: UserId
     name: SentName
     email: Email
-    #: No `type` means a registration; other types are not for this record.
+    #: Without `type`, it is a registration. Other types are not for this record.
     type: NotRequired[Literal["registration"]]
 
 
@@ -104,21 +104,21 @@ class SentUpdate(TypedDict):
     email: NotRequired[Email]
 
 
-#: What is known of a user by registrations, in the order in which it is shown.
+#: The members of a user in registrations, in the order in which they are shown.
 MEMBERS = tuple(member for member in Registration.__annotations__ if member != "type")
-#: The part of it that an update may change.
+#: The members that an update may change.
 CHANGEABLE = tuple(member for member in MEMBERS if member != "id")
-#: The part that every registration has.
+#: The members that every registration has.
 REQUIRED = tuple(member for member in MEMBERS if member in Registration.__required_keys__)
 
-#: What a record asks for: a registration, an update, or (None, a tombstone) an erasure.
+#: The command in a record: a registration, an update, or (None, a tombstone) an erasure.
 Command = Registration | Update | None
 
-#: What clients sent; each is a registration that a record may hold.
+#: Registrations of clients. Each is also valid in a record.
 registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
 _lists = cast("TypeAdapter[list[Registration]]", TypeAdapter(list[SentRegistration]))
 
-#: Return what JSON bytes hold, or raise `pydantic.ValidationError`: from clients, from records.
+#: Return the value in JSON bytes, or raise `pydantic.ValidationError`: of clients, and of records.
 read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
 read_update = cast("Callable[[bytes], Update]", TypeAdapter(SentUpdate).validator.validate_json)
 registration_in = cast(
@@ -145,8 +145,8 @@ def is_email(text: str) -> bool:
 
 
 def encode(command: Registration | Update) -> bytes:
-    """Return a registration or an update as the JSON bytes that travel."""
-    # Nearly always: a hundred thousand a second pass.
+    """Return a registration or an update as JSON bytes."""
+    # The usual case: a worker encodes a hundred thousand a second.
     if tuple(command) == MEMBERS:
         return dumps(command)
     is_update = command.get("type") == "update"
@@ -164,7 +164,7 @@ class Open(TypedDict):
 
 
 class Queued(NamedTuple):
-    """A record that waits until the one before it is settled."""
+    """A record that waits until an earlier record of its id is settled."""
 
     offset: int
     timestamp: int
@@ -172,11 +172,11 @@ class Queued(NamedTuple):
 
 
 class UserRow(TypedDict):
-    """A row of the table ``users``. While nothing has changed it, it is its first registration.
+    """A row of the table ``users``. Until something changes, it is the first registration.
 
-    Times are text (RFC 3339, UTC, milliseconds), which sorts as they do. A row has an open attempt
-    while it is ``pending`` (its first registration asks for its address) or has ``open`` (an update
-    asks for another one).
+    Times are text (RFC 3339, UTC, milliseconds), so they sort by time. A row has an open attempt
+    while it is ``pending`` (its first registration claims an address) or has ``open`` (an update
+    claims another one).
     """
 
     id: str
@@ -186,14 +186,14 @@ class UserRow(TypedDict):
     registered_at: str
     updated_at: str
     version: int
-    #: Of the record that made it as it is.
+    #: The position of the record that made the row as it is.
     position: str
-    #: Of the record that claimed its address, where that is another one.
+    #: The position of the record that claimed its address, if that is another one.
     attempt: NotRequired[str]
-    #: Of its first registration, once it is something else.
+    #: The digest of its first registration, once the row has changed.
     first_digest: NotRequired[str]
     open: NotRequired[Open]
-    #: Plain tuples of what `Queued` has: they are stored as JSON.
+    #: Plain tuples of the members of `Queued`, because they are stored as JSON.
     queue: NotRequired[list[tuple[int, int, Command]]]
 
 
@@ -202,20 +202,20 @@ encode_row = cast("Callable[[UserRow], bytes]", dumps)
 
 
 def decode_row(stored: bytes) -> UserRow:
-    """Return the row in JSON bytes; it is one of ours and not validated again."""
+    """Return the row in JSON bytes. It is not validated again."""
     return cast(UserRow, orjson.loads(stored))
 
 
 def encode_outcome(position: str, decided: Decided, moved_to: str | None = None) -> bytes:
-    """Return the value of a record in ``registration-outcomes``; the id alone is its key."""
+    """Return the value of a record in ``registration-outcomes``. Only the key has the id."""
     if moved_to is not None:
         return dumps(outcome_members(position, decided.outcome, moved_to))
-    # No character of a position needs to be escaped.
+    # No character of a position needs an escape.
     return b'{"position":"%b",%b' % (position.encode(), _OUTCOME_ENDS[decided.outcome])
 
 
 def outcome_members(position: str, outcome: Outcome, moved_to: str | None = None) -> dict[str, str]:
-    """Return what is told of the record at a position, to Kafka's consumers and over HTTP."""
+    """Return the outcome of a record as members, for Kafka and for HTTP."""
     members = {"position": position, "outcome": outcome.word}
     if outcome.reason is not None:
         members["reason"] = outcome.reason
@@ -224,7 +224,7 @@ def outcome_members(position: str, outcome: Outcome, moved_to: str | None = None
     return members
 
 
-#: Of each outcome, its members in JSON that follow the position.
+#: For each outcome, the JSON behind the position.
 _OUTCOME_ENDS = {
     outcome: dumps(outcome_members("", outcome)).partition(b",")[2] for outcome in Outcome
 }
@@ -243,7 +243,7 @@ class User(BaseModel):
     updated_at: datetime
     version: int
     position: str
-    #: Where the owner of the row cannot be asked: for how long the copy may lack something.
+    #: For how long a copy may lack writes; None if the owner has answered.
     stale_seconds: float | None = None
 
     def encode(self) -> bytes:
@@ -251,24 +251,24 @@ class User(BaseModel):
         return self.model_dump_json(exclude_none=True).encode()
 
     def stale(self, seconds: float) -> "User":
-        """Return the user as a copy that may lack what came since."""
+        """Return the user as a copy that may lack recent writes."""
         return self.model_copy(update={"stale_seconds": round(seconds, 3)})
 
 
 def public(stored: bytes) -> User:
-    """Return what may be shown of a stored row."""
+    """Return the public part of a stored row."""
     return User.model_validate_json(stored)
 
 
 @lru_cache(maxsize=4096)
 def moment(timestamp_ms: int) -> str:
-    """Return a record's timestamp (ms since 1970) as text; out-of-range ones become the nearest."""
+    """Return a record's timestamp (ms since 1970) as text. One out of range becomes the nearest."""
     clamped = min(max(timestamp_ms, 0), _LAST_TIMESTAMP_MS)
     at = datetime.fromtimestamp(clamped // 1000, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{clamped % 1000:03}Z"
 
 
-#: What a pattern wants, in words: pydantic's own text would show the pattern.
+#: Patterns in words. pydantic's own text would show the pattern.
 _PATTERN_DETAIL = {
     "id": "Must not contain control characters",
     "name": "Must not contain control characters",
@@ -278,7 +278,7 @@ _PATTERN_DETAIL = {
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One thing wrong with an input: where, why, and pydantic's name for it."""
+    """One mistake in an input: where, why, and pydantic's name for it."""
 
     location: tuple[int | str, ...]
     detail: str
@@ -292,7 +292,7 @@ class FieldError:
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
-    """Return what is wrong with an input, without repeating the input: it may be personal."""
+    """Return the mistakes in an input. They do not repeat the input, which may be personal data."""
     return [
         _field_error(found["loc"], found["msg"], found["type"])
         for found in error.errors(include_url=False, include_input=False, include_context=False)
@@ -300,7 +300,7 @@ def field_errors(error: ValidationError) -> list[FieldError]:
 
 
 def read_registrations(values: Sequence[object]) -> Sequence[Registration | list[FieldError]]:
-    """Return for each parsed JSON value the registration, or what is wrong with it."""
+    """Return for each parsed JSON value the registration, or its mistakes."""
     try:
         return _lists.validate_python(values)
     except ValidationError:

@@ -8,7 +8,7 @@ _SHOWN_CHARACTERS = 80
 
 
 def shown(given: object) -> str:
-    """Return a value, or its beginning, as text for one line."""
+    """Return a value as text for one line, cut if it is long."""
     text = str(given)
     more = "…" if len(text) > _SHOWN_CHARACTERS else ""
     return STRAY.sub(lambda found: ascii(found[0])[1:-1], text[:_SHOWN_CHARACTERS]) + more

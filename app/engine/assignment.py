@@ -1,7 +1,7 @@
 """Rebalances: closes partitions, opens new ones, and follows standbys.
 
-It stands where Faust's own recovery does (`TableManager.recovery`). Partitions that stay go on at
-once; each new one is read as soon as its own store is up to date, and waits for no other.
+It replaces Faust's recovery (`TableManager.recovery`). Partitions that stay continue at once. A new
+partition continues when its own store is up to date. It does not wait for others.
 """
 
 import asyncio
@@ -43,20 +43,21 @@ from app.telemetry.metrics import RECOVERY_SECONDS
 
 log = structlog.get_logger(__name__)
 
-#: How many partitions are opened at the same time: each holds what one scan has fetched.
+#: How many partitions are opened at the same time. Each holds the records of one fetch.
 MAX_OPENING = 8
 PROGRESS_EVERY_SECONDS = 5.0
-#: How often it is looked whether a transaction holds records up, and after so many it is told of.
+#: How often to check for transactions that hold records up, and after how many checks to log it.
 LOOK_SECONDS, LOOKS_BEFORE_TOLD = 1.0, 3
-#: How long a broker may take to tell where a log ends; another worker may wait for it.
+#: How long a broker may take to say where a log ends. Another worker may be waiting for the answer.
 ASK_END_SECONDS = 0.5
-#: A transaction that its worker leaves open is over before the worker's session is.
+#: The part of the session time-out after which the broker aborts an open transaction: it is over
+#: before the worker's session is.
 TRANSACTION_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What the engine needs of the worker's settings."""
+    """The settings that the engine needs."""
 
     connection: Connection
     app_id: str
@@ -64,16 +65,16 @@ class EngineSettings:
     session_timeout_seconds: float
     tidy_every_seconds: float
     compression: str = "none"
-    #: Topics that cycles write beside those of the tables.
+    #: Topics that cycles write, beside the topics of the tables.
     written: Sequence[str] = ()
-    #: Raises `NotWrittenError` while a sealed table may not go on.
-    require_standing: Callable[[], Awaitable[None]] = never_sealed
-    #: Called before records of a source are applied that others may have applied before.
+    #: Raises `NotWrittenError` while a sealed table must not continue.
+    require_current: Callable[[], Awaitable[None]] = never_sealed
+    #: Called before a source is applied from records that may have been applied before.
     read_again: Callable[[TP], Awaitable[None]] = not_read_again
 
 
 class Progress:
-    """How far the recovery of several partitions is."""
+    """The progress of a recovery of several partitions."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -81,13 +82,13 @@ class Progress:
         self._began = time.perf_counter()
 
     def advance(self, partition: OwnedPartition, rows: int, left: int) -> None:
-        """Count rows that were written, and what is left of the partition."""
+        """Count the rows that were written; ``left`` is how many the partition still needs."""
         self.rows += rows
         self._left[partition] = left
 
     @property
     def seconds(self) -> float:
-        """Time since the beginning."""
+        """Seconds since the recovery began."""
         return time.perf_counter() - self._began
 
     def as_fields(self) -> dict[str, Any]:
@@ -116,9 +117,9 @@ class PartitionAssignment(Service):
         self._member: Member | None = None
         self._opening = asyncio.Semaphore(MAX_OPENING)
         self._running: list[asyncio.Task[None]] = []
-        #: Set once something has ended the worker: what fails after that has failed of it.
+        #: Set once an error has ended the worker. Later errors follow from it.
         self._has_failed = False
-        # Three clients: a fetch that waits for records holds up nothing else.
+        # Three clients, so that a fetch that waits for records delays nothing else.
         topics = [*partitions.sources, *(t.changelog.topic for t in partitions.tables.values())]
         connection = settings.connection
         self._reading, self._fetching, self._writing = self._clusters = (
@@ -138,7 +139,7 @@ class PartitionAssignment(Service):
             settings.app_id,
             connection,
             Reading(self._reading, Barrier(self._reading, settings.app_id)),
-            settings.require_standing,
+            settings.require_current,
             settings.read_again,
         )
         self.cycles = Cycles(
@@ -152,7 +153,7 @@ class PartitionAssignment(Service):
     # -- what Faust's table manager calls
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Stop opening and following; what is under way is settled by the consumer."""
+        """Stop opening and following. The consumer settles the cycle that is under way."""
         for task in self._running:
             task.cancel()
 
@@ -163,11 +164,12 @@ class PartitionAssignment(Service):
         newly_assigned: set[TP],
         generation_id: int = 0,
     ) -> None:
-        """Begin to take over what is assigned; Faust does not wait for it."""
+        """Begin to take over the assigned partitions. Faust does not wait for this."""
         await self._stop_tasks()
-        # As told in the assignment callback: what is read later may be of the next generation.
+        # Read the membership now, in the assignment callback. Later it may be of the next
+        # generation.
         member, before = self._consumer.member(), self._member
-        # Between two generations that follow each other nobody else can have owned what we keep.
+        # Between two consecutive generations no other worker can have owned the kept partitions.
         kept = (
             before is not None
             and member.member_id == before.member_id
@@ -177,11 +179,11 @@ class PartitionAssignment(Service):
         self._running = [asyncio.create_task(work, name="assignment")]
 
     def ends(self) -> Mapping[TP, int]:
-        """Return where the sources end that are read: their high watermarks."""
+        """Return where the sources end: their high watermarks."""
         return self._fetcher.ends()
 
     async def reaches(self, tp: TP, offset: int) -> bool:
-        """Return whether a log has an offset; True as well if no broker can tell in time."""
+        """Return whether a log has an offset; also True if no broker answers in time."""
         if offset < self.ends().get(tp, 0):
             return True
         try:
@@ -191,12 +193,12 @@ class PartitionAssignment(Service):
             return True
 
     async def settle(self) -> None:
-        """Finish what is under way in all partitions: a rebalance has begun."""
+        """Finish the cycle that is under way, because a rebalance has begun."""
         await self.cycles.settle()
 
     @Service.task
     async def _keep_tidy(self) -> None:
-        """Remove from topics and files, now and then, what is of no use any more."""
+        """Remove superfluous rows and files from time to time."""
         while True:
             await self.sleep(self._settings.tidy_every_seconds)
             if self.should_stop:
@@ -207,11 +209,11 @@ class PartitionAssignment(Service):
                 try:
                     table.store.tidy()
                 except (RegistryError, OSError) as error:
-                    log.warning("a store is not tidied", table=table.name, cause=str(error))
+                    log.warning("a store cannot be tidied", table=table.name, cause=str(error))
 
     @Service.task
     async def _look_for_open_transactions(self) -> None:
-        """End what was left open in a source; tell of what others leave open there."""
+        """End transactions that this worker left open in a source; log those of other workers."""
         held_up: dict[TP, int] = {}
         while True:
             await self.sleep(LOOK_SECONDS)
@@ -236,7 +238,7 @@ class PartitionAssignment(Service):
         )
 
     async def on_stop(self) -> None:
-        """Give up everything."""
+        """Stop everything and close all partitions."""
         await self._stop_tasks()
         await self.cycles.settle()
         await self._fetcher.stop()
@@ -265,7 +267,7 @@ class PartitionAssignment(Service):
             for partition in self._partitions.owned()
             if not kept or partition.key not in wanted
         )
-        # Not before: what is owned still may be of the generation before that one.
+        # Only now: until here, owned partitions may be of an older generation.
         self._member = member
         self._follow_standbys(wanted)
         await self._open_flow()
@@ -279,7 +281,7 @@ class PartitionAssignment(Service):
         await self._complete(member.generation)
 
     async def _connect(self) -> None:
-        """Connect, and end what this worker left open when it ran before."""
+        """Connect, and end the transactions that an earlier run of this worker left open."""
         async for attempt in self._trying("the brokers are asked again"):
             with attempt:
                 for cluster in self._clusters:
@@ -309,10 +311,10 @@ class PartitionAssignment(Service):
         return ((by_topic[tp.topic], tp.partition) for tp in changelogs if tp.topic in by_topic)
 
     def _wanted(self) -> set[Key]:
-        """Return the partitions to own: those of which all sources are assigned, too.
+        """Return the partitions to own: those whose sources are all assigned.
 
-        They always are, unless a worker of another version is in the group that knows other topics:
-        then Faust assigns those by themselves, and their partitions rest until it has left.
+        A source is missing only while a worker of another version is in the group. It knows other
+        topics, so Faust assigns them apart. Such a partition waits until that worker has left.
         """
         assigned = self._app.assignor.assigned_actives()
         wanted: set[Key] = set()
@@ -330,7 +332,7 @@ class PartitionAssignment(Service):
         return wanted
 
     async def _read(self, partition: OwnedPartition, progress: Progress) -> None:
-        """Open a partition, if it is not; then let its records flow, from the marker on."""
+        """Open a partition if it is not open, then apply its records from the marker on."""
         async for attempt in self._trying("a partition is opened again", partition):
             with attempt:
                 if not partition.is_open:
@@ -343,7 +345,7 @@ class PartitionAssignment(Service):
         partition.trouble = None
 
     def _trying(self, what: str, partition: OwnedPartition | None = None) -> AsyncRetrying:
-        """Return what tries again for as long as no broker answers."""
+        """Return attempts that continue for as long as no broker answers."""
 
         def note(state: RetryCallState) -> None:
             cause = state.outcome and state.outcome.exception()
@@ -404,8 +406,8 @@ class PartitionAssignment(Service):
     # -- trouble
 
     def _on_fenced(self, member: Member, error: FencedError) -> None:
-        # If the group has another generation for this worker already, the rebalance is under way.
-        # Who was replaced must not take the name back: the consumer finds out.
+        # If this worker has joined another generation already, the rebalance is under way. A worker
+        # that was replaced must not rejoin under the same name. The consumer finds that out.
         if member == self._consumer.member() and not isinstance(error, ReplacedError):
             log.warning("this worker rejoins the group")
             self._consumer.rejoin()
@@ -414,14 +416,14 @@ class PartitionAssignment(Service):
         self._running.append(asyncio.create_task(self.end_worker(error)))
 
     async def end_worker(self, error: Exception) -> None:
-        """End this worker: records cannot be applied."""
+        """End this worker, because records cannot be applied."""
         if self._has_failed:
             return
         self._has_failed = True
-        # Faust logs an exception's text, and this one's may be personal.
+        # Faust logs the text of the exception, and this text may hold personal data.
         told = isinstance(error, RegistryError)
         cause = str(error) if told else f"unexpected {type(error).__name__}"
-        # Of a bug, where it is.
+        # For a bug, log where it is.
         raised = error.__cause__ if isinstance(error, DecisionError) else error
         log.critical("records cannot be applied; the worker ends", cause=cause, exc_info=raised)
         await self._app.crash(ApplyError(f"records cannot be applied: {cause}"))
@@ -432,7 +434,7 @@ class PartitionAssignment(Service):
 
 
 class TableManager(FaustTableManager):
-    """Faust's table manager, with our way of taking tables over."""
+    """Faust's table manager with the recovery of this project."""
 
     def __init__(
         self, app: AppT, *, partitions: Partitions, engine: EngineSettings, **kwargs: Any
@@ -444,7 +446,7 @@ class TableManager(FaustTableManager):
 
     @property
     def recovery(self) -> Any:
-        """What brings the tables up to date after a rebalance."""
+        """The recovery that runs after a rebalance."""
         if self._assignment is None:
             self._assignment = PartitionAssignment(
                 self.app, self.partitions, self._engine, beacon=self.beacon
@@ -453,28 +455,28 @@ class TableManager(FaustTableManager):
 
     @property
     def batches(self) -> "asyncio.Queue[Batch]":
-        """What waits to be handed to agents."""
+        """The batches that wait for the agents."""
         return cast(PartitionAssignment, self.recovery).cycles.batches
 
     def ends(self) -> Mapping[TP, int]:
-        """Return where the sources end that are read: their high watermarks."""
+        """Return where the sources end: their high watermarks."""
         return cast(PartitionAssignment, self.recovery).ends()
 
     async def reaches(self, tp: TP, offset: int) -> bool:
-        """Return whether a log has an offset; True as well if no broker can tell in time."""
+        """Return whether a log has an offset; also True if no broker answers in time."""
         return await cast(PartitionAssignment, self.recovery).reaches(tp, offset)
 
     async def settle(self) -> None:
-        """Finish what is under way."""
+        """Finish the cycle that is under way."""
         await cast(PartitionAssignment, self.recovery).settle()
 
     async def on_start(self) -> None:
-        """Start at once; Faust's own waits for a second."""
+        """Start at once. Faust's table manager waits for a second."""
         await self._update_channels()
         await self.recovery.start()
 
     async def on_stop(self) -> None:
-        """Stop reading, then give up the partitions, then close the tables."""
+        """Stop reading, then close the partitions, then the tables."""
         await cast(Any, self.app)._fetcher.stop()
         with contextlib.suppress(asyncio.CancelledError):
             await self.recovery.stop()

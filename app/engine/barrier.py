@@ -1,12 +1,12 @@
 """The barrier: a new owner waits here before it reads the changelog of a partition.
 
-In this order (KIP-447): first no offset of the sources may be pending in an open transaction; then
-no transaction of an older generation can be committed any more. Only then the changelog's high
-watermark is asked for: an earlier one could be below rows that were committed meanwhile. Then all
-transactions below that watermark must be decided.
+The order matters (KIP-447). First, no offset of the sources may be pending in an open transaction:
+then no transaction of an older generation can be committed any more. Second, ask for the
+changelog's high watermark: an earlier one could be below rows that were committed meanwhile. Third,
+wait until all transactions below the watermark are decided.
 
-A transaction of a worker that has died holds this up until the broker ends it. If its worker is not
-in the group, it is ended here.
+The open transaction of a dead worker delays this until the broker aborts it. If that worker is not
+in the group, its transaction is ended here.
 """
 
 import asyncio
@@ -33,30 +33,30 @@ from app.kafka.transactional_ids import (
 
 log = structlog.get_logger(__name__)
 
-#: Tells whether something holds by now.
+#: Returns whether a condition holds now.
 Holds = Callable[[], Awaitable[bool]]
 
 LOOK_SECONDS = 0.02
-#: How long a transaction may hold a new owner up before it is looked whose it is.
+#: How long a transaction may delay a new owner before its worker is looked up.
 PATIENCE_SECONDS = 1.0
-#: How long a transaction may stay open under an id that was fenced; nobody begins one.
+#: The time-out of a transaction under a fenced id. None is ever begun.
 FENCE_TIMEOUT_MS = 10_000
-#: How long a new owner waits before it begins anew: nothing that hangs may hold it up in silence.
+#: How long a new owner waits before it begins again, so that no hanging request stops it silently.
 BARRIER_SECONDS = 12.0
 
 
 class Barrier:
-    """Tells when nothing of an earlier owner can be committed any more."""
+    """Waits until no earlier owner can commit anything."""
 
     def __init__(self, cluster: Cluster, group: str) -> None:
         self._cluster = cluster
         self._group = group
 
     async def end_of(self, changelog: TP, sources: Sequence[TP]) -> int:
-        """Return up to where a new owner must read a changelog to have everything.
+        """Return the offset up to which a new owner must read a changelog.
 
-        Raises `KafkaError` if a broker does not answer, and `TimeoutError` after a while: whoever
-        opens a partition says so, and tries again.
+        Raises `KafkaError` if a broker does not answer, and `TimeoutError` after a while. The
+        caller logs it and tries again.
         """
         async with asyncio.timeout(BARRIER_SECONDS):
             return await self._end_of(changelog, sources)
@@ -115,7 +115,7 @@ def _say_that_it_waits(changelog: TP, why: str, at_work: Collection[str]) -> Non
 
 
 async def worker_ids(cluster: Cluster, group: str) -> set[str]:
-    """Return the transactional ids of the workers that are in the group.
+    """Return the transactional ids of the workers in the group.
 
     No other worker can commit anything: the broker refuses it by its generation.
     """
@@ -124,7 +124,7 @@ async def worker_ids(cluster: Cluster, group: str) -> set[str]:
 
 
 async def describe_group(cluster: Cluster, group: str) -> tuple[str, Sequence[Any]]:
-    """Return the protocol of a group, which is empty while members are waited for, and its members.
+    """Return the protocol and the members of a group. It has no protocol while members join.
 
     Raises `KafkaError` if its coordinator moves, or refuses to tell.
     """
@@ -137,18 +137,19 @@ async def describe_group(cluster: Cluster, group: str) -> tuple[str, Sequence[An
 
 
 async def fence(cluster: Cluster, transactional_id: str) -> None:
-    """End what is open under a transactional id; its producer can write nothing more.
+    """End the open transaction of an id. Its producer can write nothing more.
 
-    Who calls it sets a limit.
+    The caller sets a limit.
     """
     await TransactionalId(cluster, transactional_id, FENCE_TIMEOUT_MS).next_identity()
 
 
 async def end_abandoned(cluster: Cluster, group: str, tp: TP) -> set[str]:
-    """End what a worker that is not in the group any more has left open in a partition.
+    """End the transactions in a partition that no worker in the group will end.
 
-    So is what its coordinator takes for ended. Returns the transactional ids of those that are at
-    work there. Raises `UndecidedError` if nobody knows how one ended.
+    These are transactions of workers that left, and those that the coordinator takes for ended.
+    Returns the transactional ids that are still at work there. Raises `UndecidedError` if nobody
+    knows how a transaction ended.
     """
     found = await _open_in(cluster, tp)
     if not found:
@@ -161,7 +162,7 @@ async def end_abandoned(cluster: Cluster, group: str, tp: TP) -> set[str]:
         for name, producer, state, _ in answer.transactions:
             (under_way if state in UNDER_WAY else ended).add((name, producer))
     busy = {producer for _, producer in under_way}
-    # What ended between the two questions is not open any more.
+    # A transaction that ended between the two questions is not open any more.
     skipped = {each for each in await _still_open(cluster, tp, found) if each[0] not in busy}
     workers = {name for name, _ in under_way if name.startswith(f"{group}-")}
     abandoned = workers - command_ids(group) - await worker_ids(cluster, group)
@@ -182,6 +183,6 @@ async def _still_open(cluster: Cluster, tp: TP, found: Mapping[int, int]) -> set
 
 
 async def _open_in(cluster: Cluster, tp: TP) -> Mapping[int, int]:
-    """Return by producer where the transactions begin that are open in a partition."""
+    """Return where the open transactions in a partition begin, by producer id."""
     found = (await written_in(cluster, [tp])).get(tp, ())
     return {each.producer.id: at for each in found if (at := each.open_from) is not None}

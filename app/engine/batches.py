@@ -1,6 +1,7 @@
-"""Batches for the agents. A batch has the records of one topic that one cycle applies.
+"""Batches for the agents: the records of one topic that one cycle applies.
 
-The topics' own schema lets them through as they are: the decisions decode records together.
+The schema of the topics passes them on unchanged, because the decisions decode many records
+together.
 """
 
 import asyncio
@@ -16,19 +17,20 @@ from faust.types import TP
 from app.domain.consumed_records import ConsumedRecord
 from app.engine.partitions import Changes
 
-#: How long deciding may hold the event loop at once: it answers lookups and takes writes, too.
+#: How long deciding may hold the event loop at once. The loop also answers lookups and takes
+#: writes.
 SLICE_SECONDS = 0.002
-#: The smallest slice, and the first of all.
+#: The smallest slice, and the first slice of a worker.
 MIN_SLICE_RECORDS, FIRST_SLICE_RECORDS = 16, 64
 MAX_SLICE_RECORDS = 1_000
-#: How much longer than a slice others may take before the next, if they have something to do.
+#: How many times as long as a slice other tasks may run before the next slice.
 OTHERS_SHARE = 4
-#: A round of the loop in which nobody has anything to do takes less.
+#: A round of the loop without work takes less time than this.
 IDLE_SECONDS = 0.0002
 
 
 class Slice(NamedTuple):
-    """Some records of one partition, and where to put what comes of them."""
+    """Some records of one partition, and where their results go."""
 
     partition: int
     records: Sequence[ConsumedRecord]
@@ -37,22 +39,22 @@ class Slice(NamedTuple):
 
 @dataclass(slots=True)
 class SliceSize:
-    """How many records fit into the time that a slice may take, learned from those before."""
+    """How many records fit into a slice, learned from earlier slices."""
 
     records: int = FIRST_SLICE_RECORDS
 
     def learn(self, records: int, seconds: float) -> None:
-        """Take note of how long a slice took."""
+        """Learn from the time that a slice took."""
         if records >= MIN_SLICE_RECORDS:
             fitting = int(records * SLICE_SECONDS / max(seconds, 1e-6))
             self.records = min(max(fitting, MIN_SLICE_RECORDS), MAX_SLICE_RECORDS)
 
 
 async def give_way(seconds: float) -> None:
-    """Let others have the event loop after a slice: for longer than it took, if they need it.
+    """Let other tasks run after a slice, for longer than the slice took if they have work.
 
-    So requests that wait are served first when there is too much to do, and applying still has
-    its share. Where nothing waits, a round of the loop takes no time, and applying goes on at once.
+    Under too much load, waiting requests are served first, and applying still has its share.
+    Without other work a round of the loop takes no time, and applying continues at once.
     """
     left = seconds * OTHERS_SHARE
     while left > 0:
@@ -68,14 +70,14 @@ async def give_way(seconds: float) -> None:
 class Batch:
     """The records of one topic that one cycle applies, by partition.
 
-    An agent decides them inside of ``async with batch``: what is raised there fails the cycle, not
-    the agent.
+    An agent decides them inside ``async with batch``. An error in that block fails the cycle, and
+    not the agent.
     """
 
     topic: str
     parts: Sequence[Slice]
     size: SliceSize
-    #: What is decided now, or was decided last.
+    #: The slice that the agent decides now, or decided last.
     deciding: Slice = field(init=False)
     #: Done when the agent has decided all of it, or has failed.
     decided: "asyncio.Future[None]" = field(
@@ -87,11 +89,11 @@ class Batch:
 
     @property
     def tp(self) -> TP:
-        """A partition that the records are of: Faust wants one for each event."""
+        """One of the partitions. Faust wants one for each event."""
         return TP(self.topic, self.parts[0].partition)
 
     async def slices(self) -> AsyncIterator[Slice]:
-        """Yield the records in slices, in their order; between two of them others have a turn."""
+        """Yield the records in slices, in their order. Other tasks run between two slices."""
         for partition, records, changes in self.parts:
             begin = 0
             while begin < len(records):
@@ -114,23 +116,23 @@ class Batch:
         trace: TracebackType | None,
     ) -> bool:
         if self.decided.done():
-            # The cycle was given up, and with it maybe the partition: nobody is to be told.
+            # The cycle was cancelled, perhaps because of a rebalance. Nobody waits for the result.
             return isinstance(error, Exception)
         if error is None:
             self.decided.set_result(None)
             return False
         self.decided.set_exception(error if isinstance(error, Exception) else Abandoned())
-        # Whoever waited may have gone: a rebalance has begun.
+        # Mark the error as seen: after a rebalance nobody waits for it.
         self.decided.exception()
         return isinstance(error, Exception)
 
 
-class Abandoned(Exception):  # noqa: N818  # nobody is told of it
+class Abandoned(Exception):  # noqa: N818  # it never leaves the engine
     """The agent was stopped while it decided a batch."""
 
 
 class BatchSchema(faust.Schema[None, Batch]):
-    """Lets a batch through as it is: the agent decodes its records together."""
+    """Passes a batch on unchanged. The agent decodes its records together."""
 
     def loads_key(self, app: Any, message: Any, **_: Any) -> None:
         """Return no key: each record has its own."""

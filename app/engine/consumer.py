@@ -1,8 +1,8 @@
 """Group membership: Faust's consumer joins the group and receives the assignment.
 
-It reads nothing: records come by the engine's own fetcher, which never resets a position. What a
-cycle is to decide is handed to Faust's agents in place of what a consumer would have fetched. Plain
-offset commits are off: cycles commit offsets within their transactions.
+It reads nothing. Records come by the engine's own fetcher, which never resets a position. Faust's
+agents get the batches of cycles in place of fetched records. Plain offset commits are off: cycles
+commit offsets in their transactions.
 
 Faust finds the transport by the URL scheme ``registry://`` (entry point ``faust.transports``).
 """
@@ -30,52 +30,52 @@ from app.kafka.transactions import Member
 
 log = structlog.get_logger(__name__)
 
-#: The name of the group's protocol: workers of 0.8, which fence otherwise, have another one.
+#: The name of the group's protocol. Workers of 0.8 fence in another way, and have another name.
 GROUP_PROTOCOL = "registry-cycles"
 
-#: How long the broker may take to answer whether it knows this member.
+#: How long the broker may take to say whether it knows this member.
 ASK_TIMEOUT_SECONDS = 10.0
 
-#: How long a worker may take to notice that it has joined anew itself.
+#: How long a worker may take to notice that it has rejoined the group itself.
 REPLACED_SECONDS = 2.0
 
-#: How often a session the broker is asked whether it knows this member, at least every so many
-#: seconds. With two questions that stay without any answer: together less than 30 s.
+#: How many times a session the broker is asked whether it knows this member, and the longest pause
+#: between. With two questions that get no answer, this is less than 30 s.
 ASKS_A_SESSION = 4
 MAX_ASK_SECONDS = 5.0
 
-#: Joining takes as long as others need to let go, at most REBALANCE_TIMEOUT_SECONDS (`app.main`).
+#: How long joining may take. Other workers have REBALANCE_TIMEOUT_SECONDS (`app.main`) to stop.
 MAX_JOIN_SECONDS = 60.0
 
-#: How long leaving the group may take; who does not leave is out when the session is over.
+#: How long leaving the group may take. After the session the broker removes the member anyway.
 LEAVE_TIMEOUT_SECONDS = 5.0
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread of the consumer, which is in the group and reads nothing."""
+    """Faust's consumer thread. It is in the group and reads nothing."""
 
-    #: Questions since the last one that had an answer, be it a refusal.
+    #: Questions since the last answer of the broker; a refusal is an answer.
     unanswered = 0
-    #: When this worker let go of its partitions to join its group anew; None if it is in it.
+    #: When this worker gave up its partitions to rejoin the group; None while it is a member.
     joins_since: float | None = None
-    #: As what this worker is in the group, as told with its assignment.
+    #: This worker's membership, as it was at the last assignment.
     member: Member | None = None
 
     @property
     def waits(self) -> bool:
-        """Whether something is not answered yet: brokers that are away explain that."""
+        """Whether an answer is missing. Brokers that are away can be the reason."""
         return self.unanswered > 0 or self.joins_since is not None
 
     @property
     def is_suspect(self) -> bool:
-        """Whether something should have been answered long ago, if the brokers are there."""
+        """Whether an answer is overdue, unless brokers are away."""
         joins_since = self.joins_since
         return self.unanswered > 0 or (
             joins_since is not None and time.monotonic() - joins_since > MAX_JOIN_SECONDS
         )
 
-    def begin_anew(self) -> None:
-        """Take no account of what was not answered until now."""
+    def forget_unanswered(self) -> None:
+        """Start to count unanswered questions again."""
         self.unanswered = 0
         if self.joins_since is not None:
             self.joins_since = time.monotonic()
@@ -88,23 +88,23 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         except TimeoutError:
             log.warning("left without telling the group", seconds=LEAVE_TIMEOUT_SECONDS)
         except asyncio.CancelledError:
-            # What waits to be tried again tells aiokafka so that it was cancelled; the thread would
-            # die of it, and the worker wait for it without end.
+            # A retry that is cancelled looks to aiokafka as if the thread was cancelled. The thread
+            # would end, and the worker would wait for it without end.
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
 
     def _stopped_set(self) -> None:
-        # After a crash the thread may have ended, and nobody waits to be told.
+        # After a crash the thread may have ended already.
         if not self.thread_loop.is_closed():
             super()._stopped_set()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Let go of the partitions; what follows is the request to join."""
+        """Give up the partitions. The request to join follows."""
         await super().on_partitions_revoked(revoked)
         self.joins_since = time.monotonic()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Take note of the generation, and read nothing of what is assigned."""
+        """Note the generation. Read nothing."""
         self.joins_since = None
         consumer = self._ensure_consumer()
         coordinator = consumer._coordinator
@@ -118,7 +118,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def why_shut_out(self) -> str | None:
-        """Return why the group does not take this worker, for good; None if it does, or may yet."""
+        """Return why the group refuses this worker for good; None if it does not, or not yet."""
         if self.thread_loop.is_closed() or self._consumer is None:
             return None
         try:
@@ -136,7 +136,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._ensure_consumer()._coordinator.check_errors()
 
     async def is_known(self) -> bool:
-        """Return whether the broker knows this member, and its generation.
+        """Return whether the broker knows this member and its generation.
 
         Raises `ReplacedError` if another worker has taken its name.
         """
@@ -146,7 +146,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if self.joins_since is not None or member is None:
             return False
         try:
-            # The second limit is for a thread that does not even notice the first.
+            # The outer limit is for a thread that is stuck and does not notice the inner limit.
             async with asyncio.timeout(ASK_TIMEOUT_SECONDS + 1):
                 error_code = await self.call_thread(self._ask_in_time, member)
         except (TimeoutError, KafkaError) as error:
@@ -160,13 +160,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         if error_code and (told := missing_to(for_code(error_code)())) is not None:
             raise KafkaAccessError(told)
-        # While others join, this member is still one of its generation.
+        # While others join, this member is still a member of its generation.
         return error_code in (0, protocol.REBALANCE_IN_PROGRESS)
 
     async def _is_replaced(self, member: Member) -> bool:
-        """Return whether another worker has the name, rather than this one as another member.
+        """Return whether another worker has this one's name.
 
-        One that was out for a session joins under its name again, and is told so late.
+        It may also be this worker under a new member id: a worker that was out for a session
+        rejoins under its name, and learns that late.
         """
         await asyncio.sleep(REPLACED_SECONDS)
         if self.joins_since is not None or self.member != member:
@@ -178,10 +179,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return False
 
     async def _ask_in_time(self, member: Member) -> int:
-        """Ask within the thread, which so shows that it is alive."""
+        """Ask within the thread. An answer also proves that the thread is alive."""
         async with asyncio.timeout(ASK_TIMEOUT_SECONDS):
             consumer = self._ensure_consumer()
-            # aiokafka takes a consumer that never reads for stuck. All is paused: nothing comes.
+            # aiokafka takes a consumer that never reads for stuck. All partitions are paused: no
+            # record comes.
             await consumer.getmany(timeout_ms=0)
             if consumer._coordinator.member_id != member.member_id:
                 return protocol.UNKNOWN_MEMBER_ID  # it is about to join as another one
@@ -193,8 +195,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return int(answer.error_code)
 
     def leave_for_good(self) -> None:
-        """Leave the group when this ends, though members of its kind are waited for."""
-        # aiokafka asks nothing else of the name before it leaves.
+        """Leave the group at the end, although it is a static member."""
+        # aiokafka reads the name again only to decide whether to leave.
         self._ensure_consumer()._coordinator._group_instance_id = None
 
     def rejoin(self) -> None:
@@ -204,7 +206,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class Consumer(driver.Consumer):
-    """Faust's consumer: a member of the group, whose records the engine brings."""
+    """Faust's consumer: a member of the group. The engine fetches its records."""
 
     @property
     def _tables(self) -> Any:
@@ -232,7 +234,7 @@ class Consumer(driver.Consumer):
         except TimeoutError:
             return
         if self.flow_active and not batch.decided.done():
-            # Faust would drop an event that comes again.
+            # Faust would drop an event with an offset that it has seen.
             self._read_offset[batch.tp] = None
             yield batch.tp, self._to_event(batch)
 
@@ -255,20 +257,20 @@ class Consumer(driver.Consumer):
         )
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commit nothing: cycles do."""
+        """Commit nothing. Cycles commit offsets."""
         return False
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek nowhere: nothing is read here."""
+        """Seek nowhere. Nothing is read here."""
         return {}
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Spare Faust's check of partitions that take another path than it thinks."""
+        """Skip Faust's check of the event path, which these partitions do not take."""
 
     # -- membership
 
     def member(self) -> Member:
-        """Return as what this worker is in its group."""
+        """Return this worker's membership."""
         member = self._our_thread.member
         if member is None:
             raise RuntimeError("nothing was assigned yet")
@@ -277,7 +279,7 @@ class Consumer(driver.Consumer):
     async def is_member(self) -> bool:
         """Return whether the broker takes this worker for a member of its group.
 
-        If it does, what the worker owns is its own for another lease.
+        If it does, the worker's lease is renewed.
         """
         asked_at = self.partitions.lease.now()
         if not await self._our_thread.is_known():
@@ -287,7 +289,10 @@ class Consumer(driver.Consumer):
 
     @Service.task
     async def _notice_if_stuck(self) -> None:
-        """End this worker if its consumer is stuck: a new one begins where this one stood."""
+        """End this worker if its consumer is stuck.
+
+        A new worker continues where this one stopped.
+        """
         between = min(self.partitions.lease.session_seconds / ASKS_A_SESSION, MAX_ASK_SECONDS)
         thread = self._our_thread
         while not self.should_stop:
@@ -302,13 +307,15 @@ class Consumer(driver.Consumer):
                 return
             if not thread.waits:
                 continue
-            # Asked all the while: an outage that is over when it is late would count, too.
+            # Check the brokers in each round, or an outage that has just ended would count as
+            # stuck.
             if not await brokers_answer(self._client()):
-                thread.begin_anew()
+                thread.forget_unanswered()
                 continue
             if not thread.is_suspect:
                 continue
-            # What was asked while brokers were away tells nothing: once more, as all answer now.
+            # Questions from the time of the outage say nothing. Ask again, now that all brokers
+            # answer.
             await self.is_member()
             if thread.is_suspect and await brokers_answer(self._client()):
                 log.critical("the consumer is stuck; the worker ends")
@@ -316,7 +323,7 @@ class Consumer(driver.Consumer):
                 return
 
     def _client(self) -> Mapping[str, Any]:
-        """Return by what the consumer's clients connect."""
+        """Return the options with which the consumer's clients connect."""
         transport = cast(Any, self.transport)
         return {
             "bootstrap_servers": driver.server_list(transport.url, transport.default_port),
@@ -330,7 +337,7 @@ class Consumer(driver.Consumer):
         await self._tables.settle()
 
     def leave_for_good(self) -> None:
-        """Leave the group when this ends: nobody comes back under the same name."""
+        """Leave the group at the end. No worker will come back under this name."""
         self._our_thread.leave_for_good()
 
     def rejoin(self) -> None:

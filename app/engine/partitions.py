@@ -1,7 +1,7 @@
-"""The owned partitions: what is applied of them, and which requests wait for a record.
+"""The owned partitions: what they have applied, and which requests wait for a record.
 
-A partition is opened (its store is brought up to the end of the changelog, the marker says what is
-applied), is written by cycles (`app.engine.cycles`), and closed when it is lost.
+A partition is opened (its store is brought up to the end of the changelog, and the marker says what
+is applied), then written by cycles (`app.engine.cycles`), then closed when it is lost.
 """
 
 import asyncio
@@ -18,28 +18,29 @@ from app.engine.changelog import Advanced, Changelog, Reading, StoresRows
 from app.engine.lease import Lease
 from app.engine.marker import MARKER_KEY, Marker, is_of_0_8, why_refused
 from app.kafka.fast_records import ToWrite
-from app.kafka.fetching import diverged, diverges_at, made_anew, require_within
+from app.kafka.fetching import diverged, diverges_at, recreated, require_within
 from app.kafka.transactions import FencedProducer, Rows, to_write
 
-#: Is told the offset at which a record was written, before the transaction goes on.
+#: Called with the offset of a written record, before the transaction continues.
 Noted = Callable[[int], None]
 
 
 @dataclass(slots=True)
 class Changes:
-    """What comes of records: rows of the table (None deletes) and records for other topics."""
+    """The results of records: rows of the table (None deletes) and records for other topics."""
 
     rows: dict[bytes, bytes | None] = field(default_factory=dict)
     outgoing: defaultdict[tuple[str, int], list[ToWrite]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    #: Partitions that will be written, too, if what is sent is applied in the same transaction.
+    #: Partitions that will also be written, if the sent records are applied in the same
+    #: transaction.
     likely: set[TP] = field(default_factory=set)
-    #: Records that are sent first, because something else in the transaction names their offsets.
+    #: Records that are sent first, because other records of the transaction contain their offsets.
     noted: list[tuple[Outgoing, Noted]] = field(default_factory=list)
-    #: Offsets of source records of which nothing more will come.
+    #: Offsets of source records that have their final outcome.
     settled: list[int] = field(default_factory=list)
-    #: Called once all of it is committed.
+    #: Called once the transaction is committed.
     on_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def send(self, record: Outgoing) -> None:
@@ -47,44 +48,44 @@ class Changes:
         self.outgoing[record.topic, record.partition].append(to_write(record))
 
 
-#: A table's name and the number of a partition of it.
+#: A table's name and the number of one of its partitions.
 Key = tuple[str, int]
 
-#: Adds to changes what time has made superfluous in a partition, by where its sources begin.
+#: Adds the removal of superfluous rows of a partition to changes, given where its sources begin.
 Tidy = Callable[[int, Mapping[str, int], Changes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedTable:
-    """A table that is written by transactions, and the topics whose records they apply."""
+    """A table that transactions write, and the topics whose records they apply."""
 
     name: str
-    #: Those that are applied first come first.
+    #: In the order in which a cycle applies them.
     sources: tuple[str, ...]
     changelog: Changelog
     store: StoresRows
-    #: Under what its rows are decided; rows that were decided under something else are refused.
+    #: The rules under which its rows are decided. Rows of other rules are refused.
     rules: str = ""
 
 
 async def never_sealed() -> None:
-    """Does nothing: this table has no seal."""
+    """Do nothing: this table has no seal."""
 
 
 async def not_read_again(_: TP) -> None:
-    """Does nothing: what was applied before is applied again like any record."""
+    """Do nothing: records that were applied before are applied again like all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opening a partition needs of the worker around it."""
+    """What a partition needs of the worker to be opened."""
 
     app_id: str
     connection: Connection
     reading: Reading
-    #: Raises `NotWrittenError` while it is not sure that a sealed table goes on here after all.
-    require_standing: Callable[[], Awaitable[None]] = never_sealed
-    #: Called before records of a source are applied that others may have applied before.
+    #: Raises `NotWrittenError` until it is certain that a sealed table continues here.
+    require_current: Callable[[], Awaitable[None]] = never_sealed
+    #: Called before a source is applied from records that may have been applied before.
     read_again: Callable[[TP], Awaitable[None]] = not_read_again
 
 
@@ -97,12 +98,12 @@ class OwnedPartition:
         self._lease = lease
         self._marker = Marker.first(table.rules)
         self._is_open = False
-        #: Whether records may be applied and lookups answered: no rebalance may have moved it.
+        #: Whether records may be applied and lookups answered, because no rebalance is under way.
         self._is_begun = False
-        #: Held while a transaction that writes this partition is under way.
+        #: Held while a transaction writes this partition.
         self._applying = asyncio.Lock()
         self._waiters: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
-        #: Why what was tried last has failed; None while all is well.
+        #: Why the last attempt failed; None if it did not.
         self.trouble: str | None = None
 
     # -- what others ask
@@ -129,18 +130,18 @@ class OwnedPartition:
 
     @property
     def answers(self) -> bool:
-        """Whether lookups may be answered: it is open, and no rebalance may have moved it."""
+        """Whether lookups may be answered: the partition is open, and no rebalance is under way."""
         return self._is_open and self._is_begun
 
     @property
     def complete_at(self) -> float | None:
-        """When the store surely held all that was committed, by `clocks.now`, if ever."""
+        """When the store last held all committed rows, by `clocks.now`; None if never."""
         if self.answers:
             self._note_complete()
         return self.table.changelog.complete_at.get(self.number)
 
     def _note_complete(self) -> None:
-        # Nobody else has written anything while the lease held.
+        # While the lease was valid, no other worker could write.
         self.table.changelog.note_complete(self.number, self._lease.confirmed_at)
 
     def applied(self, topic: str) -> int:
@@ -156,16 +157,16 @@ class OwnedPartition:
         return (TP(topic, self.number) for topic in self.table.sources)
 
     def offsets(self, marker: Marker) -> Iterator[tuple[TP, int]]:
-        """Yield the next offset of every source by a marker."""
+        """Yield the next offset of every source in a marker."""
         return ((tp, marker.next.get(tp.topic, 0)) for tp in self.sources())
 
     # -- its life
 
     async def open(self, opening: Opening, advanced: Advanced = lambda rows, left: None) -> None:
-        """Bring the store up to date, and learn what is applied.
+        """Bring the store up to date, and read the marker.
 
-        A table that was sealed goes on only if what it was sealed for was given up. Raises
-        `LostRecordsError` if records that are not applied yet are not in their log.
+        A sealed table continues only if the repartition that sealed it was given up. Raises
+        `LostRecordsError` if records that are not applied yet are gone from their log.
         """
         recover = self.table.changelog.recover
         sources = self.table.sources
@@ -176,7 +177,7 @@ class OwnedPartition:
             await self._require_new(opening)
             marker = Marker.first(self.table.rules)
         if marker.is_sealed:
-            await opening.require_standing()
+            await opening.require_current()
             marker = marker.sealed(is_sealed=False)
         if (why := why_refused(marker.rules, self.table.rules)) is not None:
             raise ApplyError(f"the table {self.table.name} {why}; see docs/operations.md")
@@ -188,9 +189,9 @@ class OwnedPartition:
         self.wake_all()
 
     async def _require_new(self, opening: Opening) -> None:
-        """Raise `LostChangelogError` if an empty changelog is not that of a new registry.
+        """Raise `LostChangelogError` if the changelog is empty, but the registry is not new.
 
-        The group remembers what was applied, until a week after its last member has left.
+        The group remembers what was applied until a week after its last member left.
         """
         committed = await opening.reading.barrier.committed(list(self.sources()))
         if committed is None:
@@ -204,9 +205,9 @@ class OwnedPartition:
                 )
 
     async def _take_over_from_0_8(self, opening: Opening, advanced: Advanced) -> Marker:
-        """Write the first marker of ours under the id by which version 0.8 fences owners.
+        """Write the first marker of this version, under the id by which version 0.8 fences owners.
 
-        Its worker can write nothing more then, and refuses rules that it does not know.
+        After that, a worker of 0.8 can write nothing more, and it refuses the unknown rules.
         """
         name, number = self.key
         changelog = self.table.changelog
@@ -227,7 +228,7 @@ class OwnedPartition:
             await producer.close()
 
     async def _within_logs(self, opening: Opening, marker: Marker) -> Marker:
-        """Return the marker for the sources as they are; raise if they do not go on from it."""
+        """Return the marker for the present sources; raise if they do not continue it."""
         cluster = opening.reading.cluster
         sources = list(self.sources())
         await cluster.refresh()
@@ -235,38 +236,40 @@ class OwnedPartition:
         ids = {topic: short_id(cluster.topic_id(topic)) for topic in self.table.sources}
         for tp in sources:
             if marker.ids.get(tp.topic, ids[tp.topic]) != ids[tp.topic]:
-                raise made_anew(tp, marker.next.get(tp.topic, 0))
-            # Never reset: what is gone without having been applied is for people to decide about.
+                raise recreated(tp, marker.next.get(tp.topic, 0))
+            # Never reset a position: an operator must decide about records that are gone and not
+            # applied.
             if tp.topic in marker.next:
                 require_within(tp, marker.next[tp.topic], begins[tp], ends[tp])
             else:
                 marker = marker.beginning(tp.topic, begins[tp], ends[tp])
             if tp.topic in marker.read:
-                # What follows was applied as it was sent: the fetch that comes next cannot tell.
+                # The next records were applied as they were sent, so the next fetch cannot tell a
+                # lost end.
                 end = await diverges_at(cluster, tp, *marker.last_read(tp.topic))
                 if end is not None:
                     raise diverged(tp, marker.next[tp.topic], end)
         return marker.under(self.table.rules, ids)
 
     def begin(self) -> None:
-        """Let records be applied and lookups be answered from now on."""
+        """Let records be applied and lookups be answered."""
         self._is_begun = True
 
     def pause(self) -> None:
-        """Apply nothing and answer nothing: a rebalance may move the partition."""
+        """Stop applying and answering: a rebalance may move the partition."""
         if self.answers:
             self._note_complete()
         self._is_begun = False
         self.wake_all()
 
     def distrust(self) -> None:
-        """Take the store for what it is not sure to be: it must be opened again."""
+        """Treat the store as uncertain: the partition must be opened again."""
         if self.answers:
             self._note_complete()
         self._is_open = False
 
     def close(self) -> None:
-        """Give up what this worker holds of the partition."""
+        """Release the store and the changelog."""
         self.pause()
         self._is_open = False
         self.table.store.close([self.number])
@@ -275,15 +278,18 @@ class OwnedPartition:
 
     @property
     def applying(self) -> asyncio.Lock:
-        """Held while a transaction that writes this partition is under way."""
+        """Held while a transaction writes this partition."""
         return self._applying
 
     def move_on(self, marker: Marker) -> None:
-        """Take note that only control records were passed: the next transaction tells so."""
+        """Note that only control records were passed.
+
+        The next transaction commits the new offset.
+        """
         self._marker = marker
 
     def apply(self, changes: Changes, marker: Marker, changelog_offset: int) -> None:
-        """Write what was committed to the store; raise `StoreError` if it does not take it."""
+        """Write committed changes to the store; raise `StoreError` if that fails."""
         self.table.store.apply(self.number, changes.rows, changelog_offset)
         self._marker = marker
         self.trouble = None
@@ -292,12 +298,15 @@ class OwnedPartition:
     # -- waiting
 
     async def caught_up(self) -> None:
-        """Wait until the store has what is committed: a commit comes before its store's write."""
+        """Wait until the store has everything that is committed.
+
+        A commit comes before the store's write.
+        """
         async with self._applying:
             pass
 
     async def settled(self, offset: int) -> None:
-        """Wait until something has become of a source record, or who waits should look again."""
+        """Wait until a source record has its outcome, or until waiters should look again."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[offset].append(waiter)
         try:
@@ -309,7 +318,7 @@ class OwnedPartition:
                 del self._waiters[offset]
 
     def wake_all(self) -> None:
-        """Let everybody who waits look again."""
+        """Let all waiters look again."""
         self._wake(list(self._waiters))
 
     def _wake(self, offsets: Iterable[int]) -> None:
@@ -320,7 +329,7 @@ class OwnedPartition:
 
 
 def short_id(topic_id: bytes) -> str:
-    """Return what tells a topic from another one of its name."""
+    """Return a short form of a topic's id, which differs between topics of the same name."""
     return topic_id[:6].hex()
 
 
@@ -333,26 +342,26 @@ class Partitions:
         self._by_source: dict[str, str] = {}
         self._tidy: dict[str, Tidy] = {}
         self._owned: dict[Key, OwnedPartition] = {}
-        #: Where sources end for now: while the registry is repartitioned.
+        #: Where sources end while the registry is repartitioned.
         self.ends: dict[TP, int] = {}
-        #: Called when sources end elsewhere.
+        #: Called when the ends of sources change.
         self.on_new_ends: Callable[[], None] = lambda: None
-        #: The partitions that this worker keeps copies of, by table.
+        #: The partitions that this worker follows as a standby, by table.
         self.standbys: dict[str, Sequence[int]] = {}
 
     # -- declaration
 
     def add(self, table: AppliedTable) -> None:
-        """Let transactions write a table; they apply all its source topics."""
+        """Add a table that transactions write, with its source topics."""
         self._tables[table.name] = table
         self._by_source.update(dict.fromkeys(table.sources, table.name))
 
     def keep_tidy(self, table: str, tidy: Tidy) -> None:
-        """Let something be removed from a table now and then."""
+        """Set what removes superfluous rows of a table."""
         self._tidy[table] = tidy
 
     def tidy_of(self, table: str) -> Tidy:
-        """Return what is removed from a table now and then."""
+        """Return what removes superfluous rows of a table."""
         return self._tidy.get(table, lambda partition, log_starts, changes: None)
 
     @property
@@ -362,29 +371,29 @@ class Partitions:
 
     @property
     def sources(self) -> Sequence[str]:
-        """The topics whose records are applied, in the order in which a cycle applies them."""
+        """The source topics, in the order in which a cycle applies them."""
         return [topic for table in self._tables.values() for topic in table.sources]
 
     # -- ownership
 
     def get(self, table: str, number: int) -> OwnedPartition | None:
-        """Return a partition that this worker owns, or None."""
+        """Return an owned partition, or None."""
         return self._owned.get((table, number))
 
     def at(self, source: TP) -> OwnedPartition | None:
-        """Return the partition that applies a source partition's records, if it is owned."""
+        """Return the owned partition that applies a source partition, or None."""
         table = self._by_source.get(source.topic)
         return None if table is None else self._owned.get((table, source.partition))
 
     def owns(self, table: str, number: int) -> bool:
-        """Return whether this worker can answer for a partition, and surely nobody else."""
+        """Return whether this worker, and no other one, can answer for a partition."""
         partition = self.get(table, number)
         return partition is not None and partition.answers and self.lease.holds
 
     def complete_at(self, table: str, number: int) -> float | None:
-        """Return when the rows here were all that were committed, by `clocks.now`, if ever.
+        """Return when the rows here were complete, by `clocks.now`; None if never.
 
-        They may be those of an owner, of one that was, or of a standby.
+        They may be rows of an owner, of a former owner, or of a standby.
         """
         partition = self.get(table, number)
         if partition is not None:
@@ -392,7 +401,7 @@ class Partitions:
         return self.tables[table].changelog.complete_at.get(number)
 
     def own(self, partition: OwnedPartition) -> None:
-        """Take a partition among those owned."""
+        """Add an owned partition."""
         self._owned[partition.key] = partition
 
     def owned(self) -> list[OwnedPartition]:
@@ -406,14 +415,14 @@ class Partitions:
             partition.close()
 
     def end_at(self, ends: Mapping[TP, int]) -> None:
-        """Apply sources up to their ends, and others without."""
+        """Apply these sources only up to their ends, and all others without limit."""
         if ends != self.ends:
             self.ends.clear()
             self.ends.update(ends)
             self.on_new_ends()
 
     def applied(self) -> dict[TP, int]:
-        """Return the next offset to apply of each source partition that is known."""
+        """Return the next offset to apply of each source partition, as far as it is known."""
         return {
             source: partition.applied(source.topic)
             for partition in self.owned()

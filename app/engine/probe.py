@@ -1,4 +1,4 @@
-"""Checks whether brokers answer, on connections of its own."""
+"""Checks whether brokers answer, on its own connections."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ PROBE_TIMEOUT_SECONDS = 2.0
 
 
 async def brokers_answer(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether one of those that such a client begins with answers, and all that it names.
+    """Return whether a broker answers, and every broker that it names.
 
-    Brokers that are known to be away are not named. Where one is named that does not answer, the
-    others have not agreed on that yet, or are too few to: nobody can commit anything then.
+    Brokers that are known to be away are not named. If a named broker does not answer, the others
+    have not agreed on that yet, or are too few to agree. Then nobody can commit anything.
     """
     client = AIOKafkaClient(**arguments)
     try:

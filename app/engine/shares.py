@@ -1,4 +1,4 @@
-"""The share of each partition in a cycle: its records, and what is to be written."""
+"""The share of each partition in a cycle: its records, and the records to write."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ from app.kafka.transactions import Sendings, to_write
 
 
 class Sent(NamedTuple):
-    """A record that this worker has sent, as others will read it."""
+    """A record that this worker has sent, as readers will see it."""
 
     offset: int
-    #: 0 where the producer sets it: nothing is decided by it.
+    #: 0 if the producer sets it. No decision depends on it.
     timestamp: int
     key: bytes | None
     value: bytes | None
@@ -28,21 +28,21 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True)
 class Share:
-    """What one partition has of a cycle: records by topic, and what comes of them."""
+    """The part of one partition in a cycle: records by topic, and their results."""
 
     owned: OwnedPartition
     changes: Changes = field(default_factory=Changes)
-    #: How many records of each topic are applied with it; of some only control records came.
+    #: How many records of each topic are applied; 0 if only control records came.
     counts: dict[str, int] = field(default_factory=dict)
-    #: The offset of the first of each topic.
+    #: The first offset of each topic.
     begins_at: dict[str, int] = field(default_factory=dict)
-    #: Whether the store has what comes of it.
+    #: Whether the store has the results.
     is_applied: bool = False
-    #: Whether some were not read: this cycle has sent them itself.
+    #: Whether it has records that this cycle has sent itself, so that they were not read.
     has_sent: bool = False
-    #: What of them no agent was given yet.
+    #: The records that no agent has got yet.
     undecided: dict[str, Sequence[ConsumedRecord]] = field(default_factory=dict)
-    #: What is applied once the cycle is.
+    #: What is applied after the cycle.
     marker: Marker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,12 +50,12 @@ class Share:
 
     @property
     def most_records(self) -> int:
-        """How many records it has of the topic that it has most of; at least 1."""
+        """The largest number of records of one topic; at least 1."""
         return max([1, *self.counts.values()])
 
     @property
     def is_written(self) -> bool:
-        """Whether there is anything to be written: control records alone are not."""
+        """Whether there is anything to write. Control records alone are not written."""
         return any(self.counts.values()) or not self.counts
 
     def add(self, topic: str, taken: Taken) -> None:
@@ -64,7 +64,7 @@ class Share:
         self.marker = self.marker.after(topic, taken.next, taken.epoch)
 
     def add_sent(self, topic: str, sent: Sequence[Sent]) -> None:
-        """Add records that this cycle has sent itself, and that are next."""
+        """Add the next records, which this cycle has sent itself."""
         self._add(topic, sent)
         self.has_sent = True
         self.marker = self.marker.ahead(topic, sent[-1].offset + 1)
@@ -76,7 +76,7 @@ class Share:
             self.begins_at.setdefault(topic, records[0].offset)
 
     def sendings(self) -> Iterator[tuple[TP, list[ToWrite]]]:
-        """Yield the records to be sent, and where they go; of the changelog the marker is last."""
+        """Yield the records to send, and their partitions. The marker is last in the changelog."""
         rows = self.changes.rows
         rows.pop(MARKER_KEY, None)
         rows[MARKER_KEY] = self.marker.encode()
@@ -99,34 +99,34 @@ class Shares:
         return len(self._by_key)
 
     def of(self, owned: OwnedPartition) -> Share:
-        """Return the share of a partition, a new one if it has none."""
+        """Return the share of a partition; make one if there is none."""
         share = self._by_key.get(owned.key)
         if share is None:
             share = self._by_key[owned.key] = Share(owned)
         return share
 
     def next_of(self, owned: OwnedPartition, topic: str) -> int:
-        """Return the next offset of a topic, once the cycle is applied as far as it goes by now."""
+        """Return the next offset of a topic after the cycle, as far as it goes now."""
         share = self._by_key.get(owned.key)
         return (owned if share is None else share).marker.next.get(topic, 0)
 
     @property
     def written(self) -> Sequence[Share]:
-        """Those that a transaction writes."""
+        """The shares that a transaction writes."""
         return [share for share in self if share.is_written]
 
     def undecided(self, topic: str) -> list[Slice]:
-        """Take what no agent was given yet of a topic."""
+        """Take the records of a topic that no agent has got yet."""
         return [
             Slice(share.owned.number, share.undecided.pop(topic), share.changes)
             for share in self
             if topic in share.undecided
         ]
 
-    # -- what is sent before the rest
+    # -- what is sent first
 
     def noted(self) -> Sendings:
-        """Return the records whose offsets others name."""
+        """Return the records whose offsets other records of the transaction contain."""
         noted: dict[TP, list[ToWrite]] = {}
         for share in self:
             for record, _ in share.changes.noted:
@@ -134,14 +134,14 @@ class Shares:
         return noted
 
     def note(self, spans: Mapping[TP, range]) -> None:
-        """Tell the offsets of these records, which may add to the changes."""
+        """Pass on the offsets of these records. That may add to the changes."""
         offsets = {tp: iter(span) for tp, span in spans.items()}
         for share in self:
             for record, note in share.changes.noted:
                 note(next(offsets[TP(record.topic, record.partition)]))
 
     def take_ahead(self, is_next: Callable[[TP], bool]) -> Sendings:
-        """Take out what can be applied as soon as it is sent, by whether it would be next."""
+        """Take out the records that can be applied as soon as they are sent."""
         places = {place for share in self for place in share.changes.outgoing}
         ahead: dict[TP, list[ToWrite]] = {tp: [] for place in places if is_next(tp := TP(*place))}
         for share in self:
@@ -150,13 +150,13 @@ class Shares:
         return {tp: records for tp, records in ahead.items() if records}
 
     def likely(self) -> Iterator[TP]:
-        """Yield the partitions that the transaction will write, too, as far as it is known."""
+        """Yield the partitions that the transaction will also write, as far as it is known."""
         for share in self.written:
             yield share.owned.changelog
             yield from share.changes.likely
 
     def add_sent(self, owned: OwnedPartition, tp: TP, span: range, sent: Sequence[ToWrite]) -> bool:
-        """Add what was sent to a partition of a source, unless something stands before it."""
+        """Add records that were sent to a source partition, unless others come before them."""
         if span.start != self.next_of(owned, tp.topic) or len(span) != len(sent):
             return False
         self.of(owned).add_sent(

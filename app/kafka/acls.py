@@ -1,7 +1,7 @@
-"""The ACLs that a worker needs, and which of them it lacks.
+"""The ACLs that a worker needs, and which of them are missing.
 
-The list is in docs/hosted-kafka.md; a right that is missing is told before a worker starts, and
-while it runs.
+docs/hosted-kafka.md has the list. A missing right is reported before a worker starts, and while it
+runs.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, declare
 
 log = structlog.get_logger(__name__)
 
-#: How often it is looked whether the brokers still give what they gave.
+#: How often to check that the brokers still grant these rights.
 LOOK_EVERY_SECONDS = 10.0
 
-#: Kafka's numbers of operations (``AclOperation`` in kafka-clients): bits in what it tells.
+#: Kafka's numbers of operations (``AclOperation`` in kafka-clients). Brokers report rights as bits.
 _TOPIC: Final = {"Read": 3, "Write": 4, "DescribeConfigs": 10}
 _GROUP: Final = {"Read": 3}
 #: Kafka's number for the coordinator of transactions; that of groups is 0.
 _TRANSACTIONS: Final = 1
-#: Kafka's word for not having been asked: a number with this bit alone.
+#: Kafka's number for "not asked for": only this bit is set.
 _NOT_TOLD = -(2**31)
 
 
@@ -95,7 +95,7 @@ class _RightsQuestion(RequestStruct):  # type: ignore[misc]
 
 
 class _TopicRights(Request[_RightsQuestion]):  # type: ignore[misc]
-    """Kafka's Metadata in the version that tells rights, which aiokafka does not have."""
+    """Kafka's Metadata in a version that reports rights, which aiokafka does not have."""
 
     API_KEY = 3
 
@@ -103,7 +103,7 @@ class _TopicRights(Request[_RightsQuestion]):  # type: ignore[misc]
         self._topics = topics
 
     def build(self, question: type[_RightsQuestion]) -> _RightsQuestion:
-        """Return the request as it is sent."""
+        """Return the request for a version."""
         return question(self._topics, False, False, True)
 
 
@@ -126,7 +126,7 @@ class _GroupRights(Request[_GroupQuestion]):  # type: ignore[misc]
 async def require(settings: Settings) -> None:
     """Raise `KafkaAccessError` if brokers refuse this client, or a right is missing.
 
-    Brokers that are away, or too old to tell, are no reason. The topics must exist.
+    Brokers that are away or too old to report rights do not count. The topics must exist.
     """
     connection = settings.kafka
     await require_access(connection)
@@ -169,9 +169,9 @@ async def _require_group(admin: AIOKafkaAdminClient, group: str) -> None:
 
 
 async def _require_coordinator(admin: AIOKafkaAdminClient, app_id: str) -> None:
-    """Raise if a transactional id may not even be described, which Write would allow.
+    """Raise if a transactional id may not be described. Write includes that right.
 
-    It costs a question; to begin a transaction, as `require_transactions` does, costs a record.
+    It costs a question. To begin a transaction, as `require_transactions` does, costs a record.
     """
     try:
         await admin.find_coordinator(_checked_id(app_id), _TRANSACTIONS)
@@ -188,13 +188,13 @@ def _no_transactions(app_id: str) -> KafkaAccessError:
 
 
 def lacking(rights: int, needed: Mapping[str, int]) -> Iterator[str]:
-    """Yield the operations that are not among rights, as Kafka tells them in one number."""
+    """Yield the operations that are missing in rights, which Kafka reports as one number."""
     if rights != _NOT_TOLD:
         yield from (name for name, bit in needed.items() if not rights >> bit & 1)
 
 
 async def require_transactions(settings: Settings) -> None:
-    """Raise `KafkaAccessError` if no transaction may begin under this registry's ids."""
+    """Raise `KafkaAccessError` if no transaction may begin under the ids of this registry."""
     name = _checked_id(settings.app_id)
     kafka = AIOKafkaProducer(**settings.kafka.client(), transactional_id=name)
     try:
@@ -210,17 +210,17 @@ async def require_transactions(settings: Settings) -> None:
 
 
 class AccessWatch(Service):
-    """Looks now and then whether the brokers still take this worker, as it may begin to end."""
+    """Checks from time to time whether the brokers still accept this worker."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._settings = settings
-        #: Why brokers refuse this worker, as it was last seen.
+        #: Why the brokers refused this worker at the last check; None if they did not.
         self.told: str | None = None
 
     @Service.task
     async def _look(self) -> None:
-        # Without certificates, login and so rights, there is nothing that could end.
+        # Without certificates and login, no right can end.
         while not self.should_stop and self._settings.kafka_security_protocol != "PLAINTEXT":
             await self.sleep(LOOK_EVERY_SECONDS)
             self._tell(await self._why())

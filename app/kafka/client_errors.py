@@ -16,14 +16,14 @@ from aiokafka.protocol.metadata import MetadataRequest
 from app.config.connection import OAUTHBEARER, Connection
 from app.domain.errors import BrokerUnavailableError, KafkaAccessError, RegistryError
 
-#: How long one broker may take to take a client or to refuse it.
+#: How long one broker may take to accept or refuse a client.
 ANSWER_SECONDS = 5.0
 
 #: OpenSSL's numbers of why a certificate is not valid today.
 _NOT_TODAY = {9: "is not valid yet", 10: "has expired"}
 
 _RIGHTS = "see the list in docs/hosted-kafka.md"
-#: What the broker says no right is given to, if it does not say which.
+#: What a broker says to have no right for, where it does not say which right.
 _MISSING = {
     errors.TopicAuthorizationFailedError: "a topic",
     errors.GroupAuthorizationFailedError: "the consumer group",
@@ -33,16 +33,16 @@ _MISSING = {
 
 
 def say_it_in_one_line() -> None:
-    """Let Kafka's clients be silent: what is wrong is told by whom they serve.
+    """Silence the Kafka clients. Callers report errors in one line.
 
-    aiokafka logs each address that does not answer, and asyncio what aiokafka has not waited for.
+    aiokafka logs each address that does not answer, and asyncio logs what aiokafka did not await.
     """
     for name in ("aiokafka", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def refusal(connection: Connection, error: BaseException) -> str | None:
-    """Return what of settings or rights an error speaks of; None if it is none of them."""
+    """Return the setting or right that an error points to; None if it points to none."""
     for cause in _causes(error):
         told = _certificate(connection, cause) or _login(connection, cause) or missing_to(cause)
         if told := told or _clock(cause):
@@ -68,14 +68,14 @@ def _certificate(connection: Connection, error: BaseException) -> str | None:
     if "ALERT" in reason or "CERTIFICATE" in reason:
         if connection.certificate_file is not None and _is_over(connection.certificate_file):
             return f"KAFKA_CERTIFICATE_FILE: {connection.certificate_file} has expired"
-        # Behind TLS 1.3's handshake, this is all that a broker tells of why.
+        # After the handshake of TLS 1.3, this is all that a broker says about the reason.
         told = reason.lower().replace("_", " ")
         return f"KAFKA_CERTIFICATE_FILE: the broker refuses this client's certificate ({told})"
     return "KAFKA_SECURITY_PROTOCOL: the broker speaks no TLS that this client knows"
 
 
 def _is_over(certificate: Path) -> bool:
-    # ssl has no other way to read a certificate that is not an authority's.
+    # ssl has no public function that reads the client's certificate.
     shown = ssl._ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined]
     return ssl.cert_time_to_seconds(shown["notAfter"]) < time()
 
@@ -101,7 +101,7 @@ def _token_file(connection: Connection, error: OSError) -> str | None:
 
 
 def missing_to(error: BaseException) -> str | None:
-    """Return which right an error says is missing, if it says so."""
+    """Return which right is missing according to an error; None if it does not say so."""
     if what := _MISSING.get(type(error)):
         return f"a right (ACL) to {what} is missing: {_RIGHTS}"
     return None
@@ -121,13 +121,13 @@ def missing_right(operation: str, resource: str, name: str) -> str:
 async def why_refused(connection: Connection) -> str | None:
     """Connect as every client does; return why brokers refuse.
 
-    None if one takes this client, or none answers at all.
+    None if a broker accepts this client, or no broker answers.
     """
     told = None
     for address in connection.addresses:
         try:
             async with asyncio.timeout(ANSWER_SECONDS), connected(connection, address) as made:
-                # aiokafka takes the refusal of a token for a welcome; the next answer is empty.
+                # aiokafka takes the refusal of a token for success. The next answer is empty then.
                 if (await made.send(MetadataRequest([]))).brokers:
                     return None
                 raise errors.AuthenticationFailedError
@@ -153,16 +153,16 @@ async def connected(connection: Connection, address: str) -> AsyncIterator[Any]:
 
 
 async def require_access(connection: Connection) -> None:
-    """Raise `KafkaAccessError` if brokers answer, and refuse this client.
+    """Raise `KafkaAccessError` if brokers answer and refuse this client.
 
-    aiokafka alone says of that only that it cannot connect.
+    aiokafka itself reports this as a failed connection.
     """
     if told := await why_refused(connection):
         raise KafkaAccessError(told)
 
 
 def unusable(connection: Connection, error: Exception) -> RegistryError:
-    """Return what to raise where a broker was asked, and that is what came of it."""
+    """Return the error to raise if a broker was asked and the result was this error."""
     if told := refusal(connection, error):
         return KafkaAccessError(told)
     return BrokerUnavailableError(

@@ -1,7 +1,6 @@
 """Connections to the brokers: finds leaders and coordinators, and sends requests to them.
 
-It stands on aiokafka's client, which knows how to connect and to log in. The requests are those of
-`app.kafka.protocol`.
+It uses aiokafka's client to connect and to log in. The requests are in `app.kafka.protocol`.
 """
 
 import asyncio
@@ -25,21 +24,21 @@ from app.kafka import protocol
 from app.kafka.protocol import READ_COMMITTED, READ_UNCOMMITTED, Call, TopicId
 from app.system import retries
 
-#: Which coordinator is asked for.
+#: The kind of a coordinator.
 GROUP, TRANSACTION = 0, 1
 
 #: In place of a broker's number.
 NO_LEADER = -1
 
-#: Coordinators get connections of their own: a request there never waits behind records.
+#: Coordinators get their own connections, so that a request to them never waits behind records.
 DATA, COORDINATION = ConnectionGroup.DEFAULT, ConnectionGroup.COORDINATION
 
-#: How long one request may take, beyond what the broker was asked to wait.
+#: How long one request may take, beyond the time that the broker may wait.
 REQUEST_TIMEOUT_SECONDS = 15.0
 
 
 class Cluster:
-    """The brokers, as one client of them sees them."""
+    """The brokers of one cluster, seen by one client."""
 
     def __init__(self, connection: Connection, topics: Iterable[str] = ()) -> None:
         self._connection = connection
@@ -76,7 +75,7 @@ class Cluster:
     # -- what is known
 
     async def refresh(self, topics: Iterable[str] = ()) -> None:
-        """Ask again who leads the partitions of the topics, and of more topics from now on."""
+        """Ask again for the leaders of all topics, and remember more topics."""
         self._topics.update(topics)
         if not self._topics:
             return
@@ -85,7 +84,7 @@ class Cluster:
             raise errors[0]
 
     async def places(self, *more: str) -> Mapping[TP, int]:
-        """Return who leads the partitions of all topics, and of more, that this user may see."""
+        """Return the leaders of all topics, and of more, as far as this user may see them."""
         leaders, _ = await self._look({*self._topics, *more})
         return leaders
 
@@ -108,14 +107,14 @@ class Cluster:
         return leaders, errors
 
     def leader(self, tp: TP) -> int:
-        """Return the broker that leads a partition; raise `NodeNotReadyError` if none is known."""
+        """Return the broker that leads a partition; raise `NodeNotReadyError` if it is unknown."""
         leader = self.leader_or_none(tp)
         if leader == NO_LEADER:
             raise NodeNotReadyError(f"no broker leads {tp.topic}, partition {tp.partition}")
         return leader
 
     async def require_leaders(self, partitions: Iterable[TP]) -> None:
-        """Ask for the leaders of partitions of which none is known."""
+        """Ask for leaders if that of a partition is unknown."""
         unknown = {tp.topic for tp in partitions if self.leader_or_none(tp) == NO_LEADER}
         if unknown:
             await self.refresh(unknown)
@@ -125,7 +124,7 @@ class Cluster:
         return self._leaders.get(tp, NO_LEADER)
 
     def topic_id(self, topic: str) -> TopicId:
-        """Return the id of a topic, as it was when the topics were asked for last."""
+        """Return the id of a topic, as of the last question."""
         return self._ids[topic]
 
     def topic_of(self, topic_id: TopicId) -> str:
@@ -144,7 +143,7 @@ class Cluster:
         return await self._client.send(node, call, group=group)
 
     async def ask(self, call: Any) -> Any:
-        """Return any broker's answer: of several, some may be away."""
+        """Return the answer of any broker. Some may be away."""
         nodes = [] if self._client is None else self._nodes()
         random.shuffle(nodes)
         failure: KafkaError = NodeNotReadyError("no broker is known")
@@ -185,7 +184,7 @@ class Cluster:
         return found
 
     def forget_coordinator(self, kind: int, key: str) -> None:
-        """Look the coordinator up anew before the next request."""
+        """Look up the coordinator again before the next request."""
         self._coordinators.pop((kind, key), None)
 
     # -- offsets
@@ -195,11 +194,11 @@ class Cluster:
         return await self._offsets(partitions, protocol.EARLIEST, READ_UNCOMMITTED)
 
     async def ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
-        """Return the high watermarks of partitions: what open transactions wrote counts, too."""
+        """Return the high watermarks of partitions. Records of open transactions are below them."""
         return await self._offsets(partitions, protocol.LATEST, READ_UNCOMMITTED)
 
     async def stable_ends(self, partitions: Iterable[TP]) -> Mapping[TP, int]:
-        """Return the last stable offsets of partitions: below them no transaction is open."""
+        """Return the last stable offsets of partitions. No transaction is open below them."""
         return await self._offsets(partitions, protocol.LATEST, READ_COMMITTED)
 
     async def _offsets(

@@ -10,12 +10,12 @@ from typing import Any
 #: A record to be written: its time in ms since 1970 (None: now), key, value and headers.
 ToWrite = tuple[int | None, bytes | None, bytes | None, list[tuple[str, bytes]]]
 
-#: aiokafka's compiled code wants a list, which nobody may change.
+#: aiokafka's compiled code needs a list. Do not change it.
 NO_HEADERS: list[tuple[str, bytes]] = []
 
 
 def fill(batch: Any, first: ToWrite, others: Iterator[ToWrite]) -> ToWrite | None:
-    """Fill an empty batch of a producer with records; return the first that did not fit, if any.
+    """Fill an empty batch of a producer; return the first record that did not fit, if any.
 
     A batch takes one record of any size.
     """

@@ -1,8 +1,8 @@
-"""Fetching: reads partitions from an offset on, and never steps over a record.
+"""Fetching: reads partitions from an offset, and never skips a record.
 
-Nothing here resets a position. What is not in a log any more, or not yet, raises `LostRecordsError`
-with the offsets: whether records may be missing is for people to decide. What is buffered is
-bounded, and what a batch unpacks to as well (`app.kafka.record_batches`).
+Nothing here resets a position. An offset that is not in the log raises `LostRecordsError`, because
+only an operator can decide whether records may be missing. Buffers are bounded, and so is what a
+batch unpacks to (`app.kafka.record_batches`).
 """
 
 import asyncio
@@ -33,24 +33,24 @@ from app.system.clocks import now
 
 log = structlog.get_logger(__name__)
 
-#: How long the broker may hold a fetch that finds nothing: a partition that is added waits so long.
+#: How long the broker may hold a fetch that finds nothing. A new partition waits for so long.
 MAX_WAIT_MS = 100
 #: The same while a partition is left out because its buffer is full.
 BUSY_WAIT_MS = 10
-#: After records have come, the next fetch waits so long: what comes meanwhile comes together.
+#: The pause after a fetch that found records, so that the next fetch finds more of them.
 REST_SECONDS = 0.004
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
-#: What the buffers of all partitions hold, about, and the least that one may hold.
+#: About how much the buffers of all partitions hold, and the least that one buffer may hold.
 MAX_BUFFERED_BYTES, MIN_PARTITION_BYTES = 32 * 1024 * 1024, 128 * 1024
 MAX_PARTITION_BYTES = 1024 * 1024
-#: A scan has one partition at a time.
+#: How much a scan buffers. It reads one partition at a time.
 MAX_SCANNED_BYTES = 4 * 1024 * 1024
-#: A source that no broker knows for so long was deleted.
+#: A source that no broker has known for this long is deleted.
 GONE_SECONDS = 10.0
 
 #: base offset, length, leader epoch, magic, CRC, attributes, last offset delta.
 _BATCH_HEADER = Struct(">qiibIhi")
-#: Length does not count the base offset and itself.
+#: The length does not include the base offset and the length itself.
 _LENGTH_STARTS = 12
 
 
@@ -71,7 +71,7 @@ def _lost(tp: TP, offset: int, begin: int, end: int) -> LostRecordsError:
         )
     return LostRecordsError(
         f"{where}: {offset} is the next record to apply, and the log ends at {end}: "
-        "the topic was made anew, or lost its end; see docs/operations.md"
+        "the topic was recreated, or lost its end; see docs/operations.md"
     )
 
 
@@ -81,16 +81,16 @@ def require_within(tp: TP, offset: int, begin: int, end: int) -> None:
         raise _lost(tp, offset, begin, end)
 
 
-def made_anew(tp: TP, offset: int) -> LostRecordsError:
-    """Return what is to be said of a topic that is another one of its name."""
+def recreated(tp: TP, offset: int) -> LostRecordsError:
+    """Return the error for a topic that was deleted and recreated under the same name."""
     return LostRecordsError(
-        f"{tp.topic}, partition {tp.partition}: the topic was deleted and made anew; {offset} was "
+        f"{tp.topic}, partition {tp.partition}: the topic was deleted and recreated; {offset} was "
         "the next record to apply of the one before; see docs/operations.md"
     )
 
 
 def diverged(tp: TP, offset: int, end: int) -> LostRecordsError:
-    """Return what is to be said of a log whose end was lost, and that went on otherwise."""
+    """Return the error for a log that lost its end and was continued."""
     return LostRecordsError(
         f"{tp.topic}, partition {tp.partition}: records from {end} to {offset - 1} were applied, "
         "and are not in the log any more: a broker lost its end; see docs/operations.md"
@@ -98,33 +98,33 @@ def diverged(tp: TP, offset: int, end: int) -> LostRecordsError:
 
 
 class _Log:
-    """How far one partition is read, and what of it waits to be taken."""
+    """The state of one partition: how far it is read, and its buffered records."""
 
     def __init__(
         self, tp: TP, offset: int, epoch: int, max_bytes: int = MAX_PARTITION_BYTES
     ) -> None:
         self.tp = tp
         self._max_bytes = max_bytes
-        #: The next offset to fetch, and the leader epoch of what is before it.
+        #: The next offset to fetch, and the leader epoch of the record before it.
         self.offset = offset
         self.epoch = epoch
-        #: The same as a fetch asks for it.
+        #: The same, as a fetch needs it.
         self.wanted = protocol.wanted(tp.partition, offset, epoch, max_bytes)
         #: The next offset to take.
         self.taken = offset
         self.taken_epoch = epoch
         self.topic_id: TopicId | None = None
-        #: What waits: parts of one leader epoch each, and their sizes.
+        #: The buffer: parts of one leader epoch each, and their sizes.
         self.buffered: deque[tuple[int, int, PartitionRecords]] = deque()
         self.buffered_bytes = 0
-        #: Where the log ended, where transactions were decided up to, and when the fetch that told
-        #: so was sent.
+        #: The end of the log, its last stable offset, and when the fetch that returned them was
+        #: sent.
         self.end = -1
         self.stable_end = -1
         self.asked_at = -math.inf
 
     def add(self, fetched: Fetched) -> None:
-        """Buffer what was fetched, and go on behind its last whole batch."""
+        """Buffer fetched records, and continue behind the last whole batch."""
         aborted = AbortedTransactions(fetched.aborted)
         for epoch, data, end in _by_epoch(fetched.data):
             if end > self.offset:
@@ -147,7 +147,7 @@ class _Log:
             records += some
             if part.next_offset > self.taken:
                 self.taken, self.taken_epoch = part.next_offset, epoch
-            # What was compressed counts as it was unpacked: else many times as much is taken.
+            # Compressed records count unpacked, or many times as much would be taken.
             max_bytes = part.bytes_left
             if not part.is_exhausted:
                 break
@@ -186,19 +186,19 @@ class Fetcher:
         self._on_failure = on_failure
         self._max_wait_ms = max_wait_ms
         self._logs: dict[TP, _Log] = {}
-        #: Those by the broker that leads them; made anew when anything changes.
+        #: The partitions by their leader; computed again after each change.
         self._led: dict[int, list[_Log]] = {}
-        #: Those of which something waits, in the order in which it came.
+        #: The partitions with buffered records, in the order of their arrival.
         self._ready: dict[TP, None] = {}
-        #: One task for each broker that leads something, and what wakes it.
+        #: One task for each leader, and what wakes it.
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wake: dict[int, asyncio.Event] = {}
         self._is_running = False
-        #: Since when a topic is not known any more.
+        #: When a topic became unknown; None if all topics are known.
         self._gone_since: float | None = None
-        #: What the buffer of a partition may hold, about.
+        #: About how much the buffer of one partition may hold.
         self._share = MAX_BUFFERED_BYTES
-        #: Set when there is something to take.
+        #: Set when there are records to take.
         self.has_records = asyncio.Event()
 
     # -- its life
@@ -209,7 +209,7 @@ class Fetcher:
         self._notify()
 
     async def stop(self) -> None:
-        """Stop fetching; what is buffered is dropped."""
+        """Stop fetching, and drop the buffers."""
         self._is_running = False
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
@@ -223,13 +223,13 @@ class Fetcher:
     # -- which partitions are read
 
     def assign(self, tp: TP, offset: int, epoch: int = NO_EPOCH) -> None:
-        """Read a partition from an offset on; what was buffered of it is dropped."""
+        """Read a partition from an offset on, and drop its buffer."""
         self._logs[tp] = _Log(tp, offset, epoch)
         self._ready.pop(tp, None)
         self._notify()
 
     def drop(self, partitions: Iterable[TP]) -> None:
-        """Read partitions no more."""
+        """Stop reading partitions."""
         for tp in list(partitions):
             self._logs.pop(tp, None)
             self._ready.pop(tp, None)
@@ -238,26 +238,26 @@ class Fetcher:
     # -- what was read
 
     def complete_at(self, tp: TP) -> float | None:
-        """Return when all that was committed was taken, by `clocks.now`, if it is."""
+        """Return when all committed records were taken, by `clocks.now`; None if they were not."""
         found = self._logs.get(tp)
         if found is None or found.taken < found.stable_end or found.stable_end < 0:
             return None
         return found.asked_at
 
     def ends(self) -> Mapping[TP, int]:
-        """Return where logs end, open transactions counted, as far as brokers have told."""
+        """Return where logs end, open transactions included, as far as brokers have said."""
         return {tp: each.end for tp, each in self._logs.items() if each.end >= 0}
 
     def held_up(self) -> list[TP]:
-        """Return the partitions of which all is taken up to an open transaction."""
+        """Return the partitions that are taken up to an open transaction."""
         return [tp for tp, each in self._logs.items() if each.stable_end <= each.taken < each.end]
 
     def ready(self) -> list[TP]:
-        """Return the partitions of which something waits to be taken."""
+        """Return the partitions with records to take."""
         return list(self._ready)
 
     def has(self, tp: TP) -> bool:
-        """Return whether something of a partition waits to be taken."""
+        """Return whether a partition has records to take."""
         return tp in self._ready
 
     def take(self, tp: TP, max_records: int, max_bytes: int) -> Taken:
@@ -272,19 +272,19 @@ class Fetcher:
         return taken
 
     def is_at_end(self, tp: TP, offset: int) -> bool:
-        """Return whether all is taken up to an offset, and nothing is known to be behind it."""
+        """Return whether everything up to an offset was taken, and nothing behind it is known."""
         found = self._logs.get(tp)
         return found is not None and found.taken == offset and found.end <= offset
 
     def pass_to(self, tp: TP, offset: int) -> None:
-        """Give nothing of a partition below an offset: what stands there is known already."""
+        """Skip the records of a partition below an offset, because they are applied already."""
         if (found := self._logs.get(tp)) is not None:
             found.taken, found.taken_epoch = offset, NO_EPOCH
 
     # -- fetching
 
     def _notify(self) -> None:
-        """Let all tasks look again for what they may fetch; each broker has one."""
+        """Let all tasks check again what to fetch. Each broker has one task."""
         self._led.clear()
         self._share = max(MAX_BUFFERED_BYTES // max(len(self._logs), 1), MIN_PARTITION_BYTES)
         if not self._is_running:
@@ -308,7 +308,7 @@ class Fetcher:
         return self._led.get(leader, [])
 
     async def _fetch_from(self, leader: int) -> None:
-        """Fetch from one broker, without end; ``NO_LEADER`` stands for partitions without one."""
+        """Fetch from a broker, without end; ``NO_LEADER`` has the partitions without a leader."""
         pauses = retries.FETCHING.pauses()
         wake = self._wake[leader]
         while True:
@@ -332,7 +332,7 @@ class Fetcher:
                 await asyncio.sleep(next(pauses))
                 await self._refresh()
             except Exception as error:
-                self._on_failure(error)  # or nobody would hear that nothing is read any more
+                self._on_failure(error)  # else reading would end silently
                 raise
 
     async def _refresh(self) -> None:
@@ -340,7 +340,7 @@ class Fetcher:
             await self._cluster.refresh()
             self._gone_since = None
         except UnknownTopicOrPartitionError as error:
-            # A topic that is gone comes back as another one; a broker may not know it for a moment.
+            # A deleted topic may be recreated. A broker may also not know a topic for a moment.
             at = now()
             self._gone_since = self._gone_since or at
             if at - self._gone_since > GONE_SECONDS:
@@ -350,7 +350,7 @@ class Fetcher:
         self._notify()
 
     async def _fetch(self, leader: int, wanted: Sequence[_Log], *, is_busy: bool) -> bool:
-        """Fetch once from a broker; return whether anything has come."""
+        """Fetch once from a broker; return whether anything came."""
         asked: dict[TopicId, list[bytes]] = {}
         by_place: dict[tuple[TopicId, int], tuple[_Log, int]] = {}
         for each in wanted:
@@ -358,7 +358,7 @@ class Fetcher:
             if each.topic_id is None:
                 each.topic_id = topic_id
             elif each.topic_id != topic_id:
-                self._fail(each, made_anew(each.tp, each.taken))
+                self._fail(each, recreated(each.tp, each.taken))
                 continue
             asked.setdefault(topic_id, []).append(each.wanted)
             by_place[topic_id, each.tp.partition] = each, each.offset
@@ -377,7 +377,7 @@ class Fetcher:
         errors: list[KafkaError] = []
         for fetched in answer.partitions:
             each, offset = by_place[fetched.topic_id, fetched.partition]
-            # Meanwhile it may be read from somewhere else, or not any more.
+            # Meanwhile it may be read from another offset, or not at all.
             if self._logs.get(each.tp) is each and each.offset == offset:
                 each.end, each.asked_at = fetched.high_watermark, asked_at
                 each.stable_end = fetched.last_stable_offset
@@ -410,7 +410,7 @@ class Fetcher:
         self._fail(each, _lost(each.tp, each.offset, begin, end))
 
     def _fail(self, each: _Log, error: LostRecordsError) -> None:
-        """Tell why a partition cannot be read any more, once."""
+        """Report once why a partition cannot be read any more."""
         self.drop([each.tp])
         self._on_failure(error)
 
@@ -424,10 +424,10 @@ async def scan(
     max_bytes: int,
     isolation_level: int = READ_COMMITTED,
 ) -> AsyncIterator[Taken]:
-    """Yield the records of one partition from start up to, without, end: those that are committed.
+    """Yield the committed records of one partition, from an offset up to an end.
 
-    Some of the last records may be behind the end. Raises `LostRecordsError` where the log has
-    changed meanwhile, and `KafkaError` where a broker does not answer.
+    Some of the last records may be behind the end. Raises `LostRecordsError` if the log has
+    changed, and `KafkaError` if a broker does not answer.
     """
     each = _Log(tp, start, NO_EPOCH, MAX_SCANNED_BYTES)
     while each.taken < end:
@@ -437,9 +437,9 @@ async def scan(
 
 
 async def diverges_at(cluster: Cluster, tp: TP, offset: int, epoch: int) -> int | None:
-    """Return where a log ends that has another record than one of an epoch before an offset.
+    """Return where a log ends, if it lost the record of an epoch before an offset; else None.
 
-    Nothing is known of one whose epoch is not.
+    None if the epoch is unknown.
     """
     if epoch == NO_EPOCH:
         return None
@@ -466,7 +466,7 @@ async def _scan_some(cluster: Cluster, each: _Log, isolation_level: int) -> None
 async def _fetch_alone(
     cluster: Cluster, each: _Log, isolation_level: int, max_wait_ms: int
 ) -> Sequence[Fetched]:
-    """Fetch from one partition; return what the broker tells of it."""
+    """Fetch from one partition; return the broker's answer."""
     topic_id = cluster.topic_id(each.tp.topic)
     answer = await cluster.send(
         cluster.leader(each.tp),

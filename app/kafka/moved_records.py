@@ -1,8 +1,8 @@
-"""Finds copies of records that were moved before, so that none is moved again.
+"""Finds copies of records that were moved before, so that no record is moved twice.
 
-A table whose changelog is new is made from the beginning of its sources, which another one may have
-applied before (another APP_ID, a changelog that people gave up). A record of a wrong partition is
-not sent again then: it would come behind whatever was written since.
+A table with a new changelog is built from the beginning of its sources. Records there may have been
+applied before (another APP_ID, or a changelog that was given up). Then a record in a wrong
+partition is not sent again, because its copy would come behind newer records.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ _DIGEST_BYTES = 8
 
 
 class MovedBefore:
-    """Finds the copies of records that were moved, once they are needed."""
+    """Finds the copies of moved records, when they are needed first."""
 
     def __init__(self, connection: Connection, topic: TopicSpec) -> None:
         self._connection = connection
         self._topic = topic
-        #: By where a record first stood: the copy's partition, offset, and what it says.
+        #: By the first place of a record: the copy's partition, its offset, and its content.
         self._copies: dict[int, dict[int, tuple[int, int, bytes]]] | None = None
         self._finding = asyncio.Lock()
 
     async def find(self, source: TP) -> None:
-        """Find all copies, if a source is the topic in which they stand.
+        """Find all copies, if a source is the topic that has them.
 
         Raises `NotWrittenError` if no broker answers, and `RegistryError` if none ever will.
         """
@@ -50,9 +50,9 @@ class MovedBefore:
                     raise NotWrittenError(str(error)) from None
 
     def copy_of(self, partition: int, move: Move) -> int | None:
-        """Return the offset of a record's copy in the partition that it belongs to, if any.
+        """Return the offset of a record's copy in its right partition, if there is one.
 
-        Whatever a header says, only a copy that says the same counts.
+        A header alone proves nothing: a copy must have the same content.
         """
         found = (self._copies or {}).get(partition, {}).get(move.arrival.offset)
         if found is None or found[0] != move.partition:

@@ -1,4 +1,4 @@
-"""Reads partitions from one offset to another, in no consumer group.
+"""Reads partitions from one offset to another, outside of any consumer group.
 
 It reads as workers do: within bounded memory, and past records that no client can read.
 """
@@ -24,13 +24,13 @@ from app.kafka.protocol import READ_COMMITTED, READ_UNCOMMITTED, TopicId
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, TopicSpec
 from app.system import retries
 
-#: What is handed on at once, about.
+#: About how much is handed on at once.
 MAX_RECORDS = 5_000
 MAX_BYTES = 4 * 1024 * 1024
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
-#: Is told what is read, and how many offsets further that is.
+#: Called with a description of what is read, and the number of offsets.
 Advance = Callable[[str, int], None]
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A partition and the offsets to read of it: from ``start`` to before ``end``."""
+    """A partition and the offsets to read: from ``start`` to before ``end``."""
 
     topic: str
     partition: int
@@ -78,13 +78,13 @@ class Reader:
         self._cluster = cluster
         self._is_committed = isolation == "read_committed"
         self._scan_extent = scan
-        #: Is told how reading goes on.
+        #: Called as reading advances.
         self.advance: Advance = lambda description, further: None
 
     async def extents(self, topic: TopicSpec) -> Sequence[Extent]:
-        """Return the partitions of a topic, as they are now.
+        """Return the partitions of a topic as they are now.
 
-        For who reads what is committed, each ends where a transaction is open.
+        With read_committed, each ends where a transaction is open.
         """
         asked = [TP(topic.name, number) for number in range(topic.partitions)]
         cluster = self._cluster
@@ -97,11 +97,11 @@ class Reader:
         return [Extent(tp.topic, tp.partition, starts[tp], ends[tp]) for tp in asked]
 
     def topic_id(self, topic: str) -> TopicId:
-        """Return what tells a topic from another one of its name."""
+        """Return the topic's id. A topic that is made again under the same name has another id."""
         return self._cluster.topic_id(topic)
 
     async def diverges_at(self, tp: TP, offset: int, epoch: int) -> int | None:
-        """Return where a log ends that has another record than one of an epoch before an offset."""
+        """Return where a log ends if it lost a record of an epoch before an offset; else None."""
 
         async def ask() -> int | None:
             with suppress(OffsetOutOfRangeError):  # retention has removed what was before it
@@ -112,7 +112,7 @@ class Reader:
             return await self._again([tp], ask)
 
     async def _again(self, partitions: Sequence[TP], ask: Callable[[], Awaitable[T]]) -> T:
-        """Return an answer; ask again as long as the error may pass."""
+        """Return an answer; ask again while the error may pass."""
         while True:
             try:
                 await self._cluster.require_leaders(partitions)
@@ -121,7 +121,7 @@ class Reader:
                 await self._recover(error)
 
     async def _recover(self, error: Exception) -> None:
-        """Raise an error that does not pass; else pause, and learn who leads now."""
+        """Raise a lasting error. After another one, pause and ask for the leaders."""
         if refusal(self._connection, error) is not None:
             raise error
         await asyncio.sleep(retries.READING.first_seconds)
@@ -133,9 +133,8 @@ class Reader:
     async def read(self, extent: Extent) -> AsyncIterator[Sequence[ConsumedRecord]]:
         """Yield the records of a partition in batches.
 
-        Not every offset has a record: what compaction and aborted transactions leave are gaps,
-        and a partition that was written by transactions ends with a control record. Raises
-        `CorruptBatchError` where a batch is damaged.
+        Not every offset has a record: compaction and aborted transactions leave gaps, and
+        transactions end with a control record. Raises `CorruptBatchError` if a batch is damaged.
         """
         position, moved_at = extent.start, time.monotonic()
         while position < extent.end:
@@ -149,7 +148,7 @@ class Reader:
                         position, moved_at = following, time.monotonic()
                         self.advance(f"{extent.topic} {extent.partition}", further)
                         yield _below(records, extent.end)
-                        # What waits was read already: whoever has other work to do comes first.
+                        # The next records are buffered. Let other tasks run first.
                         await asyncio.sleep(0)
                     elif _is_stalled(moved_at):
                         raise _stalled(extent, position)
@@ -181,7 +180,7 @@ def _below(records: Sequence[ConsumedRecord], end: int) -> Sequence[ConsumedReco
 
 
 class TopicFollower:
-    """Reads topics from their beginning, and then what comes."""
+    """Reads topics from their beginning, and then new records."""
 
     def __init__(self, reading: Reader, topics: Sequence[TopicSpec]) -> None:
         self._reading = reading
@@ -189,7 +188,7 @@ class TopicFollower:
         self._read: dict[tuple[str, int], int] = {}
 
     async def rest(self) -> Sequence[Extent]:
-        """Return what is committed and was not read yet."""
+        """Return the committed extents that were not read yet."""
         extents = await self.extents()
         return [replace(each, start=max(each.start, self.next(each))) for each in extents]
 
@@ -198,7 +197,7 @@ class TopicFollower:
         return [each for spec in self._topics for each in await self._reading.extents(spec)]
 
     async def left(self) -> int:
-        """Return how many offsets are committed and were not read yet."""
+        """Return how many committed offsets were not read yet."""
         return sum(map(len, await self.rest()))
 
     def next(self, extent: Extent) -> int:
@@ -206,7 +205,7 @@ class TopicFollower:
         return self._read.get((extent.topic, extent.partition), 0)
 
     async def read(self) -> AsyncIterator[tuple[Extent, Sequence[ConsumedRecord]]]:
-        """Yield the records up to what is committed now, partition by partition."""
+        """Yield all committed records that were not read yet, by partition."""
         for extent in await self.rest():
             async for records in self._reading.read(extent):
                 yield extent, records
@@ -220,11 +219,11 @@ async def reader(
     isolation: Isolation = "read_committed",
     scan: Scan = scan_as_workers_do,
 ) -> AsyncIterator[Reader]:
-    """Yield a reader, once it is sure that topics exist.
+    """Yield a reader after the topics were checked.
 
-    Raises `BrokerUnavailableError` if no broker answers, `KafkaAccessError` if it refuses
-    this client, and `TopicsError` if a topic is missing,
-    has another number of partitions, or loses its beginning meanwhile.
+    Raises `BrokerUnavailableError` if no broker answers, `KafkaAccessError` if it refuses this
+    client, and `TopicsError` if a topic is missing, has another number of partitions, or loses its
+    beginning meanwhile.
     """
     wanted = list(topics)
     cluster = Cluster(connection, [topic.name for topic in wanted])

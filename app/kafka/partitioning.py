@@ -1,9 +1,8 @@
-"""The partitioning of a registry, kept in a topic of its own.
+"""The partitioning of a registry, kept in its own topic.
 
-And what all of its workers must agree on: the secret that addresses are known by.
-
-One record, replaced as a whole. Whoever writes it is fenced, as the owners of partitions are: of
-two that would change it, the first one fails.
+The same record has what all workers must agree on: the fingerprint of the secret for addresses. It
+is one record, replaced as a whole. Writers fence each other, as owners of partitions do: if two
+writers change it, the earlier one fails.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from app.kafka.transactions import FencedProducer
 #: The key of the one record.
 _KEY = b"partitioning"
 
-#: Raised when older versions must not go on with what a newer one has written.
+#: Raised when older versions must not continue with the record of a newer version.
 FORMAT = 1
 
 TIMEOUT_SECONDS = 15.0
@@ -33,15 +32,15 @@ POLL_MS = 100
 
 
 class Step(StrEnum):
-    """How far a change is, as workers need to know it."""
+    """The step of a change, as workers need to know it."""
 
-    #: Rows are copied; workers do as ever.
+    #: Rows are copied. Workers do their usual work.
     COPYING = "copying"
     #: Workers refuse writes.
     HOLDING = "holding"
-    #: And they apply registrations up to an end, and all that comes of them.
+    #: Workers also apply registrations up to an end, and all claims and verdicts that follow.
     DRAINING = "draining"
-    #: Nothing is there yet, or not all: workers do not start.
+    #: A restore is under way. Workers do not start.
     RESTORING = "restoring"
 
 
@@ -50,17 +49,17 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    #: How many partitions there shall be; as many as there are while a backup is made.
+    #: The new number of partitions; the present one while a backup is made.
     partitions: int
     step: Step = Step.COPYING
-    #: Of each partition of ``user-registrations``: where it ends for now (draining).
+    #: Where each partition of ``user-registrations`` ends for now (draining).
     ends: tuple[int, ...] = ()
 
 
 class Split(BaseModel):
-    """What was split: how many partitions there were, and where each of a topic ended then.
+    """A split: the number of partitions before, and where each partition of a topic ended then.
 
-    Records below that were decided with so many partitions, all others with more.
+    Records below were decided with that number of partitions, later ones with more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,12 +73,12 @@ class Partitioning(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    #: Of the record, see `FORMAT`.
+    #: The format of the record, see `FORMAT`.
     format: int = FORMAT
-    #: How often it was changed: each time, the tables got other changelogs.
+    #: How often the partitions were changed. Each change has new changelogs.
     generation: int = 0
     partitions: int
-    #: The fingerprint of the EMAIL_SECRET that the registry began with; none before version 0.9.
+    #: The fingerprint of the EMAIL_SECRET of the registry; None before version 0.9.
     secret: str | None = None
     #: The oldest first.
     splits: tuple[Split, ...] = ()
@@ -91,7 +90,7 @@ class Partitioning(BaseModel):
         return self.change is not None and self.change.step is Step.RESTORING
 
     def changing(self, change: Change | None) -> "Partitioning":
-        """Return the same with a change under way, or with none."""
+        """Return a copy with a change under way, or with none."""
         return self.model_copy(update={"change": change})
 
     def split(self, partitions: int, ends: Mapping[str, Sequence[int]]) -> "Partitioning":
@@ -105,7 +104,7 @@ class Partitioning(BaseModel):
         )
 
     def of(self, settings: Settings) -> Settings:
-        """Return settings with the partitions that the registry has, if it was repartitioned.
+        """Return settings with the partitions of the registry, if it was repartitioned.
 
         If it was not, PARTITIONS must be right, and is compared with the topics.
         """
@@ -114,7 +113,7 @@ class Partitioning(BaseModel):
         return settings.partitioned(self.partitions, self.generation)
 
     def require_no_change(self) -> None:
-        """Raise `TopicsError` if a change is under way, or was begun and never ended."""
+        """Raise `TopicsError` if a change is under way, or was never ended."""
         if self.change is not None:
             raise TopicsError(
                 "the registry is being repartitioned or saved; if that is no more: "
@@ -122,29 +121,29 @@ class Partitioning(BaseModel):
             )
 
     def with_secret(self, settings: Settings) -> "Partitioning":
-        """Return the same with the secret that the registry begins with."""
+        """Return a copy with the secret that the registry begins with."""
         return self.model_copy(update={"secret": settings.email_keys.fingerprint()})
 
     def require_secret(self, settings: Settings) -> None:
-        """Raise `SettingsError` if the registry began with another secret than these settings."""
+        """Raise `SettingsError` if the registry began with another secret."""
         if self.secret not in (None, settings.email_keys.fingerprint()):
             raise other_secret()
 
 
 def other_secret() -> SettingsError:
-    """Return what is to be said of a secret that is not the registry's."""
+    """Return the error for a secret that is not the registry's."""
     return SettingsError(
         "EMAIL_SECRET: the registry began with another one; all workers and commands need that"
     )
 
 
 def topic_name(settings: Settings) -> str:
-    """Return the name of the topic that says how a registry is partitioned."""
+    """Return the name of the topic with the partitioning of a registry."""
     return f"{settings.topic_prefix}{settings.app_id}-partitioning"
 
 
 async def current_partitioning(settings: Settings) -> Settings:
-    """Return the settings with the partitions that the registry has; see `read`.
+    """Return the settings with the partitions of the registry; see `read`.
 
     Raises `SettingsError` if the registry began with another secret.
     """
@@ -154,10 +153,10 @@ async def current_partitioning(settings: Settings) -> Settings:
 
 
 async def read(settings: Settings) -> Partitioning:
-    """Return how the registry is partitioned: as the settings want, if nothing says otherwise.
+    """Return the partitioning; that of the settings if the topic has none.
 
-    Raises `BrokerUnavailableError` where no broker answers, `KafkaAccessError` where they refuse
-    us, `TopicsError` if a newer version has written what is there.
+    Raises `BrokerUnavailableError` if no broker answers, `KafkaAccessError` if it refuses this
+    client, and `TopicsError` if a newer version has written the record.
     """
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -172,7 +171,7 @@ async def read(settings: Settings) -> Partitioning:
 
 
 async def changes(settings: Settings) -> AsyncIterator[Partitioning]:
-    """Yield how the registry is partitioned, now and whenever that changes, without end."""
+    """Yield the partitioning now, and after each change, without end."""
     async with _consumer(settings.kafka) as consumer:
         tp = TopicPartition(topic_name(settings), 0)
         consumer.assign([tp])
@@ -223,7 +222,7 @@ def _decoded(value: bytes) -> Partitioning:
 
 
 class Register:
-    """Writes how a registry is partitioned, until somebody else does."""
+    """Writes the partitioning, until another writer fences it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -232,12 +231,12 @@ class Register:
         )
 
     async def start(self) -> Partitioning:
-        """Fence earlier writers; return the partitioning as it is then."""
+        """Fence earlier writers; return the partitioning after that."""
         await self._producer.start()
         return await read(self._settings)
 
     async def write(self, partitioning: Partitioning) -> None:
-        """Let this stand from now on; raise `FencedError` if somebody else has started since."""
+        """Write the partitioning; raise `FencedError` if another writer has started since."""
         row = partitioning.model_dump_json(exclude_none=True).encode()
         await self._producer.commit(topic_name(self._settings), 0, {_KEY: row})
 

@@ -8,13 +8,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from app.kafka.partition_reader import Advance
 
-#: What is read at once needs no bar.
+#: Fewer offsets are read at once and need no bar.
 MIN_OFFSETS = 5_000
 
 
 @contextmanager
 def bar(offsets: int) -> Iterator[Advance]:
-    """Show how much of so many offsets is read."""
+    """Show a progress bar for a number of offsets."""
     console = Console(stderr=True)
     shows = console.is_terminal and offsets >= MIN_OFFSETS
     columns = (

@@ -1,8 +1,8 @@
 """Unpacks the record batches of a fetch within bounded memory.
 
-Nearly every batch is small: aiokafka's compiled parser reads it. A batch that unpacks to more, or
-on which that parser fails, is unpacked piece by piece and read by the parser below. That one gives
-every record: one with a header name that is not UTF-8, or too large to be kept, comes as an
+Nearly every batch is small, and aiokafka's compiled parser reads it. A larger batch, or one on
+which that parser fails, is unpacked in pieces and read by the parser below. That parser returns
+every record: one with a header name that is not UTF-8, or that is too large, is an
 `UnreadableRecord`.
 
 The format: https://kafka.apache.org/documentation/#recordbatch, of Kafka 0.11 and later.
@@ -30,35 +30,35 @@ from app.domain.consumed_records import (
 )
 from app.domain.errors import CorruptBatchError
 
-#: What a batch may unpack to, to be unpacked as a whole.
+#: A batch that unpacks to less is unpacked as a whole.
 MAX_UNPACKED_BYTES = 4 * 1024 * 1024
-#: What is unpacked at once of a larger one.
+#: A larger batch is unpacked in pieces of this size.
 PIECE_BYTES = 256 * 1024
-#: A record that is larger is never held: nothing that it says could be used or kept.
+#: A larger record is never kept in memory. It could not be applied anyway.
 MAX_RECORD_BYTES = 8 * 1024 * 1024
 
 #: base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and greatest
 #: timestamp, producer id, epoch, first sequence, count.
 _HEADER = Struct(">qiibIhiqqqhii")
-#: Length does not count the base offset and itself.
+#: The length does not include the base offset and the length itself.
 _LENGTH_STARTS = 12
 _ATTRIBUTES_AT, _ATTRIBUTES = 21, Struct(">h")
 _CODEC, _LOG_APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
-#: Key of a control record: version, type; this type ends a transaction as aborted.
+#: The key of a control record: version, type. This type ends a transaction as aborted.
 _CONTROL_KEY, _ABORT = Struct(">hh"), 0
 _GZIP_MAGIC = b"\x1f\x8b"
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 _BLOCK_SIZE = Struct(">i")
-#: Three bytes of Snappy say at most 64.
+#: Three bytes of Snappy unpack to at most 64 bytes.
 _SNAPPY_MOST = 22
 #: A varint has at most ten bytes, of seven bits each.
 _VARINT_BITS = 70
 
 
 class _Record(NamedTuple):
-    """A record that our own parser has read."""
+    """A record that the parser of this module has read."""
 
     offset: int
     timestamp: int
@@ -68,14 +68,15 @@ class _Record(NamedTuple):
 
 
 class AbortedTransactions:
-    """The aborted transactions of one fetch, as its batches are passed in their order.
+    """The aborted transactions of one fetch, as batches are passed in their order.
 
-    Where a fetch is read in several parts, they share it.
+    If a fetch is read in several parts, the parts share it.
     """
 
     def __init__(self, aborted: Iterable[tuple[int, int]] = ()) -> None:
         """``aborted``: the producer and the first offset of each."""
-        #: Those that begin further on, the next one last; and the producers that are inside one.
+        #: Transactions that begin later, the next one last; and producers inside an aborted
+        #: transaction.
         self._waiting = sorted(aborted, key=lambda each: each[1], reverse=True)
         self._inside: set[int] = set()
 
@@ -102,28 +103,31 @@ class PartitionRecords:
     ) -> None:
         self._data = memoryview(data)
         self._at = 0
-        #: The next offset to take: control records, and what was aborted or compacted, count.
+        #: The next offset to take. Control records and gaps count.
         self.next_offset = start
         self._aborted = aborted or AbortedTransactions()
         self._max_unpacked_bytes = max_unpacked_bytes
         self._batch: _Batch | None = None
-        #: What the last take has left of the bytes that it might take: records count unpacked.
+        #: The bytes that the last call of `take` did not use. Records count unpacked.
         self.bytes_left = 0
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing is left; a batch that the fetch has cut off at the end does not count."""
+        """Whether nothing is left.
+
+        A batch that is cut off at the end of the fetch does not count.
+        """
         return self._batch is None and self._next_header() is None
 
     @property
     def size(self) -> int:
-        """The bytes that are left."""
+        """How many bytes are left."""
         return len(self._data) - self._at
 
     def take(self, max_records: int, max_bytes: int) -> list[ConsumedRecord]:
-        """Take the next records, at least one if there is any, and few more than fit the bytes.
+        """Take the next records: at least one if there is one, and about as many as fit the bytes.
 
-        None may be left but control records and such: then only `next_offset` moves. Raises
+        If only control records are left, the list is empty and `next_offset` moves. Raises
         `CorruptBatchError`.
         """
         taken: list[ConsumedRecord] = []
@@ -152,7 +156,7 @@ class PartitionRecords:
         return None if self._at + _LENGTH_STARTS + header[1] > len(self._data) else header
 
     def _open_next(self) -> "_Batch | None":
-        """Open the next batch that has committed records; pass the others."""
+        """Open the next batch that has committed records; skip the others."""
         while (header := self._next_header()) is not None:
             base, length, _, magic, _, attributes, last_delta, first, greatest = header[:9]
             producer, count = header[9], header[12]
@@ -182,24 +186,24 @@ def _ends_aborted(data: memoryview) -> bool:
 
 
 class _Place(NamedTuple):
-    """Where the records of a batch stand, and when: its offsets and timestamps are relative."""
+    """Base offset and base time of a batch. The records have relative ones."""
 
     base_offset: int
     next_offset: int
     first_timestamp: int
-    #: The time of all of its records, if the broker sets it.
+    #: The time of all its records, if the broker sets it.
     appended_at: int | None
     #: How many records there are.
     records: int
 
     @property
     def is_whole(self) -> bool:
-        """Whether no record was compacted away: the offset of each is known by its place."""
+        """Whether no record was compacted away, so that each offset follows from the place."""
         return self.records == self.next_offset - self.base_offset
 
 
 class _Batch:
-    """One batch with records, of which the next ones are taken."""
+    """One batch, from which records are taken."""
 
     def __init__(
         self, place: _Place, data: memoryview, whole: DefaultRecordBatch, max_bytes: int, start: int
@@ -220,7 +224,7 @@ class _Batch:
         elif self._codec:
             size = None
         if size is not None and size <= max_bytes:
-            # aiokafka's iterator refuses to be asked for one again, as `islice` does.
+            # Like `islice`, aiokafka's iterator can be used only once.
             self._is_fast, self._records = True, chain.from_iterable((whole,))
             self._next = max(place.base_offset, start)
             if place.base_offset < start:
@@ -230,19 +234,19 @@ class _Batch:
     def take(
         self, max_records: int, max_bytes: int, start: int
     ) -> tuple[list[ConsumedRecord], int]:
-        """Return the next records from an offset on, and how many bytes more may be taken."""
+        """Return the next records from an offset on, and how many bytes may still be taken."""
         if self._is_fast:
             try:
                 return self._take_fast(max_records, max_bytes)
             except CorruptBatchError:
                 raise
             except Exception:
-                # aiokafka's parser takes some records for damaged that are not, and is lost then.
+                # aiokafka's parser takes some valid records for damaged, and cannot continue.
                 self._is_fast, self._records = False, self._slowly()
         return self._take_slowly(max_records, max_bytes, start)
 
     def _take_fast(self, max_records: int, max_bytes: int) -> tuple[list[ConsumedRecord], int]:
-        # By their mean size: all of them together are no more than may be unpacked.
+        # By their mean size. All records together are no more than may be unpacked.
         most = min(max_records, int(max_bytes / self._mean_bytes) + 1)
         records = list(islice(self._records, most))
         self._require_places([record.offset for record in records])
@@ -251,7 +255,7 @@ class _Batch:
         return records, max_bytes
 
     def _require_places(self, offsets: list[int]) -> None:
-        """Raise `ValueError` for offsets that cannot be true: brokers store what they are told."""
+        """Raise `ValueError` for impossible offsets: brokers store what producers send."""
         following = self._next + len(offsets)
         if self._place.is_whole:
             if offsets != list(range(self._next, following)):
@@ -282,7 +286,7 @@ class _Batch:
         return _Pieces(_pieces(self._codec, packed)) if self._codec else _Whole(bytes(packed))
 
     def _unpacked(self, max_bytes: int) -> bytes | None:
-        """Return what a compressed batch holds, or None if it is more than may be unpacked."""
+        """Return the content of a compressed batch; None if it is too large to unpack at once."""
         pieces, size = [], 0
         with suppress(Exception):  # what can be read of it, the slow way reads
             for piece in _pieces(self._codec, self._data[_HEADER.size :]):
@@ -300,7 +304,7 @@ def _size_of(record: ConsumedRecord) -> int:
 
 
 def _uncompressed(data: memoryview, content: bytes) -> DefaultRecordBatch:
-    """Return a batch as it would be if it had not been compressed."""
+    """Return a batch as if it had not been compressed."""
     (attributes,) = _ATTRIBUTES.unpack_from(data, _ATTRIBUTES_AT)
     header = bytearray(data[: _HEADER.size])
     _ATTRIBUTES.pack_into(header, _ATTRIBUTES_AT, attributes & ~_CODEC)
@@ -311,7 +315,7 @@ def _uncompressed(data: memoryview, content: bytes) -> DefaultRecordBatch:
 
 
 def unpacks_to_at_most(data: bytes | memoryview, max_bytes: int) -> bool:
-    """Return whether a batch is no larger, once it is unpacked."""
+    """Return whether a batch unpacks to at most so many bytes."""
     codec = _ATTRIBUTES.unpack_from(data, _ATTRIBUTES_AT)[0] & _CODEC
     if not codec:
         return len(data) <= max_bytes
@@ -325,7 +329,7 @@ def unpacks_to_at_most(data: bytes | memoryview, max_bytes: int) -> bool:
 
 
 def _pieces(codec: int, packed: memoryview) -> Iterator[bytes]:
-    """Yield what compressed bytes hold, in pieces of bounded size."""
+    """Yield the content of compressed bytes, in pieces of bounded size."""
     if codec == _GZIP:
         yield from _gzip_pieces(packed)
     elif codec == _SNAPPY:
@@ -368,7 +372,7 @@ def _frame_pieces(packed: memoryview, new: Callable[[], Any]) -> Iterator[bytes]
 
 
 def _snappy_pieces(packed: memoryview) -> Iterator[bytes]:
-    # Snappy's blocks are small, or cannot grow by more than about twenty times.
+    # Blocks of Snappy are small, or grow to at most about twenty times their size.
     if bytes(packed[: len(_XERIAL)]) != _XERIAL:
         yield _unsnapped(packed)
         return
@@ -381,7 +385,7 @@ def _snappy_pieces(packed: memoryview) -> Iterator[bytes]:
 
 
 def _unsnapped(block: memoryview) -> bytes:
-    """Return what a block holds; what it says of its size is allocated, so that it is checked."""
+    """Return the content of a block. Its size is checked first, because that much is allocated."""
     if cramjam.snappy.decompress_raw_len(block) > len(block) * _SNAPPY_MOST:
         raise ValueError("the size cannot be true")
     return bytes(cramjam.snappy.decompress_raw(block))
@@ -391,7 +395,7 @@ def _unsnapped(block: memoryview) -> bytes:
 
 
 class _Whole:
-    """Content that is here as a whole."""
+    """Content that is in memory."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -421,9 +425,9 @@ class _Pieces:
 
 
 def _parse(content: _Whole | _Pieces, place: _Place) -> Iterator[ConsumedRecord]:
-    """Yield the records of a batch, each at its place; what lies behind them does not count.
+    """Yield the records of a batch with their offsets; bytes behind them are ignored.
 
-    Once a record cannot be parsed, it and those behind it are unreadable.
+    If a record cannot be parsed, this one and all later ones are unreadable.
     """
     number = 0
     try:
@@ -431,7 +435,7 @@ def _parse(content: _Whole | _Pieces, place: _Place) -> Iterator[ConsumedRecord]
             yield _at_its_place(_parse_next(content, place), place, number)
         if not place.is_whole and content.read(1):
             raise ValueError("there are more records than were counted")
-    # What unpacks has errors of many kinds.
+    # Decompression raises many kinds of errors.
     except Exception as error:
         if not place.is_whole:
             raise CorruptBatchError(
@@ -453,7 +457,7 @@ def _parse_next(content: _Whole | _Pieces, place: _Place) -> ConsumedRecord:
 
 
 def _at_its_place(record: ConsumedRecord, place: _Place, number: int) -> ConsumedRecord:
-    """Return a record with the offset that it has: any client may write another into it."""
+    """Return a record with its real offset: a client may have written another one into it."""
     offset = place.base_offset + number
     if record.offset == offset:
         return record
@@ -483,7 +487,7 @@ def _read_length(content: _Whole | _Pieces) -> int:
 
 
 def _too_large(content: _Whole | _Pieces, length: int, place: _Place) -> UnreadableRecord:
-    """Pass a record that is too large; return where and when it stands."""
+    """Skip a record that is too large; return its place and time."""
     begin = content.read(PIECE_BYTES)
     left = length - len(begin)
     while left > 0:
@@ -511,7 +515,7 @@ def _parse_record(body: bytes, place: _Place) -> ConsumedRecord:
     key, at = _read_bytes(body, at)
     value, at = _read_bytes(body, at)
     count, at = _varint(body, at)
-    # As aiokafka's parser has them: a header that has no value is None.
+    # As aiokafka's parser does: a header without a value has None.
     headers: list[Any] = []
     is_text = True
     for _ in range(count):

@@ -1,15 +1,15 @@
 """Transactional ids: ends open transactions of an id, and gets its next epoch.
 
-Kafka has a fault here, seen on 4.3.1 and read in its classes. A coordinator that writes the markers
-of a decided transaction skips partitions without a leader, as if they were deleted
+Kafka has a fault here, seen on 4.3.1 and read in its classes. When a coordinator writes the markers
+of a decided transaction, it skips partitions without a leader, as if they were deleted
 (`KRaftMetadataCache.getPartitionLeaderEndpoint` finds no broker for leader -1, and
-`TransactionMarkerChannelManager` takes that for a topic that is gone). After a broker was killed
-that is common. The transaction then counts as complete, and stays open in those partitions: whoever
-reads what is committed gets no further, and the next transaction of the id decides over it.
+`TransactionMarkerChannelManager` takes that for a deleted topic). This is common after a broker was
+killed. The transaction then counts as complete, and stays open in those partitions. Readers of
+committed records cannot read past it, and the next transaction of the id decides over it.
 
-How the last transaction of an id ended, its coordinator tells only until the next one begins. So
-whoever obtains an identity looks first, and writes the markers that are missing. Where that is not
-known any more, nobody can tell what is right, and the registry stops: `UndecidedError`.
+The coordinator knows how the last transaction of an id ended only until the next one begins. So a
+producer checks this before it gets an identity, and writes the missing markers. If the answer is
+unknown, nobody can say what is right, and the registry stops: `UndecidedError`.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from app.system import retries
 
 log = structlog.get_logger(__name__)
 
-#: Where a group's offsets are: a transaction that commits some writes there as well.
+#: The topic of group offsets. A transaction that commits offsets writes there, too.
 OFFSETS_TOPIC = "__consumer_offsets"
 
 COORDINATOR_MOVES = (
@@ -40,44 +40,45 @@ COORDINATOR_MOVES = (
 )
 _ENDING = ("PrepareCommit", "PrepareAbort", "PrepareEpochFence")
 _ONGOING = "Ongoing"
-#: States of a transaction of which something may be open in partitions.
+#: States of a transaction that may still be open in partitions.
 UNDER_WAY = (_ONGOING, *_ENDING)
 
 
-#: Commands that write in transactions. Workers never end theirs: they may be at work.
+#: Commands that write transactions. Workers never end their transactions, because a command may be
+#: running.
 Command = Literal["repartition", "dead-letters", "partitioning", "recover"]
 
 
 class _Decided(NamedTuple):
-    """How transactions of a producer ended that were begun from an epoch on."""
+    """How the transactions of a producer ended, from an epoch on."""
 
     producer: ProducerIdentity
     since_epoch: int
     is_committed: bool
 
     def decides(self, each: "Written") -> bool:
-        """Return whether what is open is one of them: others have other epochs."""
+        """Return whether an open transaction is one of them. Others have other epochs."""
         mine = self.since_epoch <= each.producer.epoch <= self.producer.epoch
         return mine and each.producer.id == self.producer.id and each.open_from is not None
 
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """The last transaction of an id, as its coordinator tells."""
+    """The last transaction of an id, as its coordinator reports it."""
 
     state: str
     producer: ProducerIdentity
-    #: Where it writes, as long as it is not over.
+    #: The partitions that it writes, until it is over.
     partitions: Collection[TP] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a partition knows of a producer that has written there."""
+    """The state of a producer in a partition that it has written."""
 
     producer: ProducerIdentity
     coordinator_epoch: int
-    #: Where its open transaction begins, if there is one.
+    #: Where its open transaction begins; None if there is none.
     open_from: int | None
 
 
@@ -97,33 +98,33 @@ def command_ids(app_id: str) -> set[str]:
 
 
 class TransactionalId:
-    """One transactional id, and who coordinates it."""
+    """One transactional id and its coordinator."""
 
     def __init__(self, cluster: Cluster, name: str, timeout_ms: int) -> None:
         self.name = name
         self._cluster = cluster
         self._timeout_ms = timeout_ms
-        #: What was decided of partitions that could not be looked at: they had no leader.
+        #: What was decided for partitions that had no leader, and could not be checked.
         self._unseen: dict[TP, _Decided] = {}
 
     async def coordinate(self, request: Any) -> Any:
-        """Return the coordinator's answer; it is looked up anew after one that it refuses."""
+        """Return the coordinator's answer; look it up again after a refusal."""
         answer = await self._cluster.coordinate(TRANSACTION, self.name, request)
         if answer.error_code in COORDINATOR_MOVES:
             self._cluster.forget_coordinator(TRANSACTION, self.name)
         return answer
 
     async def when_ended(self, request: Any) -> Any:
-        """Return the coordinator's answer once it has ended the transaction before."""
+        """Return the coordinator's answer, as soon as the transaction before is over."""
         pauses = retries.ENDING.pauses()
         while (answer := await self.coordinate(request)).error_code == _CONCURRENT:
             await asyncio.sleep(next(pauses))
         return answer
 
     async def next_identity(self) -> ProducerIdentity:
-        """End what is open, everywhere, and return an identity that fences those before it.
+        """End all open transactions, and return an identity that fences the earlier ones.
 
-        It tries for as long as the coordinator is busy or moves: who calls it sets a limit. Raises
+        It continues while the coordinator is busy or moves: the caller sets a limit. Raises
         `KafkaError` if a broker refuses it, and `UndecidedError` if something stays open.
         """
         pauses = retries.ENDING.pauses()
@@ -161,18 +162,18 @@ class TransactionalId:
         partitions = {TP(topic, number) for topic, numbers, _ in topics for number in numbers}
         return _Last(state, ProducerIdentity(*producer), partitions)
 
-    # -- where a decided transaction is open still
+    # -- where a decided transaction is still open
 
     async def end_unseen(self) -> None:
-        """Look at partitions that had no leader when all others were looked at."""
+        """Check the partitions that had no leader at the first check."""
         if self._unseen:
             await self._end_everywhere(self._unseen, await self._cluster.places(OFFSETS_TOPIC))
 
     async def _end_skipped(self, last: _Last, written: Collection[TP]) -> None:
         """Write the markers that a coordinator has skipped when it ended the last transaction.
 
-        ``written``: where that one wrote, if it was seen. An abort begins another epoch: so what is
-        open elsewhere in its epoch is of one before it, and was committed.
+        ``written``: the partitions that it wrote, if they are known. An abort begins a new epoch.
+        So an open transaction of its epoch elsewhere is an earlier one, and was committed.
         """
         is_over = last.state in ("CompleteCommit", "CompleteAbort")
         if not (is_over or self._unseen):
@@ -228,7 +229,7 @@ _CONCURRENT = protocol.CONCURRENT_TRANSACTIONS
 
 
 async def written_in(cluster: Cluster, partitions: Iterable[TP]) -> Mapping[TP, list[Written]]:
-    """Return who has written in partitions; those that this user may not read are left out.
+    """Return the producers of partitions; partitions that this user may not read are left out.
 
     Raises `KafkaError` if a leader does not answer.
     """

@@ -1,9 +1,8 @@
-"""Transactions: all of it is visible or nothing, and never after another owner has begun.
+"""Transactions: all of one is visible or nothing, and never after another owner has begun.
 
-A worker has one transactional id. Who starts a producer under it ends what was left open there.
-The fence between workers is the generation of the consumer group (KIP-447): each transaction
-commits offsets of the sources in the name of a member, and the broker refuses members of
-generations that are over.
+A worker has one transactional id. A new producer of the id ends the open transaction of the old
+one. The generation of the consumer group fences workers (KIP-447): each transaction commits offsets
+of the sources as a member of a generation, and the broker refuses members of an older one.
 """
 
 import asyncio
@@ -27,27 +26,27 @@ from app.kafka.protocol import ProducerIdentity
 from app.kafka.transactional_ids import COORDINATOR_MOVES, TransactionalId
 from app.system import retries
 
-#: Half of Kafka's default for the largest batch, and so of our topics' `max.message.bytes`.
+#: Half of Kafka's default for the largest batch, which is the `max.message.bytes` of our topics.
 MAX_BATCH_BYTES = 512 * 1024
-#: A single record may be larger: a dead letter, in a topic that takes it.
+#: A single record may be larger: a dead letter, in a topic that accepts it.
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
-#: How long a start, or a transaction, may take before it counts as failed.
+#: How long a start, or one transaction, may take.
 TIMEOUT_SECONDS = 15.0
-#: How long a worker that stops tries to end what it has left open.
+#: How long a worker that stops tries to end its open transaction.
 END_SECONDS = 3.0
-#: How long a transaction may stay open that belongs to no group: the broker ends it then.
+#: After this time the broker aborts an open transaction that belongs to no group.
 BROKER_TIMEOUT_MS = 20_000
 
 Rows = Mapping[bytes, bytes | None]
 
-#: Records by the partition that they are for.
+#: Records by their target partition.
 Sendings = Mapping[TP, Sequence[ToWrite]]
 
 #: A batch as it is sent, and the number of its records.
 Encoded = tuple[bytearray, int]
 
-#: How batches are compressed, by the name that the setting has.
+#: Compression by the value of the setting.
 COMPRESSIONS = {
     "none": DefaultRecordBatch.CODEC_NONE,
     "lz4": DefaultRecordBatch.CODEC_LZ4,
@@ -65,12 +64,12 @@ _TOO_LARGE = (protocol.MESSAGE_TOO_LARGE, protocol.RECORD_LIST_TOO_LARGE)
 
 
 class ProducerFencedError(NotWrittenError):
-    """Another producer has started under the transactional id, or the broker gave ours up."""
+    """Another producer has started under the transactional id, or the broker has forgotten it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """As what this worker is in its group, as told when partitions were assigned."""
+    """The membership of this worker in its group, as of the last assignment."""
 
     group: str
     generation: int
@@ -94,8 +93,8 @@ class TransactionalProducer:
         self._connection = connection
         self._timeout_ms = timeout_ms
         self._producer: ProducerIdentity | None = None
-        #: What the transaction under way writes, and whether it commits offsets; none is under way
-        #: while it writes nothing.
+        #: The partitions of the open transaction, and whether it commits offsets. No partitions: no
+        #: transaction is open.
         self._joined: set[TP] = set()
         self._has_offsets = False
         #: The next sequence number of each partition.
@@ -103,28 +102,29 @@ class TransactionalProducer:
         self._compression = compression
 
     async def start(self) -> None:
-        """End what was left open under the id; raise `NotWrittenError` if that cannot be."""
+        """End the open transaction of the id; raise `NotWrittenError` if that fails."""
         self._producer = None
         self._sequences.clear()
         with _told(self._connection, "no transaction can begin"):
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                # What has failed may have failed because a partition has another leader now.
+                # The failure may have been a partition whose leader has changed.
                 await self._cluster.refresh()
                 self._producer = await self._id.next_identity()
         self._end()
 
     @property
     def is_started(self) -> bool:
-        """Whether a transaction may begin: none is under way, or was left."""
+        """Whether a transaction may begin."""
         return self._producer is not None and not self._joined
 
     async def send(
         self, member: Member | None, sendings: Sendings, later: Iterable[TP] = ()
     ) -> Mapping[TP, range]:
-        """Write records of a transaction ahead of the others; return their offsets by partition.
+        """Write records of a transaction before the others; return their offsets by partition.
 
-        The first of them begin the transaction; ``later`` are partitions that it will write, too.
-        Offsets between the first and the last may be of others. Raises what `commit` raises.
+        The first call begins the transaction; ``later`` are partitions that it will also write.
+        Offsets between the first and the last may be of other producers. Raises what `commit`
+        raises.
         """
         async with self._at_work() as producer:
             await self._join(producer, member, [*sendings, *later])
@@ -138,15 +138,15 @@ class TransactionalProducer:
         ``offsets`` has the next offset of each source. Raises `FencedError` if the group's
         generation is over, `ReplacedError` if another worker runs under this one's name,
         `TooLargeError` if the broker does not take a batch, and `NotWrittenError` if the outcome
-        may be unknown. After any of them the producer must be started anew.
+        may be unknown. After any of them the producer must be restarted.
         """
         async with self._at_work() as producer:
             await self._join(producer, member, sendings)
             sends: list[Any] = [self._send(producer, sendings)]
             if member is not None:
-                # To the same broker it goes on the same connection, and so not at the same time: a
-                # broker that is asked twice at once whether a transaction is open refuses one of
-                # them (AddPartitionsToTxnManager in Kafka's sources).
+                # It uses the same connection to that broker, so the requests come one after the
+                # other. A broker that gets two questions about one transaction at once refuses one
+                # (AddPartitionsToTxnManager in Kafka's sources).
                 sends.append(self._commit_offsets(producer, member, offsets))
             written, *_ = await asyncio.gather(*sends)
             end = protocol.end_transaction(self._id.name, producer, is_commit=True)
@@ -156,7 +156,7 @@ class TransactionalProducer:
 
     @asynccontextmanager
     async def _at_work(self) -> AsyncIterator[ProducerIdentity]:
-        """Yield the identity: whatever fails meanwhile leaves the producer without it."""
+        """Yield the identity. An error in the block discards it."""
         if self._producer is None:
             raise NotWrittenError("the producer is not started")
         producer, self._producer = self._producer, None
@@ -166,7 +166,7 @@ class TransactionalProducer:
         self._producer = producer
 
     async def end_open(self) -> None:
-        """End the transaction that was left under way, if any: it would hold up readers."""
+        """End an open transaction, because it would hold up readers."""
         if self._joined:
             with suppress(NotWrittenError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
@@ -179,12 +179,12 @@ class TransactionalProducer:
     async def _join(
         self, producer: ProducerIdentity, member: Member | None, partitions: Iterable[TP]
     ) -> None:
-        """Add partitions to the transaction; the first ones begin it."""
+        """Add partitions to the transaction. The first ones begin it."""
         if not self._joined:
             await self._id.end_unseen()
         new = {tp: None for tp in partitions if tp not in self._joined}
         self._joined.update(new)
-        # Sent at once, and answered in their order.
+        # They are sent at once, and answered in their order.
         asked = [protocol.add_partitions(self._id.name, producer, new)] if new else []
         if member is not None and not self._has_offsets:
             self._has_offsets = True
@@ -212,19 +212,19 @@ class TransactionalProducer:
         self._require(answer.error_code)
 
     async def _send(self, producer: ProducerIdentity, sendings: Sendings) -> dict[TP, range]:
-        """Send records; return from which to which offset those of each partition stand."""
+        """Send records; return the offsets of each partition."""
         rounds: list[dict[TP, Encoded]] = []
         for tp, records in sendings.items():
             for number, batch in enumerate(self._batches(producer, tp, records)):
                 if number == len(rounds):
                     rounds.append({})
-                # A request takes one batch a partition.
+                # A request takes one batch for each partition.
                 rounds[number][tp] = batch
         spans: dict[TP, range] = {}
         for batches in rounds:
             left = batches
             while left := await self._produce(left, spans):
-                # Their leaders have changed: the same batches go to the new ones.
+                # The leaders have changed. Send the same batches to the new leaders.
                 await asyncio.sleep(retries.NEW_LEADER.first_seconds)
                 await self._cluster.refresh()
         return spans
@@ -232,7 +232,7 @@ class TransactionalProducer:
     async def _produce(
         self, batches: Mapping[TP, "Encoded"], spans: dict[TP, range]
     ) -> dict[TP, Encoded]:
-        """Send batches to the leaders; return those for which a broker is the leader no more."""
+        """Send batches to the leaders; return those whose leader has changed."""
         await self._cluster.require_leaders(batches)
         by_leader: dict[int, dict[TP, Encoded]] = {}
         for tp, batch in batches.items():
@@ -286,7 +286,7 @@ class TransactionalProducer:
 
 
 class _told:  # noqa: N801  # it reads as a function
-    """Lets what aiokafka raises be told as `NotWrittenError`."""
+    """Turns errors of aiokafka into `NotWrittenError`."""
 
     def __init__(self, connection: Connection, what: str) -> None:
         self._connection = connection
@@ -302,7 +302,7 @@ class _told:  # noqa: N801  # it reads as a function
 
 
 def to_write(record: Outgoing) -> ToWrite:
-    """Return a record as it is put into a batch."""
+    """Return a record in the form that batches take."""
     return record.timestamp_ms, record.key, record.value, list(record.headers)
 
 
@@ -315,7 +315,7 @@ def encode_batches(
     is_transactional: bool = True,
     max_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[tuple[bytearray, int]]:
-    """Yield batches of records below a size, each with the number of its records.
+    """Yield batches below a size, each with the number of its records.
 
     A batch takes one record of any size.
     """
@@ -334,7 +334,7 @@ def encode_batches(
 
 
 class FencedProducer:
-    """Writes records of a command, each transaction whole, until somebody else starts one."""
+    """Writes records for a command, in whole transactions, until another producer fences it."""
 
     def __init__(
         self, connection: Connection, transactional_id: str, topics: Iterable[str]
@@ -346,7 +346,7 @@ class FencedProducer:
         self._producer: TransactionalProducer | None = None
 
     async def start(self) -> None:
-        """Fence earlier producers of this id. What they did not commit is aborted."""
+        """Fence earlier producers of this id. Their open transactions are aborted."""
         await self.close()
         self._cluster = Cluster(self._connection, self._topics)
         self._producer = TransactionalProducer(
@@ -359,7 +359,7 @@ class FencedProducer:
     async def commit(self, topic: str, partition: int, rows: Rows) -> int:
         """Write rows to a partition of a topic; return the offset of the last one.
 
-        Raises `FencedError` if somebody else has started since.
+        Raises `FencedError` if another producer has started since.
         """
         written = [(None, key, row, NO_HEADERS) for key, row in rows.items()]
         tp = TP(topic, partition)
@@ -368,7 +368,7 @@ class FencedProducer:
     async def write(self, sendings: Sendings) -> Mapping[TP, range]:
         """Write records; return their offsets by partition.
 
-        Raises `FencedError` if somebody else has started since.
+        Raises `FencedError` if another producer has started since.
         """
         if self._producer is None:
             raise NotWrittenError("the producer is not started")
@@ -378,7 +378,7 @@ class FencedProducer:
             raise FencedError(str(error)) from None
 
     async def close(self) -> None:
-        """Disconnect; what is not committed never will be."""
+        """Disconnect. An open transaction will never be committed."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             await cluster.close()

@@ -1,1 +1,1 @@
-"""What the operating system gives: clocks, files, memory, the event loop, terminals."""
+"""Services of the operating system: clocks, files, memory, the event loop, terminals."""

@@ -1,21 +1,21 @@
-"""Clocks that go on while the process or its machine stands still."""
+"""Clocks that continue while the process or its machine is stopped."""
 
 import time
 from typing import NamedTuple, Self
 
-#: A clock that goes on while the process is stopped and while the machine sleeps.
+#: A clock that continues while the process is stopped and while the machine sleeps.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def now() -> float:
-    """Return the seconds since the machine started, those in which it slept included."""
+    """Return the seconds since the machine started, sleep included."""
     return time.clock_gettime(_CLOCK)
 
 
 class Moment(NamedTuple):
     """A moment by two clocks, in seconds: `now`, and the wall clock.
 
-    A virtual machine that its host suspends hears of it by the wall clock alone, once that is set.
+    A virtual machine that its host suspends notices it only by the wall clock, once that is set.
     """
 
     at: float
@@ -27,8 +27,8 @@ class Moment(NamedTuple):
         return cls(now(), time.time())
 
     def passed(self, until: "Moment") -> float:
-        """Return for how long it may be over, in seconds.
+        """Return for how long this moment may be over, in seconds.
 
-        If the wall clock was set meanwhile, either way, that counts as well.
+        If the wall clock was set meanwhile, forward or back, that counts, too.
         """
         return max(until.at - self.at, abs(until.wall - self.wall))

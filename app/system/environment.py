@@ -1,11 +1,11 @@
-"""The environment: `app.config.settings` reads it, and no library does."""
+"""The environment: `app.config.settings` reads it, and libraries do not."""
 
 import fnmatch
 import os
 from collections.abc import Iterable
 
-#: What libraries read of their own accord, most of it while they are imported: it would bend, open
-#: or break a worker whose user has set it for something else.
+#: Variables that libraries read, most of them on import. A user who has set them for another
+#: program would change, open or break a worker.
 _FOREIGN = (
     "F_*",
     "FAUST_*",
@@ -21,7 +21,7 @@ _FOREIGN = (
     "UNICODE_VERSION",
 )
 
-#: What programs need to know of the machine and of who runs them.
+#: What programs need to know about the machine and its user.
 _SYSTEM = (
     "HOME",
     "LANG",
@@ -46,13 +46,13 @@ _SYSTEM = (
 
 
 def forget_foreign() -> None:
-    """Take from this process, and so from what it starts, what was set for other programs."""
+    """Remove variables for other programs from this process, and so from its children."""
     for name in _among(_FOREIGN):
         del os.environ[name]
 
 
 def handed_down(settings: Iterable[str] = ()) -> dict[str, str]:
-    """Return all that a program sees that we start: the system's own, and settings by name."""
+    """Return the environment of a child process: the system's variables, and some settings."""
     return {name: os.environ[name] for name in _among((*_SYSTEM, *settings))}
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-#: What differs if a file was written, replaced or given other rights; None if there is no file.
+#: It differs if a file was written or replaced, or its rights were changed. None: no such file.
 FileFingerprint = tuple[int, int, int] | None
 
 
 def fingerprint_of(path: Path) -> FileFingerprint:
-    """Return the stamp of a file as it is now."""
+    """Return the fingerprint of a file as it is now."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, unreadable for others."""
+"""Writes files completely or not at all, readable for their owner only."""
 
 import os
 import shutil
@@ -9,16 +9,16 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
-#: What others may do in a folder or file of ours: nothing.
+#: Other users have no rights in our folders and files.
 PRIVATE_UMASK = 0o077
 _PRIVATE_FOLDER = 0o700
-#: Of a file's name, so much is in that of its draft: a name has at most 255 bytes.
+#: This much of a file's name is in the name of its draft. A name has at most 255 bytes.
 _NAME_CHARACTERS = 32
 
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Keep others from what is made within the block, whatever the caller's umask."""
+    """Make files in the block private, whatever the umask of the caller is."""
     former = os.umask(PRIVATE_UMASK)
     try:
         yield
@@ -28,7 +28,7 @@ def private() -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open what replaces a file once the block has ended well; if it fails, nothing changes.
+    """Open a draft that replaces a file at the end of the block; an error changes nothing.
 
     A file that is replaced keeps its owner and rights, a new one is its owner's alone. Of a link,
     the target is written. A pipe or device is written at once. Raises `OSError`.
@@ -53,26 +53,26 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Replace a file, durably, as `whole_file` does."""
+    """Replace a file durably, as `whole_file` does."""
     with whole_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 def _target(path: Path) -> Path | None:
-    """Return the file that a path leads to; None if it must be written straight."""
+    """Return the file that a path leads to; None if it must be written directly."""
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
             return None
     while path.is_symlink():
         path = Path(os.path.realpath(path.parent)) / path.readlink()
-        # Standard output, too, is a link there; what it leads to may have no name.
+        # Standard output is a link there, too, and may lead to something without a name.
         if Path("/proc") in path.parents:
             return None
     return path
 
 
 def _take_after(new: IO[bytes], former: Path) -> None:
-    """Give a new file the owner, mode and access list of the one that it replaces."""
+    """Give a new file the owner, mode and access list of the file that it replaces."""
     with suppress(FileNotFoundError):
         had, has = former.stat(), os.fstat(new.fileno())
         if (had.st_uid, had.st_gid) != (has.st_uid, has.st_gid):
@@ -81,14 +81,14 @@ def _take_after(new: IO[bytes], former: Path) -> None:
 
 
 def open_lock_of(path: Path) -> IO[bytes]:
-    """Open what is locked while a file is changed, beside what the path leads to."""
+    """Open the lock of a file. It is beside the file that the path leads to."""
     target = _target(path) or path
     lock = target.with_name(f".{target.name[:_NAME_CHARACTERS]}.lock")
     return open_lock(lock, target if target.exists() else target.parent)
 
 
 def open_lock(lock: Path, whose: Path) -> IO[bytes]:
-    """Open a file that is only there to be locked, by nobody but whose file or folder it is for.
+    """Open a lock file. It belongs to the owner of the file or folder that it is for.
 
     So root may be the first to lock it. Raises `OSError`.
     """
@@ -101,7 +101,7 @@ def open_lock(lock: Path, whose: Path) -> IO[bytes]:
 
 
 def sync(path: Path) -> None:
-    """Make durable what a file holds, or which files are in a folder."""
+    """Make the content of a file, or the entries of a folder, durable."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -110,16 +110,16 @@ def sync(path: Path) -> None:
 
 
 def make_private(folder: Path, marker: str | None = None) -> bool:
-    """Make a folder that is its owner's alone; narrow one that is empty or holds the marker.
+    """Make a private folder; make an existing one private if it is empty or has the marker.
 
-    Returns whether others are kept out: a folder that holds other files may be shared, and stays as
-    it is. Raises `OSError`.
+    Returns whether the folder is private. A folder with other files may be shared, and is not
+    changed. Raises `OSError`.
     """
     folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
     mode = folder.stat().st_mode
     is_marked = marker is not None and (folder / marker).exists()
     is_ours = is_marked or not any(folder.iterdir())
-    # A sticky folder, such as /tmp, is there to be shared.
+    # A sticky folder, such as /tmp, is shared on purpose.
     if is_ours and mode & PRIVATE_UMASK and not mode & stat.S_ISVTX:
         with suppress(PermissionError):
             folder.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
@@ -127,5 +127,5 @@ def make_private(folder: Path, marker: str | None = None) -> bool:
 
 
 def is_private(path: Path) -> bool:
-    """Tell whether only its owner may use a folder or file."""
+    """Return whether only the owner can use a folder or file."""
     return not path.stat().st_mode & PRIVATE_UMASK

@@ -5,24 +5,24 @@ from typing import Any
 
 import uvloop
 
-#: How long the other side of a connection may take to confirm that it ends. A broker that holds a
-#: fetch reads nothing meanwhile, and takeovers would wait for uvloop's 30 seconds.
+#: How long the peer of a TLS connection may take to confirm its end. A broker that holds a fetch
+#: reads nothing meanwhile, and takeovers would wait for uvloop's 30 seconds.
 CLOSE_TLS_SECONDS = 0.5
 
 
 class Transport:
-    """A transport that drops what is written to it after its connection was lost.
+    """A transport that drops writes after its connection was lost.
 
-    asyncio's do so, and the reading side tells whoever waits for an answer. Those of uvloop raise
-    `RuntimeError`, for which aiokafka is not made: it ended the task that renews its metadata,
-    and with it, for good and without a word, all that the client does.
+    Transports of asyncio do so, too, and the reading side reports the loss. Those of uvloop raise
+    `RuntimeError`. aiokafka does not expect it: its metadata task ended, and with it, silently and
+    for good, everything that the client does.
     """
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write; drop what is to be written if the connection is lost."""
+        """Write, or drop the data if the connection is lost."""
         try:
             self._transport.write(data)
         except RuntimeError:
@@ -34,7 +34,7 @@ class Transport:
 
 
 class Loop(uvloop.Loop):
-    """uvloop's loop; the connections that it opens are as above."""
+    """uvloop's loop. The connections that it opens use the transport above."""
 
     async def create_connection(self, *args: Any, **options: Any) -> tuple[Any, Any]:
         """Open a connection: see `asyncio.loop.create_connection`."""
@@ -45,7 +45,7 @@ class Loop(uvloop.Loop):
 
 
 class Policy(DefaultEventLoopPolicy):
-    """Gives each thread that asks for one such a loop."""
+    """Gives each thread such a loop."""
 
     def new_event_loop(self) -> AbstractEventLoop:
         """Return a new loop."""

@@ -19,13 +19,13 @@ from typing import NoReturn
 from mode import Service
 
 LOOK_SECONDS = 10.0
-#: It is only done if so much was taken since the last time.
+#: Memory is given back only if so much was taken since the last time.
 WORTH_BYTES = 32 * 1024 * 1024
 
-#: How often it is tried whether there is memory, how much, and after how many failures it is over.
+#: How often to try whether memory is left, how much, and how many failures end the worker.
 TRY_SECONDS, TRY_BYTES, FAILURES = 1.0, 1024 * 1024, 3
 
-#: Made beforehand: there may be no memory for it later.
+#: It is made now, because later there may be no memory for it.
 _LAST_LINE = b"out of memory: the worker ends; see docs/operations.md\n"
 EXIT_OUT_OF_MEMORY = 1
 
@@ -33,7 +33,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Memory(Service):
-    """Gives memory back, now and then."""
+    """Gives memory back from time to time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,20 +41,20 @@ class Memory(Service):
         self._is_over = threading.Event()
 
     async def on_start(self) -> None:
-        """Begin to look."""
+        """Begin to check."""
         self.add_future(self._look_often())
-        # The loop itself may hang for want of memory.
+        # A thread, because the event loop may hang when memory is used up.
         threading.Thread(target=_try_often, args=(self._is_over,), daemon=True).start()
 
     async def on_stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._is_over.set()
 
     async def _look_often(self) -> None:
         while not self.should_stop:
             await self.sleep(LOOK_SECONDS)
             if resident_bytes() - self._kept >= WORTH_BYTES:
-                # It holds no lock of Python's: what allocates nothing goes on.
+                # It releases Python's lock: code that allocates nothing continues.
                 await asyncio.to_thread(give_back)
                 self._kept = resident_bytes()
 
@@ -79,7 +79,7 @@ def _is_there_more() -> bool:
 
 
 def end_if_none_is_left(error: BaseException | None) -> None:
-    """End the worker if an error comes of memory that is used up."""
+    """End the worker if an error says that memory is used up."""
     while error is not None:
         if isinstance(error, MemoryError):
             end_worker()
@@ -87,20 +87,20 @@ def end_if_none_is_left(error: BaseException | None) -> None:
 
 
 def end_worker() -> NoReturn:
-    """End at once, with one line: nothing else can be relied upon."""
+    """End at once, with one line. Nothing else works reliably now."""
     os.write(2, _LAST_LINE)
     os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def resident_bytes() -> int:
-    """Return how much memory this process has now; 0 where the system does not tell."""
+    """Return how much memory this process uses; 0 if the system does not say."""
     if not _STATM.exists():
         return 0
     return int(_STATM.read_text().split()[1]) * resource.getpagesize()
 
 
 def give_back() -> None:
-    """Give free memory back; other C libraries than glibc do that by themselves."""
+    """Give free memory back. C libraries other than glibc do so themselves."""
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)

@@ -149,7 +149,7 @@ CONNECTING = RetryPolicy(
     0.1,
     1.0,
     "14 s; then one line, and status 2",
-    # Within ADMIN_TIMEOUT_SECONDS, so that the last error is told and not the time-out.
+    # Within ADMIN_TIMEOUT_SECONDS, so that the last error is reported, and not the time-out.
     limit_seconds=14.0,
 )
 READING = RetryPolicy(

@@ -1,1 +1,1 @@
-"""What a worker tells of itself: metrics, logs, traces."""
+"""What a worker reports about itself: metrics, logs, traces."""

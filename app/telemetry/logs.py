@@ -1,4 +1,4 @@
-"""Logs: one line an event, as text or JSON. Personal data never stands in them."""
+"""Logs: one line for each event, as text or JSON, without personal data."""
 
 import asyncio
 import logging
@@ -24,15 +24,15 @@ _SHARED: list[Processor] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
-#: The same line is logged once in this time: aiokafka repeats itself ten times a second while a
-#: broker is away.
+#: A line is logged once in this time. While a broker is away, aiokafka repeats itself ten times a
+#: second.
 REPEAT_AFTER_SECONDS = 10.0
 _MAX_REMEMBERED_LINES = 1_000
 
-#: Errors whose texts speak of settings, files and brokers, never of users.
+#: Errors whose texts are about settings, files and brokers, and never about users.
 _DISCREET = (RegistryError, KafkaError, OSError, ImportError, TypeError, AttributeError)
 
-#: Libraries that tell much at INFO that only their own developers want.
+#: Libraries whose INFO lines are for their own developers.
 _QUIET = ("aiokafka", "faust", "mode", "asyncio", "aiohttp")
 
 
@@ -40,13 +40,16 @@ class Stderr(logging.StreamHandler[TextIO]):
     """Writes lines to stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Tell that a line cannot be written."""
+        """Report that a line cannot be written."""
         end_if_none_is_left(sys.exc_info()[1])
         super().handleError(record)
 
 
 class _Repeats(logging.Filter):
-    """Lets a library's line pass once in a while; our own lines always."""
+    """Drops a library's line if the same line was logged shortly before.
+
+    Our own lines always pass.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +69,7 @@ class _Repeats(logging.Filter):
 
 
 def configure() -> None:
-    """Let structlog's loggers speak through the standard library, whose set-up Faust makes."""
+    """Send structlog's lines through the standard library, which Faust sets up."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -79,7 +82,7 @@ def configure() -> None:
 
 
 def logging_config(settings: Settings) -> dict[str, Any]:
-    """Return the standard library's logging configuration, which Faust's worker applies."""
+    """Return the configuration of the standard library's logging, for Faust's worker."""
     configure()
     quiet = "DEBUG" if settings.log_level == "DEBUG" else "WARNING"
     return {
@@ -116,12 +119,12 @@ def _renderers(log_format: str) -> list[Processor]:
 
 
 def _discreet_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Show where an exception came from, and its text only if that cannot hold personal data."""
+    """Show where an exception was raised. Show its text only if that cannot hold personal data."""
     error = _exception(event.pop("exc_info", None))
     end_if_none_is_left(error)
     if isinstance(error, KafkaError | RegistryError):
-        # Brokers, disks or settings are to blame, and the text says how: where it was noticed
-        # tells nothing more.
+        # The cause is a broker, a disk or a setting, and the text says so. A traceback adds
+        # nothing.
         event["cause"] = f"{type(error).__name__}: {error}"
     elif error is not None and not isinstance(error, asyncio.CancelledError):
         text = str(error) if isinstance(error, _DISCREET) else "(its text may be personal)"

@@ -2,8 +2,8 @@
 
 docs/reference/metrics.md has the list.
 
-What happens is counted where it happens, once for each request or batch and never for each record
-of a batch. What is so (lag, sizes) is read when somebody asks, see `app.worker.gauges`.
+Events are counted where they happen, once for each request or batch and never for each record of a
+batch. States (lag, sizes) are read when Prometheus asks, see `app.worker.gauges`.
 """
 
 import platform
@@ -24,7 +24,7 @@ REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
-#: From what a local broker needs to what a client still waits for, in seconds.
+#: From the time that a local broker needs to the time that a client still waits, in seconds.
 _LATENCIES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _SIZES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 _RECOVERIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)

@@ -1,6 +1,6 @@
 """OpenTelemetry (an extra): where spans go.
 
-It is on where ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set; OpenTelemetry's other variables hold, too.
+``OTEL_EXPORTER_OTLP_ENDPOINT`` turns it on. OpenTelemetry's other variables work, too.
 """
 
 import os
@@ -13,12 +13,12 @@ from app.domain.errors import SettingsError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-#: Who does not say otherwise wants spans of requests that are part of a trace already.
+#: By default, only requests that are part of a trace already get spans.
 _SAMPLER = ("OTEL_TRACES_SAMPLER", "parentbased_always_off")
 
 
 def provider_for(settings: Settings) -> "TracerProvider | None":
-    """Return what takes spans, if they are wanted; raise `SettingsError` without the extra."""
+    """Return the receiver of spans, if they are wanted; raise `SettingsError` without the extra."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
     try:

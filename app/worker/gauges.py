@@ -13,7 +13,7 @@ from app.worker.lag import Lags
 
 
 class WorkerGauges(Service, Collector):
-    """The gauges of partitions; those that are not this worker's any more are left out."""
+    """The gauges of partitions. Partitions that this worker has lost are left out."""
 
     def __init__(self, partitions: Partitions, lags: Lags) -> None:
         super().__init__()
@@ -21,11 +21,11 @@ class WorkerGauges(Service, Collector):
         self._lags = lags
 
     async def on_start(self) -> None:
-        """Be told with the other metrics."""
+        """Register with the other metrics."""
         REGISTRY.register(self)
 
     async def on_stop(self) -> None:
-        """Be told no more."""
+        """Unregister."""
         REGISTRY.unregister(self)
 
     def describe(self) -> Iterable[Metric]:

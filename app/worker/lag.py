@@ -1,9 +1,9 @@
 """Lag of the owned partitions: in records, and in seconds.
 
-The ends are the high watermarks, which brokers tell with every fetch: what an open transaction
-holds back waits, too. They are looked at once a second. A partition is as many seconds behind as
-have passed since its end was first seen beyond what is applied: record timestamps would tell more
-after a start, but any producer may write what it likes into them.
+The ends are the high watermarks, which come with every fetch. So records behind an open transaction
+count as waiting. The ends are checked once a second. The lag in seconds is the time since an end
+beyond the applied offset was first seen. Record timestamps would be more exact after a start, but
+producers may set them to anything.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from app.system.clocks import now
 
 LOOK_SECONDS = 1.0
 
-#: Ends that are remembered of a partition; beyond it, every other one is forgotten.
+#: How many ends of a partition are remembered. Above that, every second one is dropped.
 MAX_ENDS = 600
 
 
@@ -29,7 +29,7 @@ class Lag(NamedTuple):
 
 
 class Ends:
-    """Where the log of a partition ended, and when that was first seen."""
+    """The ends of a partition's log, and when each was first seen."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[int, float]] = []
@@ -42,7 +42,7 @@ class Ends:
             del self._seen[1:-1:2]
 
     def lag(self, applied: int, now: float) -> Lag:
-        """Return how far something that is applied so far is behind."""
+        """Return how far behind something is that has applied so much."""
         while self._seen and self._seen[0][0] <= applied:
             del self._seen[0]
         if not self._seen:
@@ -70,7 +70,8 @@ class Lags(Service):
     async def _look(self) -> None:
         while not self.should_stop:
             await self.sleep(LOOK_SECONDS)
-            # Of a partition that nobody leads, what was seen gets older, which shall be told.
+            # If a partition has no leader, keep its last ends: they get older, and the lag shows
+            # it.
             self._ends = {tp: self._ends.get(tp) or Ends() for tp in self._applied()}
             at = now()
             for tp, end in self._tables.ends().items():

@@ -1,4 +1,4 @@
-"""Checks before a worker starts. What is wrong is told in one line."""
+"""Checks before a worker starts. A mistake is reported in one line."""
 
 import asyncio
 import fcntl
@@ -39,16 +39,16 @@ from app.worker.restart import inherited
 
 log = structlog.get_logger(__name__)
 
-#: In a worker's folder: held while it runs, and what tells the folder from others.
+#: A file in a worker's folder. It is locked while the worker runs, and marks the folder as ours.
 _LOCK = "lock"
 
-#: How long workers of another version may stay, beyond a session; how often it is looked.
+#: How long workers of another version may stay after a session, and how often to check.
 OTHERS_LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.5
 
 
 @contextmanager
 def checked(settings: Settings) -> Iterator[None]:
-    """Check port and folder, and hold the folder while a worker runs; raise `SettingsError`."""
+    """Check port and folder, and lock the folder while a worker runs; raise `SettingsError`."""
     if not inherited():
         require_port(settings.web_host, settings.web_port)
     _require_keys(settings)
@@ -64,7 +64,7 @@ def checked(settings: Settings) -> Iterator[None]:
 
 
 def prepared(settings: Settings) -> Settings:
-    """Make what a worker needs at the brokers; return its settings with what the registry says.
+    """Create what a worker needs at the brokers; return its settings with the partitioning.
 
     Raises `RegistryError` with the reason why it cannot start.
     """
@@ -90,7 +90,7 @@ async def _prepared_once(wanted: Settings) -> Settings:
 async def others_leave(settings: Settings) -> None:
     """Wait until no worker of another version is in the group; raise `SettingsError` if one stays.
 
-    Those that were stopped stay for a session: they would come back under the same names.
+    A stopped worker stays in the group for a session, because it may come back under its name.
     """
     deadline = monotonic() + settings.session_timeout_seconds + OTHERS_LEAVE_SECONDS
     cluster = Cluster(settings.kafka)
@@ -113,28 +113,28 @@ async def others_leave(settings: Settings) -> None:
 
 
 async def share_secret(settings: Settings) -> None:
-    """Write down with which secret the registry begins, if nothing says it yet.
+    """Write the fingerprint of the secret for the registry, if it has none yet.
 
-    Of workers that do so at the same time, one is fenced, and reads what the other one has written.
+    If two workers do so at the same time, one is fenced, and reads what the other has written.
     Raises `SettingsError` if rows were decided under another secret.
     """
-    standing = await read(settings)
-    while standing.secret is None and standing.change is None:
+    current = await read(settings)
+    while current.secret is None and current.change is None:
         await _require_rows_of(settings)
         register = Register(settings)
         try:
-            standing = await register.start()
-            if standing.secret is None and standing.change is None:
-                standing = standing.with_secret(settings)
-                await register.write(standing)
+            current = await register.start()
+            if current.secret is None and current.change is None:
+                current = current.with_secret(settings)
+                await register.write(current)
                 log.info("the registry begins with this EMAIL_SECRET")
         except FencedError:
-            standing = await read(settings)
+            current = await read(settings)
         except (NotWrittenError, KafkaError, TimeoutError) as error:
             raise unusable(settings.kafka, error) from None
         finally:
             await register.close()
-    standing.require_secret(settings)
+    current.require_secret(settings)
 
 
 async def _require_rows_of(settings: Settings) -> None:
@@ -157,7 +157,7 @@ async def _require_rows_of(settings: Settings) -> None:
 
 
 async def _protocol_of(cluster: Cluster, group: str) -> str | None:
-    """Return the protocol of a group: None if nobody is in it, "" if that is not known yet."""
+    """Return the protocol of a group: None if it has no member, "" while members join."""
     try:
         name, members = await describe_group(cluster, group)
     except (GroupLoadInProgressError, NotCoordinatorForGroupError):
@@ -166,7 +166,7 @@ async def _protocol_of(cluster: Cluster, group: str) -> str | None:
 
 
 def require_port(host: str, port: int) -> None:
-    """Check that a worker could listen there; raise `SettingsError`."""
+    """Check that a worker can listen at an address; raise `SettingsError`."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -177,10 +177,10 @@ def require_port(host: str, port: int) -> None:
 
 
 def _require_keys(settings: Settings) -> None:
-    """Refuse keys that cannot be read, and an open door that no key opens."""
+    """Refuse to start if the keys cannot be read, or no key is valid on an open port."""
     if settings.keys_file is None:
         return
-    # Without it, nothing can be signed.
+    # Without a secret, nothing can be signed.
     _ = settings.signing_secrets
     keys = read_keys(settings.keys_file)
     if settings.is_open and all(key.is_expired for key in keys):
@@ -191,7 +191,7 @@ def _require_keys(settings: Settings) -> None:
 
 
 def _require_no_spool(folder: Path) -> None:
-    """Refuse to leave behind what version 0.8 has acknowledged and not sent."""
+    """Refuse to start if version 0.8 has left acknowledged writes that were never sent."""
     if any((folder / "spool").glob("*.spool")):
         raise SettingsError(
             f"DATA_DIR: {folder / 'spool'} holds writes that version 0.8 answered with `spooled`: "
@@ -201,7 +201,7 @@ def _require_no_spool(folder: Path) -> None:
 
 def locked(folder: Path) -> IO[bytes]:
     """Return the lock of a worker's folder, held until it is closed; raise `SettingsError`."""
-    # The kernel lets go of the lock whatever ends the process.
+    # The kernel releases the lock when the process ends, for whatever reason.
     try:
         if not make_private(folder, _LOCK):
             log.warning("others than its owner may use DATA_DIR", advice=f"chmod 700 {folder}")

@@ -7,15 +7,15 @@ import gc
 from app.system.loop import Policy
 from app.worker import descriptors
 
-#: Objects that are made and not freed until Python looks for cycles among them; its own is 700.
+#: How many objects may be made and not freed before Python looks for cycles. Its default is 700.
 GC_THRESHOLD = 100_000
 
 
 def prepare() -> None:
-    """Allow as many files as possible, and let event loops be uvloop's from now on.
+    """Raise the limit of open files, and make uvloop the event loop.
 
-    Call it before anything asks for a loop, as Faust's services do when they are made. If a signal
-    ends the process, it says where: libraries that get no memory end so.
+    Call it before anything asks for a loop: Faust's services do so when they are made. If a fatal
+    signal ends the process, it prints where. Libraries that get no memory end it so.
     """
     descriptors.allow_all()
     asyncio.set_event_loop_policy(Policy())
@@ -23,10 +23,10 @@ def prepare() -> None:
 
 
 def collect_rarely() -> None:
-    """Let Python look for cycles of garbage a hundred times less often than it would.
+    """Let Python look for cycles of garbage a hundred times less often.
 
-    What a batch makes, thousands of records and rows, is freed by reference counts; looking for
-    cycles among them cost a quarter of the worker's time.
+    A batch makes thousands of records and rows, which reference counts free. Looking for cycles
+    among them took a quarter of the worker's CPU time.
     """
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

@@ -1,4 +1,4 @@
-"""Readiness: why this worker should not get requests now, if so."""
+"""Readiness: why this worker should not get requests now."""
 
 import faust
 
@@ -10,7 +10,7 @@ from app.worker.shutdown import Shutdown
 
 
 class Readiness:
-    """What stands between a worker and its work."""
+    """What keeps a worker from its work."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Readiness:
         return f"{len(failing)} of {len(owned)} partitions try again: {failing[0]}"
 
     def _is_alone(self) -> str | None:
-        # A worker that owns nothing has nothing that the broker could confirm.
+        # A worker without partitions has nothing that the broker could confirm.
         if self._partitions.lease.holds or not self._partitions.owned():
             return None
         return "no broker confirms that the worker is in its group"

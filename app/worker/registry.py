@@ -1,4 +1,4 @@
-"""The Faust app, with our services among Faust's."""
+"""The Faust app, with our services between Faust's."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,7 +20,7 @@ class _Boot(BootStrategy):
     app: "Registry"
 
     def kafka_producer(self) -> list[ServiceT]:
-        """Return what starts before the tables, and stops after all that may still send."""
+        """Return the services that start before the tables, and stop after all senders."""
         return [*super().kafka_producer(), *self.app.with_producer]
 
     def tables(self) -> Iterable[ServiceT]:
@@ -29,7 +29,7 @@ class _Boot(BootStrategy):
 
 
 class Assignor(PartitionAssignor):
-    """Faust's assignor under a name of ours: workers of 0.8 fence otherwise, and cannot join."""
+    """Faust's assignor under another name: workers of 0.8 fence in another way, and cannot join."""
 
     @property
     def name(self) -> str:
@@ -38,15 +38,15 @@ class Assignor(PartitionAssignor):
 
 
 class Registry(faust.App):
-    """The app, started by our boot strategy, and stopped without haste."""
+    """The app. It starts by our boot strategy, and stops gracefully."""
 
     BootStrategy = _Boot
 
     def __init__(self, app_id: str, shutdown: Shutdown, restart: Restart, **options: Any) -> None:
-        #: Faust's services have a `restart` and a `_shutdown` of their own.
+        #: Faust's services have their own `restart` and `_shutdown`.
         self.new_start = restart
         self._winding_down = shutdown
-        #: Services that run as long as the producer does, and as long as the tables do.
+        #: Services that run as long as the producer, or as long as the tables.
         self.with_producer: list[ServiceT] = []
         self.with_tables: list[ServiceT] = []
         #: Adds the routes to the web server.

@@ -1,4 +1,4 @@
-"""What a worker does while its registry is repartitioned."""
+"""Follows a repartition of the registry, as long as the worker runs."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,41 +16,41 @@ from app.system import retries
 
 log = structlog.get_logger(__name__)
 
-#: Who holds writes and hears nothing for so long gives the change up, for everybody.
+#: A worker that holds writes for so long without news gives the change up, for all workers.
 SILENT_SECONDS = 40.0
 LOOK_SECONDS = 0.5
 
 
 class Follows(Protocol):
-    """What is done as a change goes on."""
+    """What a change makes a worker do."""
 
     def hold(self, *, are_held: bool) -> None:
-        """Take writes, or refuse them."""
+        """Refuse writes, or take them again."""
 
     def end_at(self, ends: Mapping[TP, int]) -> None:
-        """Apply sources up to their ends, and others without."""
+        """Apply these sources only up to their ends, and all others without limit."""
 
     def restart(self) -> None:
-        """Start this worker anew."""
+        """Restart this worker."""
 
 
 class Watching(Service):
-    """Reads how the registry is partitioned, as long as the worker runs."""
+    """Reads the partitioning as long as the worker runs."""
 
     def __init__(self, settings: Settings, registrations: str, follower: Follows) -> None:
         super().__init__()
         self._settings = settings
         self._registrations = registrations
         self._follower = follower
-        #: Since when writes are held without news, in the loop's time.
+        #: When writes were held without news since, in the loop's time; None if they are not held.
         self._held_since: float | None = None
 
     @Service.task
     async def _watch(self) -> None:
         while not self.should_stop:
             try:
-                async for standing in changes(self._settings):
-                    self.follow(standing)
+                async for current in changes(self._settings):
+                    self.follow(current)
             except (KafkaError, RegistryError, OSError) as error:
                 log.warning("the partitioning is read again", cause=type(error).__name__)
                 await self.sleep(retries.REPARTITIONED.first_seconds)
@@ -63,14 +63,14 @@ class Watching(Service):
             if since is not None and self._now() - since > SILENT_SECONDS:
                 await self._give_up()
 
-    def follow(self, standing: Partitioning) -> None:
-        """Do what the registry asks for now."""
-        if standing.generation != self._settings.generation:
-            log.info("the registry was repartitioned", partitions=standing.partitions)
+    def follow(self, current: Partitioning) -> None:
+        """Do what the partitioning asks for now."""
+        if current.generation != self._settings.generation:
+            log.info("the registry was repartitioned", partitions=current.partitions)
             self._held_since = None
             self._follower.restart()
             return
-        change = standing.change
+        change = current.change
         is_held = change is not None and change.step is not Step.COPYING
         if is_held or self._held_since is not None:
             log.info("the registry is being repartitioned", step=change.step if change else "over")
@@ -80,26 +80,29 @@ class Watching(Service):
         self._follower.end_at({TP(self._registrations, number): end for number, end in ends})
 
     async def _give_up(self) -> None:
-        """End a change of which nothing is heard any more: whoever made it is fenced first."""
-        log.warning("nothing is heard of a repartition that has begun: it is given up")
+        """Give up a change without news. The command that began it is fenced first."""
+        log.warning("a repartition makes no progress: it is given up")
         register = Register(self._settings)
         try:
-            standing = await register.start()
-            if standing.change is not None:
-                await register.write(standing.changing(None))
+            current = await register.start()
+            if current.change is not None:
+                await register.write(current.changing(None))
         except (RegistryError, KafkaError) as error:
-            log.warning("it cannot be given up yet", cause=type(error).__name__)
+            log.warning(
+                "the repartition cannot be given up yet; this will be retried",
+                cause=type(error).__name__,
+            )
             await self.sleep(retries.REPARTITIONED.first_seconds)
         finally:
             await register.close()
 
-    async def require_standing(self) -> None:
-        """Raise `NotWrittenError` unless tables that were sealed go on here after all."""
-        standing = await read(self._settings)
-        if standing.generation != self._settings.generation:
-            self.follow(standing)
-            raise NotWrittenError("the registry was repartitioned; this worker starts anew")
-        if standing.change is not None:
+    async def require_current(self) -> None:
+        """Raise `NotWrittenError` unless sealed tables continue here."""
+        current = await read(self._settings)
+        if current.generation != self._settings.generation:
+            self.follow(current)
+            raise NotWrittenError("the registry was repartitioned; this worker restarts")
+        if current.change is not None:
             raise NotWrittenError("the registry is being repartitioned")
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Restarts a worker in its own process. Its sockets stay open meanwhile.
 
-What it listens on is handed to the program that takes this one's place, as systemd hands sockets
-to a service (sd_listen_fds(3)): who connects in between waits, and is not refused.
+The new program inherits the listening sockets, as systemd passes sockets to a service
+(sd_listen_fds(3)). A client that connects meanwhile waits, and is not refused.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-#: The first file descriptor that is handed over; others follow it.
+#: The first inherited file descriptor. The others follow it.
 _FIRST = 3
-#: Above these, copies are out of the way until the others take their places.
+#: Copies get numbers from here on, so that they are not overwritten.
 _ASIDE = 100
 
 
 @cache
 def inherited() -> list[socket.socket]:
-    """Return the sockets that were handed to this process to listen on; usually none."""
+    """Return the listening sockets that this process inherited; usually none."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -36,7 +36,7 @@ def inherited() -> list[socket.socket]:
 
 
 class Restart:
-    """Ends a worker gracefully, and lets it begin again."""
+    """Ends a worker gracefully, and starts it again."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
@@ -46,28 +46,31 @@ class Restart:
         self.is_wanted = False
 
     def begin(self) -> None:
-        """Stop, as if somebody had asked for it."""
+        """Stop the worker, as a signal would."""
         if self.is_wanted:
             return
         self.is_wanted = True
-        log.info("this worker starts anew")
+        log.info("this worker restarts")
         self._kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in self.listening()]
         self._begin()
         os.kill(os.getpid(), signal.SIGTERM)
 
     def follow_signals(self) -> None:
-        """Let a signal that comes meanwhile end the worker for good."""
+        """If a signal comes meanwhile, end the worker for good."""
         if self.is_wanted:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._give_up)
 
     def _give_up(self) -> None:
-        log.info("this worker ends, and does not start anew")
+        log.info("this worker ends, and does not restart")
         self.is_wanted = False
 
     def end(self) -> None:
-        """Let the same program take this one's place, if that is wanted; does not return then."""
+        """Replace this process by the same program, if a restart was asked for.
+
+        Then it does not return.
+        """
         if not self.is_wanted:
             return
         for number, kept in enumerate(self._kept, start=_FIRST):

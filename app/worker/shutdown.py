@@ -11,7 +11,7 @@ POLL_SECONDS = 0.02
 
 
 class Shutdown:
-    """How a worker winds down before it leaves its group."""
+    """The steps before a worker leaves its group."""
 
     def __init__(
         self,
@@ -24,16 +24,16 @@ class Shutdown:
         self._finish = finish_seconds
         self._refuse_writes = refuse_writes
         self._is_busy = is_busy
-        #: Set when it begins: from then on the worker is not ready.
+        #: Set at the beginning. From then on the worker is not ready.
         self.is_under_way = False
 
     def skip(self) -> None:
-        """Stop without all that: writes are refused already, and the worker is back at once."""
+        """Skip the steps: writes are refused already, and the worker comes back at once."""
         self.is_under_way = True
         self._refuse_writes()
 
     async def wind_down(self) -> None:
-        """Become not ready, then refuse writes, then finish those under way."""
+        """Become not ready, then refuse writes, then finish those that are under way."""
         self.is_under_way = True
         log.info("stopping: not ready any more", grace_seconds=self._grace)
         await asyncio.sleep(self._grace)

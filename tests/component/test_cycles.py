@@ -359,7 +359,7 @@ class World:
             "app",
             Connection("nowhere:1"),
             Reading(cast(Any, self.broker), cast(Any, SimpleNamespace(committed=self._offsets))),
-            self._require_standing,
+            self._require_current,
         )
         self.cycles = Cycles(
             self.partitions,
@@ -377,7 +377,7 @@ class World:
     async def _offsets(self, sources: Sequence[TP]) -> Mapping[TP, int] | None:
         return self.group_offsets
 
-    async def _require_standing(self) -> None:
+    async def _require_current(self) -> None:
         if not self.stands:
             raise NotWrittenError("the registry is being repartitioned")
 
@@ -1579,7 +1579,7 @@ async def test_a_source_that_was_made_anew_is_noticed_by_its_id(world: World) ->
     assert (await opened(world, marker(ids=ids))).marker.ids == ids
     world.broker.ids["source"] = bytes(16)
     with pytest.raises(
-        LostRecordsError, match="source, partition 3: the topic was deleted and made anew; 5 was"
+        LostRecordsError, match="source, partition 3: the topic was deleted and recreated; 5 was"
     ):
         await opened(world)
 

@@ -219,7 +219,7 @@ async def test_a_run_can_be_stopped_and_watched() -> None:
 
 
 async def test_nobody_at_the_address_is_told() -> None:
-    with pytest.raises(LoadError, match=r"nobody to talk to at .*: connection-refused"):
+    with pytest.raises(LoadError, match=r"nothing answers at .*: connection-refused"):
         await drive(Options(url=f"http://127.0.0.1:{free_port()}"))
 
 
@@ -269,7 +269,7 @@ def test_a_mistake_is_told_in_one_line(arguments: list[str], line: str) -> None:
 
 def test_nobody_there_is_told_in_one_line() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    assert command(url) == (2, f"nobody to talk to at {url}: connection-refused\n")
+    assert command(url) == (2, f"nothing answers at {url}: connection-refused\n")
 
 
 async def started(*arguments: str) -> asyncio.subprocess.Process:

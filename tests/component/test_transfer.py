@@ -133,7 +133,7 @@ async def test_an_export_that_is_refused_says_why(
     )
     nobody = f"http://127.0.0.1:{free_port()}"
     status, _, error = await run("export", nobody, "-")
-    assert (status, error) == (2, f"{nobody}: nobody answers there\n")
+    assert (status, error) == (2, f"{nobody}: nothing answers there\n")
     assert (await run("export", "nonsense", "-"))[0] == 2
     nowhere = tmp_path / "none" / "users"
     lookups.ready = True
@@ -263,7 +263,7 @@ async def test_what_is_no_registry_is_told_in_one_line(tmp_path: Path) -> None:
     assert error == f"{url}: what answers there is no registry\n"
     status, _, error = await run("import", f"http://127.0.0.1:{free_port()}", "-")
     assert status == 2
-    assert "nobody answers there" in error
+    assert "nothing answers there" in error
     status, _, error = await run("import", "http://127.0.0.1:1", tmp_path / "none")
     assert (status, error) == (2, f"{tmp_path / 'none'}: No such file or directory\n")
 

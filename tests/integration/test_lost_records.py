@@ -141,7 +141,7 @@ def test_the_same_holds_for_what_workers_write_for_each_other(
     found = run(worker, "verify")
     assert found.returncode == 1, found.stdout
     (first, *_) = (line for line in found.stdout.splitlines() if line.startswith("  "))
-    assert first.endswith(f" of {topic}, which was deleted and made anew since")
+    assert first.endswith(f" of {topic}, which was deleted and recreated since")
 
 
 def test_a_topic_made_anew_under_a_running_worker_ends_it(registry: Registry) -> None:
@@ -151,7 +151,7 @@ def test_a_topic_made_anew_under_a_running_worker_ends_it(registry: Registry) ->
     make_anew(registry, registry.registrations)
     told = last_words(worker)
     assert registry.registrations in told
-    assert "made anew" in told
+    assert "recreated" in told
 
 
 @pytest.mark.parametrize("count", [8, 2_000], ids=["shorter", "longer than the marker"])
@@ -167,7 +167,7 @@ def test_a_topic_made_anew_between_two_starts_ends_the_worker(
     worker.launch()
     told = last_words(worker)
     assert registry.registrations in told
-    assert "made anew" in told
+    assert "recreated" in told
 
 
 def test_a_topic_that_lost_its_end_ends_the_worker_though_it_has_grown_since(

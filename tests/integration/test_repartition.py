@@ -126,7 +126,7 @@ def test_a_worker_that_is_asked_to_end_while_it_restarts_ends(
     registry = Registry(broker.address, tmp_path, settings={"PARTITIONS": "1"})
     with registry.worker() as worker:
         changing = begin(worker, "repartition", "2")
-        wait_until(lambda: "this worker starts anew" in worker.log.read_text(), 20, "it restarts")
+        wait_until(lambda: "this worker restarts" in worker.log.read_text(), 20, "it restarts")
         assert worker.stop() in (0, -signal.SIGTERM)
         changing.kill()
         changing.communicate()

@@ -24,7 +24,7 @@ WORKER = build(settings())
 DECIDING, topics = WORKER.deciding, WORKER.topics
 PARTITIONS = topics.user_registrations.partitions
 
-#: The id of each topic, unless it was made anew.
+#: The id of each topic, unless it was recreated.
 FIRST_ID = bytes(16)
 
 #: Decides records of a partition, and adds what comes of them to changes.

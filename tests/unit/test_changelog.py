@@ -46,7 +46,7 @@ def test_a_store_goes_on_only_where_its_changelog_leads_on(
         (StoreState(7, None), LogState(0, 0, None), False),
         (StoreState(7, Marker.first()), LogState(0, 0, None), False),
         # People have restored it as it was before.
-        (StoreState(7, MINE), LogState(0, 1, MINE.after("source", 5).anew()), False),
+        (StoreState(7, MINE), LogState(0, 1, MINE.after("source", 5).for_copy()), False),
         # Whoever sealed it has copied the rows.
         (StoreState(7, MINE), LogState(0, 1, Marker.last()), False),
         (
@@ -90,7 +90,7 @@ def test_a_marker_of_other_rules_keeps_what_is_applied() -> None:
 def test_a_copy_of_a_log_has_another_name_and_sources_of_its_own() -> None:
     """Ids and epochs are those of the topics before."""
     marker = MINE.after("source", 8, 3).under("3:rules", {"source": "id"})
-    copy = marker.anew()
+    copy = marker.for_copy()
     assert copy.log != marker.log
     assert (copy.next, copy.rules) == (marker.next, marker.rules)
     assert (copy.ids, copy.epochs) == ({}, {})
@@ -120,7 +120,7 @@ def test_of_what_was_applied_unread_the_epoch_is_not_known() -> None:
     assert ahead.after("source", 12, -1).last_read("source") == (8, 3)
     assert ahead.after("source", 13, 4).last_read("source") == (13, 4)
     assert ahead.going_on("source", 9, "id").last_read("source") == (9, -1)
-    assert ahead.anew().last_read("source") == (12, -1)
+    assert ahead.for_copy().last_read("source") == (12, -1)
     assert Marker.first().last_read("source") == (0, -1)
 
 

@@ -287,7 +287,7 @@ def test_a_group_is_judged_by_what_its_members_own(
 def test_partitions_without_an_owner_are_named() -> None:
     group = Group("registry", "Stable", [frozenset(WANTED[1:2])])
     *_, found = judge_group(group, WANTED)
-    assert found.what == "users: nobody owns partitions 0, 2"
+    assert found.what == "users: no worker owns partitions 0, 2"
 
 
 def test_lag_is_told_by_partition() -> None:

@@ -546,7 +546,7 @@ async def test_a_topic_that_was_made_anew_is_told_by_its_id(world: World) -> Non
     assert await world.taken(ONE, 1) == [0]
     world.cluster.ids["one"] = bytes(16)
     world.cluster.partitions[ONE].append(b"of another topic")
-    assert "one, partition 0: the topic was deleted and made anew" in await world.failure()
+    assert "one, partition 0: the topic was deleted and recreated" in await world.failure()
     assert isinstance(world.failures[0], LostRecordsError)
     assert world.fetcher.ready() == []
 

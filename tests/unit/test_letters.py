@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.config.connection import Connection
 from app.config.settings import Settings
 from app.dead_letters import printing
-from app.dead_letters.later import REPLAY_OF_HEADER, Traces, home_of
+from app.dead_letters.later import REPLAY_OF_HEADER, Traces, target_partition_of
 from app.dead_letters.letters import REPLAYED_AS_HEADER, DeadLetters, Letter, Original
 from app.dead_letters.listing import Cause, Where, by_cause, chosen, members
 from app.dead_letters.recent import Recent, RecentDeadLetters
@@ -245,8 +245,11 @@ def test_between_partitions_every_record_may_be_later() -> None:
 
 
 def test_a_letter_goes_to_the_partition_of_its_id_or_back_to_its_own() -> None:
-    assert home_of(letter(b"nonsense", at=Position(7, 1)), 8) == 7
-    homes = {home_of(letter(b'{"id":"%d"}' % number, at=Position(7, 1)), 8) for number in range(99)}
+    assert target_partition_of(letter(b"nonsense", at=Position(7, 1)), 8) == 7
+    homes = {
+        target_partition_of(letter(b'{"id":"%d"}' % number, at=Position(7, 1)), 8)
+        for number in range(99)
+    }
     assert homes == set(range(8))
 
 

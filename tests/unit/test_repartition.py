@@ -93,11 +93,11 @@ async def test_a_sealed_table_goes_on_only_once_nothing_is_under_way(
     monkeypatch.setattr(repartitioning, "read", read)
     watch = Watching(Settings(), "users", worker)
     with pytest.raises(NotWrittenError, match="is being repartitioned"):
-        await watch.require_standing()
+        await watch.require_current()
     with pytest.raises(NotWrittenError, match="starts anew"):
-        await watch.require_standing()
+        await watch.require_current()
     assert worker.restarts == 1
-    await watch.require_standing()
+    await watch.require_current()
 
 
 def test_topics_grow_only_once_the_tables_are_made_for_it() -> None:

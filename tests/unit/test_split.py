@@ -22,7 +22,7 @@ from app.engine.marker import (
     RESERVED_PREFIX,
 )
 from app.kafka.partitioning import Partitioning
-from app.ops.repartition.target_partitions import children, recent_of, rows_by_home, why_not
+from app.ops.repartition.target_partitions import children, recent_of, rows_by_target, why_not
 from app.ops.verify.findings import CLEAN, DIFFERENCES, PARTIAL, Difference
 from app.ops.verify.splits import parent, pieces
 from tests.support.simulation import (
@@ -52,10 +52,12 @@ def test_each_row_goes_where_its_key_belongs(some: list[bytes], before: int, tim
         rows: dict[bytes, bytes | None] = {
             key: key for key in some if partition_of(key, before) == number
         }
-        by_home = rows_by_home(number, rows, before, after)
-        assert {key for home in by_home.values() for key, _ in home} == rows.keys()
-        assert by_home.keys() <= set(children(number, before, after))
-        assert all(partition_of(k, after) == home for home, of in by_home.items() for k, _ in of)
+        by_target = rows_by_target(number, rows, before, after)
+        assert {key for target in by_target.values() for key, _ in target} == rows.keys()
+        assert by_target.keys() <= set(children(number, before, after))
+        assert all(
+            partition_of(k, after) == target for target, of in by_target.items() for k, _ in of
+        )
 
 
 def test_what_speaks_of_offsets_stays_and_what_speaks_of_ids_goes_with_them() -> None:
@@ -67,8 +69,8 @@ def test_what_speaks_of_offsets_stays_and_what_speaks_of_ids_goes_with_them() ->
         MARKER_KEY: b"{}",
         RECENT_KEY: b"[]",
     }
-    by_home = rows_by_home(1, rows, 2, 4)
-    assert {home: sorted(row or b"" for _, row in of) for home, of in by_home.items()} == {
+    by_target = rows_by_target(1, rows, 2, 4)
+    assert {target: sorted(row or b"" for _, row in of) for target, of in by_target.items()} == {
         1: [b"page", b"position"],
         3: [b"letters"],
     }
@@ -76,19 +78,19 @@ def test_what_speaks_of_offsets_stays_and_what_speaks_of_ids_goes_with_them() ->
 
 def test_a_row_that_nobody_knows_is_not_copied_anywhere() -> None:
     with pytest.raises(TopicsError, match="newer version"):
-        rows_by_home(0, {RESERVED_PREFIX + b"unheard of": b""}, 1, 2)
+        rows_by_target(0, {RESERVED_PREFIX + b"unheard of": b""}, 1, 2)
 
 
 def test_a_row_in_a_wrong_partition_ends_it() -> None:
     stray = next(i.encode() for i in map(str, range(99)) if partition_of(i.encode(), 2) == 1)
     with pytest.raises(TopicsError, match="wrong partition"):
-        rows_by_home(0, {stray: b"row"}, 2, 4)
+        rows_by_target(0, {stray: b"row"}, 2, 4)
 
 
 def test_who_came_last_goes_with_the_users_and_erased_ones_keep_their_time_everywhere() -> None:
     ids = {
-        home: next(i for i in map(str, range(99)) if partition_of(i.encode(), 2) == home)
-        for home in (0, 1)
+        target: next(i for i in map(str, range(99)) if partition_of(i.encode(), 2) == target)
+        for target in (0, 1)
     }
     recent = orjson.dumps([("3", ids[0]), ("2", ""), ("1", ids[1])])
     assert orjson.loads(recent_of(0, recent, 2)) == [["3", ids[0]], ["2", ""]]
@@ -148,10 +150,10 @@ def _split_table(sim: Simulation, table: str, number: int, before: int, after: i
     rows: dict[bytes, bytes | None] = dict(sim.tables[table][number])
     recent = sim.tables[table][number].pop(RECENT_KEY, None)
     sim.tables[table][number].clear()
-    for home, some in rows_by_home(number, rows, before, after).items():
-        sim.tables[table][home].update((key, row) for key, row in some if row is not None)
-    for home in children(number, before, after) if recent is not None else ():
-        sim.tables[table][home][RECENT_KEY] = recent_of(home, recent or b"", after)
+    for target, some in rows_by_target(number, rows, before, after).items():
+        sim.tables[table][target].update((key, row) for key, row in some if row is not None)
+    for target in children(number, before, after) if recent is not None else ():
+        sim.tables[table][target][RECENT_KEY] = recent_of(target, recent or b"", after)
 
 
 def split_registry(patch: pytest.MonkeyPatch, seed: int) -> tuple[Simulation, Partitioning]:

@@ -1094,7 +1094,7 @@ async def test_a_source_that_was_made_anew_or_lost_its_end_is_named_though_it_ha
 
     findings = await verified(settled, ids={topic.name: bytes(range(16))})
     assert findings.counts == {Difference.MARKER: 1}
-    assert says(findings, f"{place}was deleted and made anew since")
+    assert says(findings, f"{place}was deleted and recreated since")
 
     findings = await verified(settled, lost={TP(topic.name, number): 0})
     assert findings.counts == {Difference.MARKER: 1}

@@ -18,14 +18,14 @@ from tools.load.driving import drive
 from tools.load.options import DEFAULT_DURATION_SECONDS, MODES, LoadError, Options
 from tools.load.report import Report
 
-#: Exit statuses: nothing was acknowledged; a mistake, or nobody there; Ctrl-C.
+#: Exit statuses: nothing was acknowledged; a mistake, or nothing answers; Ctrl-C.
 EXIT_NOTHING = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _STDOUT = Path("-")
 
-#: A day, which is more than anyone waits.
+#: At most a day.
 _SECONDS = click.FloatRange(min=0, max=86_400, min_open=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -132,8 +132,8 @@ def load(json_file: Path | None, prefix: str | None, **given: Any) -> None:
     With --rate, latencies are measured from the moment at which a request was due, whether or not
     it could be sent then.
 
-    Exit status: 0 done; 1 nothing was acknowledged; 2 a wrong option, or nobody at the address;
-    130 ended by Ctrl-C, with the report of what was measured until then.
+    Exit status: 0 done; 1 nothing was acknowledged; 2 a wrong option, or nothing answers at the
+    address; 130 ended by Ctrl-C, with a report of the time until then.
     """
     try:
         options = Options(**given) if prefix is None else Options(prefix=prefix, **given)
@@ -155,7 +155,7 @@ def _drive(options: Options) -> Report:
 
 
 async def _until_interrupted(options: Options, bar: printing.Bar | None) -> Report:
-    """Make a run; Ctrl-C ends it early, and once more at once."""
+    """Run; the first Ctrl-C ends the run early, the second at once."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -171,7 +171,7 @@ async def _until_interrupted(options: Options, bar: printing.Bar | None) -> Repo
 
 
 def _tell(told: Report, json_file: Path | None) -> None:
-    """Print the report; where JSON goes to standard output, the tables go to standard error."""
+    """Print the report. If JSON goes to standard output, the tables go to standard error."""
     to_stdout = json_file == _STDOUT
     printing.print_report(told, sys.stderr if to_stdout else sys.stdout)
     text = orjson.dumps(told.as_json(), option=orjson.OPT_INDENT_2).decode()

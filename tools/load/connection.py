@@ -16,7 +16,7 @@ from tools.load.tally import Tally
 
 @dataclass(slots=True)
 class Request:
-    """A request, the numbers of its registrations, when it is due, and where it is counted."""
+    """A request, the numbers of its registrations, when it is due, and its tally."""
 
     data: bytes
     numbers: Sequence[int]
@@ -28,15 +28,15 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """An answer: its status, its body, and all of it as it came."""
+    """An answer: its status, its body, and all bytes as they came."""
 
     status: int
     body: bytes
     raw: Sequence[bytes]
 
     def retry_after(self) -> str | None:
-        """Return what the header ``Retry-After`` says, if there is one."""
-        # Looked for in the few answers that refuse: a parser's headers would cost in each.
+        """Return the value of the header ``Retry-After``; None if there is none."""
+        # Only refusals are searched. Parsing headers would cost time in every answer.
         head = b"".join(self.raw).partition(b"\r\n\r\n")[0]
         for line in head.split(b"\r\n")[1:]:
             name, _, value = line.partition(b":")
@@ -53,17 +53,17 @@ def retry_seconds(retry_after: str | None) -> float:
 
 
 class Drives(Protocol):
-    """Who sends requests over connections."""
+    """Sends requests over connections, and gets the answers."""
 
     def answered(self, connection: "Connection", request: Request, answer: Answer) -> None:
-        """Take an answer; the connection is free, or closed."""
+        """Handle an answer. The connection is free, or closed."""
 
     def failed(self, request: Request, kind: str) -> None:
-        """Take notice of a request that has no answer; its connection is closed."""
+        """Handle a request without an answer. Its connection is closed."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection. What it was before is not asked: a closed one is replaced."""
+    """One connection. A closed one is replaced."""
 
     def __init__(self, driver: Drives) -> None:
         self._driver = driver
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell of a request that will have no answer."""
+        """Report the request that gets no answer."""
         request, self._request = self._request, None
         if request is not None:
             self._driver.failed(request, self._why_closed or kind_of(exc))
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
 async def connect(
     driver: Drives, target: Target, tls: ssl.SSLContext | None, seconds: float
 ) -> Connection:
-    """Return a new connection; raises `OSError` (`TimeoutError` is one) if there is none."""
+    """Return a new connection; raise `OSError` (`TimeoutError` is one) if that fails."""
     async with asyncio.timeout(seconds):
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
@@ -159,7 +159,7 @@ def kind_of(error: Exception | None) -> str:
     return "unreachable"
 
 
-#: The first that fits counts.
+#: The first matching type counts.
 _KINDS: dict[type[object], str] = {
     type(None): "connection-closed",
     ConnectionRefusedError: "connection-refused",

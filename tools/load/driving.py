@@ -21,11 +21,11 @@ from tools.load.report import Report, Snapshot, Snapshots, report
 from tools.load.schedule import LATE_SECONDS, FixedRate, FullSpeed, Schedule
 from tools.load.tally import Tally
 
-#: A connection that failed is not made again for so long.
+#: The pause before a failed connection is made again.
 RECONNECT_SECONDS = 0.1
-#: How often is looked for what takes too long, and told how it goes.
+#: How often overdue requests are ended, and progress is reported.
 SWEEP_SECONDS = 0.25
-#: Between two looks at a fixed schedule: timers are no finer.
+#: The pause between two checks of a fixed schedule. Timers are not finer.
 TICK_SECONDS = 0.001
 
 #: Statuses after which a request may be sent again.
@@ -37,11 +37,10 @@ Watch = Callable[[Snapshot], None]
 async def drive(
     options: Options, *, watch: Watch | None = None, stop: asyncio.Event | None = None
 ) -> Report:
-    """Make a run and return its report.
+    """Run, and return the report.
 
-    ``watch`` is told several times a second how it goes. Once ``stop`` is set, nothing more is
-    sent, and the report is of what was measured until then. Raises `LoadError` if nobody is at the
-    address.
+    ``watch`` gets the progress several times a second. Once ``stop`` is set, nothing more is sent,
+    and the report covers the time until then. Raises `LoadError` if nothing answers at the address.
     """
     started = datetime.now(UTC)
     stopped = stop or asyncio.Event()
@@ -57,7 +56,7 @@ async def drive(
 
 @contextmanager
 def _written(path: Path | None) -> Iterator[TextIO | None]:
-    """Open a file, if there is one, for what is written meanwhile."""
+    """Open a file for writing, if there is one."""
     if path is None:
         yield None
         return
@@ -69,7 +68,7 @@ def _written(path: Path | None) -> Iterator[TextIO | None]:
 
 
 async def _watched(run: "_Run", watch: Watch | None, stopped: asyncio.Event) -> None:
-    """Look after a run until it is done."""
+    """Watch a run until it is done."""
     snapshots = Snapshots()
     while not run.done.done():
         await asyncio.wait([run.done], timeout=SWEEP_SECONDS)
@@ -82,7 +81,7 @@ async def _watched(run: "_Run", watch: Watch | None, stopped: asyncio.Event) -> 
 
 
 class _Run:
-    """A run; it takes the answers of all connections (`Drives`)."""
+    """A run. It handles the answers of all connections (`Drives`)."""
 
     def __init__(self, options: Options, ids: TextIO | None) -> None:
         self._options = options
@@ -94,9 +93,9 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self._schedule: Schedule = FullSpeed()
-        #: Where requests count that are due now; those due before it do in the warm-up.
+        #: The tally of requests that are due now. Those of the warm-up have another one.
         self.tally = self._warmup = Tally()
-        #: Registrations that are yet to be sent.
+        #: How many registrations are left to send.
         self._left = inf
         self._is_over = False
         self._is_stopped = False
@@ -126,8 +125,8 @@ class _Run:
     # -- sending
 
     def _tick(self, expected: float) -> None:
-        """Send what is due, and look again when more is, at the expected time or later."""
-        # Since the expected time the loop did something else, or did not have the processor.
+        """Send the requests that are due, and check again at the expected time."""
+        # Since the expected time, the loop was busy or did not get the processor.
         on_time = perf_counter() - LATE_SECONDS
         self.tally.held_up += self._schedule.due_between(expected, on_time)
         self._pump()
@@ -137,7 +136,7 @@ class _Run:
             self._loop.call_later(wait, self._tick, now + wait)
 
     def _pump(self) -> None:
-        """Send all that is due, as long as connections are free."""
+        """Send all requests that are due, as long as connections are free."""
         while self._pool.has_free and not self._is_over:
             now = perf_counter()
             due = self._schedule.next(now)
@@ -158,24 +157,24 @@ class _Run:
         if not self._left:
             self.end()
 
-    # -- what becomes of it
+    # -- answers
 
     def answered(self, connection: Connection, request: Request, answer: Answer) -> None:
-        """Count an answer, or try again after it; then send what is due."""
+        """Count an answer, or retry after it; then send the requests that are due."""
         try:
             if self._is_to_be_retried(request, answer):
                 self._retry(connection, request, answer)
                 return
             self._count(request, answer)
         except Exception as error:
-            # The ids cannot be written, say. What is raised here would be told to nobody.
+            # The ids cannot be written, for example. An error raised here would be lost.
             self._fail(error)
             return
         self._under_way -= 1
         self._free(connection)
 
     def failed(self, request: Request, kind: str) -> None:
-        """Count a request that has no answer; its place is free again after a pause."""
+        """Count a request without an answer. Its place is free again after a pause."""
         request.tally.errors[kind] += 1
         self._under_way -= 1
         self._loop.call_later(RECONNECT_SECONDS, self._free, None)
@@ -186,7 +185,8 @@ class _Run:
         return may_be and not self._is_stopped
 
     def _retry(self, connection: Connection, request: Request, answer: Answer) -> None:
-        # The connection waits, as a client would: so no more requests wait than there are of them.
+        # The connection waits, as a client would. So no more requests wait than there are
+        # connections.
         request.retries += 1
         request.tally.retries += 1
         wait = retry_seconds(answer.retry_after())
@@ -218,7 +218,7 @@ class _Run:
     # -- the end
 
     def end(self) -> None:
-        """Send nothing more; answers that are still to come are waited for."""
+        """Send nothing more, and wait for the answers that are missing."""
         if self._is_over:
             return
         self._is_over = True
@@ -228,7 +228,7 @@ class _Run:
         self._end_if_all_is_told()
 
     def stop(self) -> None:
-        """End before the time: nothing is tried again, either."""
+        """End early: do not retry either."""
         self._is_stopped = True
         self.end()
 
@@ -242,11 +242,11 @@ class _Run:
             self.done.set_exception(error)
 
     def sweep(self) -> None:
-        """End requests that take too long."""
+        """End overdue requests."""
         self._pool.sweep()
 
     def fraction(self) -> float:
-        """Return how much of the run is done, from 0 to 1."""
+        """Return the part of the run that is done, from 0 to 1."""
         if self.tally is self._warmup:
             return 0.0
         if self._options.seconds is None:
@@ -254,7 +254,7 @@ class _Run:
         return min((perf_counter() - self.tally.since) / self._options.seconds, 1.0)
 
     def close(self) -> None:
-        """Leave nothing behind, however the run ended."""
+        """Close everything, however the run ended."""
         self._is_over = True
         self.done.cancel()
         self._pool.close()

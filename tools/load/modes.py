@@ -11,16 +11,16 @@ import orjson
 from tools.load.options import Mode, Options
 from tools.load.registrations import template
 
-#: Statuses by which a registration is acknowledged.
+#: Statuses that acknowledge a registration.
 _ACKNOWLEDGED = (202, 200, 201)
-#: Statuses by which a registration is told to be wrong; all others refuse to take it.
+#: Statuses that reject a registration as wrong. All others refuse it.
 _REJECTED = (400, 409, 422)
-#: tRPC's status of a batch whose calls have several.
+#: tRPC's status of a batch whose calls have different ones.
 _SEVERAL = 207
 
 
 class Requests:
-    """Makes requests by filling numbers into bytes that are otherwise ready."""
+    """Makes requests by writing numbers into prepared bytes."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -75,9 +75,9 @@ def _body(options: Options, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an answer says of a request's registrations.
+    """The result of a request's registrations.
 
-    Which are acknowledged, by their index; how many are rejected; how many are refused, by status.
+    Acknowledged ones by index, the number of rejected ones, and refused ones by status.
     """
 
     acknowledged: Sequence[int] = ()
@@ -89,7 +89,7 @@ Read = Callable[[int, bytes, int], Verdict]
 
 
 def reader(mode: Mode) -> Read:
-    """Return what reads the answers of a mode: status, body, and the size of the request."""
+    """Return the function that reads the answers of a mode."""
     return {"single": _read_one, "trpc": _read_trpc}.get(mode, _read_batch)
 
 
@@ -132,7 +132,7 @@ def _status(call: Any) -> int:
 def _read_batch(status: int, body: bytes, size: int) -> Verdict:
     """Read the answer of ``POST /users/batch``.
 
-    If it failed, the rows before ``settled_rows`` are settled all the same.
+    Also in a failed request, the rows before ``settled_rows`` are settled.
     """
     told = _json(body, dict)
     done = status in _ACKNOWLEDGED
@@ -147,7 +147,7 @@ def _read_batch(status: int, body: bytes, size: int) -> Verdict:
 def _settled(told: Mapping[str, Any], settled: int, refused: Mapping[int, int]) -> Verdict:
     listed = {_whole(row, "index") for row in told.get("rejected", ()) if isinstance(row, dict)}
     good = [index for index in range(settled) if index not in listed]
-    # Of many rejected rows not all are listed.
+    # Only the first rejected rows are listed.
     good = good[: _whole(told, "accepted")]
     return Verdict(good, settled - len(good), refused)
 
@@ -158,7 +158,7 @@ def _whole(told: Mapping[str, Any], name: str) -> int:
 
 
 def _json(body: bytes, kind: type) -> Any:
-    """Return what a body holds if it is of a kind, else None."""
+    """Return the value in a body if it has a type, else None."""
     try:
         told = orjson.loads(body)
     except orjson.JSONDecodeError:

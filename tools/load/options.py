@@ -17,41 +17,42 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 DEFAULT_DURATION_SECONDS = 10.0
 
-#: What needs no escape anywhere, and makes an address with the number behind it: 64 characters.
+#: Characters that need no escape anywhere. With a number behind it, it is the local part of an
+#: address: 64 characters.
 PREFIX_PATTERN = r"[A-Za-z0-9_-]{1,51}"
 
 
 class LoadError(RegistryError):
-    """A run cannot be made as it is asked for, or nobody is at the address."""
+    """A run cannot be made as asked, or nothing answers at the address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a run is to do; docs/guides/load.md has a line on each."""
+    """The options of a run; docs/guides/load.md describes each."""
 
     url: str
     mode: Mode = "single"
     #: Registrations in a request, unless the mode is single.
     batch: int = 100
-    #: Registrations a second by a fixed schedule; None: as fast as answers come.
+    #: Registrations a second on a fixed schedule; None: as fast as answers come.
     rate: float | None = None
     connections: int = 64
-    #: One of these ends the run; neither: `DEFAULT_DURATION_SECONDS`.
+    #: One of these two ends the run. Without them, `DEFAULT_DURATION_SECONDS` does.
     duration: float | None = None
     registrations: int | None = None
-    #: Seconds that come before what is counted.
+    #: Seconds before counting begins.
     warmup: float = 1
-    #: Share of registrations that repeat an earlier one.
+    #: The share of registrations that repeat an earlier one.
     duplicates: float = 0
     prefix: str = field(default_factory=lambda: f"load-{uuid.uuid4().hex[:12]}")
     seed: int = 0
     name_bytes: int = 8
-    #: How often a refused request is sent again.
+    #: How many times a refused request is sent again.
     retry: int = 0
     #: Seconds that an answer, or a connection, may take.
     timeout: float = 10
     key: str | None = field(default=None, repr=False)
-    #: Certificates to trust, beside those that the machine trusts.
+    #: Certificates to trust, beside those of this machine.
     ca_file: Path | None = None
     #: Where to write the ids of acknowledged registrations.
     keep_ids: Path | None = None
@@ -81,11 +82,11 @@ class Options:
 
     @property
     def seconds(self) -> float | None:
-        """How long registrations are sent and counted; None: until there are enough of them."""
+        """For how long registrations are sent and counted; None: until there are enough."""
         if self.registrations is not None:
             return None
         return DEFAULT_DURATION_SECONDS if self.duration is None else self.duration
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return how to speak TLS, if at all; raise `TargetError` for a file without any."""
+        """Return the TLS context, None for http; raise `TargetError` for an unusable file."""
         return self.target.tls(self.ca_file)

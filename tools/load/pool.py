@@ -11,7 +11,7 @@ from tools.load.options import LoadError, Options
 
 
 class Pool:
-    """So many connections; they take turns."""
+    """A fixed number of connections, used in turn."""
 
     def __init__(self, options: Options, driver: Drives) -> None:
         self._options = options
@@ -19,7 +19,7 @@ class Pool:
         self._target = options.target
         self._tls = options.tls()
         self._connections: set[Connection] = set()
-        #: None stands for one that is yet to be made.
+        #: None stands for a connection that must be made first.
         self._free: deque[Connection | None] = deque()
         self._making: set[asyncio.Task[None]] = set()
 
@@ -29,11 +29,11 @@ class Pool:
         return bool(self._free)
 
     async def fill(self) -> None:
-        """Make all connections; raise `LoadError` if there is nobody to connect to."""
+        """Make all connections; raise `LoadError` if nothing answers."""
         try:
             self._free.append(await self._connect())
         except OSError as error:
-            raise LoadError(_nobody(self._options.url, error)) from None
+            raise LoadError(_unreachable(self._options.url, error)) from None
         others = repeat(self._connect, self._options.connections - 1)
         made = await asyncio.gather(*(each() for each in others), return_exceptions=True)
         self._free += [each if isinstance(each, Connection) else None for each in made]
@@ -45,7 +45,7 @@ class Pool:
         return connection
 
     def send(self, request: Request) -> None:
-        """Send a request over the connection that has been free the longest."""
+        """Send a request over the connection that has been free longest."""
         connection = self._free.popleft()
         if connection is not None and connection.is_open:
             connection.send(request)
@@ -61,11 +61,11 @@ class Pool:
             self._driver.failed(request, kind_of(error))
 
     def release(self, connection: Connection | None) -> None:
-        """Take back a connection, or the place of one that ended."""
+        """Take back a connection, or the place of a closed one."""
         self._free.append(connection)
 
     def sweep(self) -> None:
-        """End what takes too long, and forget what has ended."""
+        """End overdue requests, and forget closed connections."""
         sent_before = perf_counter() - self._options.timeout
         for connection in list(self._connections):
             connection.end_if_overdue(sent_before)
@@ -80,7 +80,7 @@ class Pool:
             connection.close()
 
 
-def _nobody(url: str, error: OSError) -> str:
+def _unreachable(url: str, error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"nobody to trust at {url}: {error.verify_message}"
-    return f"nobody to talk to at {url}: {kind_of(error)}"
+        return f"no trusted certificate at {url}: {error.verify_message}"
+    return f"nothing answers at {url}: {kind_of(error)}"

@@ -15,14 +15,14 @@ _PERCENTILES = tuple(f"p{each:g}" for each in PERCENTILES)
 
 
 class Bar:
-    """A progress bar with rate, latencies and errors; shows nothing unless on a terminal."""
+    """A progress bar with rate, latencies and errors, on a terminal only."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("connecting", total=1)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show how it goes."""
+        """Show the progress."""
         told = _line(snapshot) if snapshot.fraction else "warming up"
         self._progress.update(self._task, completed=snapshot.fraction, description=told)
         self._progress.refresh()
@@ -36,7 +36,7 @@ def bar() -> Iterator[Bar | None]:
         yield None
         return
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    # It is drawn when there is something new: drawing costs the core that the run needs.
+    # It is drawn only when something is new: drawing costs CPU time that the run needs.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         yield Bar(progress)
 

@@ -1,14 +1,14 @@
-"""The registrations that are sent: each number makes an id, a name and an address."""
+"""The registrations to send: each number gives an id, a name and an address."""
 
 import random
 from collections.abc import Sequence
 
-#: Digits of a number. As all are of one length, so are all requests with as many registrations.
+#: Digits of a number. So all requests with as many registrations have the same length.
 DIGITS = 12
 
 
 class Numbers:
-    """The numbers of the registrations to come: each is new, or repeats an earlier one."""
+    """The numbers of the next registrations. Each is new, or repeats an earlier one."""
 
     def __init__(self, duplicates: float, seed: int) -> None:
         self._next = 0
@@ -16,7 +16,7 @@ class Numbers:
         self._random = random.Random(seed)  # noqa: S311  it chooses what to repeat, no secret
 
     def take(self, count: int) -> Sequence[int]:
-        """Return the next so many."""
+        """Return the next numbers."""
         if self._duplicates:
             return [self._one() for _ in range(count)]
         first = self._next
@@ -32,9 +32,9 @@ class Numbers:
 
 
 def template(prefix: str, name_bytes: int) -> bytes:
-    """Return a registration as JSON, in which the number is to be filled in twice.
+    """Return a registration as JSON with two places for the number.
 
-    It depends on nothing but the number: who repeats a number repeats a registration exactly.
+    It depends only on the number: to repeat a number is to repeat the registration.
     """
     name = "Ada King".ljust(name_bytes, "x")[:name_bytes]
     number = f"%0{DIGITS}d"

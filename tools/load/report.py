@@ -13,9 +13,9 @@ from tools.load.options import Options
 from tools.load.schedule import LATE_SECONDS
 from tools.load.tally import Tally
 
-#: The client is the limit if it has so much of a core.
+#: The client is the limit if it uses more of a core.
 BUSY_SHARE = 0.9
-#: So small a share of late requests changes no percentile that is told of most.
+#: A smaller share of late requests does not change the percentiles that matter.
 LATE_SHARE = 0.01
 
 Milliseconds = Mapping[str, float] | None
@@ -23,7 +23,7 @@ Milliseconds = Mapping[str, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run measured; docs/guides/load.md has a line on each field."""
+    """The result of a run; docs/guides/load.md describes each field."""
 
     started: datetime
     options: Mapping[str, object]
@@ -49,13 +49,13 @@ class Report:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON has it."""
+        """Return the report as JSON members."""
         members = asdict(self)
         return {**members, "started": self.started.isoformat(timespec="milliseconds")}
 
 
 def report(options: Options, tally: Tally, started: datetime, *, interrupted: bool) -> Report:
-    """Return the report of what was counted."""
+    """Return the report of a tally."""
     seconds = tally.seconds
     answered = tally.requests - tally.errors.total()
     limits = _client_limits(tally)
@@ -101,7 +101,7 @@ def _rate(count: int, seconds: float) -> float:
 
 
 def _client_limits(tally: Tally) -> list[str]:
-    """Return why the client was the limit, a sentence for each reason."""
+    """Return why the client was the limit, one sentence for each reason."""
     limits = []
     if tally.cpu_share > BUSY_SHARE:
         limits.append(
@@ -118,11 +118,11 @@ def _client_limits(tally: Tally) -> list[str]:
 
 
 def _notes(options: Options, tally: Tally) -> list[str]:
-    """Return what must be known to read the figures."""
+    """Return notes that are needed to read the figures."""
     notes = []
     if options.rate is None:
         notes.append(
-            "Full speed is a closed model: who waits for an answer sends nothing meanwhile, so "
+            "Full speed is a closed model: a client that waits for an answer sends nothing, so "
             "latencies omit the waiting of those who would have come. Use --rate for these."
         )
     waited = tally.late - tally.held_up
@@ -143,7 +143,7 @@ def _notes(options: Options, tally: Tally) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a run goes: rate and latencies since the last snapshot, the rest since the beginning."""
+    """Progress of a run: rate and latencies since the last snapshot, the rest since the start."""
 
     fraction: float
     acknowledged: int
@@ -155,7 +155,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """Takes snapshots of a tally, or of another that follows it."""
+    """Takes snapshots of a tally."""
 
     def __init__(self) -> None:
         self._tally: Tally | None = None
@@ -164,7 +164,7 @@ class Snapshots:
         self._counts: Counts = np.zeros(0, dtype=np.int64)
 
     def take(self, tally: Tally, fraction: float) -> Snapshot:
-        """Return how it goes."""
+        """Return the progress."""
         if tally is not self._tally:
             self._tally, self._at, self._acknowledged = tally, tally.since, 0
             self._counts = np.zeros_like(tally.response.counts)

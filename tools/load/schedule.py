@@ -1,14 +1,14 @@
 """When requests are due: on a fixed schedule (open model), or as fast as possible (closed).
 
-In the open model requests are due whether or not earlier ones are answered, as those of users are.
-What waits for its turn is a number, not a queue.
+In the open model, as with real users, a request is due whether or not earlier ones are answered.
+Waiting requests are a number, and not a queue.
 """
 
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-#: A request that begins so much later than it was due is late.
+#: A request that begins later than this after it was due is late.
 LATE_SECONDS = 0.005
 
 
@@ -16,7 +16,7 @@ class Schedule(Protocol):
     """Says when requests are due."""
 
     def next(self, now: float) -> float | None:
-        """Return when the next request was due, and go on to the one behind it; None: not yet."""
+        """Return when the next request was due, and advance to the one behind it; None: not yet."""
 
     def next_at(self) -> float:
         """Return when the next request is due."""
@@ -29,28 +29,28 @@ class Schedule(Protocol):
 
 
 class FullSpeed:
-    """The next request is due whenever it can be sent."""
+    """The next request is due as soon as it can be sent."""
 
     def next(self, now: float) -> float | None:
         """Return now."""
         return now
 
     def next_at(self) -> float:
-        """Return never: it takes an answer to send another request."""
+        """Return never: only an answer allows another request."""
         return inf
 
     def due_between(self, _begin: float, _end: float) -> float:
-        """Return that none is."""
+        """Return 0."""
         return 0.0
 
     def not_begun(self, _now: float) -> int:
-        """Return that none waits."""
+        """Return 0."""
         return 0
 
 
 @dataclass(slots=True)
 class FixedRate:
-    """Requests are due so many a second, from a moment on."""
+    """A fixed number of requests a second is due, from a moment on."""
 
     start: float
     per_second: float

@@ -12,7 +12,7 @@ from tools.load.schedule import LATE_SECONDS
 
 @dataclass(slots=True)
 class Refused:
-    """Of one status: requests, their registrations, and how many requests said when to retry."""
+    """Refusals with one status: requests, registrations, and requests with ``Retry-After``."""
 
     requests: int = 0
     registrations: int = 0
@@ -25,28 +25,28 @@ class Tally:
 
     since: float = field(default_factory=time.perf_counter)
     _cpu_since: float = field(default_factory=time.process_time)
-    #: Begun; each of them is answered, or an error.
+    #: Requests that were sent. Each is answered, or an error.
     requests: int = 0
     #: Registrations offered in them.
     offered: int = 0
     acknowledged: int = 0
     rejected: int = 0
     refused: dict[int, Refused] = field(default_factory=dict)
-    #: Requests without an answer, by what went wrong.
+    #: Requests without an answer, by cause.
     errors: Counter[str] = field(default_factory=Counter)
     retries: int = 0
-    #: Requests that began later than they were due, and those of them that our own loop held up.
+    #: Requests that began late, and those of them that our own event loop delayed.
     late: int = 0
     held_up: float = 0.0
-    #: Requests that were due, and for which there was no connection until the end.
+    #: Requests that were due and never got a connection.
     not_begun: int = 0
-    #: Of requests of which something was acknowledged: since they were sent, since they were due.
+    #: Latencies of requests with an acknowledgement: since they were sent, and since they were due.
     service: Latencies = field(default_factory=Latencies)
     response: Latencies = field(default_factory=Latencies)
-    #: Since they were sent, of those that were refused altogether.
+    #: Latencies of requests that were refused completely, since they were sent.
     refusal: Latencies = field(default_factory=Latencies)
     last_answer_at: float = 0.0
-    #: Of one core, by this process.
+    #: CPU time of this process, as a share of one core.
     cpu_share: float = 0.0
 
     def begin(self, due: float, now: float, registrations: int) -> None:
@@ -57,7 +57,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """How long it took, up to the last answer."""
+        """Seconds up to the last answer."""
         return max(self.last_answer_at - self.since, 0.0)
 
     def count(
@@ -82,7 +82,7 @@ class Tally:
             refused.with_retry_after += said_when
 
     def end(self, not_begun: int) -> None:
-        """Take notice of the end of sending: what was due and not begun, and what it cost."""
+        """Note the end of sending: how many requests were not begun, and the CPU time."""
         self.not_begun = not_begun
         wall = time.perf_counter() - self.since
         self.cpu_share = (time.process_time() - self._cpu_since) / wall

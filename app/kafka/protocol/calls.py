@@ -11,7 +11,7 @@ from app.domain.errors import KafkaAccessError
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request of a version that we know, in the form that aiokafka's connections take."""
+    """A request of a known version, in the form that connections of aiokafka take."""
 
     struct: type[RequestStruct]
     arguments: tuple[Any, ...]

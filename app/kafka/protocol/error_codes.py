@@ -1,4 +1,4 @@
-"""Error codes that the engine treats on their own."""
+"""The error codes that the engine handles."""
 
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3

@@ -1,4 +1,4 @@
-"""Fetch: the records of partitions, which stay where the answer has them."""
+"""Fetch: the records of partitions. They stay in the buffer of the answer."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -30,7 +30,7 @@ class Fetched(NamedTuple):
     #: (producer id, first offset) of each aborted transaction.
     aborted: Sequence[tuple[int, int]]
     data: memoryview
-    #: Where the log of the epoch that was named ends, if it ends before what was asked for.
+    #: Where the log of the named epoch ends, if it ends before the requested offset.
     diverges_at: int | None
 
 
@@ -95,7 +95,7 @@ class Fetch(PackedRequest):
 
 
 def wanted(partition: int, offset: int, last_epoch: int, max_bytes: int) -> bytes:
-    """Return what a fetch wants of a partition; the epoch is that of the last record before."""
+    """Return the part of a fetch for one partition; the epoch is that of the record before."""
     return _FETCH_PARTITION.pack(partition, NO_EPOCH, offset, last_epoch, -1, max_bytes, 0)
 
 

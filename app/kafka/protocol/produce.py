@@ -18,7 +18,7 @@ _PRODUCE_HEAD = Struct(">hi")
 
 
 class Produced(NamedTuple):
-    """What became of the batch of one partition."""
+    """The broker's answer for the batch of one partition."""
 
     tp: TP
     error_code: int

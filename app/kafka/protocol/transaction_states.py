@@ -54,7 +54,7 @@ class _DescribeTransactionsResponse(Response):
 
 
 class DescribeTransactions(RequestStruct):
-    """Asks a coordinator about transactional ids: how their last transactions ended."""
+    """Asks a coordinator how the last transactions of transactional ids ended."""
 
     API_KEY = 65
     API_VERSION = 0
@@ -87,7 +87,7 @@ class _DescribeProducersResponse(Response):
 
 
 class DescribeProducers(RequestStruct):
-    """Asks the leader of partitions who has written there, and whose transactions are open."""
+    """Asks the leader of partitions for their producers and open transactions."""
 
     API_KEY = 61
     API_VERSION = 0
@@ -103,7 +103,7 @@ class _WriteTxnMarkersResponse(Response):
 
 
 class WriteTxnMarkers(RequestStruct):
-    """Ends a transaction in one partition, as its coordinator should have done."""
+    """Ends a transaction in one partition, in place of its coordinator."""
 
     API_KEY = 27
     API_VERSION = 1

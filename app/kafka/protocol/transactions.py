@@ -22,7 +22,7 @@ from app.kafka.protocol.packing import (
 )
 
 _NUMBER_AND_ERROR = Struct(">ih")
-#: Said of partitions beside the one that failed.
+#: The error of partitions that were not tried, because another partition failed.
 _NOT_ATTEMPTED = 55
 _PRODUCER = Struct(">qh")
 #: partition, offset, no leader epoch, no metadata, no tags.
@@ -30,14 +30,14 @@ _OFFSET = Struct(">iqibb")
 
 
 class ProducerIdentity(NamedTuple):
-    """What a broker knows a producer by."""
+    """How a broker identifies a producer."""
 
     id: int
     epoch: int
 
 
 class ErrorAnswer(NamedTuple):
-    """An answer of which only the error counts."""
+    """An answer of which only the error is needed."""
 
     error_code: int
 
@@ -48,11 +48,11 @@ class ErrorAnswer(NamedTuple):
 
 
 class PartitionErrorsAnswer(ErrorAnswer):
-    """An answer with an error for each partition, of which one is kept."""
+    """An answer with an error for each partition. One error is kept."""
 
     @classmethod
     def decode(cls, buffer: BytesIO) -> "PartitionErrorsAnswer":
-        """Read topics and partitions; prefer an error that says what was wrong."""
+        """Read topics and partitions; prefer an error that names the cause."""
         data, at = buffer.getbuffer(), buffer.tell() + 4
         (topics,) = INT32.unpack_from(data, at)
         at += 4
@@ -72,7 +72,7 @@ class CompactErrorsAnswer(ErrorAnswer):
 
     @classmethod
     def decode(cls, buffer: BytesIO) -> "CompactErrorsAnswer":
-        """Read topics and partitions; prefer an error that says what was wrong."""
+        """Read topics and partitions; prefer an error that names the cause."""
         data = buffer.getbuffer()
         topics, at = read_varint(data, buffer.tell() + 4)
         codes = set()
@@ -115,7 +115,7 @@ class EndTxn(PackedRequest):
 
 
 class TxnOffsetCommit(PackedRequest):
-    """Commits offsets within a transaction; from version 3 on it names the group's generation."""
+    """Commits offsets in a transaction. Since version 3 it names the generation of the group."""
 
     API_KEY = 28
     API_VERSION = 3

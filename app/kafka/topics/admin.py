@@ -26,21 +26,21 @@ from app.kafka.topics.declaration import TopicSpec, declare
 from app.kafka.topics.planning import Action, Found, Step, steps
 from app.system import retries
 
-#: How long the brokers may take to answer while topics are looked at and made.
+#: How long the brokers may take to answer while topics are checked and created.
 ADMIN_TIMEOUT_SECONDS = 15
 
 _LOOK_SECONDS = 0.05
 
-#: Where Kafka says a setting comes from: the topic itself (``ConfigSource`` in kafka-clients).
+#: Kafka's number for a setting of the topic itself (``ConfigSource`` in kafka-clients).
 _OF_THE_TOPIC = 1
 
 
 async def ensure(settings: Settings) -> None:
-    """Create the topics that are missing; check, and alter to match, those that are there.
+    """Create the missing topics; check the others, and change their settings.
 
-    Copies stay where they are: to move them takes long, and is for `apply`. Waits a while for a
-    broker that is just starting. Raises `BrokerUnavailableError` where none answers, `TopicsError`
-    where a topic has another number of partitions or cannot be made, or not all is restored.
+    Replicas are not moved: that takes long, and is for `apply`. It waits a while for a broker that
+    is just starting. Raises `BrokerUnavailableError` if no broker answers, and `TopicsError` if a
+    topic has another number of partitions or cannot be created, or if a restore is not finished.
     """
     async with connected(settings) as admin:
         if (await read(settings)).is_being_restored:
@@ -53,9 +53,10 @@ async def ensure(settings: Settings) -> None:
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Return what talks to the brokers, within `ADMIN_TIMEOUT_SECONDS`.
+    """Yield a connected admin client, for at most `ADMIN_TIMEOUT_SECONDS`.
 
-    Raises `BrokerUnavailableError` where none answers, `KafkaAccessError` where they refuse us.
+    Raises `BrokerUnavailableError` if no broker answers, `KafkaAccessError` if they refuse this
+    client.
     """
     admin = AIOKafkaAdminClient(**settings.kafka.client())
     starting = retries.CONNECTING.attempts(KafkaConnectionError)
@@ -75,7 +76,7 @@ async def _start(admin: AIOKafkaAdminClient, kafka: Connection) -> None:
 
 
 async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
-    """Return what makes the topics as the settings want them."""
+    """Return the steps that make the topics as the settings want them."""
     settings = await current_partitioning(settings)
     specs = declare(settings).all()
     present = set(await admin.list_topics())
@@ -100,14 +101,14 @@ async def _found(admin: AIOKafkaAdminClient, names: Sequence[str]) -> Mapping[st
 
 
 async def topic_config(admin: AIOKafkaAdminClient, name: str, *, inherited: bool) -> dict[str, str]:
-    """Return the settings of a topic: its own, or also those that are the broker's."""
+    """Return the settings of a topic: its own, or with ``inherited`` also the broker's."""
     asked = ConfigResource(ConfigResourceType.TOPIC, name)
     (answer,) = await admin.describe_configs([asked])
     ((code, message, _, _, entries),) = answer.resources
     _require_right(code, "DescribeConfigs", name)
     if code:
         raise TopicsError(f"the settings of topic {name} cannot be read: {message}")
-    # Of each: name, value, whether it is read-only, where it comes from, whether it is a secret.
+    # Each entry has name, value, whether it is read-only, its source, and whether it is secret.
     return {
         setting: value
         for setting, value, _, source, *_ in entries
@@ -121,7 +122,7 @@ def _require_right(code: int, operation: str, name: str) -> None:
 
 
 async def apply(admin: AIOKafkaAdminClient, planned: Sequence[Step]) -> None:
-    """Do what is planned, or nothing: raises `TopicsError` if a step is a refusal or fails."""
+    """Take all steps of a plan, or none: raises `TopicsError` if a step is a refusal or fails."""
     for step in planned:
         if step.action is Action.REFUSE:
             raise TopicsError(step.change)
@@ -145,7 +146,7 @@ async def _alter(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str
 
 
 async def _move(admin: AIOKafkaAdminClient, name: str, replicas: Sequence[Sequence[int]]) -> None:
-    """Begin to copy partitions to the brokers that shall have them; Kafka goes on by itself."""
+    """Begin to move replicas to other brokers. Kafka continues by itself."""
     partitions: list[Any] = [(number, list(brokers), {}) for number, brokers in enumerate(replicas)]
     request = AlterPartitionReassignmentsRequest(
         ADMIN_TIMEOUT_SECONDS * 1000, [(name, partitions, {})], {}
@@ -159,7 +160,7 @@ async def _move(admin: AIOKafkaAdminClient, name: str, replicas: Sequence[Sequen
 
 
 async def _grow(admin: AIOKafkaAdminClient, spec: TopicSpec) -> None:
-    """Add partitions; another worker may have been quicker."""
+    """Add partitions. Another worker may have added them already."""
     with suppress(InvalidPartitionsError):
         await admin.create_partitions({spec.name: NewPartitions(spec.partitions)})
 
@@ -173,7 +174,7 @@ async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> Non
 
 
 async def remake(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
-    """Make topics that are empty, whatever was there before."""
+    """Create empty topics in place of existing ones."""
     names = [spec.name for spec in specs]
     await delete(admin, names)
     await _create(admin, specs)
@@ -181,7 +182,7 @@ async def remake(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None
 
 
 async def delete(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
-    """Delete topics, as far as they are there, and wait until they are gone."""
+    """Delete topics that exist, and wait until they are gone."""
     there = sorted(set(names) & set(await admin.list_topics()))
     if not there:
         return
@@ -199,7 +200,7 @@ async def _until(
 
 
 def _new_topic(spec: TopicSpec) -> NewTopic:
-    # The empty assignment is how aiokafka lets -1, the broker's default, through.
+    # With an empty assignment, aiokafka sends -1: the broker's default.
     assignments: dict[int, list[int]] | None = None if spec.replication_factor > 0 else {}
     return NewTopic(
         spec.name, spec.partitions, spec.replication_factor, assignments, dict(spec.config)
@@ -207,7 +208,7 @@ def _new_topic(spec: TopicSpec) -> NewTopic:
 
 
 def _raise_unless_made(name: str, error: type[KafkaError], message: Sequence[str]) -> None:
-    # Another worker may have been quicker: that is as good.
+    # Another worker may have created it already.
     _require_right(error.errno, "Create", name)
     if error.errno not in (0, 36):
         raise TopicsError(f"topic {name} cannot be made: {error.__name__} {' '.join(message)}")

@@ -24,7 +24,7 @@ from app.system.files import write_whole
 
 _Schema = dict[str, Any]
 
-#: Topic settings that AsyncAPI wants as lists or numbers.
+#: Topic settings that AsyncAPI has as lists.
 _LISTS: Final = {"cleanup.policy"}
 
 _POSITION: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{20}$"}
@@ -46,23 +46,23 @@ class _Message:
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
-    """A topic: what it holds, and what workers do with it."""
+    """A topic: its records, and what workers do with them."""
 
     description: str
     messages: tuple[str, ...]
     actions: tuple[str, ...]
-    #: Whether programs outside may rely on its records.
+    #: Whether other programs may rely on its records.
     is_public: bool = False
 
 
 def _schema(type_: Any) -> _Schema:
-    """Return a type's schema with everything that it names inside."""
+    """Return a type's schema, with all schemas that it refers to."""
     schema: _Schema = TypeAdapter(type_).json_schema()
     return schema
 
 
 def _outcome() -> _Schema:
-    # What cannot be read may name no id, which is the key here.
+    # An unreadable record may have no id, which is the key here.
     told = set(Outcome) - {Outcome.PENDING, Outcome.DEAD_LETTER}
     final = sorted(told)
     return {
@@ -135,7 +135,7 @@ _CHANNELS: Final[Mapping[str, _Channel]] = {
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    """Return the document of the topics that the settings ask for."""
+    """Return the document of the topics of some settings."""
     topics = declare(settings)
     return {
         "asyncapi": "3.0.0",
@@ -201,7 +201,7 @@ def _message(name: str, message: _Message) -> dict[str, Any]:
 
 
 def defaults() -> Settings:
-    """Return the settings as they are if nobody sets any."""
+    """Return the default settings."""
     fields: Mapping[str, FieldInfo] = Settings.model_fields
     return Settings.model_construct(**{name: field.default for name, field in fields.items()})
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, fields
 
 from app.config.settings import Settings
 
-#: Kafka's default for the largest record batch, and what a dead letter may take beside it.
+#: Kafka's default for the largest record batch, and the size of a dead letter beside it.
 MAX_RECORD_BYTES = 1_048_588
 MAX_DEAD_LETTER_BYTES = 2 * MAX_RECORD_BYTES
 
-#: How long a changelog keeps the mark of a deleted row after it was compacted: a store that was
-#: away for longer would keep the row.
+#: How long a changelog keeps the tombstone of a deleted row after compaction. A store that is away
+#: for longer would keep the row.
 CHANGELOG_DELETE_RETENTION_HOURS = 7 * 24
 
 _MS_PER_HOUR = 3_600_000
@@ -18,7 +18,7 @@ _MS_PER_HOUR = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it should be: all have the same number of partitions, but that which says it.
+    """A topic as it should be. All topics but that of the partitioning have the same partitions.
 
     A replication factor of -1 is the brokers' default.
     """
@@ -29,7 +29,7 @@ class TopicSpec:
     config: Mapping[str, str] = field(default_factory=dict)
 
     def unlike(self, config: Mapping[str, str]) -> Mapping[str, str]:
-        """Return what a topic's settings should be where they are not."""
+        """Return the settings that a topic should have and does not have."""
         return {name: value for name, value in self.config.items() if config.get(name) != value}
 
 
@@ -54,7 +54,8 @@ class Topics:
 def declare(settings: Settings) -> Topics:
     """Return the topics that the settings ask for."""
     kept = {"retention.ms": str(settings.retention_hours * _MS_PER_HOUR)}
-    # A segment is full, and compacted, within two thirds: the rest is for the cleaner and us.
+    # A segment is full and compacted within two thirds. The last third is for the cleaner and for
+    # us.
     third = str(settings.erase_within_hours * _MS_PER_HOUR // 3)
     compacted = {
         "delete.retention.ms": str(CHANGELOG_DELETE_RETENTION_HOURS * _MS_PER_HOUR),
@@ -65,7 +66,8 @@ def declare(settings: Settings) -> Topics:
     in_sync = settings.min_insync_replicas
     copies = {} if in_sync is None else {"min.insync.replicas": str(in_sync)}
 
-    # Rows of other partitions: whoever reads the one changelog must never meet the other.
+    # Another generation has other partitions, so a reader of one changelog must never see the
+    # other.
     generation = f"-g{settings.generation}" if settings.generation else ""
 
     def spec(
@@ -80,11 +82,11 @@ def declare(settings: Settings) -> Topics:
 
     return Topics(
         user_registrations=spec("user-registrations", "delete", kept),
-        # The app's own, as changelogs are: another app's attempts would not be told from its own.
+        # Its name has the app id, as changelogs do: two apps must not mix their attempts.
         email_claims=spec(f"{settings.app_id}-email-claims", "delete", kept),
         email_decisions=spec(f"{settings.app_id}-email-decisions", "delete", kept),
         registration_outcomes=spec("registration-outcomes", "delete", kept),
-        # Compacted, too: what an erased user left there is overwritten.
+        # It is compacted, too, so that the letters of an erased user are replaced.
         dead_letter=spec(
             "user-registrations-dead-letter",
             "compact,delete",

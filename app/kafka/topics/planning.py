@@ -19,9 +19,9 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic as it is: the brokers that have each partition, the first one preferred; settings.
+    """A topic as it is: the brokers of each partition (the preferred one first), and its settings.
 
-    Of the settings, those are ``own`` that are the topic's and not the brokers' defaults.
+    The settings in ``own`` are the topic's, and not defaults of the brokers.
     """
 
     replicas: Sequence[Sequence[int]]
@@ -30,11 +30,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do, or a reason why nothing can be done."""
+    """One step of a plan, or the reason why nothing can be done."""
 
     action: Action
     spec: TopicSpec
-    #: What is other than it was, in words.
+    #: The change in words.
     change: str
     #: The settings that the topic has afterwards (alter).
     config: Mapping[str, str] | None = None
@@ -57,10 +57,10 @@ def steps(
     *,
     may_grow: bool = False,
 ) -> list[Step]:
-    """Return what makes the topics as they are declared; nothing if they are.
+    """Return the steps that make the topics as declared; none if they are.
 
-    Settings that the declaration says nothing of stay as they are. Partitions are added only where
-    the tables were made for them before (``may_grow``).
+    Settings that the declaration does not mention stay. Partitions are added only if the tables
+    already have them (``may_grow``).
     """
     return [step for spec in specs for step in _of(spec, there.get(spec.name), brokers, may_grow)]
 

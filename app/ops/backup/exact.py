@@ -24,20 +24,20 @@ from app.ops.backup.files import Kept
 MAX_RUN = 5_000
 MAX_FILLERS = 50_000
 TRANSACTION_TIMEOUT_MS = 60_000
-#: How long the control record of a transaction may take.
+#: How long a control record may take to appear.
 END_SECONDS = 15.0
 LOOK_SECONDS = 0.005
 
 
 class Run(NamedTuple):
-    """Records at offsets that follow each other, and how many offsets without one follow them."""
+    """Records at consecutive offsets, and how many offsets without a record follow them."""
 
     records: Sequence[Kept]
     gap: int
 
 
 def runs(records: Iterable[Kept], start: int, end: int) -> Iterator[Run]:
-    """Yield the runs of a log that begins and ends at offsets; the first may have no records."""
+    """Yield the runs of a log between two offsets. The first run may have no records."""
     following = start
     run: list[Kept] = []
     for record in records:
@@ -51,7 +51,7 @@ def runs(records: Iterable[Kept], start: int, end: int) -> Iterator[Run]:
 
 
 class ExactWriter:
-    """Writes one partition of a topic that is empty."""
+    """Writes one partition of an empty topic."""
 
     def __init__(self, connection: Connection, transactional_id: str, topic: str, partition: int):
         common = {
@@ -69,9 +69,9 @@ class ExactWriter:
         self._consumer = AIOKafkaConsumer(**connection.client())
         self._held = AsyncExitStack()
         self._tp = TopicPartition(topic, partition)
-        #: The offset that the next record gets.
+        #: The offset of the next record.
         self.at = 0
-        #: Whether a control record may not be written yet.
+        #: Whether the last control record may not be written yet.
         self._is_ending = False
 
     async def __aenter__(self) -> "ExactWriter":
@@ -87,12 +87,12 @@ class ExactWriter:
         await self._held.__aexit__(*exc)
 
     async def begin(self, start: int, timestamp: int) -> None:
-        """Fill what stood before the log's start, to be deleted."""
+        """Fill the offsets before the log's start. These records are deleted later."""
         while self.at < start:
             await self._write(_fillers(min(start - self.at, MAX_FILLERS), timestamp))
 
     async def write(self, run: Run) -> None:
-        """Write a run, and what follows it without records."""
+        """Write a run, and the offsets without records behind it."""
         records = [record.to_write() for record in run.records]
         timestamp = run.records[-1].timestamp if run.records else 0
         gap = run.gap
@@ -107,7 +107,7 @@ class ExactWriter:
             await self._transact(_fillers(gap - 1, timestamp), commits=False)
 
     async def end(self) -> None:
-        """Wait until all of it is written; raise `TopicsError` if somebody else writes, too."""
+        """Wait until everything is written; raise `TopicsError` if another program writes, too."""
         async with asyncio.timeout(END_SECONDS):
             while (end := (await self._consumer.end_offsets([self._tp]))[self._tp]) < self.at:
                 await asyncio.sleep(LOOK_SECONDS)
@@ -120,7 +120,7 @@ class ExactWriter:
         await self._send(self._plain, records)
 
     async def _transact(self, records: Iterable[ToWrite], *, commits: bool) -> None:
-        # It begins once the one before is wholly over: the broker sees to that.
+        # It waits until the transaction before is over: the broker makes sure of that.
         await self._transactional.begin_transaction()
         await self._send(self._transactional, records)
         if commits:
@@ -131,7 +131,7 @@ class ExactWriter:
         self._is_ending = True
 
     async def _send(self, producer: AIOKafkaProducer, records: Iterable[ToWrite]) -> None:
-        """Send records, and make sure that they stand where they stood."""
+        """Send records, and check that each has its old offset."""
         topic, partition = self._tp
         sent = [each async for each in sending(producer, topic, partition, records)]
         for count, written in sent:
@@ -140,13 +140,13 @@ class ExactWriter:
 
     def _require(self, is_right: bool) -> None:
         if not is_right:
-            raise TopicsError(f"somebody else writes to topic {self._tp.topic}")
+            raise TopicsError(f"another program writes to topic {self._tp.topic}")
 
 
 async def sending(
     producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[ToWrite]
 ) -> AsyncIterator[tuple[int, Awaitable[Any]]]:
-    """Send records in batches; yield of each how many it has, and what waits for its offset."""
+    """Send records in batches; yield the size of each batch, and a future of its offset."""
     left = iter(records)
     record = next(left, None)
     while record is not None:
@@ -163,7 +163,7 @@ def _fillers(count: int, timestamp: int) -> Iterator[ToWrite]:
 async def write_plainly(
     producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[ToWrite]
 ) -> None:
-    """Write records of a topic whose offsets nobody has been told."""
+    """Write records of a topic whose offsets no client knows."""
     left = iter(records)
     while some := list(islice(left, MAX_RUN)):
         sent = [written async for _, written in sending(producer, topic, partition, some)]

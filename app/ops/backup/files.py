@@ -16,17 +16,17 @@ from app.kafka.fast_records import ToWrite
 from app.kafka.partitioning import Partitioning
 from app.system.files import sync, write_whole
 
-#: Raised when older versions could not restore what is written.
+#: Raised when older versions could not restore the files.
 FORMAT = 1
 
 _MANIFEST = "manifest.json"
-#: Quick, and a third of the size all the same.
+#: Fast, and the size is still a third.
 _COMPRESSION = 1
 _CHUNK_BYTES = 1024 * 1024
 
 
 class Kept(NamedTuple):
-    """A record as it is kept: where it stood, and all that it was."""
+    """A record in a backup, with its old offset."""
 
     offset: int
     timestamp: int
@@ -35,12 +35,12 @@ class Kept(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
     def to_write(self) -> ToWrite:
-        """Return the record, to be written."""
+        """Return the record in the form that batches take."""
         return self.timestamp, self.key, self.value, list(self.headers)
 
 
 class Saved(BaseModel):
-    """A partition in a backup: which offsets it had, and its file."""
+    """A partition in a backup: its offsets and its file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,25 +54,25 @@ class Saved(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a backup holds, and of which registry."""
+    """The content of a backup, and its registry."""
 
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
     app_id: str
     topic_prefix: str
-    #: Under what rows were decided: of another secret nothing could be looked up.
+    #: The rules of the rows. With another secret no lookup would find anything.
     rules: str
     partitioning: Partitioning
     saved: tuple[Saved, ...]
 
     def write(self, folder: Path) -> None:
-        """Write the manifest: from then on the backup is whole."""
+        """Write the manifest. Only then is the backup complete."""
         write_whole(folder / _MANIFEST, self.model_dump_json(indent=2))
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Return the manifest of a backup; raise `SettingsError` if it is none, or not whole."""
+        """Return the manifest of a backup; raise `SettingsError` if the backup is not complete."""
         try:
             text = (folder / _MANIFEST).read_bytes()
         except OSError as error:
@@ -95,19 +95,19 @@ class Writing:
 
     def __init__(self, folder: Path, topic: str, partition: int) -> None:
         self._path = folder / f"{topic}-{partition}.ndjson.gz"
-        # Names and addresses stand in it.
+        # The file holds names and addresses.
         self._path.touch(mode=0o600, exist_ok=False)
         self._file = gzip.GzipFile(self._path, "wb", _COMPRESSION)
         self._topic, self._partition = topic, partition
         self._records = 0
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Add records, which follow those before."""
+        """Add the next records."""
         self._file.write(b"".join(map(_encoded, records)))
         self._records += len(records)
 
     def end(self, start: int, end: int) -> Saved:
-        """Close the file; return what it holds: offsets from ``start`` to before ``end``."""
+        """Close the file; return its entry, for offsets from ``start`` to before ``end``."""
         self.close()
         sync(self._path)
         return Saved(
@@ -151,7 +151,7 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def require_sound(folder: Path, saved: Saved) -> None:
-    """Raise `SettingsError` if a file is not what it was when the backup was made."""
+    """Raise `SettingsError` if a file has changed since the backup."""
     try:
         is_sound = _sha256(folder / saved.file) == saved.sha256
     except OSError as error:
@@ -169,7 +169,7 @@ def _sha256(path: Path) -> str:
 
 
 def by_topic(manifest: Manifest) -> Mapping[str, int]:
-    """Return how many records there are of each topic."""
+    """Return the number of records by topic."""
     counts: dict[str, int] = {}
     for saved in manifest.saved:
         counts[saved.topic] = counts.get(saved.topic, 0) + saved.records

@@ -23,20 +23,20 @@ from app.ops.backup.exact import ExactWriter, runs, write_plainly
 from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_sound
 from app.ops.repartition.quiet import Tell
 
-#: Partitions that are written at the same time.
+#: How many partitions are written at the same time.
 AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class Report:
-    """What was restored."""
+    """The result of a restore."""
 
     manifest: Manifest
     records: int
 
 
 async def restore(settings: Settings, folder: Path, tell: Tell) -> Report:
-    """Make the registry that a backup holds; raise `RegistryError` if it cannot be."""
+    """Restore the registry of a backup; raise `RegistryError` if that is not possible."""
     manifest = await asyncio.to_thread(_sound, settings, folder)
     there = manifest.partitioning
     settings = settings.partitioned(there.partitions, there.generation)
@@ -81,7 +81,7 @@ def _sound(settings: Settings, folder: Path) -> Manifest:
 
 
 async def _make_room(settings: Settings, topics: Topics) -> None:
-    """Make all topics anew, unless there is a registry already."""
+    """Create all topics, unless there is a registry already."""
     async with connected(settings) as admin:
         there = set(await admin.list_topics()) & {spec.name for spec in topics.all()}
     if there and not (await read(settings)).is_being_restored:
@@ -114,7 +114,7 @@ async def _fill_all(
                 await _fill_exactly(settings, folder, saved, advance)
             else:
                 rows = _counted(read_records(folder, saved), saved, advance)
-                await write_plainly(plain, saved.topic, saved.partition, _as_anew(rows))
+                await write_plainly(plain, saved.topic, saved.partition, _for_new_log(rows))
 
     async with plain:
         await asyncio.gather(*map(one, manifest.saved))
@@ -139,7 +139,7 @@ async def _fill_exactly(settings: Settings, folder: Path, saved: Saved, advance:
 
 
 def _start(saved: Saved, first: Kept | None) -> int:
-    """Return where the log is to begin: one offset before its first record cannot be left out."""
+    """Return where the log must begin: one offset before its first record cannot be left out."""
     if first is not None and first.offset == saved.start + 1:
         return first.offset
     return saved.start
@@ -156,10 +156,10 @@ def _counted(records: Iterator[Kept], saved: Saved, advance: Advance) -> Iterato
         yield record
 
 
-def _as_anew(rows: Iterator[Kept]) -> Iterator[ToWrite]:
-    """Yield the rows of a changelog, or other records; of markers only the last, as another log's.
+def _for_new_log(rows: Iterator[Kept]) -> Iterator[ToWrite]:
+    """Yield the records to write. Of the markers of a changelog, only the last, with a new log id.
 
-    Stores of before must not go on from where they stand: it is another log, with other offsets.
+    Stores of the old log must not be used again, because the offsets are different.
     """
     marker = None
     for row in rows:
@@ -168,8 +168,8 @@ def _as_anew(rows: Iterator[Kept]) -> Iterator[ToWrite]:
         else:
             yield row.to_write()
     if marker is not None and marker.value is not None:
-        anew = Marker.decode(marker.value).anew()
-        yield marker.timestamp, MARKER_KEY, anew.encode(), NO_HEADERS
+        copied = Marker.decode(marker.value).for_copy()
+        yield marker.timestamp, MARKER_KEY, copied.encode(), NO_HEADERS
 
 
 async def _delete_before(admin: AIOKafkaAdminClient, saved: Saved, offset: int) -> None:

@@ -17,12 +17,12 @@ from app.ops.backup.files import Manifest, Saved, Writing
 from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, drained, in_time
 from app.system.files import make_private
 
-# -- what is compacted
+# -- compacted topics
 
 
 @dataclass(slots=True)
 class Followed:
-    """Reads topics from the beginning, and then what comes, into their files."""
+    """Reads topics from the beginning into files, and then new records."""
 
     following: TopicFollower
     files: Mapping[Place, Writing]
@@ -35,7 +35,7 @@ class Followed:
         return await self.following.left()
 
     async def catch_up(self) -> None:
-        """Read up to what is committed now."""
+        """Read all records that are committed now."""
         async for extent, records in self.following.read():
             place = extent.topic, extent.partition
             self.files[place].add(records)
@@ -44,7 +44,7 @@ class Followed:
                 self.markers[place] = Marker.decode(markers[-1] or b"")
 
     async def saved(self) -> list[Saved]:
-        """Return what was saved; nothing more is."""
+        """Close the files, and return their entries."""
         return [
             self.files[each.topic, each.partition].end(each.start, self.following.next(each))
             for each in await self.following.extents()
@@ -53,7 +53,7 @@ class Followed:
 
 @contextmanager
 def _followed(reading: Reader, topics: Sequence[TopicSpec], folder: Path) -> Iterator[Followed]:
-    """Follow topics; their files are closed in the end."""
+    """Follow topics, and close their files at the end."""
     files: dict[Place, Writing] = {}
     try:
         for spec in topics:
@@ -65,19 +65,19 @@ def _followed(reading: Reader, topics: Sequence[TopicSpec], folder: Path) -> Ite
             file.close()
 
 
-# -- the whole
+# -- the whole registry
 
 
 @dataclass(slots=True)
 class Report:
-    """What was saved."""
+    """The result of a backup."""
 
     manifest: Manifest
     held_seconds: float
 
 
 async def back_up(settings: Settings, folder: Path, tell: Tell) -> Report:
-    """Save a registry to a folder, which must be new; raise `RegistryError` if it cannot be."""
+    """Save a registry to a new folder; raise `RegistryError` if that is not possible."""
     now = await read(settings)
     now.require_no_change()
     settings = now.of(settings)
@@ -158,7 +158,7 @@ async def _moment(
     appended: Sequence[TopicSpec],
     tell: Tell,
 ) -> tuple[list[Extent], float]:
-    """Wait for a moment in which nothing is in flight; return what there is to save of it."""
+    """Wait until nothing is in flight; return what to save of that moment."""
     register = Register(settings)
     began = time.monotonic()
     try:
@@ -179,7 +179,7 @@ async def _moment(
 
 
 def _until(extents: Sequence[Extent], at: Following) -> list[Extent]:
-    """Return the extents, those of sources up to where they were applied at that moment."""
+    """Return the extents. Those of sources end where they were applied at that moment."""
     ends = {
         (topic, number): end
         for (_, number), sources in at.items()

@@ -14,14 +14,17 @@ from app.config.tls import client_tls, expiry
 from app.ops.doctor.findings import Finding, ok, problem, warning
 from app.ops.doctor.machine import existing
 
-#: What expires within this time is told of.
+#: Keys and certificates that expire within this time get a warning.
 SOON = timedelta(days=14)
 
 _CREATE_KEY = "create one: python -m app keys create --name NAME --scope admin"
 
 
 async def files(settings: Settings) -> Sequence[Finding]:
-    """Look at what the settings name on this machine; that they can be read is known here."""
+    """Check the files that the settings name on this machine.
+
+    The settings have read them already.
+    """
     return list(_files(settings))
 
 
@@ -56,10 +59,10 @@ def _judge_secret(settings: Settings) -> Finding:
 
 
 def judge_permissions(name: str, path: Path, mode: int) -> Finding:
-    """Tell whether others than its owner may use a file that is a secret, or a folder of ours."""
+    """Return whether other users can read a secret file, or write to a folder."""
     is_folder = stat.S_ISDIR(mode)
     advice = f"chmod {700 if is_folder else 600} {path}"
-    # A volume may have to be shared with a group: what is made in it is private all the same.
+    # A group may share a volume. The files that a worker makes there are private anyway.
     if mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_folder:
         return problem(f"{name}: others than its owner may change {path}", advice)
     if mode & (stat.S_IRWXG | stat.S_IRWXO if is_folder else stat.S_IRGRP | stat.S_IROTH):
@@ -68,7 +71,7 @@ def judge_permissions(name: str, path: Path, mode: int) -> Finding:
 
 
 async def keys(settings: Settings) -> Sequence[Finding]:
-    """Look at the access keys."""
+    """Check the access keys."""
     if settings.keys_file is None:
         return [_judge_no_keys(settings)]
     return list(judge_keys(read_keys(settings.keys_file), datetime.now(UTC)))
@@ -84,13 +87,13 @@ def _judge_no_keys(settings: Settings) -> Finding:
 
 
 def judge_keys(known: Sequence[Key], now: datetime) -> Iterator[Finding]:
-    """Tell which keys are or will soon be of no use, and what no key allows."""
+    """Yield which keys have expired or will soon, and what no key allows."""
     for key in known:
         if key.expires_at is not None and key.expires_at - now <= SOON:
             yield _judge_end(key.name, key.expires_at, now)
     valid = [key for key in known if key.expires_at is None or key.expires_at > now]
     if not valid:
-        yield problem(f"none of {len(known)} keys is valid: nobody may come in", _CREATE_KEY)
+        yield problem(f"none of {len(known)} keys is valid: every request is refused", _CREATE_KEY)
     elif not any(key.allows(Scope.ADMIN) for key in valid):
         yield warning(f"none of {len(valid)} valid keys is an admin's", _CREATE_KEY)
     else:
@@ -105,7 +108,7 @@ def _judge_end(name: str, end: datetime, now: datetime) -> Finding:
 
 
 async def certificates(settings: Settings) -> Sequence[Finding]:
-    """Look at this worker's certificate, and at those that others' are checked by."""
+    """Check this worker's certificate, and the authorities of others' certificates."""
     findings = [] if settings.tls_ca_file is None else [_authority(settings)]
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return [ok("TLS_CERT_FILE is not set: the worker serves http"), *findings]
@@ -126,7 +129,7 @@ def _moment(text: str) -> datetime:
 
 
 def judge_certificate(name: str, end: datetime, now: datetime) -> Finding:
-    """Tell whether a certificate is valid for long enough."""
+    """Return whether a certificate is valid for long enough."""
     if end <= now:
         return problem(f"{name}: has expired, on {_day(end)}", "replace it")
     if end - now <= SOON:

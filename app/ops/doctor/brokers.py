@@ -1,4 +1,4 @@
-"""Checks that each broker answers, and that there are enough for the replicas."""
+"""Checks that each broker answers, and that there are enough brokers for the replicas."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,15 @@ from app.ops.doctor.findings import Finding, ok, problem, warning
 ANSWER_SECONDS = 3.0
 SLOW_SECONDS = 1.0
 
-#: Kafka does not tell its version, but which requests it takes: the newest version of Fetch,
-#: and the release that brought it. Before the oldest, what the worker needs is not there.
+#: Kafka does not report its version, but the requests that it knows. This is the newest version of
+#: Fetch, and the release that brought it. A broker older than the first entry lacks requests that
+#: the worker needs.
 _FETCH = 1
 _RELEASES = {13: "3.1", 15: "3.5", 16: "3.7", 17: "3.9", 18: "4.1"}
 
 
 async def check(settings: Settings) -> Sequence[Finding]:
-    """Ask each address that KAFKA_BROKERS names."""
+    """Ask each address in KAFKA_BROKERS."""
     return await asyncio.gather(
         *(_check_address(settings.kafka, address) for address in settings.kafka.addresses)
     )
@@ -46,7 +47,7 @@ async def _check_address(kafka: Connection, address: str) -> Finding:
 
 
 def judge_broker(address: str, seconds: float, newest: Mapping[int, int]) -> Finding:
-    """Tell how old a broker is and how quick, by its answer to which requests it takes."""
+    """Return how old and how quick a broker is, by the requests that it knows."""
     release = release_of(newest.get(_FETCH, 0))
     if release is None:
         oldest = min(_RELEASES.values())
@@ -58,19 +59,19 @@ def judge_broker(address: str, seconds: float, newest: Mapping[int, int]) -> Fin
 
 
 def release_of(fetch: int) -> str | None:
-    """Return the newest release of Kafka that a broker can be, at least."""
+    """Return the oldest release of Kafka that knows a version of Fetch."""
     known = [release for newest, release in _RELEASES.items() if newest <= fetch]
     return known[-1] if known else None
 
 
 async def cluster(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
-    """Count the brokers that there are."""
+    """Count the brokers."""
     told = await admin.describe_cluster()
     return [judge_cluster(len(told["brokers"]), settings.replication_factor)]
 
 
 def judge_cluster(brokers: int, copies: int | None) -> Finding:
-    """Tell whether there are brokers enough for the copies of each topic."""
+    """Return whether there are enough brokers for the replicas of each topic."""
     if copies is not None and copies > brokers:
         return problem(
             f"REPLICATION_FACTOR is {copies}, and brokers are {brokers}: no topic can be made",

@@ -14,7 +14,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of what a check tells."""
+    """One line of a check."""
 
     mark: Mark
     what: str
@@ -22,15 +22,15 @@ class Finding:
 
 
 def ok(what: str) -> Finding:
-    """Return that something is as it should be."""
+    """Return a finding without a problem."""
     return Finding(Mark.OK, what)
 
 
 def warning(what: str, advice: str) -> Finding:
-    """Return what works, but is not as it should be."""
+    """Return a finding about something that works, but should be changed."""
     return Finding(Mark.WARNING, what, advice)
 
 
 def problem(what: str, advice: str) -> Finding:
-    """Return what keeps the registry from its work, or soon will."""
+    """Return a finding about something that stops the registry, or soon will."""
     return Finding(Mark.PROBLEM, what, advice)

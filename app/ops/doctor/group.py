@@ -12,9 +12,9 @@ from app.kafka.topics import declare
 from app.ops.doctor.findings import Finding, ok, problem, warning
 from app.ops.doctor.topics import partitions_by_topic
 
-#: Records of a partition that may wait before it is worth a warning.
+#: A partition with more waiting records gets a warning.
 MANY_RECORDS = 10_000
-#: Partitions that are listed of a topic.
+#: At most this many partitions of a topic are listed.
 MAX_LISTED = 12
 
 #: A topic's lag in records, by partition.
@@ -23,7 +23,7 @@ Lags = Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The group, as its coordinator tells of it."""
+    """The group, as its coordinator describes it."""
 
     name: str
     state: str
@@ -31,7 +31,7 @@ class Group:
 
 
 async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
-    """Look at the group's members, what they own, and what is not applied."""
+    """Check the group's members, their partitions, and the lag."""
     topics = declare(settings)
     sources = topics.user_registrations, topics.email_claims, topics.email_decisions
     there = await partitions_by_topic(admin)
@@ -53,14 +53,14 @@ async def _described(admin: AIOKafkaAdminClient, name: str) -> Group:
 
 
 def _owned(assignment: bytes) -> frozenset[TopicPartition]:
-    # Until the leader has assigned anything, it is empty.
+    # The assignment is empty until the leader has made one.
     if not assignment:
         return frozenset()
     return frozenset(ConsumerProtocolMemberAssignment.decode(assignment).partitions())
 
 
 def judge_group(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[Finding]:
-    """Tell who is in the group, and which partitions nobody owns."""
+    """Yield the members of the group, and the partitions without an owner."""
     if not group.owned:
         yield warning(
             f"no worker is in the group {group.name}: nothing is applied",
@@ -76,8 +76,8 @@ def judge_group(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[Find
     orphans = sorted(set(wanted) - frozenset().union(*group.owned))
     for topic in sorted({tp.topic for tp in orphans}):
         numbers = [tp.partition for tp in orphans if tp.topic == topic]
-        what = f"{topic}: nobody owns partitions {', '.join(map(str, numbers))}"
-        yield problem(what, "see the workers' logs; one that starts makes them divide anew")
+        what = f"{topic}: no worker owns partitions {', '.join(map(str, numbers))}"
+        yield problem(what, "see the workers' logs; a worker that starts begins a rebalance")
 
 
 def _shares(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[str]:
@@ -102,14 +102,14 @@ async def _lags(
         await consumer.stop()
     lags: dict[str, dict[int, int]] = {}
     for tp in wanted:
-        # Nothing is committed: -1, or what retention has removed since.
+        # -1: nothing is committed. Retention may also have removed records since.
         applied = max(offsets[tp].offset if tp in offsets else -1, starts[tp])
         lags.setdefault(tp.topic, {})[tp.partition] = max(ends[tp] - applied, 0)
     return lags
 
 
 def judge_lag(topic: str, lags: Lags) -> Finding:
-    """Tell how many records of a topic wait, and where."""
+    """Return how many records of a topic wait, and in which partitions."""
     behind = {number: lag for number, lag in sorted(lags.items()) if lag}
     if not behind:
         return ok(f"{topic}: nothing waits")

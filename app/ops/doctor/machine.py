@@ -16,7 +16,7 @@ from app.ops.doctor.findings import Finding, ok, problem, warning
 from app.ops.doctor.worker import ask
 from app.worker.descriptors import allow_all, allowed, reserved
 
-#: The Python that everything was read, tested and measured with.
+#: The Python version of all tests and measurements.
 PYTHON = (3, 11)
 
 GIB = 1024**3
@@ -24,27 +24,28 @@ SCARCE_BYTES = 5 * GIB
 SCARCE_SHARE = 0.1
 TOO_LITTLE_BYTES = GIB
 
-#: Clocks this far apart confuse those who compare times; beyond the second, retention as well.
+#: Clocks that differ by more than this confuse comparisons of time, and beyond the second value
+#: also retention.
 APART_SECONDS = 2.0
 FAR_APART_SECONDS = 60.0
 
-#: What the kernel answers while nothing keeps its clock right (``TIME_ERROR`` of adjtimex(2)).
+#: The kernel's answer while its clock is not synchronised (``TIME_ERROR`` of adjtimex(2)).
 _UNSYNCHRONISED = 5
-#: More than any ``struct timex`` takes; all zero, it asks and sets nothing.
+#: Longer than any ``struct timex``. All zeros: it only reads.
 _TIMEX_BYTES = 512
 
-#: Of what a package requires, the part that is pinned: ``aiokafka[lz4]==0.14.0``.
+#: The pinned part of a requirement: ``aiokafka[lz4]==0.14.0``.
 _PIN = re.compile(r"([\w.-]+)(?:\[.*\])?==([^\s;]+)")
 
 
 async def versions(_: Settings) -> Sequence[Finding]:
-    """Compare what is installed with what this release was made for."""
+    """Compare the installed versions with those of this release."""
     pins = pinned(requires("user-registry") or ())
     return list(judge_versions(sys.version_info[:2], pins, {name: version(name) for name in pins}))
 
 
 def pinned(requirements: Sequence[str]) -> Mapping[str, str]:
-    """Return the packages whose version is fixed, and that version."""
+    """Return the packages with a fixed version, and that version."""
     found = map(_PIN.fullmatch, requirements)
     return {pin[1]: pin[2] for pin in found if pin}
 
@@ -52,7 +53,7 @@ def pinned(requirements: Sequence[str]) -> Mapping[str, str]:
 def judge_versions(
     python: tuple[int, ...], pins: Mapping[str, str], installed: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Tell which versions are others than they should be."""
+    """Yield which versions differ from those of this release."""
     others = [name for name in pins if installed[name] != pins[name]]
     if python != PYTHON:
         wanted = ".".join(map(str, PYTHON))
@@ -66,18 +67,18 @@ def judge_versions(
 
 
 async def disk(settings: Settings) -> Sequence[Finding]:
-    """Look at how much room the stores have."""
+    """Check the free space for the stores."""
     usage = shutil.disk_usage(existing(settings.data_dir))
     return [judge_disk(usage.free, usage.total)]
 
 
 def existing(path: Path) -> Path:
-    """Return the folder, or the first one above it that is there already."""
+    """Return a folder, or the first existing folder above it."""
     return next(each for each in (path, *path.absolute().parents) if each.is_dir())
 
 
 def judge_disk(free: int, total: int) -> Finding:
-    """Tell whether there is room enough."""
+    """Return whether there is enough free space."""
     what = f"DATA_DIR: {free / GIB:.1f} of {total / GIB:.1f} GiB are free"
     advice = "make room, or move DATA_DIR to a larger disk: full, it stops the worker"
     if free < TOO_LITTLE_BYTES:
@@ -88,13 +89,13 @@ def judge_disk(free: int, total: int) -> Finding:
 
 
 async def open_files(settings: Settings) -> Sequence[Finding]:
-    """Look at how many files and connections a process may have open, started from here."""
+    """Check how many files and connections a process that starts here may open."""
     allow_all()
     return [judge_open_files(allowed(), reserved(settings), settings.max_connections)]
 
 
 def judge_open_files(files: int, kept: int, connections: int) -> Finding:
-    """Tell whether there are enough for the connections that there may be."""
+    """Return whether the limit is enough for all connections."""
     what = f"a process may have {files} files open: {kept} of them are for stores and brokers"
     if files - kept >= connections:
         return ok(what)
@@ -103,13 +104,13 @@ def judge_open_files(files: int, kept: int, connections: int) -> Finding:
 
 
 async def clock(settings: Settings) -> Sequence[Finding]:
-    """Look at whether the clock is kept right, and compare it with a worker's."""
+    """Check whether the clock is synchronised, and compare it with a worker's."""
     return [_judge_kernel(), await _against_worker(settings)]
 
 
 def _judge_kernel() -> Finding:
     kernel = ctypes.CDLL(None)
-    # Linux has it; other systems do not tell.
+    # Only Linux has this function.
     if not hasattr(kernel, "adjtimex"):
         return ok("the system does not tell whether its clock is kept right")
     if kernel.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)) == _UNSYNCHRONISED:
@@ -128,7 +129,7 @@ async def _against_worker(settings: Settings) -> Finding:
 
 
 def judge_clock(ahead_seconds: float) -> Finding:
-    """Tell whether a worker's clock, which shows whole seconds, is the same as ours."""
+    """Return whether a worker's clock (in whole seconds) agrees with this one."""
     apart = abs(ahead_seconds)
     what = f"the worker's clock and this one are {apart:.0f} s apart"
     if apart > FAR_APART_SECONDS:

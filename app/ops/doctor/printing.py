@@ -10,14 +10,14 @@ from rich.text import Text
 from app.ops.doctor.findings import Mark
 from app.ops.doctor.run import AreaFinding
 
-#: Where nobody reads along, as in a pipe, each finding stays in its line.
+#: In a pipe, each finding stays on one line.
 WIDTH_WITHOUT_TERMINAL = 1_000
 
 _STYLES = {Mark.OK: "green", Mark.WARNING: "yellow", Mark.PROBLEM: "bold red"}
 
 
 def print_findings(told: Sequence[AreaFinding]) -> None:
-    """Write the table, and below it how many findings are bad."""
+    """Print the table, and below it the number of bad findings."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, emoji=False, width=WIDTH_WITHOUT_TERMINAL)
@@ -39,7 +39,7 @@ def _table(told: Sequence[AreaFinding]) -> Table:
 
 
 def as_json(told: Sequence[AreaFinding]) -> dict[str, Any]:
-    """Return the findings as they are written as JSON."""
+    """Return the findings as JSON members."""
     return {
         "problems": _count(told, Mark.PROBLEM),
         "warnings": _count(told, Mark.WARNING),

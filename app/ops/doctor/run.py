@@ -13,16 +13,16 @@ from app.kafka.partitioning import Partitioning, read
 from app.ops.doctor import access, brokers, group, machine, topics, worker
 from app.ops.doctor.findings import Finding, Mark, ok, problem
 
-#: How long a check may take.
+#: How long one check may take.
 CHECK_SECONDS = 15.0
 REQUEST_MS: Final = 5_000
 
-#: An area, and what was found there.
+#: An area, and one finding in it.
 AreaFinding = tuple[str, Finding]
 
 
 async def examine(settings: Settings) -> Sequence[AreaFinding]:
-    """Make all checks; without a broker, those that need none."""
+    """Run all checks; without a broker, only those that need none."""
     here = await asyncio.gather(
         _told("settings", access.files(settings)),
         _told("versions", machine.versions(settings)),
@@ -34,7 +34,7 @@ async def examine(settings: Settings) -> Sequence[AreaFinding]:
         _told("worker", worker.check(settings)),
         _told("brokers", brokers.check(settings)),
     )
-    # One line says that no broker answers; three more would say it again.
+    # One line says that no broker answers. Without this, three more lines would say the same.
     answers = any(finding.mark is not Mark.PROBLEM for _, finding in here[-1])
     there = await _examine_cluster(settings) if answers else []
     return [told for area in (*here, *there) for told in area]
@@ -45,10 +45,10 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[AreaFinding]
     try:
         if told := await _told("brokers", _started(admin)):
             return [told]
-        standing = await read(settings)
-        settings = standing.of(settings)
+        current = await read(settings)
+        settings = current.of(settings)
         return await asyncio.gather(
-            _told("settings", _agrees(standing, settings)),
+            _told("settings", _agrees(current, settings)),
             _told("brokers", brokers.cluster(admin, settings)),
             _told("topics", topics.check(admin, settings)),
             _told("group", group.check(admin, settings)),
@@ -63,9 +63,9 @@ async def _started(admin: AIOKafkaAdminClient) -> Sequence[Finding]:
     return ()
 
 
-async def _agrees(standing: Partitioning, settings: Settings) -> Sequence[Finding]:
-    standing.require_secret(settings)
-    return [] if standing.secret is None else [ok("EMAIL_SECRET is the registry's")]
+async def _agrees(current: Partitioning, settings: Settings) -> Sequence[Finding]:
+    current.require_secret(settings)
+    return [] if current.secret is None else [ok("EMAIL_SECRET is the registry's")]
 
 
 async def _allowed(settings: Settings) -> Sequence[Finding]:

@@ -16,15 +16,15 @@ _BROKERS = "start the brokers that are away, and see their logs"
 
 _MS_PER_HOUR = 3_600_000
 
-#: Kafka's own: committed offsets, and transactions.
+#: Kafka's own topics of committed offsets and of transactions.
 FENCE_TOPICS = ("__consumer_offsets", "__transaction_state")
 
-#: A partition as Kafka's metadata tell of it.
+#: A partition in Kafka's metadata.
 Partition = Mapping[str, Any]
 
 
 async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
-    """Compare the topics that there are with those that should be."""
+    """Compare the existing topics with the declared ones."""
     specs = declare(settings).all()
     there = await partitions_by_topic(admin)
     if not any(spec.name in there for spec in specs):
@@ -42,21 +42,21 @@ async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Find
 async def _check_fence(
     admin: AIOKafkaAdminClient, there: Mapping[str, Sequence[Partition]]
 ) -> list[Finding]:
-    """Look at the topics in which Kafka keeps what fences workers from each other."""
+    """Check the topics in which Kafka keeps the fence between workers."""
     findings: list[Finding] = []
     for name in FENCE_TOPICS:
         if name in there:
             try:
                 config = await topic_config(admin, name, inherited=True)
             except RegistryError:
-                continue  # a hosted Kafka shows them to nobody, and looks after them itself
+                continue  # a hosted Kafka hides them, and manages them itself
             copies = min(len(each["replicas"]) for each in there[name])
             findings += judge_fence(name, copies, int(config["min.insync.replicas"]))
     return findings
 
 
 def judge_fence(name: str, copies: int, needed: int) -> Iterator[Finding]:
-    """Tell whether a broker that is lost may take a pending commit with it."""
+    """Yield whether the loss of one broker can lose a pending commit."""
     if copies > 1 and needed == 1:
         yield problem(
             f"{name}: min.insync.replicas is 1: a broker that is lost may take with it what keeps "
@@ -66,14 +66,14 @@ def judge_fence(name: str, copies: int, needed: int) -> Iterator[Finding]:
 
 
 async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, Sequence[Partition]]:
-    """Return the partitions of all topics: asked for by name, a topic might be made by that."""
+    """Return the partitions of all topics. A question by name could create a topic."""
     return {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
 
 
 def judge_topic(
     spec: TopicSpec, partitions: Sequence[Partition], config: Mapping[str, str]
 ) -> Sequence[Finding]:
-    """Tell how a topic differs from what it should be; in one line if it does not."""
+    """Return the differences of a topic; one line if there are none."""
     copies = min(len(each["replicas"]) for each in partitions)
     found = [
         *_partitions(spec, len(partitions)),

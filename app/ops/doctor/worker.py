@@ -14,22 +14,22 @@ from app.worker.preflight import require_port
 
 ASK_SECONDS = 3.0
 
-#: Where to ask who listens on all addresses.
+#: The address to ask if a worker listens on all addresses.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  it is asked, not listened on
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a worker says of itself."""
+    """A worker's answer about itself."""
 
     reasons: Sequence[str]
     is_ready: bool
-    #: How much further its clock is than ours, cut to whole seconds.
+    #: How far its clock is ahead of this one, in whole seconds.
     ahead_seconds: float | None
 
 
 async def check(settings: Settings) -> Sequence[Finding]:
-    """Ask the worker whether it is ready; without one, see whether one could start."""
+    """Ask the worker whether it is ready. If none runs, check whether one could start."""
     try:
         answer = await ask(settings)
     except ClientConnectorError:
@@ -47,7 +47,7 @@ async def check(settings: Settings) -> Sequence[Finding]:
 
 async def ask(settings: Settings) -> Answer:
     """Return the worker's answer; raise aiohttp's errors, `TimeoutError` or `ValueError`."""
-    # It is asked how it is and told nothing: who signed its certificate is another check's.
+    # The question holds no secret, so its certificate is not checked here. Another check does that.
     url = f"{_scheme(settings)}://{_place(settings)}/health/ready"
     async with (
         ClientSession(timeout=ClientTimeout(ASK_SECONDS)) as session,
@@ -63,7 +63,7 @@ async def ask(settings: Settings) -> Answer:
 
 
 def judge_worker(place: str, answer: Answer) -> Sequence[Finding]:
-    """Tell whether a worker is ready, and why not: a line for each reason."""
+    """Return whether a worker is ready, or one finding for each reason why not."""
     if answer.is_ready:
         return [ok(f"the worker on {place} is ready")]
     advice = "it may pass by itself; if it does not, see the worker's log"

@@ -1,4 +1,4 @@
-"""Writes a changelog anew from a store that has more."""
+"""Writes a changelog again from a store that has more rows."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ CHUNK_ROWS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """A store, the changelog that it is written to, and what both have applied."""
+    """A store, the changelog to write, and the markers of both."""
 
     store: Store
     changelog: TP
@@ -50,9 +50,9 @@ def _told(marker: Marker) -> str:
 
 
 async def rebuild(settings: Settings, folder: Path, agrees: Agrees) -> Sequence[str]:
-    """Write changelogs anew from the stores of a worker's folder; return what was done.
+    """Write changelogs again from the stores in a worker's folder; return what was done.
 
-    Raises `SettingsError` if there is no store, or a changelog has what its store lacks.
+    Raises `SettingsError` if there is no store, or a changelog has rows that its store lacks.
     """
     with held([folder], (USERS, EMAILS)) as stores:
         async with ground(settings) as given:
@@ -97,7 +97,10 @@ def _about_rows(store: Store) -> int:
 
 
 async def _write(given: Ground, each: Rebuild, advance: Advance) -> int:
-    """Write all rows, the marker last; delete what the store does not have. Return the rows."""
+    """Write all rows, and the marker last; delete rows that the store lacks.
+
+    Return the number of rows.
+    """
     with _opened(each.store) as database:
         left = {key for key in await _keys(given, each.changelog) if key not in database}
         rows: Iterator[ToWrite] = (
@@ -110,7 +113,8 @@ async def _write(given: Ground, each: Rebuild, advance: Advance) -> int:
             count += len(chunk)
             await given.write({each.changelog: chunk})
             advance(_place(each.changelog), len(chunk))
-        # What has no marker is not read: until here, the same command begins again.
+        # A changelog without a marker is not read. If this stops before the marker, run the command
+        # again.
         end: list[ToWrite] = [(None, key, None, NO_HEADERS) for key in left]
         end.append((None, MARKER_KEY, each.mine.encode(), NO_HEADERS))
         spans = await given.write({each.changelog: end})
@@ -127,7 +131,7 @@ async def _keys(given: Ground, changelog: TP) -> set[bytes]:
 
 @contextmanager
 def _opened(store: Store) -> Iterator[Rdict]:
-    # rocksdict raises bare Exceptions; their texts speak of files, never of rows.
+    # rocksdict raises bare Exceptions. Their texts name files, and never rows.
     try:
         options = Options(raw_mode=True)
         # Else it would be opened as it was last, which may have been for a bulk load.

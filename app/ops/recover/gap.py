@@ -16,9 +16,9 @@ from app.ops.recover.ground import Agrees, Ground, ground, note
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records of a source partition that are gone: from the first one on, to before ``until``.
+    """Lost records of a source partition: from ``first`` to before ``until``.
 
-    Where the topic is another one, nobody can say up to where.
+    If the topic was made again, the end is unknown.
     """
 
     source: TP
@@ -29,18 +29,18 @@ class Gap:
 
     def __str__(self) -> str:
         lost = "is lost" if self.summary.first == self.summary.last else "are lost"
-        return f"{self.summary} {lost} ({self.why}); it goes on at {self.goes_on_at}"
+        return f"{self.summary} {lost} ({self.why}); the partition continues at {self.goes_on_at}"
 
     @property
     def summary(self) -> Summary:
-        """What is told of it for as long as dead letters are kept."""
+        """The summary that the dead-letter topic keeps."""
         topic, partition = self.source
         last = None if self.until is None else self.until - 1
         return Summary(topic=topic, partition=partition, first=self.first, last=last, why=self.why)
 
 
 async def accept(settings: Settings, agrees: Agrees) -> Sequence[str]:
-    """Go on behind all gaps there are; return what was done."""
+    """Set the markers behind all gaps; return what was done."""
     async with ground(settings) as given:
         found: list[tuple[TP, Marker, list[Gap]]] = []
         for changelog, sources in _tables(given):
@@ -73,7 +73,7 @@ def _tables(given: Ground) -> Sequence[tuple[TP, Sequence[TP]]]:
 
 
 async def gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Gap]:
-    """Return what sources lack behind a marker, or before it."""
+    """Return the gaps of the sources after a marker, or before it."""
     cluster = given.cluster
     begins, ends = await cluster.starts(sources), await cluster.ends(sources)
     found = []
@@ -84,7 +84,7 @@ async def gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Gap
         begin, end = begins[tp], ends[tp]
         now = short_id(cluster.topic_id(tp.topic))
         if marker.ids.get(tp.topic, now) != now:
-            found.append(Gap(tp, at, None, begin, "the topic was made anew"))
+            found.append(Gap(tp, at, None, begin, "the topic was recreated"))
         elif at < begin:
             found.append(Gap(tp, at, begin, begin, "they were deleted before they were applied"))
         elif at > end:
@@ -95,7 +95,7 @@ async def gaps(given: Ground, marker: Marker, sources: Sequence[TP]) -> list[Gap
 
 
 async def _write(given: Ground, changelog: TP, marker: Marker, lost: Sequence[Gap]) -> None:
-    """Write the marker and the summaries, in one transaction."""
+    """Write the marker and the summaries in one transaction."""
     letters = []
     for gap in lost:
         topic = gap.source.topic

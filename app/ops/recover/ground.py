@@ -1,4 +1,4 @@
-"""What all recover commands need: brokers, an empty group, the name of the operator."""
+"""The base of all recover commands: brokers, an empty group, the name of the operator."""
 
 import getpass
 import os
@@ -27,10 +27,10 @@ from app.kafka.transactions import FencedProducer, Sendings
 
 log = structlog.get_logger(__name__)
 
-#: What is read at once, about.
+#: About how much is read at once.
 MAX_RECORDS, MAX_BYTES = 5_000, 4 * 1024 * 1024
 
-#: Is told what will be done; returns whether it shall.
+#: Called with what will be done; returns whether the operator agrees.
 Agrees = Callable[[Sequence[str]], bool]
 
 
@@ -41,13 +41,13 @@ class Ground:
     settings: Settings
     topics: Topics
     cluster: Cluster
-    #: Writes what is decided.
+    #: Writes the operator's decision.
     producer: FencedProducer
 
     async def marker_in(self, changelog: TP) -> Marker | None:
-        """Return the newest marker of a changelog.
+        """Return the newest marker of a changelog, without a seal.
 
-        A seal is left by a change that was given up: who goes on here goes on without it.
+        A repartition that was given up has left the seal.
         """
         begin = (await self.cluster.starts([changelog]))[changelog]
         end = (await self.cluster.stable_ends([changelog]))[changelog]
@@ -81,13 +81,13 @@ class Ground:
         now = await read(self.settings)
         now.require_no_change()
         if now.generation != self.settings.generation:
-            raise TopicsError("the registry was repartitioned meanwhile: give the command again")
+            raise TopicsError("the registry was repartitioned meanwhile: run the command again")
         return True
 
     async def write(self, sendings: Sendings) -> Mapping[TP, range]:
         """Write records in one transaction; return their offsets by partition.
 
-        While somebody was asked, a worker may have started.
+        Raises if a worker has started while the operator was asked.
         """
         await self.require_no_worker()
         return await self.producer.write(sendings)
@@ -97,9 +97,8 @@ class Ground:
 async def ground(settings: Settings) -> AsyncIterator[Ground]:
     """Yield the registry; raise `SettingsError` if a worker is in the group.
 
-    Raises `TopicsError` while it is repartitioned or saved: what is written to the changelogs then
-    would not be in the new ones.
-    Topics that are missing are made. Nothing that was begun before can be committed any more.
+    Raises `TopicsError` while it is repartitioned or saved: the new changelogs would lack what is
+    written then. Missing topics are created. Transactions that were open before are aborted.
     """
     await ensure(settings)
     now = await read(settings)
@@ -124,7 +123,7 @@ async def ground(settings: Settings) -> AsyncIterator[Ground]:
 
 
 def note(what: str) -> None:
-    """Write to the log who has done what."""
+    """Log who has done what."""
     log.warning("recovered", what=what, by=who())
 
 

@@ -28,7 +28,7 @@ from app.ops.recover.ground import Agrees, Ground, ground, note, who
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The next record of a partition, and what is applied once it is skipped."""
+    """The next record of a partition, and what is applied after it is skipped."""
 
     source: TP
     record: ConsumedRecord
@@ -44,7 +44,7 @@ class Skip:
 
     @property
     def summary(self) -> Summary:
-        """What is told of it for as long as dead letters are kept."""
+        """The summary that the dead-letter topic keeps."""
         topic, partition, offset = *self.source, self.record.offset
         return Summary(topic=topic, partition=partition, first=offset, last=offset, why=self.why)
 
@@ -62,7 +62,7 @@ class Skip:
         return page_key(self.record.offset // PAGE_RECORDS), letters_key(user_id)
 
     def rows(self, before: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-        """Return the rows that tell what became of the record, the marker last."""
+        """Return the rows with the outcome of the record, the marker last."""
         page_of, letters_of = self.keys
         page = bytearray(before.get(page_of) or bytes(PAGE_RECORDS))
         page[self.record.offset % PAGE_RECORDS] = Outcome.DEAD_LETTER
@@ -77,9 +77,9 @@ class Skip:
 async def skip(
     settings: Settings, source: TP, offset: int, reason: str, agrees: Agrees
 ) -> Sequence[str]:
-    """Move one record into the dead letters; return what was done.
+    """Make one record a dead letter; return what was done.
 
-    Raises `SettingsError` unless it is the next one to be applied of ``user-registrations``.
+    Raises `SettingsError` unless it is the next record of ``user-registrations`` to apply.
     """
     async with ground(settings) as given:
         _require_registrations(given, source)
@@ -103,15 +103,15 @@ def _require_registrations(given: Ground, source: TP) -> None:
     topic = given.topics.user_registrations
     if source.topic != topic.name:
         raise SettingsError(
-            f"{source.topic}: only records of {topic.name} are skipped: who waits for what came "
-            "of another one would wait for ever; see docs/operations.md"
+            f"{source.topic}: only records of {topic.name} can be skipped: users that wait for "
+            "the results of another one would wait for ever; see docs/operations.md"
         )
     if not 0 <= source.partition < topic.partitions:
         raise SettingsError(f"{source.topic}: there is no partition {source.partition}")
 
 
 async def _first(given: Ground, source: TP) -> Marker:
-    """Return the marker of a partition of which nothing was applied."""
+    """Return the marker of a partition that has applied nothing."""
     cluster = given.cluster
     committed = await Barrier(cluster, given.settings.app_id).committed([source])
     if committed is None or committed.get(source, 0) > 0:
@@ -126,7 +126,7 @@ async def _first(given: Ground, source: TP) -> Marker:
 
 
 async def _next(given: Ground, marker: Marker, source: TP, offset: int) -> Taken:
-    """Return the next record to be applied; raise `SettingsError` if it is another one."""
+    """Return the next record to apply; raise `SettingsError` if it is another one."""
     for gap in await gaps(given, marker, [source]):
         raise SettingsError(f"{gap}: this is for `recover gap`")
     where = f"{source.topic}, partition {source.partition}"
@@ -141,7 +141,7 @@ async def _next(given: Ground, marker: Marker, source: TP, offset: int) -> Taken
 
 
 async def _write(given: Ground, changelog: TP, skipped: Skip) -> None:
-    """Write the letter, the summary, the rows that tell of them, and the marker."""
+    """Write the letter, the summary, the rows about them, and the marker."""
     before: dict[bytes, bytes] = {}
     async for records in given.records(changelog):
         before.update((r.key, r.value or b"") for r in records if r.key in skipped.keys)

@@ -1,8 +1,8 @@
-"""``repartition``: adds partitions while writes go on.
+"""``repartition``: adds partitions while writes continue.
 
-Each partition is split: its users move to partitions of which they leave the same remainder, so
-that nobody else is concerned. Topics grow, so that positions, and producers that know nothing of
-this, stay as they are; the tables get new changelogs. `homes` says which row goes where, `copying`
-copies them while workers go on, `quiet` says when nothing is in flight, `steps` puts these in
-order, and `watching` is what a worker does meanwhile. docs/decisions/repartition.md tells why.
+Each partition is split: its users move to partitions with the same remainder, so no other partition
+is affected. Topics grow, so positions stay, and producers need not know. The tables get new
+changelogs. `target_partitions` says which row goes where, `copying` copies the rows while workers
+continue, `quiet` waits until nothing is in flight, and `steps` has the order.
+`app.worker.repartitioning` is the part of a worker. Reasons: docs/decisions/repartition.md.
 """

@@ -1,7 +1,7 @@
-"""Copies rows to changelogs with more partitions, while workers go on.
+"""Copies rows to changelogs with more partitions, while workers continue.
 
-The changelogs are read as a standby reads them: everything from the beginning, and then what comes.
-The last of several rows of a key wins there, as it did where it was read.
+It reads the changelogs as a standby does: everything from the beginning, then new rows. The last
+row of a key counts in the copy, as in the original.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.kafka.partition_reader import Reader, TopicFollower
 from app.kafka.topics import Topics
 from app.kafka.transactions import MAX_BATCH_BYTES
 from app.ops.repartition.quiet import Place
-from app.ops.repartition.target_partitions import Row, children, recent_of, rows_by_home
+from app.ops.repartition.target_partitions import Row, children, recent_of, rows_by_target
 
 
 def _targets(before: Topics, after: Topics) -> Mapping[str, str]:
@@ -36,13 +36,13 @@ def _tables(topics: Topics) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class Copying:
-    """The copying of all changelogs: what was read, and what is kept for the end."""
+    """The copying of all changelogs: what was read, and what is written at the end."""
 
     following: TopicFollower
     producer: AIOKafkaProducer
-    #: By the changelog that it is read from: the one that rows are copied to.
+    #: The target changelog of each changelog.
     targets: Mapping[str, str]
-    #: The table of each.
+    #: The table of each changelog.
     tables: Mapping[str, str]
     before: int
     after: int
@@ -57,11 +57,11 @@ class Copying:
         return ((topic, number) for topic in self.targets for number in range(self.before))
 
     async def left(self) -> int:
-        """Return how many offsets are committed and not copied yet."""
+        """Return how many committed offsets are not copied yet."""
         return await self.following.left()
 
     async def catch_up(self) -> None:
-        """Copy up to what is committed now."""
+        """Copy all rows that are committed now."""
         async for extent, records in self.following.read():
             rows = {record.key or b"": record.value for record in records}
             await self._copy((extent.topic, extent.partition), rows)
@@ -72,14 +72,14 @@ class Copying:
             self.markers[place] = Marker.decode(marker)
         if (recent := rows.get(RECENT_KEY)) is not None:
             self._recent[place] = recent
-        by_home = rows_by_home(partition, rows, self.before, self.after)
-        await self._send(self.targets[topic], by_home)
-        self.rows += sum(map(len, by_home.values()))
+        by_target = rows_by_target(partition, rows, self.before, self.after)
+        await self._send(self.targets[topic], by_target)
+        self.rows += sum(map(len, by_target.values()))
 
     async def finish(self, following: Mapping[Place, Mapping[str, int]]) -> None:
-        """Write what ends the new changelogs: who came last, and markers.
+        """Write the end of the new changelogs: newest registrations, and markers.
 
-        ``following`` says for each partition that was read what follows of its sources.
+        ``following`` has the next offsets of the sources of each partition that was read.
         """
         for place in self.places():
             topic, partition = place
@@ -87,29 +87,29 @@ class Copying:
             if marker is None:
                 continue  # nothing was ever applied: a new owner begins at the beginning
             ends: dict[int, Sequence[Row]] = {}
-            for home in children(partition, self.before, self.after):
-                ends[home] = self._last_rows(place, home, marker, following[place])
+            for target in children(partition, self.before, self.after):
+                ends[target] = self._last_rows(place, target, marker, following[place])
             await self._send(self.targets[topic], ends)
 
     def _last_rows(
-        self, place: Place, home: int, marker: Marker, following: Mapping[str, int]
+        self, place: Place, target: int, marker: Marker, following: Mapping[str, int]
     ) -> Sequence[Row]:
         recent = self._recent.get(place)
-        first = [] if recent is None else [(RECENT_KEY, recent_of(home, recent, self.after))]
-        # What is new begins with nothing applied, at the beginning of its sources.
-        applied = following if home == place[1] else {}
+        first = [] if recent is None else [(RECENT_KEY, recent_of(target, recent, self.after))]
+        # A new partition has applied nothing, and begins at the beginning of its sources.
+        applied = following if target == place[1] else {}
         new = Marker(log=uuid4().hex, next=applied, rules=marker.rules)
         return [*first, (MARKER_KEY, new.encode())]
 
-    async def _send(self, topic: str, by_home: Mapping[int, Sequence[Row]]) -> None:
+    async def _send(self, topic: str, by_target: Mapping[int, Sequence[Row]]) -> None:
         sent = []
-        for home, rows in by_home.items():
+        for target, rows in by_target.items():
             records: Iterator[ToWrite] = ((None, key, row, NO_HEADERS) for key, row in rows)
             record = next(records, None)
             while record is not None:
                 batch = self.producer.create_batch()
                 record = fill(batch, record, records)
-                sent.append(await self.producer.send_batch(batch, topic, partition=home))
+                sent.append(await self.producer.send_batch(batch, topic, partition=target))
         await asyncio.gather(*sent)
 
 
@@ -117,7 +117,7 @@ class Copying:
 async def copying(
     connection: Connection, reading: Reader, before: Topics, after: Topics
 ) -> AsyncIterator[Copying]:
-    """Begin to copy from the changelogs before to those after, which are empty."""
+    """Begin to copy from the old changelogs to the new ones, which are empty."""
     producer = AIOKafkaProducer(
         **connection.client(),
         acks="all",

@@ -1,6 +1,6 @@
 """Waits for a moment in which nothing is in flight.
 
-Workers refuse writes until it is there.
+Workers refuse writes meanwhile.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from app.kafka.partition_reader import Extent, Reader
 from app.kafka.partitioning import Change, Partitioning, Register, Step
 from app.kafka.topics import Topics, TopicSpec
 
-#: Writes are held once so few offsets of changelogs are left to read.
+#: Writes are held when so few offsets of changelogs are left to read.
 NEARLY = 20_000
-#: How long writes may be held, at most; workers go on by themselves some time later.
+#: How long writes may be held. Some time later, workers continue by themselves.
 HOLD_SECONDS = 25.0
-#: How long registrations must not have grown to be sure that no worker writes any more.
+#: After this time without new registrations, no worker can still be writing.
 STILL_SECONDS = 0.3
-#: Somebody else may write to the topic without end; it is not waited for longer.
+#: Other programs may write without end. The command waits no longer than this.
 MAX_STILL_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 
 #: A changelog and a partition of it.
 Place = tuple[str, int]
 
-#: Is told what is done now, in words.
+#: Called with what is done now, in words.
 Tell = Callable[[str], None]
 
 
 class FollowsChangelogs(Protocol):
-    """What reads changelogs, to their ends."""
+    """Reads changelogs up to their ends."""
 
     @property
     def markers(self) -> Mapping[Place, Marker]:
@@ -42,16 +42,16 @@ class FollowsChangelogs(Protocol):
         ...
 
     async def catch_up(self) -> None:
-        """Read up to what is committed now."""
+        """Read all rows that are committed now."""
 
 
-#: What follows of each source, by changelog partition.
+#: The next offset of each source, by changelog partition.
 Following = Mapping[Place, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The topics, and who reads them: what is committed, and everything."""
+    """The topics, and two readers: of committed records, and of all records."""
 
     topics: Topics
     committed: Reader
@@ -64,11 +64,11 @@ class Sources:
     async def following(
         self, markers: Mapping[Place, Marker], registrations: Sequence[Extent]
     ) -> Following | None:
-        """Return what follows of all sources if everything before is applied; else None.
+        """Return the next offsets of all sources if everything before is applied; else None.
 
-        Of registrations, those that stand before the ends of ``registrations``. Two answers that
-        are the same say that nothing was in flight between them: a claim comes of a registration
-        or a verdict, and a verdict of a claim.
+        For registrations, only records before the ends of ``registrations`` count. Two equal
+        answers prove that nothing was in flight between them, because every claim follows from a
+        registration or a verdict, and every verdict from a claim.
         """
         topics = self.topics
         sources = {
@@ -92,7 +92,7 @@ class Sources:
     async def _is_left(self, extent: Extent, marker: Marker | None) -> bool:
         """Return whether a source has records that are not applied."""
         applied = 0 if marker is None else marker.next.get(extent.topic, 0)
-        # Behind the last record there may be control records, which nobody applies.
+        # Behind the last record there may be control records, which are never applied.
         rest = replace(extent, start=max(applied, extent.start))
         async for records in self.committed.read(rest):
             if records:
@@ -108,9 +108,9 @@ async def drained(
     partitions: int,
     tell: Tell,
 ) -> Following:
-    """Let workers refuse writes and apply all that there is; return what follows of each source.
+    """Let workers refuse writes and apply everything; return the next offsets of the sources.
 
-    They refuse until another change is written.
+    Workers refuse writes until another change is written.
     """
     await register.write(now.changing(Change(partitions=partitions, step=Step.HOLDING)))
     tell("writes are held")
@@ -130,7 +130,7 @@ async def drained(
 
 @asynccontextmanager
 async def in_time() -> AsyncIterator[asyncio.Timeout]:
-    """Raise `TopicsError` where a block takes longer than writes may be held; yield the limit."""
+    """Raise `TopicsError` if the block takes longer than writes may be held; yield the limit."""
     try:
         async with asyncio.timeout(HOLD_SECONDS) as limit:
             yield limit
@@ -144,7 +144,7 @@ async def in_time() -> AsyncIterator[asyncio.Timeout]:
 
 
 async def _when_still(sources: Sources) -> Sequence[Extent]:
-    """Return where registrations end once they do not grow any more, or not for long."""
+    """Return the ends of registrations, as soon as they stop growing, or after the longest wait."""
     topic = sources.topics.user_registrations
     began = still_since = time.monotonic()
     found = await sources.extents(topic)

@@ -1,8 +1,7 @@
 """The steps of a repartition, in their order.
 
-Until the new partitioning is written, everything can be given up: workers go on as before. From
-then on, everything that is left is what any worker does that starts: topics grow to what is
-declared.
+Until the new partitioning is written, everything can be given up, and workers continue as before.
+After that, any worker that starts can do the rest: it adds the partitions that the topics lack.
 """
 
 import asyncio
@@ -40,7 +39,7 @@ from app.ops.repartition.quiet import NEARLY, Following, Place, Sources, Tell, d
 from app.ops.repartition.target_partitions import why_not
 from app.system import retries
 
-#: How long workers may take to come back.
+#: How long workers may take to own all partitions again.
 RETURN_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 
@@ -48,32 +47,32 @@ LOOK_SECONDS = 0.05
 class Stage(Enum):
     """How far a repartition came."""
 
-    #: Everything is as it was, or will be.
+    #: Nothing has changed, or will change.
     BEFORE = "before"
-    #: The broker was asked to let the new partitioning stand, and has not answered.
+    #: The broker was asked to write the new partitioning, and has not answered.
     ASKED = "asked"
-    #: It stands.
+    #: The new partitioning is written.
     SWITCHED = "switched"
 
 
 @dataclass(slots=True)
 class Report:
-    """What was done."""
+    """The result of a repartition."""
 
     before: int = 0
     after: int = 0
     stage: Stage = Stage.BEFORE
     rows: int = 0
-    #: For how long workers were asked to hold writes, in seconds.
+    #: For how long workers held writes, in seconds.
     held_seconds: float = 0.0
     seconds: float = 0.0
     have_returned: bool = False
 
 
 async def repartition(settings: Settings, partitions: int, report: Report, tell: Tell) -> None:
-    """Give a registry more partitions; if it has so many, finish what a command left.
+    """Give a registry more partitions. If it has them already, finish what an earlier command left.
 
-    ``report`` says how far it came, whatever is raised: a `RegistryError`, mostly.
+    ``report`` says how far it came, also if an error is raised: a `RegistryError`, mostly.
     """
     settings = await current_partitioning(settings)
     began = time.monotonic()
@@ -85,7 +84,7 @@ async def repartition(settings: Settings, partitions: int, report: Report, tell:
         report.before, report.stage = left.partitions, Stage.SWITCHED
     else:
         await _switch(before, after, report, tell)
-    tell("topics grow; workers start anew")
+    tell("topics grow; workers restart")
     await ensure(after)
     report.have_returned = not has_workers or await _all_return(after)
     if report.have_returned:
@@ -94,7 +93,7 @@ async def repartition(settings: Settings, partitions: int, report: Report, tell:
 
 
 async def _left_by(settings: Settings, partitions: int) -> Settings | None:
-    """Return the settings before the last repartition, if it is that one that is asked for."""
+    """Return the settings before the last repartition, if that had the same target; else None."""
     now = await read(settings)
     if not now.splits or now.partitions != partitions:
         return None
@@ -108,7 +107,7 @@ async def _switch(settings: Settings, after: Settings, report: Report, tell: Tel
 
 
 async def give_back(settings: Settings) -> bool:
-    """Give up what another command has begun; return whether there was anything."""
+    """Give up what another command has begun; return whether there was anything to give up."""
     settings = await current_partitioning(settings)
     register = Register(settings)
     try:
@@ -127,7 +126,7 @@ async def give_back(settings: Settings) -> bool:
 
 @dataclass(slots=True)
 class _Work:
-    """The register, and what stands in it."""
+    """The register, and the partitioning that it holds."""
 
     settings: Settings
     register: Register
@@ -135,11 +134,14 @@ class _Work:
     report: Report
 
     async def say(self, change: Change | None) -> None:
-        """Tell workers how far the change is."""
+        """Write how far the change is, for workers to read."""
         await self.register.write(self.now.changing(change))
 
     async def switch(self, wanted: Partitioning) -> None:
-        """Let the new partitioning stand; if the broker does not say whether it does, find out."""
+        """Write the new partitioning.
+
+        If the broker does not answer, find out whether it is written.
+        """
         self.report.stage = Stage.ASKED
         try:
             await self.register.write(wanted)
@@ -154,13 +156,13 @@ class _Work:
 
     async def _stands(self, wanted: Partitioning) -> bool:
         trying = retries.SWITCHING.attempts((NotWrittenError, BrokerUnavailableError))
-        # Who starts anew waits until the broker has ended what was under way, one way or the other.
+        # A new producer waits until the broker has committed or aborted the open transaction.
         return (await trying(self.register.start)).generation == wanted.generation
 
 
 @asynccontextmanager
 async def _begun(settings: Settings, partitions: int, report: Report) -> AsyncIterator[_Work]:
-    """Hold the register; however it ends before the switch, everything is as it was."""
+    """Hold the register. If the block fails before the switch, restore everything."""
     register = Register(settings)
     try:
         now = await register.start()
@@ -184,7 +186,7 @@ async def _undo(work: _Work, partitions: int) -> None:
     try:
         await work.say(None)
     except (RegistryError, KafkaError):
-        return  # workers give it up by themselves, or somebody else has begun
+        return  # workers give it up by themselves, or another command has begun
     await _delete_changelogs(work.settings.partitioned(partitions, work.now.generation + 1))
 
 
@@ -224,7 +226,7 @@ async def _cut_over(work: _Work, sources: Sources, copied: Copying, tell: Tell) 
         require_same(before, copied.markers)
         sealed = await _seal(work.settings, copied)
         await _fence_workers(work.settings)
-        # What a worker has committed behind a seal is found here. One that commits later has read
+        # This finds what a worker has committed behind a seal. A worker that commits later has read
         # the seal.
         await copied.catch_up()
         require_same(sealed, copied.markers)
@@ -235,7 +237,7 @@ async def _cut_over(work: _Work, sources: Sources, copied: Copying, tell: Tell) 
 
 
 async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
-    """Let whoever opens a partition of the old changelogs see that it ends there."""
+    """Seal the old changelogs, so that no owner continues them."""
     first = Marker.first(rules(settings.email_keys))
     sealed = {place: copied.markers.get(place, first).sealed() for place in copied.places()}
     written = {
@@ -256,7 +258,7 @@ async def _seal(settings: Settings, copied: Copying) -> Mapping[Place, Marker]:
 
 
 async def _fence_workers(settings: Settings) -> None:
-    """Let every worker read its changelogs anew before it can commit anything."""
+    """Make every worker read its changelogs again before it can commit anything."""
     cluster = Cluster(settings.kafka, [spec.name for spec in declare(settings).all()])
     try:
         await cluster.start()
@@ -291,10 +293,10 @@ async def _make_changelogs(settings: Settings) -> None:
 
 
 async def _empty_changelogs(settings: Settings) -> None:
-    """Remove all rows, erased users' included, and leave a seal: nobody shall go on from there.
+    """Remove all rows, also those of erased users, and leave a seal.
 
-    As long as topics of so many partitions are there, versions that know of none of this refuse to
-    start, with any PARTITIONS.
+    As long as topics with so many partitions exist, versions that do not know repartitions refuse
+    to start, whatever PARTITIONS is.
     """
     await _make_changelogs(settings)
     async with (
@@ -313,7 +315,7 @@ async def _delete_changelogs(settings: Settings) -> None:
 
 
 async def _all_return(settings: Settings) -> bool:
-    """Return whether workers own all partitions within a time."""
+    """Return whether workers own all partitions in time."""
     deadline = time.monotonic() + RETURN_SECONDS
     while await _owned(settings) < settings.partitions:
         if time.monotonic() > deadline:
@@ -323,7 +325,7 @@ async def _all_return(settings: Settings) -> bool:
 
 
 async def _owned(settings: Settings) -> int:
-    """Return how many partitions of ``user-registrations`` workers own."""
+    """Return how many partitions of ``user-registrations`` have an owner."""
     topic = declare(settings).user_registrations.name
     async with connected(settings) as admin:
         (answer,) = await admin.describe_consumer_groups([settings.app_id])

@@ -1,4 +1,4 @@
-"""Which partition a row goes to; pure."""
+"""The target partition of each row; pure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from app.engine.marker import (
     RESERVED_PREFIX,
 )
 
-#: A row as a changelog has it: its key, and None if it is gone.
+#: A row of a changelog: its key, and its value or None if it was deleted.
 Row = tuple[bytes, bytes | None]
 
 
 def why_not(before: int, after: int) -> str | None:
-    """Return why a registry cannot have so many partitions after so many, or None if it can."""
+    """Return why a registry cannot change to that number of partitions; None if it can."""
     if after <= before:
         return f"the registry has {before} partitions: only more are possible"
     if after % before:
@@ -38,24 +38,25 @@ def children(partition: int, before: int, after: int) -> range:
     return range(partition, after, before)
 
 
-def rows_by_home(
+def rows_by_target(
     partition: int, rows: Mapping[bytes, bytes | None], before: int, after: int
 ) -> Mapping[int, Sequence[Row]]:
-    """Return the rows of a partition by where they belong afterwards.
+    """Return the rows of a partition by their target partition.
 
-    The marker is no row to be copied, and who came last is `recent_of` each.
+    Without the marker, which is not copied. Each target gets its own part of the newest
+    registrations (`recent_of`).
     """
-    by_home: defaultdict[int, list[Row]] = defaultdict(list)
+    by_target: defaultdict[int, list[Row]] = defaultdict(list)
     plain = [key for key in rows if not key.startswith(RESERVED_PREFIX)]
-    for key, home in zip(plain, partitions_of(plain, after), strict=True):
-        if home % before != partition:
+    for key, target in zip(plain, partitions_of(plain, after), strict=True):
+        if target % before != partition:
             raise TopicsError(f"a changelog has a row in a wrong partition, {partition}")
-        by_home[home].append((key, rows[key]))
+        by_target[target].append((key, rows[key]))
     for key in rows.keys() - plain:
         kept_at = _home_of_reserved(partition, key, after)
         if kept_at is not None:
-            by_home[kept_at].append((key, rows[key]))
-    return by_home
+            by_target[kept_at].append((key, rows[key]))
+    return by_target
 
 
 def _home_of_reserved(partition: int, key: bytes, after: int) -> int | None:
@@ -64,21 +65,21 @@ def _home_of_reserved(partition: int, key: bytes, after: int) -> int | None:
     if key.startswith(LETTERS_PREFIX):
         return partition_of(key.removeprefix(LETTERS_PREFIX), after)
     if key.startswith((OUTCOMES_PREFIX, MOVES_PREFIX)):
-        # They speak of offsets, which stay where they are.
+        # These rows are about offsets, which stay in their partition.
         return partition
     raise TopicsError("a changelog has rows of a newer version")
 
 
-def recent_of(home: int, recent: bytes, after: int) -> bytes:
-    """Return of a partition's newest registrations those that belong to one it is split into.
+def recent_of(target: int, recent: bytes, after: int) -> bytes:
+    """Return the part of a partition's newest registrations that belongs to a target partition.
 
-    Those that were erased have no id, and keep their time everywhere: how far back the others go
-    must not seem further.
+    Erased registrations have no id. They keep their time in every target, so that no list seems to
+    reach further back than it does.
     """
     return dumps(
         [
             (at, user_id)
             for at, user_id in orjson.loads(recent)
-            if not user_id or partition_of(user_id.encode(), after) == home
+            if not user_id or partition_of(user_id.encode(), after) == target
         ]
     )

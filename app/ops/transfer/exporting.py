@@ -11,7 +11,7 @@ import aiohttp
 from app.ops.transfer.remote import Format, RefusedError, Remote, TransferError, cause, refused
 from app.system.files import whole_file
 
-#: Is told how many users, and how many bytes, are written so far.
+#: Called with the number of users and bytes written so far.
 Advance = Callable[[int, int], None]
 
 #: Standard output, or input.
@@ -19,7 +19,7 @@ STDIO = Path("-")
 
 
 class Counter:
-    """Counts rows as they pass; in CSV, a line end within quotes belongs to a name."""
+    """Counts rows as they pass. In CSV, a line end in quotes is part of a name."""
 
     def __init__(self, name: Format) -> None:
         self._has_quotes = name == "csv"
@@ -27,7 +27,7 @@ class Counter:
         self._lines = 0
 
     def add(self, chunk: bytes) -> None:
-        """Count what ends in a chunk."""
+        """Count the rows that end in a chunk."""
         if not self._has_quotes:
             self._lines += chunk.count(b"\n")
             return
@@ -48,9 +48,9 @@ class Counter:
 
 
 async def export(remote: Remote, name: Format, prefix: str, output: Path, advance: Advance) -> int:
-    """Write all users whose ids begin so to a file, and return how many they are.
+    """Write all users with an id prefix to a file; return how many.
 
-    Raises `TransferError` if they cannot be read to the end; there is no file then.
+    Raises `TransferError` if the export fails. Then there is no file.
     """
     counter, size = Counter(name), 0
     query = {"format": name, "prefix": prefix}

@@ -17,20 +17,20 @@ from app.system import retries
 #: How hard gzip tries: level 6 takes twice as long, and makes rows smaller by a tenth.
 _LEVEL = 1
 
-#: What may be otherwise in a moment, as opposed to a mistake.
+#: Statuses that may pass, unlike mistakes.
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(slots=True)
 class Imported:
-    """What became of the rows so far."""
+    """The result so far."""
 
-    #: Is told of each row that is not sent as it stands: the line, and why.
+    #: Called for each row that is not sent unchanged: its line, and why.
     tell: Callable[[int, str], None]
     accepted: int = 0
     rejected: int = 0
     mended: int = 0
-    #: The line up to which everything is settled.
+    #: The line up to which all rows are settled.
     line: int = 0
 
     def reject(self, line: int, wrong: str) -> None:
@@ -59,21 +59,21 @@ class _Rejected(BaseModel):
 
 
 class _Report(BaseModel):
-    """What the registry tells of a batch."""
+    """The registry's answer to a batch."""
 
     accepted: int
     rejected: list[_Rejected]
 
 
 class _Sent(NamedTuple):
-    """What became of a batch: how many rows are accepted; by line, what is wrong with others."""
+    """The result of a batch: how many rows are accepted, and what is wrong with the others."""
 
     accepted: int
     wrong: dict[int, str]
 
 
 class _AgainError(TransferError):
-    """A request failed in a way that may pass; it is to be sent again, after some seconds."""
+    """A request failed in a way that may pass. It is sent again after some seconds."""
 
     def __init__(self, why: str, after_seconds: float = 0) -> None:
         super().__init__(why)
@@ -90,16 +90,16 @@ async def import_rows(
     patience_seconds: float,
     is_packed: bool = False,
 ) -> None:
-    """Send rows, so many a request, and note in ``told`` what became of them.
+    """Send rows in batches, and note the result in ``told``.
 
     Sending a row twice is safe. Raises `TransferError` if the registry refuses, or if a batch is
-    not taken within ``patience_seconds``.
+    not accepted within ``patience_seconds``.
     """
     trying = retries.IMPORT.attempts(
         _AgainError, wait=_wait, stop=stop_after_delay(patience_seconds)
     )
     async with remote.session() as session:
-        await _require_somebody(session, remote)
+        await _require_server(session, remote)
         while some := list(islice(rows, batch)):
             wrong = {row.line: row.wrong for row in some if row.wrong}
             good = [row for row in some if not row.wrong]
@@ -116,8 +116,8 @@ async def import_rows(
             advance()
 
 
-async def _require_somebody(session: aiohttp.ClientSession, remote: Remote) -> None:
-    """Tell at once that an address is wrong; who answers is waited for later."""
+async def _require_server(session: aiohttp.ClientSession, remote: Remote) -> None:
+    """Fail at once if no server is at the address. Later, a server that is away is waited for."""
     try:
         async with session.get(remote.address("/health/live")):
             pass

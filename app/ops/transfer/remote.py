@@ -12,7 +12,7 @@ from app.config.target import Target, check_key
 from app.domain.errors import RegistryError
 
 CONNECT_SECONDS = 10.0
-#: How long nothing may come: a server tries for 20 s to read a page of an export.
+#: How long nothing may arrive. A server tries for 20 s to read a page of an export.
 SILENCE_SECONDS = 60.0
 
 Format = str
@@ -20,31 +20,31 @@ FORMATS = ("ndjson", "csv")
 
 
 class TransferError(RegistryError):
-    """A transfer cannot go on."""
+    """A transfer cannot continue."""
 
     exit_status = 1
 
 
 class RefusedError(RegistryError):
-    """The registry refuses a transfer, or the file is none that can be read."""
+    """The registry refuses a transfer, or the file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Where a registry is, and what shows that we may use it."""
+    """The address of a registry, and the key to use."""
 
     url: str
     key: str | None = field(default=None, repr=False)
-    #: Certificates to trust, beside those that the machine trusts.
+    #: Certificates to trust, beside those of this machine.
     ca_file: Path | None = None
 
     def address(self, path: str) -> str:
-        """Return the address of one of the registry's paths."""
+        """Return the address of a path of the registry."""
         return f"{self.url.rstrip('/')}{path}"
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Return what makes requests; `TargetError` if the address or the key cannot be used."""
+        """Yield an HTTP client; raise `TargetError` if the address or the key cannot be used."""
         tls = Target.parse(self.url).tls(self.ca_file)
         check_key(self.key)
         headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
@@ -67,9 +67,9 @@ async def refused(answer: aiohttp.ClientResponse) -> RegistryError:
 
 
 def cause(error: BaseException) -> str:
-    """Return in a few words why there was no answer, or no more of it."""
+    """Return in a few words why an answer did not come, or ended early."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return "nobody answers there"
+        return "nothing answers there"
     if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         return "the connection was cut off"
     return str(error) or type(error).__name__

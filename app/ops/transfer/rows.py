@@ -13,22 +13,22 @@ from app.domain.compact import dumps
 from app.domain.records import MEMBERS, REQUIRED
 from app.ops.transfer.remote import Format, RefusedError
 
-#: No legal row is longer, as NDJSON; servers refuse a request with a longer one.
+#: No legal row is longer as NDJSON. Servers refuse a longer row.
 MAX_ROW_BYTES = 16 * 1024
 
 
 class Row(NamedTuple):
-    """A row: the line that it ends in, and what is sent, or else what is wrong with it."""
+    """A row: its last line, and the registration, or what is wrong with it."""
 
     line: int
     sent: bytes
     wrong: str = ""
-    #: Whether its name is sent with blanks for control characters.
+    #: Whether its name is sent with blanks in place of control characters.
     is_mended: bool = False
 
 
 def read_ndjson(file: BinaryIO) -> Iterator[Row]:
-    """Yield the rows of a file with one JSON value a line."""
+    """Yield the rows of a file with one JSON value in each line."""
     line = 0
     while text := file.readline(MAX_ROW_BYTES):
         line += 1
@@ -36,7 +36,7 @@ def read_ndjson(file: BinaryIO) -> Iterator[Row]:
             _skip_line(file)
             yield _too_long(line)
         elif text.strip():
-            # Some programs begin a text with a mark of its encoding.
+            # Some programs begin a text with a byte order mark.
             yield _parsed(line, text.removeprefix(BOM_UTF8) if line == 1 else text)
 
 
@@ -54,8 +54,8 @@ def _parsed(line: int, text: bytes) -> Row:
 
 
 def read_csv(file: BinaryIO) -> Iterator[Row]:
-    """Yield the rows of a file with a first line that names the columns."""
-    # Spreadsheets write a mark of the encoding before the first column.
+    """Yield the rows of a CSV file. Its first line names the columns."""
+    # Spreadsheets write a byte order mark before the first column.
     text = TextIOWrapper(file, "utf-8-sig", newline="")
     reader = csv.reader(text, strict=True)
     try:
@@ -76,15 +76,15 @@ def read_csv(file: BinaryIO) -> Iterator[Row]:
 def _cells(line: int, columns: list[str], cells: list[str]) -> Row:
     if len(cells) != len(columns):
         return Row(line, b"", f"{len(cells)} cells, not {len(columns)}")
-    # A cell cannot be missing: what a registration may be without is empty then.
+    # CSV has no missing cells: an optional member is an empty cell.
     named = zip(columns, cells, strict=True)
     return _row(line, {name: cell for name, cell in named if cell or name in REQUIRED})
 
 
 def mended(row: Row) -> Row:
-    """Return a row as a registry takes it whose name holds control characters.
+    """Return a row whose name has blanks in place of control characters.
 
-    Version 0.8 took such names, and exports have them.
+    Version 0.8 accepted such names, and its exports have them.
     """
     value = None if row.wrong else orjson.loads(row.sent)
     name = value.get("name") if isinstance(value, dict) else None
@@ -99,7 +99,7 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def _row(line: int, value: object) -> Row:
-    """Return a row, less what a registration does not have."""
+    """Return a row with only the members of a registration."""
     if isinstance(value, Mapping):
         value = {member: value[member] for member in MEMBERS if member in value}
     sent = dumps(value)

@@ -9,7 +9,7 @@ from app.ops.verify.state import State
 
 
 def compare_all_moves(state: State) -> None:
-    """Compare the records that were moved with their copies, and with what is told of them."""
+    """Compare moved records with their copies, and with the outcomes that report them."""
     outcomes = OutcomesTopic(state.topics.registration_outcomes.name, late(state.logs.outcomes))
     for number, decided in enumerate(state.decided):
         moves = Moves(
@@ -28,9 +28,9 @@ def compare_all_moves(state: State) -> None:
 
 
 def compare_holders(state: State) -> None:
-    """Compare who holds which address (I3 to I5), where no change of that is on its way.
+    """Compare which user holds which address (I3 to I5), where nothing is in flight.
 
-    One address has one row of ``emails``, so that two users cannot both have it there.
+    One address has one row of ``emails``, so two users cannot both hold it there.
     """
     quiet = sum(decided.is_quiet for decided in state.decided) if state.claims_are_quiet else 0
     for user in state.held_by_users.without(state.held_in_emails):

@@ -1,4 +1,4 @@
-"""Compares what a fold expects with what a partition has; pure."""
+"""Compares the expectation of a fold with the content of a partition; pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from app.ops.verify.verdicts import Verdicts
 
 @dataclass(frozen=True, slots=True)
 class RowTrouble:
-    """What to call a row that is missing, different or too many."""
+    """The difference for a row that is missing, different, or extra."""
 
     missing: Difference
     different: Difference
@@ -39,9 +39,9 @@ def compare_rows(
     findings: Findings,
     knows: Callable[[bytes], bool] = lambda key: True,
 ) -> int:
-    """Compare the digests of what a fold makes with the table; return how many rows it cannot know.
+    """Compare the digests of expected rows with the table; return how many rows cannot be judged.
 
-    Those are the rows under keys of which it does not know everything.
+    A row cannot be judged if the records of its key are partly gone.
     """
     unknown = 0
     for key, row in made.items():
@@ -67,9 +67,9 @@ def compare_rows(
 def compare_verdicts(
     expected: Multiset, verdicts: Verdicts, topics: Topics, findings: Findings
 ) -> int:
-    """Compare the verdicts that claims need with those that are there; return how many may be gone.
+    """Compare the verdicts that claims need with the found ones; return how many may be gone.
 
-    What is expected stands where the claim does.
+    An expected verdict is reported at the position of its claim.
     """
     gone = 0
     for claim in expected.without(verdicts.found):
@@ -87,13 +87,13 @@ def compare_verdicts(
 def compare_claims(
     fold: UsersFold, found: FoundClaims, claims_quiet: bool, topics: Topics, findings: Findings
 ) -> int:
-    """Compare claims and releases with what the records ask for; return how many may be gone.
+    """Compare claims and releases with the expected ones; return how many may be gone.
 
-    What is not there, is missing for certain. Not so what is too many: who looks at the claims
-    later than at the table finds those of records, or verdicts, that were applied in between.
+    A missing claim is certain. An extra claim is not: claims are read later than the table, so they
+    may follow from records, or verdicts, that were applied in between.
     """
-    quiet = fold.is_quiet and claims_quiet
     waiting = fold.waiting()
+    quiet = fold.is_quiet and claims_quiet
 
     def is_certain(attempt: int) -> bool:
         """Return whether a claim for an attempt cannot have come later than the marker."""
@@ -101,41 +101,40 @@ def compare_claims(
             return fold.outcomes.of(attempt) != UNJUDGED and (quiet or attempt not in waiting)
         return attempt == NOWHERE or (attempt >= fold.span.until and quiet)
 
-    def differ(difference: Difference, partition: int, offset: int) -> None:
-        findings.differs(difference, place(topics.email_claims.name, partition, offset))
-
-    for asked in fold.claims.claims.certain.without(found.claims):
+    expected = fold.claims.claims
+    for asked in expected.certain.without(found.claims):
         findings.differs(Difference.MISSING_CLAIM, fold.span.place(asked.offset))
-    for claim in found.claims.without(
-        Multiset.joined([fold.claims.claims.certain, fold.claims.claims.perhaps])
-    ):
+    for claim in found.claims.without(Multiset.joined([expected.certain, expected.perhaps])):
         if is_certain(claim.about):
-            differ(Difference.EXTRA_CLAIM, claim.partition, claim.offset)
-    for asked in fold.claims.releases.certain.without(found.releases):
+            where = place(topics.email_claims.name, claim.partition, claim.offset)
+            findings.differs(Difference.EXTRA_CLAIM, where)
+    _compare_releases(fold, found, topics, findings, is_complete=quiet and fold.is_whole)
+    releases_gone = fold.claims.releases.perhaps.without(found.releases)
+    return len([*expected.perhaps.without(found.claims), *releases_gone])
+
+
+def _compare_releases(
+    fold: UsersFold, found: FoundClaims, topics: Topics, findings: Findings, *, is_complete: bool
+) -> None:
+    """Compare releases; extra ones are certain only if the fold ``is_complete``."""
+    expected, strays = fold.claims.releases, fold.verdicts.strays
+    for asked in expected.certain.without(found.releases):
         findings.differs(Difference.MISSING_RELEASE, fold.span.place(asked.offset))
-    strays = fold.verdicts.strays.without(found.releases)
-    for stray in () if fold.claims.begun_late else strays:
-        where = place(topics.email_decisions.name, stray.partition, stray.offset)
-        findings.differs(Difference.MISSING_RELEASE, where)
-    if quiet and fold.is_whole:
-        asked_for = [
-            fold.claims.releases.certain,
-            fold.claims.releases.perhaps,
-            fold.verdicts.strays,
-        ]
-        for release in found.releases.without(Multiset.joined(asked_for)):
-            differ(Difference.EXTRA_RELEASE, release.partition, release.offset)
-    gone = [
-        *fold.claims.claims.perhaps.without(found.claims),
-        *fold.claims.releases.perhaps.without(found.releases),
-    ]
-    return len(gone)
+    if not fold.claims.begun_late:
+        for stray in strays.without(found.releases):
+            where = place(topics.email_decisions.name, stray.partition, stray.offset)
+            findings.differs(Difference.MISSING_RELEASE, where)
+    if is_complete:
+        asked_for = Multiset.joined([expected.certain, expected.perhaps, strays])
+        for release in found.releases.without(asked_for):
+            where = place(topics.email_claims.name, release.partition, release.offset)
+            findings.differs(Difference.EXTRA_RELEASE, where)
 
 
 def compare_outcomes(
     fold: UsersFold, found: Multiset, is_whole: bool, topics: Topics, findings: Findings
 ) -> int:
-    """Compare the terminal outcomes with those that are told; return how many may be gone."""
+    """Compare terminal outcomes with the found ones; return how many may be gone."""
     gone = 0
     for told in fold.outcomes.told.without(found):
         if is_whole:
@@ -158,7 +157,7 @@ def compare_outcomes(
 
 
 def compare_pages(fold: UsersFold, table: TableFold, findings: Findings) -> None:
-    """Compare the outcomes of records with those that the table keeps, from the log's start on."""
+    """Compare the outcomes of records with those that the table keeps, from the log's start."""
     first = fold.span.start // PAGE_RECORDS
     last = (fold.span.until - 1) // PAGE_RECORDS
     numbers = {*range(first, last + 1), *(number for number in table.pages if number >= first)}
@@ -181,5 +180,5 @@ def _compare_page(
             findings.differs(Difference.KEPT_OUTCOME, fold.span.place(offset))
 
 
-#: What became of records that could be read, and stood where they belong.
+#: Outcomes of readable records in their right partition.
 _OF_ROWS = frozenset(Outcome) - {Outcome.MOVED, Outcome.DEAD_LETTER}

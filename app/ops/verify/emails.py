@@ -19,22 +19,26 @@ from app.ops.verify.tables import kept, row_of
 def claim_said(
     kind: Literal["claim", "release"], email_key: bytes, user_id: str, attempt: str
 ) -> tuple[object, ...]:
-    """Return what a claim or release says in the partition of its email key."""
+    """Return the content of a claim or release, for comparison."""
     return kind, email_key, user_id, attempt
 
 
 def verdict_said(
     partition: int, key: bytes | None, email_key: str, attempt: str, word: str | None, at: object
 ) -> tuple[object, ...]:
-    """Return what a verdict says, and where; without the word where that cannot be judged."""
+    """Return the content and place of a verdict, for comparison.
+
+    Without a word it is not judged.
+    """
     return partition, key, email_key, attempt, word, at
 
 
 @dataclass(slots=True)
 class FoundClaims:
-    """Claims and releases that stand in ``email-claims``, of the ids of one partition.
+    """The claims and releases in ``email-claims`` of the ids of one partition.
 
-    Each is about the offset of its attempt, `NOWHERE` if that is no record of the id's partition.
+    Each is about the offset of its attempt; `NOWHERE` if that is not a record of the id's
+    partition.
     """
 
     claims: Multiset = field(default_factory=Multiset)
@@ -46,11 +50,11 @@ class EmailsFold:
     """One partition of ``email-claims``, settled as far as it is applied."""
 
     span: Span
-    #: By partition of the ids: what is found here of them, and the verdicts that they need.
+    #: By partition of the ids: the claims that are found here, and the verdicts that they need.
     found: Sequence[FoundClaims]
     verdicts: Sequence[Multiset]
     cutting: Cutting
-    #: What was there at first, if the partition was split off another one.
+    #: The rows at the beginning, if the partition was split off another one.
     handed: Handed = field(default_factory=Handed)
 
     #: By email key: the row, behind the offset of the claim that made it.
@@ -61,7 +65,7 @@ class EmailsFold:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its beginning is there: else nobody knows who held an address then."""
+        """Whether the log has its beginning. Without it, the first holders are unknown."""
         return self.span.start == 0 and self.handed.is_whole
 
     @property
@@ -73,14 +77,14 @@ class EmailsFold:
         self.rows.update(self.handed.rows)
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Fold records, which follow those before."""
+        """Fold the next records."""
         self.records += len(records)
         self.not_applied += sum(record.offset >= self.span.until for record in records)
         for piece in self.cutting.pieces_of(records, self._cut):
             self._add(piece)
 
     def finish(self) -> None:
-        """Hand on what was split off behind the last record."""
+        """Hand on the rows that were split off behind the last record."""
         while not self.cutting.is_last:
             self._cut()
 
@@ -92,12 +96,12 @@ class EmailsFold:
         claims = [
             (record, claim) for record in as_they_were(records) if (claim := self._read(record))
         ]
-        homes = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
+        targets = partitions_of([claim["id"].encode() for _, claim in claims], partitions)
         places = partitions_of([record.key or b"" for record, _ in claims], partitions)
-        for (record, claim), home, place in zip(claims, homes, places, strict=True):
-            self._note(record, claim, home, astray=place != self.span.partition)
+        for (record, claim), target, place in zip(claims, targets, places, strict=True):
+            self._note(record, claim, target, astray=place != self.span.partition)
             if record.offset in self.span:
-                self._settle(record, claim, home)
+                self._settle(record, claim, target)
 
     def _read(self, record: ConsumedRecord) -> Claim | None:
         try:
@@ -108,15 +112,15 @@ class EmailsFold:
                 self.unreadable.add(record.offset)
             return None
 
-    def _note(self, record: ConsumedRecord, claim: Claim, home: int, astray: bool) -> None:
+    def _note(self, record: ConsumedRecord, claim: Claim, target: int, astray: bool) -> None:
         kind, attempt = claim["type"], named(claim["attempt"], len(self.found))
         said = claim_said(kind, record.key or b"", claim["id"], claim["attempt"])
-        about = attempt.offset if attempt is not None and attempt.partition == home else NOWHERE
-        found = self.found[home].claims if kind == "claim" else self.found[home].releases
-        # What stands in a wrong partition is nothing that anybody has sent.
+        about = attempt.offset if attempt is not None and attempt.partition == target else NOWHERE
+        found = self.found[target].claims if kind == "claim" else self.found[target].releases
+        # A claim in a wrong partition is always extra: workers never send it there.
         found.add((*said, "astray") if astray else said, self.span.partition, record.offset, about)
 
-    def _settle(self, record: ConsumedRecord, claim: Claim, home: int) -> None:
+    def _settle(self, record: ConsumedRecord, claim: Claim, target: int) -> None:
         key, at = record.key or b"", (self.span.partition, record.offset)
         stored = self.rows.get(key)
         holder = None if stored is None else decode_holder(row_of(stored))
@@ -127,11 +131,11 @@ class EmailsFold:
             self.rows[key] = kept(record.offset, encode_holder(after))
         if word is not None:
             said = verdict_said(
-                home,
+                target,
                 claim["id"].encode(),
                 key.decode(errors="replace"),
                 claim["attempt"],
                 word if self.is_whole else None,
                 at,
             )
-            self.verdicts[home].add(said, *at)
+            self.verdicts[target].add(said, *at)

@@ -16,7 +16,7 @@ from app.ops.verify.tables import UNJUDGED
 
 @dataclass(slots=True)
 class ExpectedOutcomes:
-    """What must have become of each record of a partition."""
+    """The outcome that each record of a partition must have."""
 
     span: Span
     #: The terminal outcomes, as ``registration-outcomes`` must have them.
@@ -32,7 +32,7 @@ class ExpectedOutcomes:
         self._codes = bytearray(max(self.span.until - self.span.start, 0))
 
     def note(self, offset: int, outcome: int) -> None:
-        """Note what became of a record."""
+        """Note the outcome of a record."""
         self._codes[offset - self.span.start] = outcome
 
     def note_letter(self, offset: int) -> None:
@@ -41,12 +41,12 @@ class ExpectedOutcomes:
         self.unreadable.add(offset)
 
     def note_move(self, offset: int, *, is_certain: bool) -> None:
-        """Note that a record was moved; its copy may be gone unless that ``is_certain``."""
+        """Note that a record was moved. Unless ``is_certain``, its copy may be gone."""
         self.note(offset, Outcome.MOVED)
         (self.moved if is_certain else self.moved_perhaps).add(offset)
 
     def note_decided(self, decided: Decided) -> None:
-        """Note an outcome; a terminal one must also be told."""
+        """Note an outcome. A terminal one must also be in ``registration-outcomes``."""
         self.note(decided.offset, decided.outcome)
         if decided.outcome.is_terminal:
             partition = self.span.partition

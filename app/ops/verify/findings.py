@@ -11,7 +11,7 @@ PARTIAL = 2
 
 
 class Difference(StrEnum):
-    """What may be wrong, as the report says it."""
+    """The kinds of differences, as the report names them."""
 
     MISSING_ROW = "rows that users lacks although its records make them"
     DIFFERENT_ROW = "rows of users that are not as their records make them"
@@ -47,19 +47,19 @@ class Difference(StrEnum):
 
 @dataclass(slots=True)
 class Findings:
-    """Collects findings; of each kind it counts all and remembers the first ``limit``."""
+    """Collects findings. It counts all of a kind, and remembers the first ``limit``."""
 
     limit: int = 20
     with_ids: bool = False
     counts: Counter[Difference] = field(default_factory=Counter)
-    #: What is worth knowing and no difference, a line each.
+    #: Notes that are not differences, one line each.
     notes: list[str] = field(default_factory=list)
-    #: What could not be checked, a line each.
+    #: What could not be checked, one line each.
     unchecked: list[str] = field(default_factory=list)
     _listed: defaultdict[Difference, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def differs(self, difference: Difference, place: str, key: bytes | None = None) -> None:
-        """Add a difference; ``key`` is personal, and remembered only if ids were asked for."""
+        """Add a difference; ``key`` may be personal, and is remembered only with --ids."""
         self.counts[difference] += 1
         listed = self._listed[difference]
         if len(listed) < self.limit:
@@ -67,13 +67,13 @@ class Findings:
 
     @property
     def status(self) -> int:
-        """The exit status: a difference that is certain outweighs what could not be checked."""
+        """The exit status. A certain difference outweighs what could not be checked."""
         if self.counts.total():
             return DIFFERENCES
         return PARTIAL if self.unchecked else CLEAN
 
     def lines(self) -> Iterator[str]:
-        """Yield the report, a line each."""
+        """Yield the lines of the report."""
         yield from self.notes
         yield from (f"partial: {reason}" for reason in self.unchecked)
         for difference, count in self.counts.items():
@@ -94,5 +94,5 @@ class Findings:
 
 
 def _id(key: bytes) -> str:
-    # Quoted, with everything escaped that could disturb a terminal.
+    # Quoted, and everything is escaped that could disturb a terminal.
     return repr(key.decode(errors="backslashreplace"))

@@ -1,8 +1,8 @@
 """Reads from the consumer group how far the sources were applied.
 
-A transaction commits these offsets with the marker. So a marker that is behind them was lost: a
-changelog that is empty looks like that of a new registry otherwise. The group forgets its offsets a
-week after its last member has left; then nothing is told.
+A transaction commits these offsets with the marker. So a marker that is behind them was lost.
+Without this check, an empty changelog would look like that of a new registry. The group forgets its
+offsets a week after its last member left. Then nothing is compared.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from app.kafka.partition_reader import Reader
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, Topics
 from app.ops.verify.findings import Findings
 
-#: How often offsets are asked for that are pending.
+#: The pause before pending offsets are asked for again.
 AGAIN_SECONDS = 0.1
 
 
 async def applied_by_group(
     settings: Settings, topics: Topics, findings: Findings
 ) -> Mapping[TP, int]:
-    """Return up to where each source was applied, as far as the group tells."""
+    """Return how far each source was applied, as far as the group knows."""
     specs = (topics.user_registrations, topics.email_claims, topics.email_decisions)
     sources = [TP(spec.name, number) for spec in specs for number in range(spec.partitions)]
     cluster = Cluster(settings.kafka)
@@ -48,7 +48,7 @@ async def applied_by_group(
 
 
 async def _committed(barrier: Barrier, sources: Sequence[TP]) -> Mapping[TP, int] | None:
-    """Return what the group has committed; None while that is pending, or its coordinator moves."""
+    """Return the committed offsets; None while they are pending, or the coordinator moves."""
     try:
         return await barrier.committed(sources)
     except KafkaError as error:

@@ -12,19 +12,19 @@ from app.ops.verify.places import Offsets, Span, named
 
 @dataclass(slots=True)
 class LetterFold:
-    """One partition of the dead letters: they stand in the partition of their records.
+    """One partition of the dead letters. A letter is in the same partition as its record.
 
-    The topic is compacted, by keys that name the records. So there may be several of one record,
-    and the newest may be a mark: all of them together are one letter.
+    The topic is compacted, and keys name the records. So a record can have several letters, and the
+    newest can be a mark. Together they count as one letter.
     """
 
     partition: int
     partitions: int
     letters: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    #: What operators decided: that records are lost, and that one is skipped.
+    #: Decisions of operators: records that are lost, and records that are skipped.
     lost: list[Summary] = field(default_factory=list)
     skipped: list[Summary] = field(default_factory=list)
-    #: Records in the topic that are neither.
+    #: Records of other programs in the topic.
     others: int = 0
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
@@ -54,18 +54,18 @@ class LetterFold:
         self.others += 1
 
     def skipped_of(self, topic: str) -> set[int]:
-        """Return the offsets of the records of a topic that operators have skipped."""
+        """Return the offsets of a topic's records that operators have skipped."""
         return {summary.first for summary in self.skipped if summary.topic == topic}
 
     def count(self) -> int:
-        """Return of how many records there are letters."""
+        """Return how many records have letters."""
         return sum(map(len, self.letters.values()))
 
 
 def compare_letters(
     fold: LetterFold, span: Span, unreadable: Offsets, is_whole: bool, findings: Findings
 ) -> int:
-    """Compare the letters with the records of one source; return how many may be gone."""
+    """Compare letters with the records of one source; return how many may be gone."""
     found = {offset for offset in fold.letters[span.topic] if offset in span}
     missing = [offset for offset in unreadable.all if offset not in found]
     for offset in missing if is_whole else ():

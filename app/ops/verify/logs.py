@@ -1,4 +1,4 @@
-"""What there is to read of every topic, by partition."""
+"""The logs to read, by topic and partition."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -8,29 +8,29 @@ from app.kafka.partition_reader import Extent, Reader
 from app.kafka.topics import Topics
 from app.ops.verify.stores import Store
 
-#: The tables, as their changelogs and stores are called.
+#: The tables, by the names of their changelogs and stores.
 USERS, EMAILS = "users", "emails"
 
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """The partitions of all topics, in the order in which their ends were taken.
+    """The partitions of all topics, in the order in which their ends were asked for.
 
-    The changelogs come first, up to what is committed. A transaction writes its rows, its marker
-    and all else at once: whatever a marker says is applied, and whatever came of it, stands below
-    the ends of the other topics, of which open transactions count (a commit reaches the topics of
-    a transaction one after the other). So what is missing there, is missing for certain.
+    The changelogs come first, with their committed ends. A transaction writes its rows, its marker
+    and all other records at once. So everything that follows from an applied record is below the
+    ends of the other topics. These ends include open transactions, because a commit reaches the
+    topics of a transaction one after the other. So a record that is missing there is certainly
+    missing.
 
-    Of the two tables either marker may be ahead. `emails` may have settled claims of users whose
-    rows are still pending here; it may also lack claims whose verdicts `users` has applied, for its
-    own commit may have reached its changelog last. So neither table is compared with the other, but
-    each with the topics between them; and both tables with each other only where nothing is in
-    flight.
+    Either table may be ahead of the other. `emails` may have settled claims of users whose rows are
+    still pending here. It may also lack claims whose verdicts `users` has applied, because its own
+    commit may have reached its changelog last. So each table is compared with the topics between
+    them. The two tables are compared with each other only where nothing is in flight.
 
-    Nothing is, if no source has records beyond its marker. To be sure of that, causes come last:
-    an outcome comes of a record or verdict, a verdict of a claim, and everything in the end of a
-    record of ``user-registrations``. Whatever began after the changelogs were looked at, began
-    with one that is seen here.
+    Nothing is in flight if no source has records beyond its marker. To make this certain, causes
+    are asked for last: an outcome follows from a record or verdict, a verdict from a claim, and
+    everything from a record of ``user-registrations``. Whatever began after the changelogs were
+    read follows from a record that is seen here.
     """
 
     users: Sequence[Extent]
@@ -43,7 +43,7 @@ class Logs:
 
     @classmethod
     async def find(cls, topics: Topics, committed: Reader, everything: Reader) -> Self:
-        """Look for the ends of all topics, one topic after the other."""
+        """Ask for the ends of all topics, one topic after the other."""
         return cls(
             users=await committed.extents(topics.users_changelog),
             emails=await committed.extents(topics.emails_changelog),
@@ -60,7 +60,10 @@ class Logs:
         return len(self.registrations)
 
     def size(self, stores: Sequence[Store]) -> int:
-        """Return how many offsets there are to read; a changelog is read once more for a store."""
+        """Return how many offsets there are to read.
+
+        For each store a changelog is read once more.
+        """
         again = filter(None, map(self.changelog_of, stores))
         twice = (
             self.users[number]
@@ -76,7 +79,7 @@ class Logs:
             yield from getattr(self, declared.name)
 
     def begins_late(self, partition: int) -> bool:
-        """Return whether something is gone of what made the users of a partition."""
+        """Return whether records that made the users of a partition are gone."""
         return bool(self.registrations[partition].start or self.decisions[partition].start)
 
     def changelog_of(self, store: Store) -> Extent | None:

@@ -1,6 +1,6 @@
 """The applied markers: how far partitions are applied, and whether that is possible.
 
-They are found first, at the ends of the changelogs: the folds end where they say.
+They are read first, at the ends of the changelogs, because the folds end at the markers.
 """
 
 from collections.abc import Mapping
@@ -16,28 +16,28 @@ from app.kafka.partition_reader import Extent, Reader
 from app.ops.verify.findings import Difference, Findings
 from app.ops.verify.places import Span, place
 
-#: How many offsets are looked at first; a transaction ends with the marker and a control record.
+#: How many offsets are read first. A transaction ends with the marker and a control record.
 _TAIL = 16
 _TAIL_GROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The newest marker of a changelog partition, or that there is none that can be right."""
+    """The newest marker of a changelog partition, and what is wrong with it."""
 
     changelog: Extent
     marker: Marker | None
-    #: What is wrong with it, if anything.
+    #: What is wrong with the marker; None if nothing is.
     wrong: str | None = None
 
     def require(self, rules: str) -> None:
-        """Raise `SettingsError` if rows were decided under other rules than those here."""
+        """Raise `SettingsError` if the rows were decided under other rules."""
         why = None if self.marker is None else why_refused(self.marker.rules, rules)
         if why is not None:
             raise SettingsError(f"{self.changelog.topic} {why}: nothing can be verified")
 
     def require_applied(self, topic: str, offset: int, findings: Findings) -> None:
-        """Tell of a marker that is behind what was applied of a topic: the changelog lost it."""
+        """Report a marker behind the group's offset of a topic: the changelog has lost it."""
         at = _applied(self.marker, topic)
         if at < offset and self.wrong is None:
             where = f"{self.changelog.topic} {self.changelog.partition}"
@@ -48,7 +48,7 @@ class Found:
             )
 
     async def compare_source(self, reader: Reader, log: Extent, findings: Findings) -> None:
-        """Tell of a source that lacks what was applied, or is another one."""
+        """Report a source that lacks applied records, or is another topic."""
         if self.marker is None or log.topic not in self.marker.next:
             return
         if (why := await _why_lost(reader, log, self.marker)) is not None:
@@ -57,7 +57,7 @@ class Found:
             findings.differs(Difference.MARKER, f"{where} is at {at} of {log.topic}, {why}")
 
     def span(self, log: Extent, findings: Findings) -> Span:
-        """Return what is applied of a log, and tell if it was removed before."""
+        """Return the applied records of a log; report it if some were deleted before."""
         until = log.end if self.wrong else min(_applied(self.marker, log.topic), log.end)
         if until < log.start and self.marker and log.topic in self.marker.next:
             findings.unchecked.append(
@@ -68,11 +68,11 @@ class Found:
 
 
 async def _why_lost(reader: Reader, log: Extent, marker: Marker) -> str | None:
-    """Return what happened to a log that lacks what was applied; None if nothing did."""
+    """Return what happened to a log that lacks applied records; None if nothing did."""
     topic = log.topic
     now = short_id(reader.topic_id(topic))
     if marker.ids.get(topic, now) != now:
-        return "which was deleted and made anew since"
+        return "which was deleted and recreated since"
     if marker.next[topic] > log.end:
         return f"which ends at {log.end}: it has lost its end"
     read, epoch = marker.last_read(topic)
@@ -83,7 +83,7 @@ async def _why_lost(reader: Reader, log: Extent, marker: Marker) -> str | None:
 
 
 def _applied(marker: Marker | None, topic: str) -> int:
-    # Without a marker nothing was applied, nor was it of a topic that the marker does not name.
+    # Without a marker nothing was applied, nor of a topic that the marker does not name.
     following: Mapping[str, int] = {} if marker is None else marker.next
     return following.get(topic, 0)
 

@@ -1,4 +1,4 @@
-"""Moved records, pure: compares copies with what outcomes and rows say of them."""
+"""Moved records, pure: compares copies with the outcomes and rows that report them."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -12,24 +12,24 @@ from app.ops.verify.places import Offsets, Span, place
 
 @dataclass(slots=True)
 class Moves:
-    """What is known of the records of one partition that were to be moved."""
+    """The records of one partition that must be moved, and what is known of them."""
 
     span: Span
     #: Whether everything that was found of its log is applied.
     is_quiet: bool
     moved: Offsets
-    #: Those whose copies may be gone.
+    #: Records whose copies may be gone.
     perhaps: Offsets
-    #: Where the table says that they are now.
+    #: The new positions that the table keeps.
     kept: Mapping[int, bytes]
-    #: The copies, and the outcomes that tell of them: both about the records here.
+    #: The copies, and the outcomes that report them. Both are about the records here.
     copies: Multiset
     told: Multiset
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomesTopic:
-    """The topic of the outcomes, and those of its partitions whose beginning is gone."""
+    """The topic of the outcomes, and its partitions whose beginning is gone."""
 
     name: str
     begun_late: Collection[int]
@@ -37,16 +37,16 @@ class OutcomesTopic:
 
 @dataclass(slots=True)
 class Gone:
-    """How much could not be compared: the beginning of something is gone, or it is not ours."""
+    """How many moves could not be compared: a beginning is gone, or other programs made them."""
 
     copies: int = 0
     outcomes: int = 0
-    #: How many records say that they were moved, and were not.
+    #: How many records claim to be moved, and were not.
     foreign: int = 0
 
 
 def compare_moves(moves: Moves, outcomes: OutcomesTopic, findings: Findings) -> Gone:
-    """Compare what was to be moved with its copies, and with what is told and kept of them."""
+    """Compare the records to move with their copies, and with the outcomes and rows about them."""
     span = moves.span
     moves, foreign = _own(moves, outcomes)
     times = Counter(copy.about for copy in moves.copies.entries() if copy.about in span)
@@ -54,7 +54,7 @@ def compare_moves(moves: Moves, outcomes: OutcomesTopic, findings: Findings) -> 
     _differ(findings, Difference.MISSING_MOVE, span, (o for o in moves.moved.all if o not in times))
     _differ(findings, Difference.DUPLICATE_MOVE, span, (o for o, n in times.items() if n > 1))
     _differ(findings, Difference.EXTRA_MOVE, span, times.keys() - wanted)
-    # Of what has not its one copy, nothing more can be said.
+    # If a record does not have exactly one copy, nothing more can be compared.
     settled = {offset for offset, count in times.items() if count == 1 and offset in wanted}
     _compare_kept(moves, settled, wanted, findings)
     return Gone(
@@ -65,9 +65,9 @@ def compare_moves(moves: Moves, outcomes: OutcomesTopic, findings: Findings) -> 
 
 
 def _own(moves: Moves, outcomes: OutcomesTopic) -> tuple[Moves, int]:
-    """Return the moves without copies that only say so, and how many those are.
+    """Return the moves without foreign copies, and how many foreign copies there are.
 
-    Any producer can write the header. What the registry moves, it tells of and keeps in the same
+    Any producer can write the header. The registry writes outcome and row of a move in the same
     transaction.
     """
     foreign = [

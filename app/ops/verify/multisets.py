@@ -1,7 +1,7 @@
-"""Multisets: compares what was written with what should have been, without order.
+"""Multisets: compares written records with expected ones, without order.
 
-Of each record stay a hash of what it says, where it stands, and the offset that it is about: 24
-bytes, so that ten million take some hundred megabytes.
+Each entry has a hash of the content, the place, and the offset that it is about. This is 24 bytes,
+so ten million entries take some hundred megabytes.
 """
 
 from array import array
@@ -15,7 +15,7 @@ _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 
 
 class Entry(NamedTuple):
-    """Where something stands, or what asks for it; and the offset of what it is about."""
+    """The place of an entry, and the offset that it is about."""
 
     partition: int
     offset: int
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 
 class Multiset:
-    """Many things that are said, each as often as it was added."""
+    """Contents, each as often as it was added."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
@@ -35,18 +35,18 @@ class Multiset:
         return len(self._hashes)
 
     def add(self, said: Hashable, partition: int, offset: int, about: int = 0) -> None:
-        """Add what is said somewhere."""
-        # Python's own hash of texts: SipHash, under a key that only this process has.
+        """Add a content and its place."""
+        # Python's own hash of texts: SipHash, with a key that only this process has.
         self.add_hash(hash(said), partition, offset, about)
 
     def add_hash(self, said: int, partition: int, offset: int, about: int = 0) -> None:
-        """Add the hash of what is said somewhere."""
+        """Add the hash of a content and its place."""
         self._hashes.append(said)
         self._places.append(partition << _OFFSET_BITS | offset)
         self._about.append(about)
 
     def has(self, said: Hashable) -> bool:
-        """Return whether something is said; nothing should be added between many such questions."""
+        """Return whether a content is there. Add nothing between many such questions."""
         if len(self._sorted) != len(self._hashes):
             self._sorted = np.sort(np.asarray(self._hashes))
         index = int(np.searchsorted(self._sorted, hash(said)))
@@ -54,7 +54,7 @@ class Multiset:
 
     @classmethod
     def joined(cls, several: Iterable["Multiset"]) -> Self:
-        """Return all that is in several."""
+        """Return all entries of several multisets."""
         joined = cls()
         for each in several:
             joined._hashes.extend(each._hashes)
@@ -63,7 +63,7 @@ class Multiset:
         return joined
 
     def about(self, offsets: Collection[int]) -> Self:
-        """Return what is about certain offsets."""
+        """Return the entries about certain offsets."""
         chosen = type(self)()
         for said, place, about in zip(self._hashes, self._places, self._about, strict=True):
             if about in offsets:
@@ -71,7 +71,7 @@ class Multiset:
         return chosen
 
     def but(self, left_out: Iterable[Entry]) -> Self:
-        """Return all but what stands in certain places."""
+        """Return all entries but those in certain places."""
         places = {(entry.partition, entry.offset) for entry in left_out}
         kept = type(self)()
         for said, place, about in zip(self._hashes, self._places, self._about, strict=True):
@@ -80,12 +80,12 @@ class Multiset:
         return kept
 
     def entries(self) -> Iterator[Entry]:
-        """Yield where everything stands, in the order of adding."""
+        """Yield the places of all entries, in the order of adding."""
         for place, about in zip(self._places, self._about, strict=True):
             yield Entry(*_unpacked(place), about)
 
     def without(self, other: "Multiset") -> Iterator[Entry]:
-        """Yield what the other does not have, or not as often, in the order of adding."""
+        """Yield entries that the other has not, or less often, in the order of adding."""
         mine, theirs = np.asarray(self._hashes), np.sort(np.asarray(other._hashes))
         order = np.argsort(mine, kind="stable")
         ordered = mine[order]

@@ -16,27 +16,27 @@ from app.ops.verify.places import NOWHERE, Span, named
 
 @dataclass(slots=True)
 class OutcomesFold:
-    """One partition of the outcomes: they stand in the partition of the id that they speak of.
+    """One partition of the outcomes. An outcome is in the partition of its id.
 
-    Takes eight bytes for each record that is decided, and eight more if any was rejected because
-    too many waited.
+    It takes eight bytes for each decided record, and eight more if any was rejected because too
+    many waited.
     """
 
     partition: int
     partitions: int
     #: The records that are decided.
     asking: Span
-    #: Whether the beginning of the outcomes is there.
+    #: Whether the outcomes have their beginning.
     is_whole: bool = True
     #: Outcomes of the records of the same partition, each about the record's offset.
     found: Multiset = field(default_factory=Multiset)
-    #: Outcomes of records that were moved here, by the partition where they stood.
+    #: Outcomes of records that were moved here, by the partition of the original.
     moved: defaultdict[int, Multiset] = field(default_factory=lambda: defaultdict(Multiset))
     records: int = 0
 
-    #: Of each record that is decided: behind which offset its first outcome stands, 0 if none does.
+    #: For each decided record: the offset behind its first outcome; 0 if there is none.
     _places: "array[int]" = field(init=False)
-    #: What is told as rejected because too many waited: hashes of record and key, and of the key.
+    #: Rejections because too many waited: hashes of record and key, and of the key.
     _rejected: set[int] = field(default_factory=set)
     _watched: set[int] = field(default_factory=set)
     _asked_by: "array[int] | None" = None
@@ -45,7 +45,7 @@ class OutcomesFold:
         self._places = array("Q", bytes(8 * max(self.asking.until - self.asking.start, 0)))
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Fold records, which follow those before."""
+        """Fold the next records."""
         self.records += len(records)
         for record in records:
             word, position, reason = _told(record.value)
@@ -68,27 +68,28 @@ class OutcomesFold:
             self._watched.add(hash(record.key))
 
     def place(self, offset: int) -> int | None:
-        """Return where the outcome of a record stands; None if it is not told, or not any more."""
+        """Return the offset of a record's outcome; None if it is not there."""
         return self._places[offset - self.asking.start] - 1 if self._tells(offset) else None
 
     def _tells(self, offset: int) -> bool:
         return bool(self._places[offset - self.asking.start])
 
     def rejects(self, key: bytes, offset: int) -> bool:
-        """Return whether a record of an id is told as rejected because too many waited."""
+        """Return whether a record was rejected because too many records of its id waited."""
         return hash((offset, key)) in self._rejected
 
     def watches(self, key: bytes) -> bool:
-        """Return whether any record of an id is told so."""
+        """Return whether any record of an id was rejected so."""
         return hash(key) in self._watched
 
     def asked_by(self, offset: int) -> int:
-        """Return a place of an outcome before which a record was asked for certain.
+        """Return an offset of the outcomes before which a record was certainly decided first.
 
-        Records are asked in order: it was, before its own outcome or that of any later one.
+        Records are decided in order. So it is before its own outcome and before those of all later
+        records.
         """
         if self._asked_by is None:
-            # What is not told is told last: 0 - 1 is the largest number that there is.
+            # A missing outcome counts as the last one: 0 - 1 is the largest number.
             places = np.array(self._places, np.uint64) - np.uint64(1)
             earliest = np.minimum.accumulate(places[::-1])[::-1]
             self._asked_by = array("Q", earliest.tobytes())
@@ -96,7 +97,7 @@ class OutcomesFold:
 
 
 def _told(value: bytes | None) -> tuple[str | None, str | None, str | None]:
-    """Return the outcome that is told, of the record at which position, and the reason for it."""
+    """Return the outcome, the position of its record, and the reason in a value."""
     try:
         members = orjson.loads(value or b"")
         word, position, reason = members["outcome"], members["position"], members.get("reason")

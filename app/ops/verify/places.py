@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from app.domain.errors import InvalidPositionError
 from app.domain.positions import CURRENT_GENERATION, Position
 
-#: Stands for the offset of what no record of a partition has made.
+#: In place of an offset: no record of the partition is the cause.
 NOWHERE = 2**63
 
 
 def place(topic: str, partition: int, offset: int) -> str:
-    """Return where a record stands, for people."""
+    """Return the place of a record as text."""
     return f"{topic} {partition}:{offset}"
 
 
 def named(token: str | bytes | None, partitions: int) -> Position | None:
-    """Return the position that a token names, or None if it names none of this registry."""
+    """Return the position of a token; None if it is not a position of this registry."""
     try:
         position = Position.parse(token.decode() if isinstance(token, bytes) else token or "")
     except (InvalidPositionError, UnicodeDecodeError):
@@ -39,7 +39,7 @@ class Span:
         return self.start <= offset < self.until
 
     def place(self, offset: int) -> str:
-        """Return where a record of the partition stands, for people."""
+        """Return the place of a record of the partition as text."""
         if offset == NOWHERE:
             return f"{self.topic} {self.partition}, from before it was split off"
         return place(self.topic, self.partition, offset)

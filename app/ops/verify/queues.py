@@ -1,19 +1,19 @@
 """Full queues, pure: learns from the outcomes how many records of an id waited.
 
-Whether a record found too many others waiting depends on when verdicts were applied, which no
-source tells. The outcomes of a partition do: they stand in the order in which they were decided,
-and a record that is rejected for it is told so when it is asked. The records that waited then are
-those of its id that stand before it and whose outcomes stand behind its own, or are not told yet.
+Whether a record found too many others waiting depends on when verdicts were applied, and no source
+says that. The outcomes of a partition do: they have the order of the decisions, and a rejected
+record gets its outcome when it is asked. The records that waited then are those of its id that come
+before it, and whose outcomes come after its own or are missing.
 
-What this proves: that a record was rejected although there was a place for it, be it that too few
-of its id waited, or none. And of an id of which any record was rejected: that another was accepted
-although there was no place. For that, those before it must still have waited when it, or a later
-record of the partition, was told.
+This proves that a record was rejected although there was a place: too few records of its id waited,
+or none. For an id with a rejected record, it also proves that another record was accepted although
+there was no place. For that, the earlier records must still have waited when the outcome of this
+record, or of a later one, was written.
 
-What it does not prove: that a record was accepted although there was no place, if no record of its
-id was ever rejected, unless they all wait still; nor anything of a rejection whose outcome is gone.
-If the first records of an id are gone, its rejections are judged from the first one on that was
-told while fewer waited than stand in the log.
+It does not prove that a record was accepted without a place if no record of its id was ever
+rejected, unless they all still wait. Nor does it prove anything about a rejection whose outcome is
+gone. If the first records of an id are gone, its rejections are judged from the first one on that
+had fewer waiting records than the log has.
 """
 
 from collections import defaultdict, deque
@@ -28,17 +28,17 @@ from app.ops.verify.outcomes import OutcomesFold
 from app.ops.verify.places import Offsets
 from app.ops.verify.tables import UNJUDGED
 
-#: Of records of one id that may have waited at the same time, so many are looked at: more than are
-#: ever right. One is asked for, and others wait.
+#: How many waiting records of one id are remembered: more than can ever be right. One asks for the
+#: verdict, and the others wait.
 _LOOKED_AT = 1 + places_for(None) + 1
 
 
 @dataclass(slots=True)
 class Queues:
-    """The records of one partition that waited, of the ids that had any rejected."""
+    """The waiting records of one partition, for ids with a rejected record."""
 
     outcomes: OutcomesFold
-    #: What the fold makes of a record.
+    #: Returns the expected outcome of a record.
     outcome: Callable[[int], int]
 
     #: Records that were rejected although there was a place.
@@ -48,7 +48,7 @@ class Queues:
     )
 
     def rejected(self, key: bytes, asked: Queued) -> None:
-        """Judge the rejection of a record by those of its id that waited at that moment."""
+        """Judge a rejection by the records of the id that waited at that moment."""
         at = self.outcomes.place(asked.offset)
         if at is None:
             return  # Its outcome is gone.
@@ -57,13 +57,13 @@ class Queues:
             place = self.outcomes.place(offset)
             if place is not None:
                 return place > at
-            # What was told and is gone, was told before. What is missing may be anything.
+            # An outcome that is gone was written earlier. A missing one can be anything.
             return self.outcome(offset) in (Outcome.PENDING, UNJUDGED) or self.outcomes.is_whole
 
         newest = self._newest[key]
         waiting = sum(1 for _ in takewhile(may_wait, reversed(newest)))
         is_all = waiting < len(newest) or not self.outcomes.asking.start
-        # One of them is asked for, and does not wait in the queue.
+        # One of them asks for the verdict, and does not wait in the queue.
         if is_all and waiting - 1 < places_for(asked.command):
             self.untrue.add(asked.offset)
 

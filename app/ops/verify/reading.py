@@ -1,8 +1,8 @@
-"""Reads topics for `verify` by another parser than the engine's, so that its bugs show.
+"""Reads topics for `verify` with another parser than the engine's, to find its bugs.
 
-Requests, answers, batches, aborted transactions and control records are aiokafka's here. The
-engine's own parser (`app.kafka.record_batches`) reads only the batches that aiokafka's cannot
-read, or only with too much memory; they are counted.
+Requests, answers, batches, aborted transactions and control records are read by aiokafka. The
+engine's parser (`app.kafka.record_batches`) reads only batches that aiokafka cannot read, or only
+with too much memory. The report counts them.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,7 +26,7 @@ from app.kafka.record_batches import unpacks_to_at_most
 
 #: base offset, length, leader epoch, magic.
 _BATCH_HEADER = Struct(">qiib")
-#: Length does not count the base offset and itself.
+#: The length does not include the base offset and the length itself.
 _LENGTH_STARTS = 12
 
 
@@ -34,7 +34,7 @@ class IndependentScan:
     """Reads extents as aiokafka's consumer does, within bounded memory."""
 
     def __init__(self) -> None:
-        #: Where batches begin that the engine's parser has read.
+        #: The first offsets of the batches that the engine's parser has read.
         self.left_to_engine: set[tuple[TP, int]] = set()
 
     async def __call__(
@@ -82,12 +82,12 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka carries no t
     """The committed records of a fetch, as aiokafka's consumer finds them."""
 
     def _consumer_record(self, _: Any, record: Any) -> Any:
-        # As it was parsed: an unreadable one stays known as such.
+        # Return it as it was parsed, so that an unreadable record stays one.
         return record
 
 
 class _Batches:
-    """The whole batches of a fetch, in the shape in which aiokafka's consumer takes them."""
+    """The whole batches of a fetch, in the form that aiokafka's consumer takes."""
 
     def __init__(self, tp: TP, data: bytes, left_to_engine: set[tuple[TP, int]]) -> None:
         self._tp = tp
@@ -116,7 +116,7 @@ class _Batches:
 
 
 class _Batch:
-    """A batch of aiokafka's, whose records are the engine's if aiokafka cannot read them."""
+    """A batch of aiokafka. If aiokafka cannot read it, the engine's parser does."""
 
     def __init__(self, tp: TP, data: bytes, left_to_engine: set[tuple[TP, int]]) -> None:
         self._tp = tp
@@ -135,15 +135,15 @@ class _Batch:
         return self._of_the_engine() if records is None else iter(records)
 
     def _records(self) -> list[ConsumedRecord] | None:
-        """Return the records, or None if aiokafka cannot read them, or not within its memory."""
+        """Return the records; None if aiokafka cannot read them within bounded memory."""
         if not unpacks_to_at_most(self._data, record_batches.MAX_UNPACKED_BYTES):
             return None
         try:
             records = list(self._whole)
-        except Exception:  # of a header name that is not UTF-8, and whatever else was written
+        except Exception:  # for a header name that is not UTF-8, among others
             return None
         offsets = [record.offset for record in records]
-        # Brokers store what records say of their offsets as it comes.
+        # Brokers store the offsets in records as producers send them.
         is_true = (
             all(self._whole.base_offset <= each < self._whole.next_offset for each in offsets)
             and all(one < other for one, other in pairwise(offsets))
@@ -153,7 +153,7 @@ class _Batch:
     def _of_the_engine(self) -> Iterator[ConsumedRecord]:
         base = self._whole.base_offset
         self._left_to_engine.add((self._tp, base))
-        # Aborted transactions and control records have been left out by now.
+        # Aborted transactions and control records are left out already.
         records = record_batches.PartitionRecords(self._data, base)
         while not records.is_exhausted:
             yield from records.take(MAX_RECORDS, MAX_BYTES)

@@ -12,21 +12,21 @@ from app.ops.verify.tables import UNJUDGED
 
 @dataclass(slots=True)
 class Totals:
-    """How much there is of everything."""
+    """Counts of everything."""
 
     partitions: int
     #: Records of each topic, rows of each table.
     counts: Counter[str] = field(default_factory=Counter)
-    #: Records of ``user-registrations`` by what became of them.
+    #: Records of ``user-registrations`` by outcome.
     outcomes: Counter[int] = field(default_factory=Counter)
     letters: int = 0
     not_applied: int = 0
     open_attempts: int = 0
-    #: Users whose address was claimed by 0.8 under another key.
+    #: Users whose address was claimed by version 0.8 under another key.
     held_as_0_8_did: int = 0
     foreign_copies: int = 0
     foreign_letters: int = 0
-    #: Records that operators gave up, a line each.
+    #: Records that operators gave up, one line each.
     decided_by_people: list[str] = field(default_factory=list)
 
     def tell(self, topics: Topics, findings: Findings) -> None:
@@ -53,7 +53,7 @@ class Totals:
         if self.held_as_0_8_did:
             tell(
                 f"{self.held_as_0_8_did:,} addresses with a label xn-- were claimed by version "
-                "0.8: others can still take them; to claim them anew, see "
+                "0.8: others can still take them; to claim them again, see "
                 "docs/decisions/email-addresses.md"
             )
         if self.foreign_letters:
@@ -73,15 +73,15 @@ class Lacking:
     claims: int = 0
     verdicts: int = 0
     outcomes: int = 0
-    #: Records that were rejected because too many waited, by the table's own word.
+    #: Records that were rejected because too many waited, according to the table alone.
     rejections: int = 0
     letters: int = 0
-    #: Records that were skipped by an operator, by the table's own word.
+    #: Records that were skipped by an operator, according to the table alone.
     skips: int = 0
     copies: int = 0
 
     def tell(self, topics: Topics, findings: Findings) -> None:
-        """Say so, of each topic of which something may be gone."""
+        """Report each topic of which something may be gone."""
         of = {
             topics.email_claims.name: (self.claims, "claims and releases of {:,} records"),
             topics.email_decisions.name: (self.verdicts, "verdicts on {:,} claims"),

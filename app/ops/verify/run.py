@@ -24,9 +24,9 @@ from app.ops.verify.users_pass import UsersPass
 
 
 async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] = ()) -> None:
-    """Verify a registry, and the stores in data folders; raise `RegistryError` if that cannot be.
+    """Verify a registry, and stores in data folders; raise `RegistryError` if that fails.
 
-    Workers may run meanwhile, but not on the stores that are to be compared.
+    Workers may run meanwhile, but not on these stores.
     """
     partitioning = await read(settings)
     settings = partitioning.of(settings)
@@ -36,7 +36,7 @@ async def verify(settings: Settings, findings: Findings, stores: Sequence[Path] 
             reader(kafka, topics.all(), scan=scan) as committed,
             reader(kafka, (), "read_uncommitted") as everything,
         ):
-            # Before the changelogs are looked at: a marker may have gone on since, and never back.
+            # Before the changelogs are read: a marker may move forward meanwhile, and never back.
             applied = await applied_by_group(settings, topics, findings)
             await until_decided(topics, committed, everything)
             logs = await Logs.find(topics, committed, everything)
@@ -66,10 +66,10 @@ class Verification:
         self._state = State(settings, partitioning, topics, logs, reading, findings)
 
     async def find_markers(self, applied: Mapping[TP, int]) -> None:
-        """Find up to where everything is applied, and whether the sources are what was applied.
+        """Find how far everything is applied, and whether the sources are those that were applied.
 
-        Raises `SettingsError` if others decided it.
-        ``applied`` says up to where the group has applied the sources, as far as it tells.
+        Raises `SettingsError` if the rows were decided under other rules. ``applied`` has the
+        offsets of the group, as far as it knows them.
         """
         state = self._state
         ours = rules(state.settings.email_keys)

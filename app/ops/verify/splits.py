@@ -1,4 +1,4 @@
-"""Splits of partitions, pure: by which number of partitions a record was decided."""
+"""Splits of partitions, pure: the number of partitions when a record was decided."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -10,20 +10,20 @@ from app.kafka.partitioning import Partitioning
 from app.ops.verify.places import NOWHERE
 from app.ops.verify.tables import kept, row_of
 
-#: Where a piece ends that has no end.
+#: The end of a piece that has no end.
 NO_END = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The records of a partition up to an offset: decided while there were so many partitions."""
+    """The records of a partition up to an offset, and the number of partitions at that time."""
 
     until: int
     partitions: int
 
 
 def pieces(partitioning: Partitioning, topic: str, partition: int) -> list[Piece]:
-    """Return the pieces of a partition, in order; the last one has no end."""
+    """Return the pieces of a partition, in order. The last one has no end."""
     ended = [
         Piece(split.ends[topic][partition], split.partitions)
         for split in partitioning.splits
@@ -33,7 +33,7 @@ def pieces(partitioning: Partitioning, topic: str, partition: int) -> list[Piece
 
 
 def parent(partitioning: Partitioning, partition: int) -> int | None:
-    """Return the partition that one was split from; None for those that were there at first."""
+    """Return the partition that one was split from; None for an original partition."""
     for split in partitioning.splits:
         if partition < split.partitions:
             return None
@@ -50,7 +50,7 @@ def _following(partitioning: Partitioning, partitions: int) -> int:
 
 @dataclass(slots=True)
 class Handed:
-    """What a new partition begins with: rows by key, and where not all is known, which keys are."""
+    """The beginning of a new partition: its rows, and the known keys if not all are known."""
 
     rows: dict[bytes, bytes] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
@@ -59,23 +59,23 @@ class Handed:
 
 
 class Cutting:
-    """Goes through the pieces of one partition, and takes out what is handed on between them."""
+    """Walks through the pieces of one partition, and takes out the rows that are handed on."""
 
     def __init__(self, partition: int, pieces: Sequence[Piece]) -> None:
         self._partition = partition
         self._pieces = list(pieces)
-        #: What was handed on, by the partition that it went to.
+        #: The rows that were handed on, by their new partition.
         self.handed: dict[int, Handed] = {}
 
     @property
     def partitions(self) -> int:
-        """How many partitions there are in the piece that is gone through."""
+        """The number of partitions in the present piece."""
         return self._pieces[0].partitions
 
     def pieces_of(
         self, records: Sequence[ConsumedRecord], cut: Callable[[], None]
     ) -> Iterator[Sequence[ConsumedRecord]]:
-        """Yield records, which follow those before, piece by piece; ``cut`` ends each before."""
+        """Yield the next records by piece; ``cut`` ends each piece."""
         while records:
             count = bisect_left(records, self._pieces[0].until, key=lambda record: record.offset)
             if count:
@@ -86,21 +86,21 @@ class Cutting:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing is handed on any more."""
+        """Whether this is the last piece."""
         return len(self._pieces) == 1
 
     def cut(self, rows: dict[bytes, bytes], known: set[bytes], *, is_whole: bool) -> None:
-        """End a piece: what belongs elsewhere from then on leaves rows and known keys."""
+        """End a piece: rows and keys of other partitions are taken out."""
         before = self._pieces.pop(0).partitions
-        for home in range(self._partition + before, self.partitions, before):
-            self.handed[home] = Handed(is_whole=is_whole)
-        for key, home in self._leaving(list(rows)):
-            # No record of that partition has made it.
-            self.handed[home].rows[key] = kept(NOWHERE, row_of(rows.pop(key)))
-        for key, home in self._leaving(list(known)):
+        for target in range(self._partition + before, self.partitions, before):
+            self.handed[target] = Handed(is_whole=is_whole)
+        for key, target in self._leaving(list(rows)):
+            # No record of that partition has made the row.
+            self.handed[target].rows[key] = kept(NOWHERE, row_of(rows.pop(key)))
+        for key, target in self._leaving(list(known)):
             known.remove(key)
-            self.handed[home].known.add(key)
+            self.handed[target].known.add(key)
 
     def _leaving(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
-        homes = partitions_of(keys, self.partitions)
-        return (both for both in zip(keys, homes, strict=True) if both[1] != self._partition)
+        targets = partitions_of(keys, self.partitions)
+        return (both for both in zip(keys, targets, strict=True) if both[1] != self._partition)

@@ -1,4 +1,4 @@
-"""What a verification has found so far: each partition adds to it, and later ones need it."""
+"""The state of a verification: each partition adds to it, and later ones use it."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from app.ops.verify.splits import Cutting, Handed, parent, pieces
 
 @dataclass(slots=True)
 class SettledClaims:
-    """What is left of a partition of claims once it is folded."""
+    """The remains of a partition of claims after its fold."""
 
     span: Span
     is_quiet: bool
@@ -30,7 +30,7 @@ class SettledClaims:
 
 @dataclass(slots=True)
 class DecidedUsers:
-    """What is left of a partition of users once it is folded: the records that were moved away."""
+    """The remains of a partition of users after its fold: the records that were moved away."""
 
     span: Span
     is_quiet: bool
@@ -54,19 +54,19 @@ class State:
     lacking: Lacking = field(default_factory=Lacking)
     users_markers: list[Found] = field(default_factory=list)
     emails_markers: list[Found] = field(default_factory=list)
-    #: Of each partition of claims, and of each of users.
+    #: By partition of claims, and by partition of users.
     settled: list[SettledClaims] = field(default_factory=list)
     decided: list[DecidedUsers] = field(default_factory=list)
-    #: By partition of the users: claims of theirs that were found, verdicts that they must get.
+    #: By partition of users: the claims that were found, and the verdicts that they need.
     claims: list[FoundClaims] = field(init=False)
     verdicts: list[Multiset] = field(init=False)
-    #: By partition that was split off: what it began with.
+    #: By partition that was split off: its first rows.
     handed_emails: dict[int, Handed] = field(default_factory=dict)
     handed_users: dict[int, Handed] = field(default_factory=dict)
-    #: Who holds which address, by either table.
+    #: Which user holds which address, according to each table.
     held_by_users: Multiset = field(default_factory=Multiset)
     held_in_emails: Multiset = field(default_factory=Multiset)
-    #: By the partition where records were first: copies elsewhere, outcomes that tell of them.
+    #: By the partition of the originals: copies elsewhere, and outcomes that report them.
     copies: defaultdict[int, list[Multiset]] = field(default_factory=lambda: defaultdict(list))
     moves_told: defaultdict[int, list[Multiset]] = field(default_factory=lambda: defaultdict(list))
 
@@ -82,11 +82,11 @@ class State:
         return all(settled.is_quiet for settled in self.settled)
 
     def cutting(self, log: Extent) -> Cutting:
-        """Return where a repartition has cut a log."""
+        """Return the pieces into which repartitions have cut a log."""
         return Cutting(log.partition, pieces(self.partitioning, log.topic, log.partition))
 
     def origin(self, logs: Sequence[Extent], number: int) -> Extent:
-        """Return the log that has the beginning of a partition, which may have been split off."""
+        """Return the log with the beginning of a partition, which may have been split off."""
         before = parent(self.partitioning, number)
         if logs[number].start or before is None:
             return logs[number]

@@ -1,9 +1,9 @@
 """Compares stores on this machine with their changelogs.
 
-A store may be behind: it is compared with what the changelog said at the store's offset. That is
-known row by row, those of bookkeeping among them: compaction removes old records from the beginning
-on, so whatever record of a key is left below the offset is the newest of those that were there.
-Only where none is left, and there is one above, nobody can tell any more what the store must have.
+A store may be behind its changelog, so it is compared with the changelog at the store's offset.
+That is known for each row: compaction removes old records from the beginning on, so a record that
+is left below the offset is the newest one that was there. If none is left below and there is one
+above, the row of the store cannot be checked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from app.ops.verify.places import place
 from app.ops.verify.tables import digest, digest_of, kept, offset_of
 from app.worker.preflight import locked
 
-#: Where a store keeps the changelog offset up to which it holds everything (tables/store.py).
+#: The key under which a store keeps its changelog offset (tables/store.py).
 OFFSET_KEY = RESERVED_PREFIX + b"offset"
 
 
@@ -38,9 +38,9 @@ class Store:
 
 @contextmanager
 def held(folders: Sequence[Path], tables: Sequence[str]) -> Iterator[list[Store]]:
-    """Yield the stores of tables in data folders, and keep workers away from the folders meanwhile.
+    """Yield the stores of tables in data folders, and lock the folders against workers.
 
-    Raises `SettingsError` where a worker runs, or where there is no store.
+    Raises `SettingsError` if a worker runs, or there is no store.
     """
     with ExitStack() as locks:
         stores: list[Store] = []
@@ -52,7 +52,7 @@ def held(folders: Sequence[Path], tables: Sequence[str]) -> Iterator[list[Store]
 
 
 def _stores(folder: Path, tables: Sequence[str]) -> list[Store]:
-    # Before the lock is taken, which would make the folder.
+    # Search before the lock is taken, because the lock would create the folder.
     found = [
         Store(path, table, int(number))
         for path in folder.glob("*/tables/*-*")
@@ -66,7 +66,7 @@ def _stores(folder: Path, tables: Sequence[str]) -> list[Store]:
 
 @dataclass(slots=True)
 class ChangelogAt:
-    """What a changelog said at an offset (None: at its beginning), of all keys."""
+    """The content of a changelog at an offset (None: at its beginning), for all keys."""
 
     offset: int | None
     rows: dict[bytes, bytes] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class ChangelogAt:
         return -1 if self.offset is None else self.offset
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Fold changelog records, which follow those before."""
+        """Fold the next changelog records."""
         for record in records:
             if record.key is not None:
                 self._add(record.key, record.value, record.offset)
@@ -112,7 +112,7 @@ class StoreComparison:
     unchecked: int = 0
 
     def add(self, key: bytes, row: bytes) -> None:
-        """Compare one row of the store; each comes once."""
+        """Compare one row of the store. Each row comes once."""
         if key == OFFSET_KEY:
             return
         self.rows += not key.startswith(RESERVED_PREFIX)
@@ -123,11 +123,11 @@ class StoreComparison:
         elif self.changelog.is_last:
             self._differs(Difference.STORE_EXTRA_ROW, key)
         else:
-            # Its record, or the mark of its deletion, may have been removed by compaction.
+            # Compaction may have removed its record, or its tombstone.
             self.unchecked += 1
 
     def finish(self) -> None:
-        """Call what is left of the changelog missing."""
+        """Report the rows of the changelog that the store lacks."""
         for key, expected in self.changelog.rows.items():
             self._differs(Difference.STORE_MISSING_ROW, key, offset_of(expected))
 
@@ -168,7 +168,7 @@ def _tell(comparison: StoreComparison, findings: Findings) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Rdict]:
-    # Read-only: nothing in the folder changes, nor does the time that tells how old a store is.
+    # Read-only: it changes nothing in the folder, also not the time that shows the store's age.
     with _told_as_store_error(path):
         database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only())
     try:
@@ -179,7 +179,7 @@ def _opened(path: Path) -> Iterator[Rdict]:
 
 @contextmanager
 def _told_as_store_error(path: Path) -> Iterator[None]:
-    # rocksdict raises bare Exceptions; their texts speak of files, never of rows.
+    # rocksdict raises bare Exceptions. Their texts name files, and never rows.
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
 """The rows of a table, pure: the newest record of each key in its changelog.
 
-Of a row stay a digest, the changelog offset, and a hash of who holds which address by it: a
-partition of a million users takes a quarter of a gigabyte, and only one is looked at at a time.
+For each row it keeps a digest, the changelog offset, and a hash of who holds which address. A
+partition of a million users takes a quarter of a gigabyte, and only one is in memory at a time.
 """
 
 import hashlib
@@ -16,64 +16,64 @@ from app.domain.records import decode_row
 from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
 from app.ops.verify.multisets import Multiset
 
-#: Of an offset, and of a digest of a row: the bytes that are kept.
+#: The bytes that an offset and a digest take.
 _OFFSET_BYTES = 8
 _DIGEST_BYTES = 16
 _HASH_BYTES = 8
 
-#: Stands for the outcome of a record that follows others which are gone.
+#: In place of the outcome of a record whose predecessors are gone.
 UNJUDGED = 255
 
-#: Returns who holds which address by a row under a key; None: nobody.
+#: Returns who holds which address according to a row; None if nobody does.
 Holding = Callable[[bytes, bytes], Hashable | None]
 
 
 def digest(row: bytes) -> bytes:
-    """Return what stands for a row's bytes."""
+    """Return a digest of a row's bytes."""
     return hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest()
 
 
 def kept(offset: int, row: bytes) -> bytes:
-    """Return a row, or what stands for it, behind the offset of what made it."""
+    """Return a row or a digest behind an offset."""
     return offset.to_bytes(_OFFSET_BYTES, "big") + row
 
 
 def offset_of(kept_row: bytes) -> int:
-    """Return the offset in what is kept of a row."""
+    """Return the offset in a kept row."""
     return int.from_bytes(kept_row[:_OFFSET_BYTES], "big")
 
 
 def row_of(kept_row: bytes) -> bytes:
-    """Return the row in what is kept of it."""
+    """Return the row in a kept row."""
     return kept_row[_OFFSET_BYTES:]
 
 
 def digest_of(kept_row: bytes) -> bytes:
-    """Return the digest in what is kept of a row."""
+    """Return the digest in a kept row."""
     return kept_row[_OFFSET_BYTES : _OFFSET_BYTES + _DIGEST_BYTES]
 
 
 def digested(rows: MutableMapping[bytes, bytes]) -> None:
-    """Replace rows by their digests: the rows themselves are not needed any more."""
+    """Replace rows by their digests, to free memory."""
     for key, row in rows.items():
         rows[key] = kept(offset_of(row), digest(row_of(row)))
 
 
 @dataclass(slots=True)
 class TableFold:
-    """One partition of a table, as its changelog gives it."""
+    """One partition of a table, as its changelog has it."""
 
     partition: int
     holding: Holding | None = None
 
-    #: By key: changelog offset, digest, hash of what is held.
+    #: By key: changelog offset, digest, hash of the address that is held.
     rows: dict[bytes, bytes] = field(default_factory=dict)
-    #: Outcomes by page, and positions to which records were moved by offset.
+    #: Outcomes by page; new positions of moved records by offset.
     pages: dict[int, bytes] = field(default_factory=dict)
     moves: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Fold changelog records, which follow those before."""
+        """Fold the next changelog records."""
         for record in records:
             key, row = record.key or b"", record.value
             if key.startswith(RESERVED_PREFIX):
@@ -84,7 +84,7 @@ class TableFold:
                 self.rows[key] = kept(record.offset, digest(row) + self._held(key, row))
 
     def add_bookkeeping(self, records: Sequence[ConsumedRecord]) -> None:
-        """Fold changelog records, without the rows of the table itself."""
+        """Fold the next changelog records, without the rows of users."""
         self.add([record for record in records if (record.key or b"").startswith(RESERVED_PREFIX)])
 
     def _keep_book(self, key: bytes, row: bytes | None) -> None:
@@ -101,7 +101,7 @@ class TableFold:
         return b"" if held is None else hash(held).to_bytes(_HASH_BYTES, "big", signed=True)
 
     def add_holders(self, holders: Multiset) -> None:
-        """Add who holds which address."""
+        """Add which user holds which address."""
         for row in self.rows.values():
             held = row[_OFFSET_BYTES + _DIGEST_BYTES :]
             if held:
@@ -109,28 +109,28 @@ class TableFold:
                 holders.add_hash(said, self.partition, offset_of(row))
 
     def outcome(self, offset: int) -> int:
-        """Return the outcome of a record that is kept, 0 if none is."""
+        """Return the outcome of a record that the table keeps, 0 if there is none."""
         page = self.pages.get(offset // PAGE_RECORDS, b"")
         index = offset % PAGE_RECORDS
         return page[index] if index < len(page) else 0
 
 
-#: What a row may be that nobody of ours has written.
+#: Errors of a row that no worker of ours has written.
 _NO_ROW = (ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(slots=True)
 class HeldByUsers:
-    """Says which address a row of ``users`` holds: that of who is registered."""
+    """Returns the address that a row of ``users`` holds: that of a registered user."""
 
     email_keys: EmailKeys
-    #: Who holds which address by the table ``emails``.
+    #: Who holds which address according to ``emails``.
     in_emails: Multiset
-    #: How many rows hold theirs under the key of 0.8, where that is another one.
+    #: How many rows hold their address under the key of version 0.8.
     as_0_8_did: int = 0
 
     def __call__(self, _: bytes, row: bytes) -> Hashable | None:
-        """Return who holds which address by a row; None if nobody does."""
+        """Return who holds which address according to a row; None if nobody does."""
         try:
             user = decode_row(row)
             if user["status"] != "registered":
@@ -146,10 +146,10 @@ class HeldByUsers:
 
 
 def held_in_emails(key: bytes, row: bytes) -> Hashable | None:
-    """Return who holds an address by a row of ``emails``."""
+    """Return who holds an address according to a row of ``emails``."""
     try:
         holder = decode_holder(row)
         return key, holder["id"], holder["attempt"]
     except _NO_ROW:
-        # Nobody can: it is no row.
+        # The row is malformed, so nobody holds it.
         return key

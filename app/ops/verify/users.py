@@ -1,11 +1,12 @@
 """The fold f, pure: users that follow from the records of a partition and the verdicts.
 
 While an attempt is open, later records of its id wait. So it does not matter when its verdict came
-among the records of other ids: here it is settled at once, if there is one, and else never.
+among the records of other ids. Here an attempt is settled at once if there is a verdict, and else
+never.
 
-Only that a record was rejected because too many waited depends on when verdicts came. It is taken
-as `registration-outcomes` tells it; `queues` says what of it can be proved. Where the outcomes of a
-partition have lost their beginning, those that the table keeps are believed instead, and counted.
+Only one outcome depends on when verdicts came: a rejection because too many records waited. It is
+taken from `registration-outcomes`, and `queues` checks what can be proved. If the outcomes of a
+partition have lost their beginning, the outcomes that the table keeps are believed and counted.
 
 An encoded row is kept for each user: half a gigabyte for a million.
 """
@@ -36,36 +37,36 @@ class UsersFold:
     """One partition of ``user-registrations``, decided as far as it is applied."""
 
     verdicts: Verdicts
-    #: What is told of the records.
+    #: The outcomes of the records that ``registration-outcomes`` has.
     telling: OutcomesFold
-    #: How many partitions there are now.
+    #: The present number of partitions.
     partitions: int
     cutting: Cutting
     #: The claims and releases that follow from the records.
     claims: ExpectedClaims
-    #: The outcomes that the table keeps, where the beginning of the log or of the verdicts is gone:
-    #: they tell from which record on an id can be judged.
+    #: The outcomes that the table keeps, if the beginning of the log or of the verdicts is gone.
+    #: They show the first record of an id that can be judged.
     kept: TableFold | None = None
-    #: The same where the beginning of the outcomes is gone: they tell which records were rejected
+    #: The same, if the beginning of the outcomes is gone. They show which records were rejected
     #: because too many waited.
     kept_rejections: TableFold | None = None
     #: Records that an operator has skipped.
     skipped: Collection[int] = ()
-    #: The outcomes that the table keeps, where the beginning of the dead letters is gone: they tell
-    #: which records may have been skipped.
+    #: The same, if the beginning of the dead letters is gone. They show which records may have been
+    #: skipped.
     kept_skips: TableFold | None = None
-    #: Partitions of the log whose beginning is gone: what was moved there may be gone.
+    #: Partitions of the log whose beginning is gone, perhaps with copies of moved records.
     begun_late: Collection[int] = ()
-    #: What was there at first, if the partition was split off another one.
+    #: The first rows, if the partition was split off another one.
     handed: Handed = field(default_factory=Handed)
 
     #: By key: the row, behind the offset of the record that changed it last.
     rows: dict[bytes, bytes] = field(default_factory=dict)
-    #: Records that were applied although too many of their id waited.
+    #: Records that were applied although too many records of their id waited.
     overtaking: Offsets = field(default_factory=Offsets)
-    #: Records that were rejected because too many waited, as only the table tells.
+    #: Records that were rejected because too many waited, according to the table alone.
     believed_rejections: int = 0
-    #: Records that were skipped, as only the table tells.
+    #: Records that were skipped, according to the table alone.
     believed_skips: int = 0
     records: int = 0
     not_applied: int = 0
@@ -75,7 +76,7 @@ class UsersFold:
     queues: Queues = field(init=False)
     _decisions: Decisions = field(init=False)
     _open: set[bytes] = field(default_factory=set)
-    #: Where ``kept`` is needed: the keys whose row is known.
+    #: The keys whose row is known, if ``kept`` is used.
     _known: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class UsersFold:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether everything that was found is applied, the verdicts, too."""
+        """Whether everything that was found is applied, also the verdicts."""
         return self.not_applied == 0 and self.verdicts.is_quiet
 
     @property
@@ -107,7 +108,7 @@ class UsersFold:
         return len(self._open)
 
     def knows(self, key: bytes) -> bool:
-        """Return whether it is known which row a key must have, if any."""
+        """Return whether the row of a key is known."""
         return self.kept is None or key in self._known
 
     def waiting(self) -> set[int]:
@@ -118,7 +119,7 @@ class UsersFold:
     # -- folding
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Fold records, which follow those before."""
+        """Fold the next records."""
         self.copies.note(records)
         count = bisect_left(records, self.span.until, key=lambda record: record.offset)
         self.records += len(records)
@@ -130,7 +131,7 @@ class UsersFold:
         self.cutting.cut(self.rows, self._known, is_whole=self.is_whole)
 
     def finish(self) -> None:
-        """Hand on what was split off, and add what comes of verdicts that nobody waited for."""
+        """Hand on the rows that were split off; add releases for verdicts without an attempt."""
         while not self.cutting.is_last:
             self._cut()
         releases = self.claims.releases
@@ -166,7 +167,7 @@ class UsersFold:
             self.outcomes.note(asked.offset, UNJUDGED)
 
     def _is_skipped(self, offset: int) -> bool:
-        """Return whether an operator has made a record a dead letter, and note it."""
+        """Return whether an operator has skipped a record, and note it."""
         kept = self.kept_skips
         believed = kept is not None and kept.outcome(offset) == Outcome.DEAD_LETTER
         if offset not in self.skipped and not believed:
@@ -176,7 +177,7 @@ class UsersFold:
         return True
 
     def _is_rejected(self, key: bytes, asked: Queued) -> bool:
-        """Return whether a record is told as rejected because too many waited."""
+        """Return whether a record was rejected because too many waited."""
         if self.telling.rejects(key, asked.offset):
             self.queues.rejected(key, asked)
             return True
@@ -188,7 +189,7 @@ class UsersFold:
         return believed
 
     def _finds_no_place(self, key: bytes, asked: Queued) -> bool:
-        """Return whether a record that was not rejected should have been."""
+        """Return whether a record should have been rejected, but was not."""
         if self.queues.accepted(key, asked):
             return True
         if key not in self._open:
@@ -199,7 +200,7 @@ class UsersFold:
     def _learns(self, key: bytes, offset: int, command: Command) -> bool:
         """Return whether a record is the first of its id that can be judged.
 
-        What became of it may tell that there was no row before; after an erasure there is none.
+        Its outcome can show that there was no row before. After an erasure there is none.
         """
         outcome = self._kept_outcome(offset)
         if command is None:
@@ -233,7 +234,7 @@ class UsersFold:
             self._keep(key, new, asked.offset)
 
     def _settle(self, row: UserRow, key: bytes, offset: int) -> UserRow | None:
-        """Settle the attempt that a record has just opened, if there is a verdict."""
+        """Settle the attempt that a record has just opened, if its verdict is there."""
         word = self.verdicts.take(offset, key)
         if word is None:
             return row

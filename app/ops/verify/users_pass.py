@@ -104,7 +104,7 @@ class UsersPass:
         self._state.lacking.verdicts += compare_verdicts(
             expected, verdicts, self._state.topics, self._state.findings
         )
-        verdicts.found = Multiset()  # many, and not needed any more
+        verdicts.found = Multiset()  # they take memory, and are not needed any more
 
     def _compare_claims(self, fold: UsersFold) -> None:
         found, self._state.claims[self._number] = self._state.claims[self._number], FoundClaims()

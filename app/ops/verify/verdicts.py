@@ -19,9 +19,9 @@ _GRANTED = _WORDS.index("granted")
 
 
 class Verdicts:
-    """One partition of ``email-decisions``: what became of the attempts of one of the users.
+    """One partition of ``email-decisions``: the verdicts on attempts of one partition of users.
 
-    Takes a byte and two hashes for each record of ``user-registrations``.
+    It takes a byte and two hashes for each record of ``user-registrations``.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Verdicts:
         count = max(asking.until - asking.start, 0)
         self._words = bytearray(count)
         self._keys = array("q", bytes(8 * count))
-        #: Hashes of what releases the address again if nobody waits for it.
+        #: Hashes of the releases that follow verdicts for which no attempt waits.
         self._releases = array("q", bytes(8 * count))
-        #: What stands here, as far as it can be judged.
+        #: The verdicts that can be judged.
         self.found = Multiset()
-        #: The releases that follow verdicts for which nobody can have waited.
+        #: Releases after verdicts for which no attempt can have waited.
         self.strays = Multiset()
         self.unreadable = Offsets()
         self.records = 0
@@ -57,7 +57,7 @@ class Verdicts:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its beginning is there: else a verdict may be gone."""
+        """Whether the log has its beginning. Without it, verdicts may be gone."""
         return self.span.start == 0
 
     @property
@@ -66,7 +66,7 @@ class Verdicts:
         return self.not_applied == 0
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
-        """Add records, which follow those before."""
+        """Add the next records."""
         for record in as_they_were(records):
             self.records += 1
             self.not_applied += record.offset >= self.span.until
@@ -107,12 +107,12 @@ class Verdicts:
         )
 
     def _apply(self, record: ConsumedRecord, verdict: Verdict) -> None:
-        """Keep a verdict for who asks for it."""
+        """Keep a verdict for its attempt."""
         key, asking = record.key or b"", self.asking
         attempt = named(verdict["attempt"], len(self._claims))
         here = attempt is not None and attempt.partition == asking.partition
         if here and attempt is not None and attempt.offset < asking.start:
-            return  # Nobody knows who asked.
+            return  # The record that asked is unknown.
         granted = verdict["verdict"] == "granted"
         release = hash(
             claim_said(
@@ -142,6 +142,6 @@ class Verdicts:
         return word
 
     def left(self) -> Iterator[tuple[int, int]]:
-        """Yield attempts that were granted although nobody asked: offset, hash of the release."""
+        """Yield attempts that were granted without a record: offset, hash of the release."""
         for index in np.flatnonzero(np.frombuffer(self._words, np.uint8) == _GRANTED).tolist():
             yield self.asking.start + index, self._releases[index]

@@ -1,7 +1,8 @@
 """Many registrations in one request: a JSON array, or NDJSON of any length.
 
-A bad row never costs the good ones. What the broker did not take ends the request with a problem
-that says how far it came; sending everything again is safe, unless the problem says otherwise.
+A bad row never costs the good ones. If the broker does not take a row, the request ends with a
+problem that says how far it came. Sending everything again is safe, unless the problem says
+otherwise.
 """
 
 import asyncio
@@ -26,22 +27,23 @@ from app.web.services import Services, services
 
 routes = web.RouteTableDef()
 
-#: Rows that are validated and sent together; between two such chunks others have their turn.
+#: Rows that are validated and sent together. Other tasks run between two chunks.
 CHUNK_ROWS = 1_000
 CHUNK_BYTES = 256 * 1024
-#: Chunks of one request whose acknowledgements are waited for; then no more of it is read.
+#: The most chunks of one request that may wait for acknowledgements. Then reading stops.
 MAX_CHUNKS_UNDER_WAY = 4
-#: No legal row is longer; what is longer still is no row at all.
+#: No legal row is longer.
 MAX_ROW_BYTES = 16 * 1024
-#: So many rejected rows are listed; one more ends a request: its client sends something else.
+#: At most this many rejected rows are listed. One more ends the request: its client sends something
+#: else.
 MAX_REJECTED = 1_000
 
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
-#: How much a failure says against sending a batch again; others say nothing.
+#: How much a failure speaks against sending a batch again. Others do not.
 _GRAVITY: Mapping[type[Exception], int] = {OutcomeOpenError: 2, OutcomeUnknownError: 1}
 
-#: What stands for a row that is none, and what is wrong with it.
+#: In place of a row that cannot be read, with the reason.
 _NOT_JSON, _TOO_LONG = object(), object()
 _BROKEN: Mapping[object, Sequence[FieldError]] = {
     _NOT_JSON: [FieldError((), "The row is not JSON", "json_invalid")],
@@ -51,9 +53,9 @@ _BROKEN: Mapping[object, Sequence[FieldError]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """What became of some rows: how many, those accepted, what is wrong with which of the others.
+    """The result of some rows: how many, how many accepted, and what is wrong with others.
 
-    ``failure`` is why the broker did not take all that are valid, if it did not.
+    ``failure`` is why the broker did not take a valid row; None if it took all.
     """
 
     rows: int
@@ -64,7 +66,7 @@ class _Chunk:
 
 @dataclass(slots=True)
 class _Report:
-    """What became of the rows so far; rows from ``settled_rows`` on are to be sent again."""
+    """The result so far. Rows from ``settled_rows`` on must be sent again."""
 
     settled_rows: int = 0
     accepted: int = 0
@@ -85,7 +87,7 @@ class _Report:
             raise ProblemError(422, "too-many-rejected", told, headers={"Connection": "close"})
 
     def members(self) -> dict[str, object]:
-        """Return what a client is told."""
+        """Return the report as JSON members."""
         return {"accepted": self.accepted, "rejected": self.rejected}
 
 
@@ -97,7 +99,7 @@ async def post_users(request: web.Request) -> web.Response:
     try:
         await _accept_all(request, report)
     except (ProblemError, RegistryError) as error:
-        # What is not told of may have been accepted: to send it again is safe.
+        # Rows that are not in the report may have been accepted. Sending them again is safe.
         problem = from_error(error)
         members = {**report.members(), "settled_rows": report.settled_rows}
         raise replace(problem, members=members) from None
@@ -112,7 +114,7 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
             if report.settled_rows or under_way:
                 await given.turn()
                 await asyncio.sleep(0)
-            # A task per chunk, in order: each sends before it first waits.
+            # One task for each chunk, in order: each sends before it first waits.
             under_way.append(asyncio.create_task(_accept(request, given, rows)))
             if len(under_way) == MAX_CHUNKS_UNDER_WAY:
                 report.add(await under_way.popleft())
@@ -126,7 +128,7 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
 
 
 async def _accept(request: web.Request, given: Services, rows: Sequence[Any]) -> _Chunk:
-    """Send the good rows among some, and wait for their acknowledgements."""
+    """Send the valid rows, and wait for their acknowledgements."""
     async with turn(request):
         read = read_registrations(rows)
     good = [row for row in read if isinstance(row, dict)]
@@ -149,12 +151,12 @@ _Failure = TypeVar("_Failure", bound=Exception)
 
 
 def _gravest(failures: Sequence[_Failure]) -> _Failure:
-    """Return the failure that a client must know of before it sends everything again."""
+    """Return the failure that matters most for sending everything again."""
     return max(failures, key=lambda failure: _GRAVITY.get(type(failure), 0))
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[list[Any]]:
-    """Yield the rows as parsed JSON, so many at a time; what stands for it where one is none."""
+    """Yield chunks of rows as parsed JSON. A marker stands for a row that cannot be read."""
     if request.content_type in _NDJSON:
         async for lines in _lines(request):
             for begin in range(0, len(lines), CHUNK_ROWS):
@@ -178,9 +180,9 @@ def _array(body: bytes) -> list[Any]:
 
 
 async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
-    """Yield the lines that are not blank, about a chunk at a time, as they come.
+    """Yield chunks of lines that are not blank, as they come.
 
-    Of one that is too long the beginning is kept, which is too long, too.
+    Of a line that is too long, only the beginning is kept. It is also too long.
     """
     lines: list[bytes] = []
     size, rest, is_first = 0, b"", True
@@ -203,12 +205,12 @@ async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
 
 
 def _is_row(line: bytes) -> bool:
-    """Return whether a line is no blank one; of a long one nobody knows how it would go on."""
+    """Return whether a line is not blank. A cut line may go on, so it counts."""
     return len(line) > MAX_ROW_BYTES or bool(line.strip())
 
 
 def _row(line: bytes) -> Any:
-    """Return what a line holds: each stands alone, whatever its neighbours are."""
+    """Return the value in a line. Each line stands alone."""
     if len(line) > MAX_ROW_BYTES:
         return _TOO_LONG
     try:

@@ -44,7 +44,7 @@ async def replay_dead_letter(request: web.Request) -> web.Response:
         if not wants_page(request):
             raise
         refused = Replayed(position.token(), refused=str(error))
-        # Perhaps somebody else has replayed it: then it is not shown again.
+        # Another caller may have replayed it. Then it must not be shown any more.
         given.dead_letters.forget()
         return page(_page(await given.dead_letters.recent(), refused), from_error(error).status)
     given.dead_letters.forget()
@@ -58,7 +58,7 @@ async def replay_dead_letter(request: web.Request) -> web.Response:
 
 
 def _replayed(request: web.Request) -> Replayed | None:
-    """Return which letter was replayed on the way to this page, if one was."""
+    """Return the letter that was replayed before this page was shown, or None."""
     letter, record = request.query.get("replayed"), request.query.get("as")
     if letter is None or record is None:
         return None
@@ -93,7 +93,7 @@ def _letter_row(letter: Letter) -> LetterRow:
         letter.position.token(),
         letter.topic,
         letter.cause,
-        # What is wrong with the whole of a record has no place in it.
+        # An error about the whole record has no pointer.
         letter.detail.removeprefix(": "),
         _time(letter.timestamp),
         letter.size,

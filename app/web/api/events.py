@@ -19,10 +19,10 @@ from app.web.services import Services, services
 
 routes = web.RouteTableDef()
 
-#: A watcher that takes nothing for so long is cut off.
+#: A watcher that reads nothing for so long is disconnected.
 SLOW_WATCHER_SECONDS = 30.0
 
-#: Nothing between here and the browser should hold events back.
+#: Nothing between here and the browser may buffer events.
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -33,7 +33,7 @@ WATCHING = web.AppKey("watching", Watching[Moment])
 
 
 def install(web_app: web.Application, given: Services) -> None:
-    """Let clients watch, until the worker stops."""
+    """Let clients watch until the worker stops."""
 
     async def collect() -> Moment:
         return await given.overview.moment()
@@ -86,7 +86,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         try:
             await _stream(request, answer, ticks)
         except (ConnectionError, TimeoutError):
-            # To whoever takes nothing any more, the end of the answer could not be sent either.
+            # A client that reads nothing would not read the end of the answer either.
             if request.transport is not None:
                 request.transport.abort()
         return answer
@@ -100,7 +100,7 @@ async def _stream(
         async for told in ticks:
             if request.transport is None:
                 return
-            # What the client has not taken yet is not added to: it gets a newer one later.
+            # If the client has not read the last event, it gets a newer one later.
             if request.transport.get_write_buffer_size() == 0:
                 deadline.reschedule(loop.time() + SLOW_WATCHER_SECONDS)
                 await answer.write(b"data: " + told + b"\n\n")

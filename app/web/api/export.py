@@ -1,8 +1,7 @@
 """Streams all users, in the order of their ids, as NDJSON or CSV.
 
-A page of the list is read once the client has taken the one before: memory stays bounded, however
-many users there are. An answer that ends as HTTP says it ends is whole; if the rest cannot be read,
-the connection is cut off instead.
+The next page of the list is read once the client has read the one before, so memory is bounded. If
+an export fails, the connection is closed, so a partial file never looks complete.
 """
 
 import csv
@@ -29,10 +28,10 @@ routes = web.RouteTableDef()
 
 log = structlog.get_logger(__name__)
 
-#: Users that are read at once.
+#: How many users are read at once.
 PAGE_USERS = 1_000
 
-#: What is told of a user in CSV, where a cell cannot be missing.
+#: The columns of CSV, where no cell may be missing.
 COLUMNS = tuple(name for name in User.model_fields if name not in ("position", "stale_seconds"))
 
 Encode = Callable[[Sequence[User]], bytes]
@@ -43,7 +42,7 @@ def _ndjson(users: Sequence[User]) -> bytes:
 
 
 def _csv(users: Sequence[User]) -> bytes:
-    """Return rows as RFC 4180 has them; a text that looks like a formula stays as it is."""
+    """Return users as CSV (RFC 4180). A text that looks like a formula is not changed."""
     return _csv_rows([_cells(user) for user in users])
 
 
@@ -58,7 +57,7 @@ def _csv_rows(rows: Sequence[Sequence[object]]) -> bytes:
     return written.getvalue().encode()
 
 
-#: By format: the content type, what comes first, how users are written.
+#: By format: the content type, the first bytes, and the encoder.
 FORMATS: Mapping[str, tuple[str, bytes, Encode]] = {
     "ndjson": ("application/x-ndjson", b"", _ndjson),
     "csv": ("text/csv; charset=utf-8; header=present", _csv_rows([COLUMNS]), _csv),
@@ -102,8 +101,8 @@ async def get_export(request: web.Request) -> web.StreamResponse:
 
 
 async def _pages(lookups: FindsUsers, wanted: Wanted) -> AsyncIterator[Sequence[User]]:
-    """Yield users, a page at a time; the first may be empty."""
-    # The client waits for the first page, and may as well come again.
+    """Yield pages of users. The first may be empty."""
+    # The client waits for the first page, and can simply try again.
     page = await _page(lookups, wanted)
     yield page.users
     while page.has_more:
@@ -113,7 +112,7 @@ async def _pages(lookups: FindsUsers, wanted: Wanted) -> AsyncIterator[Sequence[
 
 
 async def _page(lookups: FindsUsers, wanted: Wanted) -> UsersPage:
-    """Return a page by the owners alone: a copy may lack users, and nobody would see which."""
+    """Return a page of the owners: a copy may lack users, and nobody would notice."""
     page = await lookups.page(wanted)
     if page.stale_seconds:
         raise NotReadyError(Unavailable.STALE_COPY)

@@ -1,4 +1,4 @@
-"""Health: live (the loop turns) and ready (requests may come), with reasons."""
+"""Health: live (the event loop runs) and ready (requests may come), with reasons."""
 
 import orjson
 from aiohttp import web

@@ -21,11 +21,11 @@ from app.web.services import services
 
 routes = web.RouteTableDef()
 
-#: Users in a page of a list: if a client does not say how many, and at most.
+#: Users in a page of a list: the default, and the maximum.
 PAGE_USERS = 100
 MAX_PAGE_USERS = 1_000
 
-#: For how long the answer may lack something, where it comes from a copy.
+#: For how long an answer from a copy may lack writes.
 STALE_HEADER = "Registry-Stale-Seconds"
 
 _LIMIT = re.compile("[0-9]{1,4}")
@@ -105,7 +105,7 @@ async def _show(request: web.Request, user_id: str) -> web.Response:
 
 
 async def found(finding: Awaitable[User | None]) -> web.Response:
-    """Show the user who is being looked up by id, as JSON."""
+    """Show the user who is looked up by id, as JSON."""
     user = await finding
     if user is None:
         raise ProblemError(404, "unknown-user", "No user is registered under this id.")
@@ -165,7 +165,7 @@ def _limit(request: web.Request, default: int) -> int:
 
 
 def prefix_of(request: web.Request) -> str:
-    """Return how the ids that are wanted begin."""
+    """Return the prefix of the ids that are wanted."""
     prefix = request.query.get("prefix", "")
     if len(prefix) > MAX_PREFIX:
         raise ProblemError(400, "malformed", f"prefix has more than {MAX_PREFIX} characters.")

@@ -33,7 +33,7 @@ _REF = "#/components/schemas/{model}"
 
 
 class _Schemas:
-    """Schemas of types, and those of the models that they name."""
+    """Collects the schemas of types, and of the models that they name."""
 
     def __init__(self) -> None:
         self.named: dict[str, Schema] = {}
@@ -66,13 +66,13 @@ def document(app: web.Application) -> dict[str, Any]:
             "schemas": schemas.named,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        # Keys are needed where the setting KEYS_FILE is; none is, too.
+        # Callers need a key only where KEYS_FILE is set, so "no key" is listed, too.
         "security": [{}, {"key": []}],
     }
 
 
 def _described(app: web.Application) -> Iterable[tuple[tuple[str, str], str]]:
-    """Yield the routes of an application that are described, each with its summary."""
+    """Yield the routes in `OPERATIONS`, each with its summary."""
     for route in app.router.routes():
         path = (route.resource.canonical if route.resource else "").replace(":.+}", "}")
         if (route.method, path) in OPERATIONS:
@@ -109,7 +109,7 @@ def _responses(given: Operation, schemas: _Schemas) -> Schema:
         }
         for status, (description, type_) in given.answers.items()
     }
-    # A model is named only where it stands in another type.
+    # pydantic names a model only if another type contains it.
     schemas.of(list[Problem], "serialization")
     problem = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
     for status in sorted({*given.errors, *ERRORS_OF_ALL}):
@@ -124,7 +124,7 @@ def _procedure(name: str, procedure: Procedure, schemas: _Schemas) -> Schema:
     schemas.named |= data.pop("$defs", {})
     result = {"type": "object", "properties": {"result": {"properties": {"data": data}}}}
     schemas.of(list[TrpcError], "serialization")
-    # What fails before it is split into calls is text/plain, as tRPC's own servers have it.
+    # An error before the request is split into calls is text/plain, as in tRPC's own servers.
     form = {"schema": {"$ref": _REF.format(model="TrpcError")}}
     error = {"application/json": form, "text/plain": form}
     described: Schema = {
@@ -147,14 +147,14 @@ def _procedure(name: str, procedure: Procedure, schemas: _Schemas) -> Schema:
 
 
 class _Described:
-    """The document of an application, which is made once."""
+    """The document of an application, made once."""
 
     def __init__(self, web_app: web.Application) -> None:
         self._web_app = web_app
 
     @cached_property
     def document(self) -> bytes:
-        """The document as JSON; where it is served is told with each answer."""
+        """The document as JSON, without the servers."""
         return orjson.dumps(document(self._web_app))
 
 
@@ -162,7 +162,7 @@ _DESCRIBED = web.AppKey("described", _Described)
 
 
 def install(web_app: web.Application) -> None:
-    """Let the routes of an application be described, once somebody asks."""
+    """Let the routes of an application be described, at the first request for it."""
     web_app[_DESCRIBED] = _Described(web_app)
 
 
@@ -173,7 +173,7 @@ async def get_openapi(request: web.Request) -> web.Response:
     return json(servers[:-1] + b"," + request.app[_DESCRIBED].document[1:])
 
 
-#: Swagger UI writes styles into its elements, and shows icons that stand in its stylesheet.
+#: Swagger UI sets styles on its elements, and its stylesheet contains icons.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -1,7 +1,7 @@
 """The HTTP operations: what each takes and answers.
 
-Bodies are the types that validate them. What stands here is what only the code of the handlers
-knows: statuses, headers, parameters.
+Bodies are the types that validate them. Statuses, headers and parameters are only in the code of
+the handlers, and are repeated here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ Schema = dict[str, Any]
 
 _POSITION = {"type": "string", "pattern": "^[A-Za-z0-9_-]{20}$"}
 _SECONDS = {"type": "integer"}
-#: By status: always, or of some problems.
+#: By status: whether every answer has it, or only some problems.
 RETRY_AFTER = {
     status: {"Retry-After": {"schema": _SECONDS, "required": always}}
     for status, always in ((409, False), (429, True), (503, True))
@@ -58,14 +58,14 @@ DETAILS = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What an operation takes and answers, by status; errors of all operations are added."""
+    """What an operation takes, and what it answers by status. Common errors are added later."""
 
     answers: Mapping[int, tuple[str, Any]]
     errors: Sequence[int] = ()
     body: Mapping[str, Any] | None = None
     parameters: Sequence[Schema] = ()
     headers: Mapping[str, Any] | None = None
-    #: Of what is answered as text, of any length.
+    #: The content types of answers that are text of any length.
     content_types: Sequence[str] = ("application/json",)
     #: What a body may be beside that.
     body_description: str = ""
@@ -89,7 +89,7 @@ _CURSOR = _query("cursor", {"type": "string"}, "`next` of the page before.")
 _FORMAT = _query("format", {"type": "string", "enum": ["ndjson", "csv"]}, "`ndjson` if not said.")
 _ID = _query("id", TypeAdapter(UserId).json_schema(), "The id, where a path cannot hold it.")
 _NEEDED_ID = {**_ID, "required": True}
-#: What may be wrong with any request: a parameter that is there twice, a key, a host, a rate.
+#: Errors of any request: a repeated parameter, a key, a host, a rate.
 ERRORS_OF_ALL = (400, 401, 403, 421, 429)
 _WRITTEN = (400, 408, 409, 413, 415, 422, 429, 503)
 
@@ -102,7 +102,7 @@ _CHANGE_ANSWERS = {200: ("Settled", User | Accepted | Sent), 202: ("Durable", Ac
 _PATCH_BODY = {"application/json": Change, "application/merge-patch+json": Change}
 _ERASED = {200: ("Erased", Accepted), 202: ("Durable", Accepted)}
 
-#: By method and path; what is not here is for people, for other workers, or a file.
+#: By method and path. Routes for people, for other workers and for files are not here.
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/users"): Operation(
         _WRITE_ANSWERS, _WRITTEN, {"application/json": SentRegistration}, (_PREFER,), _LOCATION

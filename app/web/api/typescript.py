@@ -1,7 +1,7 @@
 """The tRPC procedures as a TypeScript declaration.
 
 ``python -m app.web.api.typescript FILE`` writes it (``make clients``). The types come from the JSON
-schemas of the very adapters that validate the calls.
+schemas of the adapters that validate the calls.
 """
 
 import sys
@@ -65,7 +65,7 @@ def _procedure(procedure: Procedure, named: dict[str, _Schema]) -> str:
 
 
 def _of(adapter: TypeAdapter[Any], mode: Any, named: dict[str, _Schema]) -> str:
-    """Return an adapter's type, and note the types that it names."""
+    """Return the type of an adapter, and note the types that it names."""
     schema = adapter.json_schema(mode=mode)
     named |= schema.pop("$defs", {})
     if schema.get("type") == "object":
@@ -88,7 +88,7 @@ def _members(schema: _Schema) -> Iterator[str]:
 
 
 def _type(schema: _Schema) -> str:
-    """Return the TypeScript type of a JSON schema; fail loudly at what is new to it."""
+    """Return the TypeScript type of a JSON schema; raise for an unknown kind of schema."""
     match schema:
         case {"$ref": str(ref)}:
             type_ = ref.rpartition("/")[2]

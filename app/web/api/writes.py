@@ -1,4 +1,4 @@
-"""Writes over REST: answered when Kafka has them, or on request when they are settled."""
+"""Writes over REST: answered when Kafka has stored them, or on request when they are settled."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -34,7 +34,7 @@ routes = web.RouteTableDef()
 
 T = TypeVar("T")
 
-#: What PATCH takes: JSON, under its own name or as RFC 7396 calls it.
+#: Content types of PATCH: JSON, or merge patch (RFC 7396).
 _PATCHES = ("application/json", "application/merge-patch+json")
 
 
@@ -121,7 +121,7 @@ async def _settled(
     created = told.outcome is Outcome.REGISTERED
     location = {"Location": user_url(user_id)} if created else {}
     if not may_look_up(request):
-        # It may be the row of others: who may not look users up is told what it has sent.
+        # The row may belong to another caller. Without the scope lookup, return only what was sent.
         sent = {name: value for name, value in (command or {}).items() if name != "type"}
         status = 201 if created else 200
         return _answer(
@@ -129,7 +129,7 @@ async def _settled(
         )
     user = await services(request).lookups.find(user_id)
     if user is None:
-        # Erased since.
+        # The user was erased meanwhile.
         return _answer(200, told.outcome.word, user_id, told.position, headers)
     return json(user.encode(), 201 if created else 200, {**location, **headers})
 
@@ -147,7 +147,7 @@ def _answer(
 
 
 def require_json(request: web.Request, *types: str) -> None:
-    """Refuse a body that does not say it is JSON; a form of another site cannot say so."""
+    """Refuse a body that is not declared as JSON. A form of another site cannot declare that."""
     wanted = types or ("application/json",)
     if request.content_type not in wanted:
         raise ProblemError(
@@ -156,7 +156,7 @@ def require_json(request: web.Request, *types: str) -> None:
 
 
 def parse(body: bytes, read: Callable[[bytes], T]) -> T:
-    """Return what a body holds, or raise the `ProblemError` that tells what is wrong."""
+    """Return the value in a body; raise `ProblemError` with what is wrong."""
     try:
         return read(body)
     except ValidationError as error:

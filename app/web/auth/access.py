@@ -1,7 +1,7 @@
 """Authorization over HTTP: keys of programs, sessions of people, proofs of workers.
 
-Installed only where keys are asked for. What a request needs follows from the route that it found,
-not from how its path is spelt; a route that is not named below needs a key.
+It is installed only if KEYS_FILE is set. The route decides what a request needs, and not the
+spelling of its path. A route that is not named below needs a key.
 """
 
 import asyncio
@@ -28,17 +28,18 @@ from app.web.http.problems import Handler, ProblemError
 from app.web.http.proxies import is_same_site
 from app.web.pages import rendering
 
-#: Holds a session. Cookies know no ports: two registries on one host log each other's people out.
+#: Holds a session. Cookies ignore ports: two registries on one host share it, and log each other's
+#: people out.
 COOKIE = "registry_session"
-#: The field of forms that only pages of the same session know.
+#: The form field that only pages of the same session know.
 FORM_FIELD = "csrf"
 
-#: Routes that ask for no key, and whatever is below them.
+#: Routes that need no key, and everything below them.
 _OPEN = ("/health", "/static", "/openapi.json", "/docs", "/login", "/logout")
 _ADMINS = ("/dead-letters",)
 #: The only routes where a session may do more than read.
 _FORMS = ("/register", "/logout", "/dead-letters")
-#: The routes where workers ask each other: a proof opens no other.
+#: The routes where workers ask each other. A proof is valid only there.
 _FORWARDED = (
     "/users",
     "/registrations",
@@ -47,28 +48,28 @@ _FORWARDED = (
     "/overview",
 )
 _READING = ("GET", "HEAD", "OPTIONS")
-#: What reads one user or one write, and what names one in a query; all else that reads is a list.
+#: Routes of one user or one write, and query parameters that name one. Every other read is a list.
 _LOOKUPS = ("/users/{id}", "/registrations/{position}")
 _LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail"})
 _NAMES_OF_ONE = frozenset({"id", "email"})
-#: Reading that has a scope of its own.
+#: Reads with their own scope.
 _READS = {"/metrics": Scope.METRICS, "/export": Scope.EXPORT}
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What tells who a client is."""
+    """Identifies clients."""
 
     ring: KeyRing
     sessions: Sessions
     proofs: Proofs
-    #: The address that proofs for this worker are made for.
+    #: The address in proofs for this worker.
     here: str
     tokens: Tokens | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """Return what settings ask for, None if they ask for no keys; raise `SettingsError`."""
+        """Return what the settings ask for; None if callers need no key; raise `SettingsError`."""
         if settings.keys_file is None:
             return None
         secret, *others = settings.signing_secrets
@@ -78,7 +79,7 @@ class Access:
         return cls(KeyRing(settings.keys_file), sessions, proofs, here, tokens)
 
     def key_of(self, authorization: str) -> Key | None:
-        """Return the key, or what a token allows, in the value of a header ``Authorization``."""
+        """Return the key, or the rights of a token, in a header ``Authorization``."""
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
@@ -92,7 +93,7 @@ ACCESS = web.AppKey("access", Access)
 
 
 def install(web_app: web.Application, settings: Settings, audit: Audit | None = None) -> bool:
-    """Ask for keys if the settings say so, and return whether; if not, requests pass unseen."""
+    """Require keys if the settings say so; return whether they do."""
     access = Access.of(settings)
     if access is not None:
         web_app[ACCESS] = access
@@ -105,7 +106,7 @@ def install(web_app: web.Application, settings: Settings, audit: Audit | None = 
 
 
 async def _keep_up(web_app: web.Application) -> AsyncIterator[None]:
-    """Keep up with the keys that sign tokens, while an application runs."""
+    """Read the keys of tokens again from time to time, while the application runs."""
     tokens = web_app[ACCESS].tokens
     keeping = asyncio.create_task(tokens.keep_up()) if tokens else None
     yield
@@ -116,7 +117,7 @@ async def _keep_up(web_app: web.Application) -> AsyncIterator[None]:
 
 @web.middleware
 async def require_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let through who may do what is asked for; everyone else gets 401 or 403."""
+    """Let a request through if its key or session may do it; else answer 401 or 403."""
     access = request.app[ACCESS]
     client = request[CLIENT] = _identify(access, request)
     rendering.FORM_TOKEN.set(client.session and access.sessions.token(client.session))
@@ -129,7 +130,7 @@ async def require_access(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 def scope_of(request: web.Request) -> Scope | None:
-    """Return what a request needs; None if it is open to all."""
+    """Return the scope that a request needs; None if it needs none."""
     route = route_of(request)
     if is_below(route, _OPEN):
         return None
@@ -141,7 +142,7 @@ def scope_of(request: web.Request) -> Scope | None:
 
 
 def _is_lookup(request: web.Request, route: str) -> bool:
-    """Return whether a request asks for single users, or for what became of a write."""
+    """Return whether a request asks for single users, or for the outcome of a write."""
     if route == "/users":
         return not request.query.keys().isdisjoint(_NAMES_OF_ONE)
     if route == "/trpc/{path}":
@@ -150,13 +151,13 @@ def _is_lookup(request: web.Request, route: str) -> bool:
 
 
 def route_of(request: web.Request) -> str:
-    """Return the route that was found as it is written, "" if there is none."""
+    """Return the route of a request as it is declared; "" if there is none."""
     resource = request.match_info.route.resource
     return "" if resource is None else resource.canonical
 
 
 def is_below(route: str, tops: tuple[str, ...]) -> bool:
-    """Return whether a route is one of some, or below one."""
+    """Return whether a route is one of ``tops``, or below one of them."""
     return any(route == top or route.startswith(f"{top}/") for top in tops)
 
 
@@ -194,26 +195,26 @@ def _refuse(request: web.Request, client: Client, needed: Scope) -> web.Response
 
 
 async def _require_token(access: Access, request: web.Request, session: str) -> None:
-    """Refuse a form that was not on a page of this session."""
+    """Refuse a form without the token of this session."""
     given = (await form_of(request)).get(FORM_FIELD, "")
     if not access.sessions.has_token(session, given):
         raise ProblemError(403, "cross-site", "This form was not sent from a page of your session.")
 
 
 def require_same_site(request: web.Request) -> None:
-    """Refuse a form that another site's page sent."""
+    """Refuse a form that a page of another site has sent."""
     origin = request.headers.get("Origin")
     if origin is not None and not is_same_site(request, origin):
         raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
 
 
 def may_look_up(request: web.Request) -> bool:
-    """Return whether who sent a request may see users; anyone may where no keys are asked for."""
+    """Return whether the caller may see users. Without KEYS_FILE every caller may."""
     return ACCESS not in request.app or request[CLIENT].may(Scope.LOOKUP)
 
 
 def why_no_key_is_known(request: web.Request) -> list[str]:
-    """Return why the keys are not known now; nothing if they are, or none are asked for."""
+    """Return why the keys are unknown now; nothing if they are known or not needed."""
     access = request.app.get(ACCESS)
     if access is None:
         return []
@@ -222,13 +223,13 @@ def why_no_key_is_known(request: web.Request) -> list[str]:
 
 
 def seconds_of_keys_unused(request: web.Request) -> Mapping[str, float]:
-    """Return for how long keys were not used here, by name; of those that were."""
+    """Return for how long each key was not used, by its name; only keys that were used here."""
     access = request.app.get(ACCESS)
     return {} if access is None else access.ring.unused_seconds()
 
 
 def is_forwarded(request: web.Request) -> bool:
-    """Return whether another worker sent a request; where keys are asked for, it is proven."""
+    """Return whether another worker sent a request. If callers need keys, it has proven that."""
     if ACCESS in request.app:
         return request[CLIENT].is_worker
     return FORWARDED_HEADER in request.headers

@@ -11,7 +11,7 @@ from app.web.http.clients import CLIENT
 from app.web.http.problems import Handler, answer_errors, tell_status
 from app.web.http.proxies import address_of
 
-#: What is told of by method and route, whatever comes of it.
+#: Requests that get a line whatever their outcome is, by method and route.
 _TOLD: Mapping[tuple[str, str], str] = {
     ("POST", "/login"): "login",
     ("DELETE", "/users"): "erasure",
@@ -23,34 +23,34 @@ _TOLD: Mapping[tuple[str, str], str] = {
 _REFUSED = (401, 403, 421)
 
 AUDIT = web.AppKey("audit", Audit)
-#: What handlers know of a request.
+#: What handlers note about a request.
 _NOTED = web.RequestKey("noted", dict[str, object])
 
 
 def install(web_app: web.Application, settings: Settings) -> Audit | None:
-    """Tell of an application's requests, if the settings ask for that."""
+    """Write an audit log of the requests, if the settings ask for one."""
     audit = Audit.of(settings)
     if audit is not None:
         web_app[AUDIT] = audit
-        # Around what turns errors into answers: it sees what clients get.
+        # Outside the middleware that turns errors into answers, so that it sees what clients get.
         web_app.middlewares.insert(web_app.middlewares.index(answer_errors), tell)
     return audit
 
 
 def note(request: web.Request, **members: object) -> None:
-    """Note what a handler knows of its request: who, position, outcome, and others."""
+    """Note facts about a request: who, position, outcome, and others."""
     request.setdefault(_NOTED, {}).update(members)
 
 
 def note_id(request: web.Request, user_id: str) -> None:
-    """Note the hash of the id of the user whom a request is about."""
+    """Note the hash of the id of the user that a request is about."""
     if AUDIT in request.app:
         note(request, id=request.app[AUDIT].hash_of(user_id))
 
 
 @web.middleware
 async def tell(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell of a request once it is answered."""
+    """Write a line about a request after it was answered."""
     route = route_of(request)
     what = _TOLD.get((request.method, route))
 

@@ -13,20 +13,20 @@ from app.web.pages import rendering
 
 routes = web.RouteTableDef()
 
-#: A path on this host and its query, in the characters of URLs: no other host, whatever a browser
-#: makes of slashes, backslashes and control characters.
+#: A path on this host, and its query, in the characters of URLs. It never leads to another host,
+#: whatever a browser makes of slashes, backslashes and control characters.
 _HERE = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 
 
 @routes.get("/login")
 async def show_login(request: web.Request) -> web.Response:
-    """Show the form that asks for a key."""
+    """Show the login form."""
     return page(rendering.login(here_or_home(request.query.get("next", "")), None))
 
 
 @routes.post("/login")
 async def log_in(request: web.Request) -> web.Response:
-    """Begin a session if the key is valid, and lead on to where its holder came from."""
+    """Begin a session if the key is valid, and redirect to where the person came from."""
     require_same_site(request)
     access = request.app[ACCESS]
     form = await form_of(request)
@@ -60,7 +60,7 @@ async def log_out(request: web.Request) -> web.Response:
 
 
 def here_or_home(target: str) -> str:
-    """Return a path on this host as it is, and the home page for whatever is none."""
+    """Return a path on this host unchanged, and the home page for anything else."""
     path = target.partition("?")[0]
     return target if _HERE.fullmatch(target) and "//" not in path else "/"
 

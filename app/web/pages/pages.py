@@ -26,10 +26,10 @@ from app.web.services import services
 
 routes = web.RouteTableDef()
 
-#: Users on a page of the list.
+#: Users on one page of the list.
 LISTED_USERS = 50
 
-#: How long a page waits for a write before it says that it waits, and how often it asks again.
+#: How long a page waits for a write before it says so, and how often it reloads.
 PAGE_WAIT_SECONDS = 1.0
 MAX_TRIES = 60
 _TRIES = re.compile("[0-9]{1,2}")
@@ -52,7 +52,7 @@ async def show_form(_: web.Request) -> web.Response:
 
 @routes.post("/register")
 async def submit_form(request: web.Request) -> web.Response:
-    """Take the form: lead to the user's page, or show the form again with what is wrong."""
+    """Handle the form: redirect to the user's page, or show the form again with its mistakes."""
     require_same_site(request)
     form = await form_of(request)
     values = {name: form.get(name, "") for name in MEMBERS}
@@ -66,7 +66,7 @@ async def submit_form(request: web.Request) -> web.Response:
 
 
 async def show_user(request: web.Request, user_id: str) -> web.Response:
-    """Show a user; after a write (``?after=``), what became of it."""
+    """Show a user; after a write (``?after=``) also its outcome."""
     lookups = services(request).lookups
     position = preferences.after(request)
     told = None if position is None else await lookups.settled(position, PAGE_WAIT_SECONDS)
@@ -97,7 +97,7 @@ def _age(user: User) -> str | None:
 
 
 async def _last_write(request: web.Request, user: User) -> LastWrite | None:
-    """Return what is known of the write that a user comes from; None if nobody can tell now."""
+    """Return what is known of the user's last write; None if nobody can tell now."""
     try:
         told = await services(request).lookups.outcome(Position.parse(user.position))
     except NotReadyError:
@@ -120,7 +120,7 @@ def show_list(request: web.Request, wanted: Wanted, found: UsersPage) -> web.Res
 
 
 def _waiting(request: web.Request, user_id: str, position: Position) -> web.Response:
-    """Show that a write is not settled yet; the page asks again, but not for ever."""
+    """Show that a write is not settled yet. The page reloads a few times."""
     tried = request.query.get("tries", "0")
     tries = int(tried) if _TRIES.fullmatch(tried) else MAX_TRIES
     again = f"{_after(user_id, position)}&tries={tries + 1}"
@@ -129,7 +129,7 @@ def _waiting(request: web.Request, user_id: str, position: Position) -> web.Resp
 
 
 async def show_found(request: web.Request, user: User | None) -> web.Response:
-    """Show the user who was found by something that does not belong on the page."""
+    """Show a user who was found by something that must not appear on the page."""
     if user is None:
         return page(rendering.not_found(None, None), 404)
     return await _shown(request, user)
@@ -151,7 +151,7 @@ def card(user: User) -> UserCard:
 
 
 def _more(user: User) -> Mapping[str, str]:
-    """Return what else is known of a user, by the label that the form gives it."""
+    """Return the other members of a user, by the label in the form."""
     labels = {field.name: field.label for field in FIELDS}
     further = {name: getattr(user, name) for name in MEMBERS if name not in UserCard.__slots__}
     return {labels[name]: value for name, value in further.items() if value is not None}

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.domain.records import REQUIRED
 
-#: Where the command lines on the pages send their requests, unless told otherwise.
+#: The default address in the commands on the pages.
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:6066"
 
 _EXAMPLE: Final = {"id": "ada", "name": "Ada Lovelace", "email": "ada@example.com"}
@@ -21,7 +21,7 @@ _EXAMPLE: Final = {"id": "ada", "name": "Ada Lovelace", "email": "ada@example.co
 
 @dataclass(frozen=True, slots=True)
 class UserCard:
-    """A user as the pages show it; ``url`` is the address of the user's own page."""
+    """A user as the pages show it; ``url`` is the user's own page."""
 
     id: str
     name: str
@@ -31,13 +31,13 @@ class UserCard:
     updated_at: datetime
     version: int
     url: str
-    #: What else is known of the user, by label.
+    #: The other members of the user, by label.
     more: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class CauseRow:
-    """A cause of dead letters, how many it has, and when the oldest and the newest came."""
+    """A cause of dead letters: how many, and when the oldest and the newest came."""
 
     cause: str
     count: int
@@ -47,7 +47,7 @@ class CauseRow:
 
 @dataclass(frozen=True, slots=True)
 class LetterRow:
-    """A dead letter as its page shows it: nothing of what stands in it."""
+    """A dead letter as its page shows it, without the content."""
 
     position: str
     topic: str
@@ -55,13 +55,13 @@ class LetterRow:
     detail: str
     time: datetime
     bytes: int
-    #: The name of the key that it was written with.
+    #: The name of the access key that it was written with.
     by: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A letter that somebody wanted to replay: the record that it is now, or why it is none."""
+    """The result of a replay on the page: the new record, or why it was refused."""
 
     position: str
     replayed_as: str | None = None
@@ -70,7 +70,7 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class LastWrite:
-    """The write that a user comes from; ``outcome`` is None if it is not kept any more."""
+    """The last write of a user; ``outcome`` is None if it is not kept any more."""
 
     position: str
     outcome: str | None
@@ -78,14 +78,14 @@ class LastWrite:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of the form, and what the browser should know of it."""
+    """A field of the form, and what the browser must know about it."""
 
     name: str
     label: str
     hint: str
     max_characters: int
     autocomplete: str
-    # An address is not `type=email`: browsers refuse international ones, which are legal here.
+    # Not `type=email`: browsers refuse international addresses, which are legal here.
     input_mode: Literal["text", "email"] = "text"
 
     @property
@@ -95,14 +95,15 @@ class _Field:
 
     @property
     def max_length(self) -> int:
-        """What no legal value is longer than, in UTF-16 units as browsers count: an emoji is two.
+        """The longest legal value in UTF-16 units, as browsers count: an emoji has two.
 
-        A tighter limit would cut legal values without a word; the server tells of what is too long.
+        A tighter limit would cut legal values silently. The server reports values that are too
+        long.
         """
         return 2 * self.max_characters
 
 
-#: Of each member of a registration.
+#: One field for each member of a registration.
 FIELDS: Final = (
     _Field("id", "Id", "Up to 128 characters. It is permanent: choose with care.", 128, "username"),
     _Field("name", "Name", "As it should be shown, in any script.", 256, "name"),
@@ -129,12 +130,12 @@ _NEXT_STEP: Final = "Go back and try again, or start from the home page."
 
 
 def _utc(moment: datetime) -> str:
-    """Return a time as people read it, whatever the locale of the process."""
+    """Return a time for people, independent of the locale of the process."""
     moment = moment.astimezone(UTC)
     return f"{moment.day} {moment:%b %Y, %H:%M:%S} UTC"
 
 
-#: Below which path proxies show the pages: it stands before every address of ours on them.
+#: The path below which proxies show the pages. It is put before all our addresses.
 PREFIX: ContextVar[str] = ContextVar("prefix", default="")
 
 
@@ -153,7 +154,7 @@ def _environment() -> Environment:
 
 _PAGES: Final = _environment()
 
-#: The token that forms carry if somebody is logged in.
+#: The token that forms carry if a person is logged in.
 FORM_TOKEN: ContextVar[str | None] = ContextVar("form_token", default=None)
 
 
@@ -175,7 +176,7 @@ def home(
 
 
 def register(values: Mapping[str, str], errors: Mapping[str, str], problem: str | None) -> str:
-    """Return the form with what was entered, what is wrong by field, and what is wrong at all."""
+    """Return the form with the values that were entered, and the mistakes."""
     return _page("register.html", fields=FIELDS, values=values, errors=errors, problem=problem)
 
 
@@ -187,7 +188,7 @@ def users(
     is_first: bool = True,
     base_url: str = DEFAULT_BASE_URL,
 ) -> str:
-    """Return a page of the list of users whose ids begin with a prefix; all do with ""."""
+    """Return a page of the list of users whose ids begin with a prefix; "" lists all."""
     return _page(
         "users.html",
         found=found,
@@ -204,9 +205,9 @@ def user(
     base_url: str = DEFAULT_BASE_URL,
     last: LastWrite | None = None,
 ) -> str:
-    """Return the page of a user, below a banner if there is something to say first.
+    """Return the page of a user, below a banner if there is one.
 
-    ``last`` is None if nobody can tell at the moment.
+    ``last`` is None if the last write is unknown now.
     """
     headers = " ".join(["-H 'Accept: application/json'", *_authorization()])
     command = f"curl {headers} {shlex.quote(base_url + user.url)}"
@@ -214,19 +215,19 @@ def user(
 
 
 def accepted(id: str, position: str, refresh_url: str, refreshes: bool = True) -> str:
-    """Return the page that waits for a write to be settled: it leads to the user's page."""
+    """Return the page that waits for a write to be settled, and then shows the user."""
     return _page(
         "accepted.html", id=id, position=position, refresh_url=refresh_url, refreshes=refreshes
     )
 
 
 def login(next: str, problem: str | None) -> str:
-    """Return the form that asks for a key; it leads on to the address ``next``."""
+    """Return the login form. It leads to the address ``next``."""
     return _page("login.html", next=next, problem=problem)
 
 
 def not_found(id: str | None, banner: str | None = None) -> str:
-    """Return the page that says that nobody is registered under an id, and perhaps why."""
+    """Return the page for an unknown id, perhaps with a reason."""
     return _page("not_found.html", id=id, banner=banner)
 
 
@@ -236,9 +237,9 @@ def dead_letters(
     truncated: bool,
     replayed: Replayed | None = None,
 ) -> str:
-    """Return the page of what could not be applied: how much of each cause, and the newest.
+    """Return the page of dead letters: the number of each cause, and the newest letters.
 
-    Below what became of the letter that was to be replayed, if that is how one came here.
+    At the top it shows the result of a replay, if there was one.
     """
     return _page(
         "dead_letters.html",
@@ -255,7 +256,7 @@ def docs() -> str:
 
 
 def problem(status: int, title: str, detail: str, name: str = "") -> str:
-    """Return the page that tells of an error, and what to do next."""
+    """Return the page of an error, with what to do next."""
     next_step = _NEXT_STEPS_BY_NAME.get(name) or _NEXT_STEPS.get(status, _NEXT_STEP)
     return _page("problem.html", status=status, title=title, detail=detail, next_step=next_step)
 
@@ -272,5 +273,5 @@ def _registering_command(base_url: str) -> str:
 
 
 def _authorization() -> list[str]:
-    """Return what a command line needs where keys are asked for."""
+    """Return what a command line needs if callers need keys."""
     return [] if FORM_TOKEN.get() is None else ['-H "Authorization: Bearer $REGISTRY_KEY"']

@@ -1,6 +1,7 @@
 """Serves the static files of the pages, and nothing else.
 
-A name is looked up, never opened: so none can be too long for the disk, or lead elsewhere.
+A name is looked up in a table, and never opened as a path. So no name can be too long, or lead
+elsewhere.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ _FILES = {str(file.relative_to(_FOLDER)): file for file in _FOLDER.rglob("*") if
 
 @routes.get("/static/{name:.+}")
 async def get_file(request: web.Request) -> web.StreamResponse:
-    """Send a file, or what a client's copy lacks of it."""
+    """Send a file, or the part that the client's copy lacks."""
     file = _FILES.get(request.match_info["name"])
     if file is None:
         raise ProblemError(404, "not-found", "Not Found")

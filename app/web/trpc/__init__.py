@@ -1,10 +1,10 @@
 """The tRPC protocol over HTTP, for clients of version 11 and 10: single, batched, streamed.
 
-It is spoken as servers of version 11 speak it; clients of version 10 take the same, but for their
-own form of a stream.
+It follows the servers of version 11. Clients of version 10 accept the same, except for their own
+form of a stream.
 
-`procedures`: what can be called; `calls`: what a request calls, and with what inputs; `answers`
-and `streams`: how clients are told.
+`procedures` are the calls, `calls` reads them and their inputs from a request, `answers` and
+`streams` write the results.
 """
 
 from app.web.trpc.answers import refused

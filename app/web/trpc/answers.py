@@ -7,10 +7,10 @@ from aiohttp import web
 
 from app.web.http.problems import ProblemError
 
-#: What an answer depends on beside its address.
+#: The request headers that an answer depends on.
 VARY = "trpc-accept, accept"
 
-#: tRPC's name and JSON-RPC number of an error, by the HTTP status that it stands for.
+#: tRPC's name and JSON-RPC number of an error, by its HTTP status.
 _CODES: Mapping[int, tuple[str, int]] = {
     400: ("BAD_REQUEST", -32600),
     401: ("UNAUTHORIZED", -32001),
@@ -30,7 +30,7 @@ _CODES: Mapping[int, tuple[str, int]] = {
 
 
 def envelope(told: object, path: str | None) -> Mapping[str, object]:
-    """Return what a call came to, data or a `ProblemError`, as a client is told of it."""
+    """Return the envelope of a result: data, or a `ProblemError`."""
     if not isinstance(told, ProblemError):
         return {"result": {"data": told}}
     code, number = _CODES.get(told.status, _CODES[500])
@@ -38,13 +38,13 @@ def envelope(told: object, path: str | None) -> Mapping[str, object]:
     if path is not None:
         data["path"] = path
     if told.status == 503:
-        # Whether a retry is safe depends on it.
+        # It says whether a retry is safe.
         data["reason"] = told.name
     return {"error": {"message": told.detail, "code": number, "data": data}}
 
 
 def single(told: object, path: str) -> web.Response:
-    """Return the answer to one call that is no batch."""
+    """Return the answer to a single call."""
     return _respond(envelope(told, path), [told])
 
 
@@ -54,7 +54,7 @@ def batch(told: Sequence[object], paths: Sequence[str]) -> web.Response:
 
 
 def refused(problem: ProblemError, path: str) -> web.Response:
-    """Return the answer to a single call that met a problem."""
+    """Return the answer to a single call that failed."""
     return single(problem, path)
 
 
@@ -63,7 +63,7 @@ def refused_whole(problem: ProblemError) -> web.Response:
     return web.Response(
         body=orjson.dumps(envelope(problem, None)),
         status=problem.status,
-        # As servers of version 11 have it.
+        # As servers of version 11 do it.
         headers={**problem.headers, "Content-Type": "text/plain;charset=UTF-8", "Vary": VARY},
     )
 

@@ -1,7 +1,7 @@
 """Reads which procedures a request calls, and with which inputs.
 
-The order of the checks is that of @trpc/server 11: escapes in the path, content type, size and
-kinds of the batch, then call by call: unknown path, wrong method, body, input.
+The checks have the order of @trpc/server 11: escapes in the path, content type, size and kinds of
+the batch, then for each call: unknown path, wrong method, body, input.
 """
 
 import json as stdlib_json
@@ -21,7 +21,7 @@ from app.web.http.urls import rest_of_path
 from app.web.services import services
 from app.web.trpc.procedures import PROCEDURES, Procedure, Tell, together
 
-#: What a call without input has: tRPC's ``undefined``, which is not ``null``.
+#: The input of a call without input: tRPC's ``undefined``, which is not ``null``.
 _UNDEFINED: Any = object()
 
 _REQUIRED = FieldError((), "Required", "missing")
@@ -29,14 +29,14 @@ _REQUIRED = FieldError((), "Required", "missing")
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The paths that a request calls, and whether they are a batch, be it of one."""
+    """The paths that a request calls, and whether it is a batch."""
 
     paths: Sequence[str]
     is_batch: bool
 
     @classmethod
     def of(cls, request: web.Request) -> "Calls":
-        """Return the calls of a request, or raise the problem that concerns all of them."""
+        """Return the calls of a request, or raise the problem of all of them."""
         path = rest_of_path(request, "/trpc/").rstrip("/")
         _require_json(request)
         is_batch = request.query.get("batch") == "1"
@@ -59,7 +59,7 @@ class Calls:
 
 
 def _method(request: web.Request) -> str:
-    """Return the method; HEAD asks for what GET would be answered."""
+    """Return the method. HEAD has the answer of GET."""
     return "GET" if request.method == "HEAD" else request.method
 
 
@@ -72,7 +72,7 @@ def _require_json(request: web.Request) -> None:
 
 
 async def answer(request: web.Request, calls: Calls, tell: Tell) -> None:
-    """Answer all calls: tell of each once, as soon as it is known."""
+    """Answer all calls, each once and as soon as possible."""
     inputs = _Inputs(request, calls.is_batch)
     valid: list[tuple[Procedure, Mapping[int, Any]]] = []
     for path, indices in calls.by_path().items():
@@ -93,7 +93,7 @@ async def _resolve(
 
 @contextmanager
 def _told_to(indices: Collection[int], tell: Tell) -> Iterator[None]:
-    """Let what is raised be what all these calls came to."""
+    """If the block raises, give the error to all these calls."""
     try:
         yield
     except Exception as error:
@@ -103,7 +103,7 @@ def _told_to(indices: Collection[int], tell: Tell) -> Iterator[None]:
 
 
 def methods_of(path: str) -> Sequence[str]:
-    """Return the methods by which the calls in a path can be made; all, if none is known."""
+    """Return the methods for the calls in a path; all methods if no procedure is known."""
     kinds = {PROCEDURES[each].kind for each in path.split(",") if each in PROCEDURES}
     reading = () if kinds == {"mutation"} else ("GET", "HEAD")
     return (*reading, *(() if kinds == {"query"} else ("POST",)))
@@ -125,7 +125,7 @@ def _find(path: str, method: str) -> Procedure:
 
 
 class _Inputs:
-    """The inputs of a request's calls, read when the first procedure wants one."""
+    """The inputs of a request's calls, read when a procedure needs the first one."""
 
     def __init__(self, request: web.Request, is_batch: bool) -> None:
         self._request = request
@@ -133,7 +133,7 @@ class _Inputs:
         self._parsed: Any = None
 
     async def of(self, procedure: Procedure, indices: Sequence[int]) -> Mapping[int, Any]:
-        """Return the inputs of a procedure's calls, or raise the problem that reading them met."""
+        """Return the inputs of a procedure's calls, or raise the problem with reading them."""
         if procedure.input is None:
             return dict.fromkeys(indices)
         if self._parsed is None:
@@ -167,7 +167,7 @@ class _Inputs:
 
 
 def _valid(procedure: Procedure, given: Mapping[int, Any], tell: Tell) -> Mapping[int, Any]:
-    """Return the inputs that are valid; tell what is wrong with the others."""
+    """Return the valid inputs; answer the others with what is wrong."""
     if procedure.input is None or procedure.inputs is None:
         return given
     try:
@@ -191,7 +191,7 @@ def _validated(wanted: TypeAdapter[Any], given: Any) -> Any:
 
 
 def _issues(found: Sequence[FieldError]) -> str:
-    """Return what is wrong as zod's issues come over tRPC: indented JSON in the message."""
+    """Return mistakes as tRPC sends the issues of zod: indented JSON in the message."""
     issues = [
         {"code": error.type, "path": list(error.location), "message": error.detail}
         for error in found

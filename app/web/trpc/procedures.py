@@ -1,7 +1,7 @@
 """The tRPC procedures: inputs, outputs, and what they do.
 
-A procedure gets all the calls of a request that are its own, by their index, so that many
-registrations are one write. It tells of each call as soon as it knows.
+A procedure gets all its calls of a request at once, by their index, so that many registrations are
+one write. It answers each call as soon as it can.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from app.web.services import services
 
 Kind = Literal["query", "mutation"]
 
-#: Takes what the call with an index came to: data that `orjson` encodes, or a `ProblemError`.
+#: Takes the index of a call and its result: data that `orjson` encodes, or a `ProblemError`.
 Tell = Callable[[int, object], None]
 
-#: Answers calls with valid inputs, by index: tells of each, or raises before it told of any.
+#: Answers calls with valid inputs, by index. It may raise only before the first answer.
 Resolve = Callable[[web.Request, Mapping[int, Any], Tell], Awaitable[None]]
 
 #: Answers one call.
 ResolveOne = Callable[[web.Request, Any], Awaitable[object]]
 
-#: Users that `listUsers` returns if it is not told how many.
+#: How many users `listUsers` returns by default.
 PAGE_USERS = 50
-#: Users that the calls of one request list at most.
+#: The most users that the calls of one request may list together.
 MAX_LISTED_USERS = 1_000
 
 _STRICT = ConfigDict(strict=True, extra="ignore")
@@ -66,7 +66,7 @@ class Page(TypedDict):
     prefix: NotRequired[Annotated[str, Field(max_length=MAX_PREFIX)]]
     limit: NotRequired[Annotated[int, Field(ge=1, le=100)]]
     cursor: NotRequired[str | None]
-    #: Infinite queries send it; there is no way back.
+    #: Infinite queries send it. Only forward is possible.
     direction: NotRequired[Literal["forward"]]
 
 
@@ -92,17 +92,17 @@ class Procedure:
 
     kind: Kind
     resolve: Resolve
-    #: None if it takes no input; then it minds none either.
+    #: None if it takes no input. An input is ignored then.
     input: TypeAdapter[Any] | None
     output: TypeAdapter[Any]
-    #: Validates the inputs of many calls in one go.
+    #: Validates the inputs of many calls at once.
     inputs: TypeAdapter[Any] | None
-    #: Whether a call must have an input: all of whose members may be missing may be itself.
+    #: Whether a call needs an input. If all its members are optional, it does not.
     needs_input: bool = False
 
 
 def each(resolve: ResolveOne) -> Resolve:
-    """Return what answers many calls at the same time, by what answers one."""
+    """Return a function that answers many calls at once, from one that answers one call."""
 
     async def answer(request: web.Request, index: int, given: Any, tell: Tell) -> None:
         try:
@@ -118,7 +118,7 @@ def each(resolve: ResolveOne) -> Resolve:
 
 
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all at the same time; one alone needs no task."""
+    """Run coroutines at the same time. A single one needs no task."""
     coroutines = list(work)
     if len(coroutines) == 1:
         await coroutines[0]

@@ -26,5 +26,5 @@ async def serve(request: web.Request) -> web.StreamResponse:
 
 
 def failure(request: web.Request, problem: ProblemError) -> web.Response:
-    """Return the answer to a request that failed as a whole, here or before it came here."""
+    """Return the answer to a request that failed as a whole."""
     return refused_members(request, problem) if wants_members(request) else refused_whole(problem)

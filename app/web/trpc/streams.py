@@ -1,4 +1,4 @@
-"""Streamed tRPC answers: each result is sent as soon as it is there."""
+"""Streamed tRPC answers: each result is sent as soon as it is ready."""
 
 import asyncio
 import json as stdlib_json
@@ -18,17 +18,17 @@ _JSONL = "application/jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a stream is written: what comes first, a line for each call, what comes last."""
+    """How a stream is written: the beginning, a line for each call, the end."""
 
     vary: str
     head: Callable[[int], bytes]
-    #: Takes the index of the call, its envelope, and whether it is the first that completed.
+    #: Takes the index of the call, its envelope, and whether it is the first result.
     line: Callable[[int, bytes, bool], bytes]
     end: bytes
 
 
 def _jsonl_head(calls: int) -> bytes:
-    # Of each call: its value is a promise, told of under the call's own number.
+    # The value of each call is a promise, resolved under the call's own number.
     return orjson.dumps({str(index): [[0], [None, 0, index]] for index in range(calls)}) + b"\n"
 
 
@@ -38,7 +38,8 @@ def _jsonl_line(index: int, body: bytes, _: bool) -> bytes:
 
 def _member_line(index: int, body: bytes, is_first: bool) -> bytes:
     if not body.isascii():
-        # The client reads each piece that comes as UTF-8 of its own, wherever it was cut.
+        # The client decodes each piece as UTF-8 by itself, wherever it was cut. So only ASCII is
+        # sent.
         body = stdlib_json.dumps(orjson.loads(body), separators=(",", ":")).encode()
     return b'%b"%d":%b\n' % (b"{" if is_first else b",", index, body)
 
@@ -46,12 +47,12 @@ def _member_line(index: int, body: bytes, is_first: bool) -> bytes:
 #: `httpBatchStreamLink` of version 11.
 JSONL = Form(VARY, _jsonl_head, _jsonl_line, b"")
 
-#: `unstable_httpBatchStreamLink` of version 10: the members of an object, one a line.
+#: `unstable_httpBatchStreamLink` of version 10: the members of an object, one in each line.
 MEMBERS = Form(f"trpc-batch-mode, {VARY}", lambda _: b"", _member_line, b"}")
 
 
 def form_of(request: web.Request, *, is_batch: bool) -> Form | None:
-    """Return the form in which a client wants to have a stream; None if it wants none."""
+    """Return the form of stream that a client wants; None if it wants none."""
     if _accepted(request) == _JSONL:
         if not is_batch:
             told = "Streaming requests must be batched (you can do a batch of 1)"
@@ -61,7 +62,7 @@ def form_of(request: web.Request, *, is_batch: bool) -> Form | None:
 
 
 def wants_members(request: web.Request) -> bool:
-    """Return whether a client of version 10 wants to have a stream."""
+    """Return whether a client of version 10 wants a stream."""
     return request.headers.get("trpc-batch-mode") == "stream"
 
 
@@ -74,8 +75,8 @@ def _accepted(request: web.Request) -> str:
 def refused_members(request: web.Request, problem: ProblemError) -> web.Response:
     """Return the answer to a request that failed before it was split into calls.
 
-    To clients of version 10 that wanted a stream: they take no error but that of a call. However
-    many calls the path names, no more are answered than may be made.
+    Clients of version 10 that want a stream accept only errors of calls. So each call gets the
+    error, up to the largest batch.
     """
     body = orjson.dumps(envelope(problem, None))
     named = request.rel_url.raw_path.count(",") + 1
