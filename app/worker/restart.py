@@ -1,38 +1,24 @@
 """Restarts a worker in its own process. Its sockets stay open meanwhile.
 
-What it listens on is handed to the program that takes this one's place, as systemd hands sockets
-to a service (sd_listen_fds(3)): who connects in between waits, and is not refused.
+What it listens on is handed to the program that takes this one's place: who connects in between
+waits, and is not refused.
 """
 
 import asyncio
 import fcntl
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
 
 import structlog
 
+from app.system.handed_sockets import hand_over
+
 log = structlog.get_logger(__name__)
 
-#: The first file descriptor that is handed over; others follow it.
-_FIRST = 3
 #: Above these, copies are out of the way until the others take their places.
 _ASIDE = 100
-
-
-@cache
-def inherited() -> list[socket.socket]:
-    """Return the sockets that were handed to this process to listen on; usually none."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    handed = [socket.socket(fileno=number) for number in range(_FIRST, _FIRST + count)]
-    for each in handed:
-        each.set_inheritable(False)
-    return handed
 
 
 class Restart:
@@ -40,9 +26,9 @@ class Restart:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
-        #: Returns the file descriptors that this worker listens on.
-        self.listening: Callable[[], Iterable[int]] = tuple
-        self._kept: list[int] = []
+        #: Returns the file descriptors that this worker listens on, and their names.
+        self.listening: Callable[[], Iterable[tuple[int, str]]] = tuple
+        self._kept: list[tuple[int, str]] = []
         self.is_wanted = False
 
     def begin(self) -> None:
@@ -51,7 +37,9 @@ class Restart:
             return
         self.is_wanted = True
         log.info("this worker starts anew")
-        self._kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in self.listening()]
+        self._kept = [
+            (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE), name) for fd, name in self.listening()
+        ]
         self._begin()
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -70,7 +58,4 @@ class Restart:
         """Let the same program take this one's place, if that is wanted; does not return then."""
         if not self.is_wanted:
             return
-        for number, kept in enumerate(self._kept, start=_FIRST):
-            os.dup2(kept, number, inheritable=True)
-        handed = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(self._kept))}
-        os.execve(sys.executable, sys.orig_argv, os.environ | handed)
+        os.execve(sys.executable, sys.orig_argv, os.environ | hand_over(self._kept))
