@@ -63,7 +63,8 @@ def test_what_a_worker_opened_itself_is_told_by_its_name(
     monkeypatch.setenv("LISTEN_FDS", "2")
     monkeypatch.setenv("LISTEN_FDNAMES", names)
     monkeypatch.setattr(handed_sockets, "_FIRST", os.dup(shared.fileno()))
-    monkeypatch.setattr(handed_sockets.socket, "socket", lambda fileno: shared.dup())
+    dups = [shared.dup(), shared.dup()]
+    monkeypatch.setattr(socket, "socket", lambda fileno: dups.pop())
     handed_sockets.inherited.cache_clear()
     try:
         found = handed_sockets.inherited()
