@@ -24,7 +24,7 @@ class Accepting:
         self._listening = listening
         self._factory = factory
         self._loop = asyncio.get_running_loop()
-        self._beginning: set[asyncio.Task[object]] = set()
+        self._beginning: set[asyncio.Task[None]] = set()
         self._is_over = False
         listening.setblocking(False)
         self._go_on()
@@ -46,10 +46,14 @@ class Accepting:
                 return  # another process was faster
             except OSError:
                 break  # no descriptor is free, or the client has gone
-            beginning = self._loop.create_task(
-                self._loop.connect_accepted_socket(self._factory, taken)
-            )
+            beginning = self._loop.create_task(self._begin(taken))
             self._beginning.add(beginning)
             beginning.add_done_callback(self._beginning.discard)
         self._loop.remove_reader(self._listening)
         self._loop.call_later(PAUSE_SECONDS, self._go_on)
+
+    async def _begin(self, taken: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, taken)
+        except OSError:
+            taken.close()  # its client has gone
