@@ -39,12 +39,13 @@ unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run stop status test check lint types imports format chaos soak \
+.PHONY: help setup setup-dev run stop restart status test check lint types imports format chaos soak \
         bench clients docs lock clean clean-data moved
 
 define HELP
-make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=2, WEB_PORT=...)
+make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=auto, WEB_PORT=...)
 make stop        end what runs        make status      tell what runs
+make restart     restart the workers one after the other, under one address
 make test        all tests            make check       lint, types, imports and the fast tests
 make chaos       kill workers and broker under load, five minutes long, and check every promise
 make soak        the long forms of the tests; results go to bench/results
@@ -70,6 +71,9 @@ run: setup
 # Without an installation nothing can run, and none is made for saying so.
 stop:
 	@if [ -e $(RUN) ]; then $(PY) -m local stop; else echo "Not running."; fi
+
+restart: setup
+	@$(PY) -m local restart
 
 status:
 	@if [ -e $(RUN) ]; then $(PY) -m local status; else echo "not running"; exit 1; fi

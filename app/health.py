@@ -1,8 +1,9 @@
 """``python -m app.health``: the health check of a container, for the worker beside it.
 
-Asks the worker that WEB_HOST and WEB_PORT name, over TLS if TLS_CERT_FILE is set. Exit status 0 if
-it is ready (or, with ``--live``, if it lives), else 1, with the reasons in one line. It is started
-every few seconds, so it imports nothing that it can do without: settings are not checked here.
+Asks the worker at INTERNAL_HOST and INTERNAL_PORT, or without these at WEB_HOST and WEB_PORT; over
+TLS if TLS_CERT_FILE is set. Exit status 0 if it is ready (or, with ``--live``, if it lives), else
+1, with the reasons in one line. It is started every few seconds, so it imports nothing that it can
+do without: settings are not checked here.
 """
 
 import http.client
@@ -20,8 +21,10 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  it is asked, no
 
 def connection(environment: Mapping[str, str]) -> http.client.HTTPConnection:
     """Return how the worker is reached that the settings are of."""
-    host = environment.get("WEB_HOST", "").strip().strip("[]") or "127.0.0.1"
-    port = int(environment.get("WEB_PORT", "").strip() or 6066)
+    internal_port = environment.get("INTERNAL_PORT", "").strip()
+    name = "INTERNAL_HOST" if internal_port else "WEB_HOST"
+    host = environment.get(name, "").strip().strip("[]") or "127.0.0.1"
+    port = int(internal_port or environment.get("WEB_PORT", "").strip() or 6066)
     host = _LOOPBACK.get(host, host)
     if not environment.get("TLS_CERT_FILE", "").strip():
         return http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)

@@ -141,6 +141,7 @@ def build(settings: Settings) -> Worker:
         replays=LetterReplays(settings),
         overview=Collecting(by_id, lookups, partial(state, settings.url, partitions, USERS, lags)),
         why_not_ready=ready.why_not,
+        is_stopping=lambda: shutdown.is_under_way,
         standstills=standstills,
     )
 

@@ -1,4 +1,4 @@
-"""The commands that the Makefile calls: run, stop, status."""
+"""The commands that the Makefile calls: run, stop, restart, status."""
 
 import click
 
@@ -8,6 +8,7 @@ from local.commands import OneLineErrors
 from local.console import say
 from local.folder import DataFolder
 from local.processes import stop as stop_process
+from local.rolling import restart_workers
 from local.supervisor import Supervisor
 from local.takeover import SUPERVISOR_GRACE_SECONDS, stop_workers
 
@@ -35,6 +36,19 @@ def stop() -> None:
     workers = stop_workers(folder)
     brokers = [node.stop() for node in nodes_in(folder.kafka)]
     say("Stopped." if supervisor or workers or any(brokers) else "Not running.")
+
+
+@local.command()
+@click.pass_context
+def restart(ctx: click.Context) -> None:
+    """Restart the workers, one after the other: the others take what comes meanwhile."""
+    wanted = settings.load()
+    folder = DataFolder(wanted.data_dir)
+    if not folder.supervisor.find():
+        say("Not running.")
+        ctx.exit(EXIT_NOT_RUNNING)
+    restart_workers(folder, wanted)
+    say("Restarted.")
 
 
 @local.command()

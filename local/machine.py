@@ -1,5 +1,6 @@
 """What this machine has to offer: ports and room on the disk."""
 
+import errno
 import random
 import shutil
 import socket
@@ -18,10 +19,14 @@ FREE_PORTS = range(20_000, 32_000)
 MINIMUM_FREE_BYTES = 1024**3
 
 
-def free_port(besides: int = 0) -> int:
-    """Return a port that nothing listens on at the moment, another one than ``besides``."""
+def free_port(besides: int = 0, count: int = 1) -> int:
+    """Return a port that nothing listens on at the moment, another one than ``besides``.
+
+    With ``count`` it is the first of so many in a row.
+    """
     candidates = random.sample(FREE_PORTS, len(FREE_PORTS))
-    return next(port for port in candidates if port != besides and is_free(port))
+    rows = (range(port, port + count) for port in candidates)
+    return next(row[0] for row in rows if besides not in row and all(map(is_free, row)))
 
 
 def is_free(port: int) -> bool:
@@ -39,9 +44,26 @@ def is_free(port: int) -> bool:
 def require_port(port: int, setting: str) -> None:
     """Raise `PortTakenError` unless a server could listen on a port."""
     if not is_free(port):
+        raise _taken(port, setting)
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """Return a socket that listens; raise `PortTakenError` if that cannot be."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(port, setting) from None
         raise PortTakenError(
-            f"port {port} is used by another program: end it, or choose another ({setting})"
-        )
+            f"{setting}: cannot listen on {host}:{port}: {error.strerror or error}"
+        ) from None
+
+
+def _taken(port: int, setting: str) -> PortTakenError:
+    return PortTakenError(
+        f"port {port} is used by another program: end it, or choose another ({setting})"
+    )
 
 
 def require_folder(folder: Path, marker: str | None = None) -> None:

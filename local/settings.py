@@ -1,11 +1,12 @@
 """The settings of `make run`: the workers' own, and how many run on which broker."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from app.config.mistakes import describe, refuse_removed
 from app.config.settings import Settings
@@ -20,10 +21,30 @@ from local.errors import SettingsError
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked for, not bound to
 
 
-class LocalSettings(Settings):
-    """The workers' settings, ``web_port`` being the first one's, and those of their supervisor."""
+MOST_WORKERS = 64
 
-    workers: int = Field(1, ge=1, le=64, description="Workers to run, each a process.")
+
+def _count(given: object) -> object:
+    """Return how many workers there are to be: with ``auto`` one for each core."""
+    if not (isinstance(given, str) and given.lower() == "auto"):
+        return given
+    # Where a process may be kept from some cores, those are not counted.
+    allowed = getattr(os, "sched_getaffinity", None)
+    return min(len(allowed(0)) if allowed else os.cpu_count() or 1, MOST_WORKERS)
+
+
+class LocalSettings(Settings):
+    """The workers' settings, and those of their supervisor.
+
+    All workers share ``web_port``; the ports after it are the workers' own.
+    """
+
+    workers: Annotated[int, BeforeValidator(_count)] = Field(
+        1,
+        ge=1,
+        le=MOST_WORKERS,
+        description="Workers to run, each a process; auto: one for each core.",
+    )
     brokers: int = Field(
         1, ge=1, le=9, description="Brokers that `make run` brings; three keep three replicas."
     )
@@ -35,17 +56,20 @@ class LocalSettings(Settings):
     def _names_one_worker(self) -> Self:
         if self.workers > 1 and (self.worker_id or self.web_url):
             raise ValueError(f"WORKER_ID, WEB_URL: unset them, as {self.workers} workers differ")
+        if self.internal_port is not None:
+            raise ValueError("INTERNAL_PORT: unset it, as each worker gets one after WEB_PORT")
         return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.web_ports[-1] > HIGHEST_PORT:
-            raise ValueError(f"WEB_PORT: {self.workers} workers need ports up to {HIGHEST_PORT}")
+        if self.internal_ports[-1] > HIGHEST_PORT:
+            most = HIGHEST_PORT - self.workers
+            raise ValueError(f"WEB_PORT: must be at most {most} for {self.workers} workers")
         if not self.brings_broker:
             return self
         if self.broker_ports[-1] > HIGHEST_PORT:
             raise ValueError(f"BROKER_PORT: {self.brokers} brokers need ports up to {HIGHEST_PORT}")
-        if taken := set(self.broker_ports).intersection(self.web_ports):
+        if taken := set(self.broker_ports).intersection([self.web_port, *self.internal_ports]):
             raise ValueError(f"BROKER_PORT: {min(taken)} is a port of the workers")
         return self
 
@@ -60,13 +84,18 @@ class LocalSettings(Settings):
         return range(self.broker_port, self.broker_port + self.brokers)
 
     @property
-    def web_ports(self) -> range:
-        """The ports of the workers."""
-        return range(self.web_port, self.web_port + self.workers)
+    def internal_ports(self) -> range:
+        """The ports of the workers' own, after the one that they share."""
+        return range(self.web_port + 1, self.web_port + 1 + self.workers)
 
-    def url_of(self, port: int) -> str:
-        """Return where a worker is reached from this machine, without a slash at the end."""
-        host = ANY_ADDRESS.get(self.web_host, self.web_host)
+    @property
+    def public_url(self) -> str:
+        """Return where all workers are reached from this machine."""
+        return self.url_of(self.web_host, self.web_port)
+
+    def url_of(self, host: str, port: int) -> str:
+        """Return how a host and port are reached from this machine, without a slash at the end."""
+        host = ANY_ADDRESS.get(host, host)
         scheme = "http" if self.tls_cert_file is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from socket import socket
 
 from local.brokers import Brokers, brokers_for
 from local.console import say
@@ -11,7 +12,7 @@ from local.errors import CommandError, WorkerError
 from local.folder import DataFolder
 from local.kafka import PROJECT
 from local.keeper import Keeper, Service
-from local.machine import require_port, require_room
+from local.machine import listen, require_port, require_room
 from local.settings import LocalSettings, environment
 from local.signals import ignore_signals, signals_interrupt
 from local.takeover import clear_up, held, stop_workers
@@ -45,6 +46,8 @@ class Supervisor:
         self._commands = commands or Commands()
         self._brokers = brokers or brokers_for(settings)
         self._folder = DataFolder(settings.data_dir)
+        #: Where all workers listen. It stays open while they are restarted.
+        self._public: socket
         self._workers: list[Worker] = []
         self._keepers: list[Keeper] = []
 
@@ -66,12 +69,13 @@ class Supervisor:
         self._check()
         self._brokers.launch()
         self._create_topics()
-        say(f"Starting {len(self._settings.web_ports)} worker(s) ...")
+        say(f"Starting {self._settings.workers} worker(s) ...")
         self._start_workers()
 
     def _check(self) -> None:
         require_room(self._folder.path)
-        for port in self._settings.web_ports:
+        self._public = listen(self._settings.web_host, self._settings.web_port, "WEB_PORT")
+        for port in self._settings.internal_ports:
             require_port(port, "WEB_PORT")
 
     def _create_topics(self) -> None:
@@ -89,8 +93,8 @@ class Supervisor:
             raise CommandError(lines[-1], done.returncode)
 
     def _start_workers(self) -> None:
-        count = len(self._settings.web_ports)
-        self._workers = [self._worker(number) for number in range(1, count + 1)]
+        numbers = range(1, self._settings.workers + 1)
+        self._workers = [self._worker(number) for number in numbers]
         for worker in self._workers:
             worker.launch()
         services: list[Service] = [*self._brokers.services(), *self._workers]
@@ -98,7 +102,8 @@ class Supervisor:
         self._wait_until_ready()
 
     def _worker(self, number: int) -> Worker:
-        return Worker(number, self._commands.worker, self._settings, self._brokers.address)
+        address = self._brokers.address
+        return Worker(number, self._commands.worker, self._settings, address, self._public)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -119,7 +124,7 @@ class Supervisor:
                 raise WorkerError(worker.last_words())
 
     def _announce(self) -> None:
-        url = self._workers[0].url
+        url = self._settings.public_url
         user = '{"id":"ada","name":"Ada Lovelace","email":"ada@example.org"}'
         say(f"\nThe user registry is ready: {url}/\n", style="bold green")
         say(f"  register  curl {url}/users -H 'Content-Type: application/json' -d '{user}'")

@@ -1,6 +1,11 @@
-"""One worker: a process of the app, with a port, a folder and a log of its own."""
+"""One worker: a process of the app, with a port, a folder and a log of its own.
 
+All workers share a public socket, too, which their supervisor holds: docs/decisions/one-address.md.
+"""
+
+import sys
 from collections.abc import Sequence
+from socket import socket
 
 import psutil
 
@@ -19,18 +24,24 @@ class Worker:
     """The worker with a number, from 1; ``brokers`` is the Kafka that it uses."""
 
     def __init__(
-        self, number: int, command: Sequence[str], settings: LocalSettings, brokers: str
+        self,
+        number: int,
+        command: Sequence[str],
+        settings: LocalSettings,
+        brokers: str,
+        public: socket,
     ) -> None:
         folder = DataFolder(settings.data_dir)
         self.name = f"worker {number}"
-        self.port = settings.web_ports[number - 1]
-        self.url = settings.url_of(self.port)
+        self.port = settings.internal_ports[number - 1]
+        self.url = settings.url_of(settings.internal_host, self.port)
         self.log = folder.worker_log(number)
         self._record = folder.worker_record(number)
-        self._command = command
+        self._public = public.fileno()
+        self._command = [sys.executable, "-m", "local.handover", str(self._public), *command]
         self._process: psutil.Process | None = None
         self._environment = environment(brokers) | {
-            "WEB_PORT": str(self.port),
+            "INTERNAL_PORT": str(self.port),
             "DATA_DIR": str(folder.worker(number)),
         }
 
@@ -46,6 +57,7 @@ class Worker:
                     port=self.port,
                     cwd=PROJECT,
                     env=self._environment,
+                    keep_open=[self._public],
                 )
         except OSError as error:
             raise WorkerError(f"{self.name} cannot be started: {error.strerror}") from None

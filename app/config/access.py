@@ -19,7 +19,7 @@ class AccessSettings(SettingsGroup):
         None, description="Holds the access keys. Unset: callers need none."
     )
     allow_open_bind: bool = Field(
-        False, description="Allow WEB_HOST beyond loopback without access keys."
+        False, description="Allow WEB_HOST and INTERNAL_HOST beyond loopback without access keys."
     )
     session_hours: float = Field(
         12, gt=0, le=8760, description="How long a person stays logged in to the pages."

@@ -21,6 +21,9 @@ from app.domain.hosts import bracketed, is_loopback
 #: Exit status of a command whose settings or arguments are wrong.
 EXIT_USAGE = 2
 
+#: The setting that lets strangers in, and what they may do then.
+_OPEN_TO_WRITE = ("WEB_HOST", "write")
+
 
 class Settings(
     Place,
@@ -39,8 +42,9 @@ class Settings(
     @model_validator(mode="after")
     def _bound_to_loopback(self) -> Self:
         if self.is_open and not self.allow_open_bind and self.keys_file is None:
+            name, may = ("INTERNAL_HOST", "read") if is_loopback(self.web_host) else _OPEN_TO_WRITE
             raise ValueError(
-                "WEB_HOST: beyond loopback anyone may write; set KEYS_FILE to ask for access keys, "
+                f"{name}: beyond loopback anyone may {may}; set KEYS_FILE to ask for access keys, "
                 "or ALLOW_OPEN_BIND=1 if something in front of the worker keeps strangers out"
             )
         return self
@@ -59,7 +63,8 @@ class Settings(
     def url(self) -> str:
         """Where other workers reach this one, without a slash at the end."""
         scheme = "http" if self.tls_cert_file is None else "https"
-        here = f"{scheme}://{bracketed(self.web_host)}:{self.web_port}"
+        own, port = self.own_address
+        here = f"{scheme}://{bracketed(own)}:{port}"
         return (self.web_url or here).rstrip("/")
 
 

@@ -168,6 +168,13 @@ class Routing:
         """Return the addresses of the other workers."""
         return {url for url in self._workers() if not self._is_here(url)}
 
+    def all_workers(self) -> set[str]:
+        """Return the addresses of all workers; raise `NotReadyError` before the group is known."""
+        known = set(self._workers())
+        if not any(map(self._is_here, known)):
+            raise NotReadyError(Unavailable.REBALANCING)
+        return known
+
     def owners_elsewhere(self, partitions: Collection[int]) -> set[str]:
         """Return the addresses of the other workers that own some partitions."""
         # Asked once: the consumer's thread may take another assignment in at any moment.

@@ -40,8 +40,9 @@ from app.web.api import lookups
 from app.web.auth.access import ACCESS
 from app.web.http import problems
 from app.web.http.clients import client_with
-from app.web.http.connections import Connections, most, most_of_client
+from app.web.http.connections import Connections
 from app.web.http.hosts import HOSTS, local_of
+from app.web.http.internal import is_internal_at
 from app.web.http.problems import ProblemError, from_error
 from app.web.http.rates import standing
 from app.web.http.received import in_origin_form
@@ -102,38 +103,49 @@ class Runner(web.AppRunner):
 
 class _Server(web.Server):
     def __init__(self, app: web.Application, handler: Any, factory: Any, **options: Any) -> None:
-        super().__init__(
-            partial(_answer, handler), request_factory=partial(_with_time, factory), **options
-        )
+        given = app[SERVICES]
+        answer = partial(_answer, handler, given)
+        super().__init__(answer, request_factory=partial(_with_time, factory), **options)
         self._app = app
         self._options = options
-        settings = app[SERVICES].settings
-        self.held = Connections(most(settings), most_of_client(settings))
+        self._settings = given.settings
+        self.held = Connections.of_clients(self._settings)
+        self.held_internally = Connections.of_workers(self._settings)
         self.tls: ssl.SSLContext | None = None
-        self._clock = app[SERVICES].standstills.look
+        self._clock = given.standstills.look
 
     def __call__(self) -> RequestHandler:
         batcher = FastLane(self._app, self, loop=self._loop, **self._options)
         if self.tls is None:
             return batcher
-        greeting = Greeting(cast(Greeted, batcher), self.tls, self.held, self._clock)
+        greeting = Greeting(cast(Greeted, batcher), self.tls, self.held_at, self._clock)
         return cast(RequestHandler, greeting)
+
+    def is_internal(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a connection came to the internal address."""
+        return is_internal_at(transport.get_extra_info("sockname"), self._settings.internal_port)
+
+    def held_at(self, transport: asyncio.BaseTransport) -> Connections:
+        """Return the connections of which one is."""
+        return self.held_internally if self.is_internal(transport) else self.held
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """End what aiohttp does not know of, then as aiohttp does."""
-        for each in self.held.every():
+        for each in (*self.held.every(), *self.held_internally.every()):
             if isinstance(each, Greeting):
                 each.make_room()
         await super().shutdown(timeout)
 
 
-async def _answer(handler: problems.Handler, request: web.Request) -> web.StreamResponse:
+async def _answer(
+    handler: problems.Handler, given: Services, request: web.Request
+) -> web.StreamResponse:
     """Answer a request; what aiohttp refuses before any middleware (Expect) is a problem, too."""
     try:
         answer = await handler(request)
     except web.HTTPError as error:
         answer = problems.as_json(from_error(error))
-    if answer.headers.get("Connection") == "close":
+    if answer.headers.get("Connection") == "close" or given.is_stopping():
         answer.force_close()
     return answer
 
@@ -156,6 +168,7 @@ class FastLane(RequestHandler):
 
     def __init__(self, app: web.Application, manager: _Server, **options: Any) -> None:
         super().__init__(manager, **options)
+        self._server = manager
         self._held = manager.held
         self.is_refused = False
         self._client = ""
@@ -188,6 +201,9 @@ class FastLane(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take note of who the client is, unless there are too many already."""
         self._client = address_of(transport)
+        self._held = self._server.held_at(transport)
+        # Nothing that is asked for there is as plain.
+        self._is_ours = self._is_ours and self._held is self._server.held
         self._heard_at = self._given.standstills.look()
         if self.is_refused or not self._held.admit(self, self._client, self._heard_at):
             self._held.refuse(cast(asyncio.Transport, transport))
@@ -404,6 +420,11 @@ class FastLane(RequestHandler):
         if self._has_rate:
             told = "".join(f"\r\n{name}: {value}" for name, value in standing(self._given_here))
             answer = answer.replace(b"\r\nDate:", told.encode() + b"\r\nDate:", 1)
+        if self._given.is_stopping():
+            # Its client connects anew, to a worker that goes on: its next request is not lost here.
+            self.transport.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            self.transport.close()
+            return
         self.transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
         self._request.restart()

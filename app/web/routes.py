@@ -59,7 +59,7 @@ def install(web_app: web.Application, given: Services) -> None:
     """Add our routes to an application, with what their handlers work with."""
     web_app[SERVICES] = given
     spans.install(web_app, given.settings)
-    proxies.install(web_app, given.settings.trusted_proxies)
+    proxies.install(web_app, given.settings.trusted_proxies, given.settings.internal_port)
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
     for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
         web_app.add_routes(module.routes)
@@ -73,6 +73,7 @@ def install(web_app: web.Application, given: Services) -> None:
     hosts.install(web_app, given.settings)
     if access.install(web_app, given.settings, audit):
         web_app.add_routes(login.routes)
+    web_app.middlewares.append(access.keep_internal)
     rates.install(web_app)
     room.install(web_app)
     web_app.middlewares.append(preferences.bound_waits)

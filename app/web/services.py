@@ -64,6 +64,8 @@ class Services:
     read_at: float | None = None
     #: Why the worker may not be sent requests now; nothing if it may.
     why_not_ready: Callable[[], Sequence[str]] = tuple
+    #: Whether the worker stops: connections end then with the answer under way.
+    is_stopping: Callable[[], bool] = bool
 
     @property
     def has_rate(self) -> bool:

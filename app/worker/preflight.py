@@ -23,6 +23,7 @@ from app.access.tokens import Tokens
 from app.config.settings import Settings
 from app.config.tls import client_tls, server_tls
 from app.domain.errors import BrokerUnavailableError, FencedError, NotWrittenError, SettingsError
+from app.domain.hosts import is_loopback
 from app.engine.barrier import describe_group
 from app.engine.changelog import newest_marker
 from app.engine.consumer import GROUP_PROTOCOL
@@ -34,8 +35,8 @@ from app.kafka.partitioning import Register, current_partitioning, other_secret,
 from app.kafka.topics import declare, ensure
 from app.system import retries
 from app.system.files import make_private, open_lock
+from app.system.handed_sockets import INTERNAL, inherited
 from app.telemetry.tracing import provider_for
-from app.worker.restart import inherited
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +49,8 @@ OTHERS_LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.5
 
 @contextmanager
 def checked(settings: Settings) -> Iterator[None]:
-    """Check port and folder, and lock the folder while a worker runs; raise `SettingsError`."""
-    if not inherited():
-        require_port(settings.web_host, settings.web_port)
+    """Check ports and folder, and lock the folder while a worker runs; raise `SettingsError`."""
+    _require_addresses(settings)
     _require_keys(settings)
     Tokens.of(settings)
     require_audit_file(settings.audit_file)
@@ -165,7 +165,35 @@ async def _protocol_of(cluster: Cluster, group: str) -> str | None:
     return name if members else None
 
 
-def require_port(host: str, port: int) -> None:
+def _require_addresses(settings: Settings) -> None:
+    """Check that the worker can listen, and that others can ask it and no other one."""
+    handed = inherited()
+    shared = [each.socket for each in handed if each.is_shared]
+    if shared and settings.internal_port is None:
+        raise SettingsError(
+            "INTERNAL_PORT: must be set, as this worker shares its public address with others"
+        )
+    for each in shared:
+        _require_closed(each, settings)
+    if not handed:
+        require_port(settings.web_host, settings.web_port)
+    if settings.internal_port is not None and INTERNAL not in {each.name for each in handed}:
+        require_port(settings.internal_host, settings.internal_port, "INTERNAL_PORT")
+
+
+def _require_closed(shared: socket.socket, settings: Settings) -> None:
+    """Refuse an address that others opened beyond loopback, where WEB_HOST might not be."""
+    address = shared.getsockname()
+    may_be_open = settings.keys_file is not None or settings.allow_open_bind
+    if may_be_open or not isinstance(address, tuple) or is_loopback(address[0]):
+        return
+    raise SettingsError(
+        f"KEYS_FILE: must be set, or ALLOW_OPEN_BIND=1: the shared address {address[0]} is beyond "
+        "loopback"
+    )
+
+
+def require_port(host: str, port: int, setting: str = "WEB_PORT") -> None:
     """Check that a worker can listen at an address; raise `SettingsError`."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -173,7 +201,7 @@ def require_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise SettingsError(f"WEB_PORT: cannot listen on {host}:{port}: {_why(error)}") from None
+        raise SettingsError(f"{setting}: cannot listen on {host}:{port}: {_why(error)}") from None
 
 
 def _require_keys(settings: Settings) -> None:

@@ -45,7 +45,7 @@ class Registry(faust.App):
     def __init__(self, app_id: str, shutdown: Shutdown, restart: Restart, **options: Any) -> None:
         #: Faust's services have their own `restart` and `_shutdown`.
         self.new_start = restart
-        self._winding_down = shutdown
+        self.winding_down = shutdown
         #: Services that run as long as the producer, or as long as the tables.
         self.with_producer: list[ServiceT] = []
         self.with_tables: list[ServiceT] = []
@@ -56,6 +56,6 @@ class Registry(faust.App):
     async def stop(self) -> None:
         """Wind down, unless something has failed; then stop and leave the group."""
         self.new_start.follow_signals()
-        if not (self.should_stop or self._winding_down.is_under_way):
-            await self._winding_down.wind_down()
+        if not (self.should_stop or self.winding_down.is_under_way):
+            await self.winding_down.wind_down()
         await super().stop()

@@ -8,31 +8,17 @@ import asyncio
 import fcntl
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
 
 import structlog
 
+from app.system.handed_sockets import hand_over
+
 log = structlog.get_logger(__name__)
 
-#: The first inherited file descriptor. The others follow it.
-_FIRST = 3
 #: Copies get numbers from here on, so that they are not overwritten.
 _ASIDE = 100
-
-
-@cache
-def inherited() -> list[socket.socket]:
-    """Return the listening sockets that this process inherited; usually none."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    handed = [socket.socket(fileno=number) for number in range(_FIRST, _FIRST + count)]
-    for each in handed:
-        each.set_inheritable(False)
-    return handed
 
 
 class Restart:
@@ -40,9 +26,9 @@ class Restart:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
-        #: Returns the file descriptors that this worker listens on.
-        self.listening: Callable[[], Iterable[int]] = tuple
-        self._kept: list[int] = []
+        #: Returns the file descriptors that this worker listens on, and their names.
+        self.listening: Callable[[], Iterable[tuple[int, str]]] = tuple
+        self._kept: list[tuple[int, str]] = []
         self.is_wanted = False
 
     def begin(self) -> None:
@@ -51,7 +37,9 @@ class Restart:
             return
         self.is_wanted = True
         log.info("this worker restarts")
-        self._kept = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in self.listening()]
+        self._kept = [
+            (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE), name) for fd, name in self.listening()
+        ]
         self._begin()
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -73,7 +61,4 @@ class Restart:
         """
         if not self.is_wanted:
             return
-        for number, kept in enumerate(self._kept, start=_FIRST):
-            os.dup2(kept, number, inheritable=True)
-        handed = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(self._kept))}
-        os.execve(sys.executable, sys.orig_argv, os.environ | handed)
+        os.execve(sys.executable, sys.orig_argv, os.environ | hand_over(self._kept))

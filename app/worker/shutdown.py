@@ -26,15 +26,21 @@ class Shutdown:
         self._is_busy = is_busy
         #: Set at the beginning. From then on the worker is not ready.
         self.is_under_way = False
+        #: Called then.
+        self.begins: Callable[[], None] = lambda: None
 
     def skip(self) -> None:
         """Skip the steps: writes are refused already, and the worker comes back at once."""
-        self.is_under_way = True
+        self._begin()
         self._refuse_writes()
+
+    def _begin(self) -> None:
+        self.is_under_way = True
+        self.begins()
 
     async def wind_down(self) -> None:
         """Become not ready, then refuse writes, then finish those that are under way."""
-        self.is_under_way = True
+        self._begin()
         log.info("stopping: not ready any more", grace_seconds=self._grace)
         await asyncio.sleep(self._grace)
         self._refuse_writes()

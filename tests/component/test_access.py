@@ -117,6 +117,7 @@ async def test_no_spelling_of_a_path_gets_around_a_key(client: Client, path: str
 #: The smallest scope that each request needs, and what else it is enough for.
 SMALL = [
     ("GET", "/metrics", "metrics", {READ}),
+    ("GET", "/metrics/targets", "metrics", {READ}),
     ("GET", "/users/ada", "lookup", {READ}),
     ("HEAD", "/users/ada", "lookup", {READ}),
     ("GET", "/users?id=ada", "lookup", {READ}),

@@ -26,6 +26,7 @@ NOT_DESCRIBED = {
     ("GET", "/email-holders/{key}"),
     ("*", "/trpc/{path}"),
     ("GET", "/metrics"),
+    ("GET", "/metrics/targets"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/login"),

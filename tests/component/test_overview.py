@@ -34,6 +34,10 @@ class FakeState:
         self.outcomes: dict[str, float] = {}
         self._lookups = lookups
 
+    def workers(self) -> list[str]:
+        """Return where the worker is."""
+        return ["http://127.0.0.1:6066"]
+
     async def here(self) -> WorkerState:
         """Return the worker's state."""
         return WorkerState(

@@ -31,11 +31,12 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = DataFolder(folder / "data")
-        self.web_port = free_port()
+        self.web_port = free_port(count=3)
         # Make's own variables would tell the make that is tested that another one called it.
         outside = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
         self.env = outside | {
-            "BROKER_PORT": str(free_port(besides=self.web_port)),
+            # The port between them is the worker's own.
+            "BROKER_PORT": str(self.web_port + 2),
             "DATA_DIR": str(self.folder.path),
             "KAFKA_BROKERS": "",
             "PARTITIONS": "4",

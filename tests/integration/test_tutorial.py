@@ -1,10 +1,9 @@
 """The commands of README and tutorial do what the pages say, on a real registry."""
 
-import os
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from local.broker import Broker
 from local.machine import free_port
 from tests.support.documents import ROOT, Block, blocks, outside
-from tests.support.terminal import Terminal
+from tests.support.terminal import CTRL_C, Terminal
 from tests.support.worker import Worker
 
 READY_SECONDS = 60
@@ -38,11 +37,10 @@ class Desk:
 
     folder: Path
     brokers: str
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lambda: free_port(count=3))
 
     def __post_init__(self) -> None:
         name = f"tutorial-{uuid.uuid4().hex[:8]}"
-        self.second_port = free_port(besides=self.port)
         self.env = outside() | {
             "APP_ID": name,
             "DATA_DIR": str(self.folder / "data"),
@@ -53,9 +51,9 @@ class Desk:
             "SESSION_TIMEOUT_SECONDS": "6",
         }
         self.replaced = {
-            "127.0.0.1:9092": self.brokers,
             "6066": str(self.port),
-            "6067": str(self.second_port),
+            "6067": str(self.port + 1),
+            "6068": str(self.port + 2),
             "data/": f"{self.folder}/data/",
         }
 
@@ -76,46 +74,20 @@ def desk(broker: Broker, tmp_path: Path) -> Iterator[Desk]:
 
 @pytest.mark.timeout(300)
 def test_the_tutorial(desk: Desk) -> None:
-    (first, start), *rest = desk.blocks()
-    assert first == "terminal 1"
-    assert start.commands.splitlines()[1:] == ["make run"]
-    second = next(block for terminal, block in rest if terminal == "terminal 3")
-    with Terminal("make", "run", cwd=ROOT, env=desk.env) as running:
-        running.wait_for("The user registry is ready", READY_SECONDS)
-        with Later(second.commands, desk) as later:
-            for terminal, block in rest:
-                if terminal == "terminal 3":
-                    later.start()
-                else:
-                    block.run(ROOT, desk.env, BLOCK_SECONDS)
-        assert running.process.wait(READY_SECONDS) == 0
-
-
-class Later:
-    """A command in a third terminal, from when it is started until the block ends."""
-
-    def __init__(self, commands: str, desk: Desk) -> None:
-        self._commands = commands
-        self._desk = desk
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> "Later":
-        return self
-
-    def start(self) -> None:
-        """Run the commands."""
-        log = (self._desk.folder / "second.log").open("wb")
-        with log:
-            self._process = subprocess.Popen(
-                ["bash", "-c", self._commands],
-                cwd=ROOT,
-                env=self._desk.env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait(READY_SECONDS)
+    blocks = list(desk.blocks())
+    starts = [block.commands for terminal, block in blocks if terminal == "terminal 1"]
+    assert [each.splitlines()[1:] for each in starts] == [["make run"], ["make run WORKERS=2"]]
+    with ExitStack() as running:
+        ends = None
+        for terminal, block in blocks:
+            if terminal == "terminal 1":
+                if ends is not None:
+                    ends.type(CTRL_C)
+                    assert ends.process.wait(READY_SECONDS) == 0
+                command = block.commands.splitlines()[1].split()
+                ends = running.enter_context(Terminal(*command, cwd=ROOT, env=desk.env))
+                ends.wait_for("The user registry is ready", READY_SECONDS)
+            else:
+                block.run(ROOT, desk.env, BLOCK_SECONDS)
+        assert ends is not None
+        assert ends.process.wait(READY_SECONDS) == 0

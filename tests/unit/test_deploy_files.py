@@ -64,6 +64,13 @@ def test_the_unit_gives_settings_that_exist_and_time_to_stop() -> None:
     line = next(line for line in UNIT.splitlines() if line.startswith("Environment="))
     names = {word.split("=")[0].lower() for word in line.removeprefix("Environment=").split()}
     assert names - {"pythondontwritebytecode"} <= set(Settings.model_fields)
+    # The address that all workers share comes from a socket unit, and lets nobody in by mistake.
+    socket = (ROOT / "deploy" / "systemd" / "user-registry.socket").read_text()
+    assert "\nSockets=user-registry.socket\n" in UNIT
+    assert "\nRequires=user-registry.socket\n" in UNIT
+    assert f"\nListenStream=127.0.0.1:{Settings().web_port}\n" in socket
+    assert "\nService=user-registry-worker@" in socket
+    assert "internal_port" in names
     assert "\nRestartPreventExitStatus=2\n" in UNIT
     assert "\nProtectSystem=strict\n" in UNIT
 
@@ -122,3 +129,5 @@ def test_the_image_checks_its_health_as_its_settings_say() -> None:
     assert (asked.host, asked.port) == (settings.web_host, settings.web_port)
     everywhere = health.connection({"WEB_HOST": "0.0.0.0", "WEB_PORT": "7"})
     assert (everywhere.host, everywhere.port) == ("127.0.0.1", 7)
+    own = health.connection({"WEB_HOST": "10.0.0.1", "WEB_PORT": "7", "INTERNAL_PORT": "8"})
+    assert (own.host, own.port) == ("127.0.0.1", 8)

@@ -29,6 +29,12 @@ def test_a_free_port_is_another_one_than_the_one_to_avoid(
     assert machine.free_port(besides=20_000) == 20_001
 
 
+def test_free_ports_in_a_row_are_all_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "FREE_PORTS", range(20_000, 20_004))
+    monkeypatch.setattr(machine, "is_free", lambda port: port not in (20_001, 20_005, 20_006))
+    assert machine.free_port(count=3) == 20_002
+
+
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
     machine.require_folder(tmp_path / "a" / "b")
     assert os.listdir(tmp_path / "a" / "b") == []

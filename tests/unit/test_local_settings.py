@@ -1,5 +1,6 @@
 """The settings of `make run`: one line about the first that is wrong."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_settings_there_is_one_worker_on_the_documented_ports() -> None:
     settings = load()
-    assert list(settings.web_ports) == [6066]
+    assert (settings.web_port, list(settings.internal_ports)) == (6066, [6067])
     assert settings.broker_port == 9092
     assert settings.brings_broker
 
@@ -39,6 +40,9 @@ def test_an_empty_setting_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> No
         ("WEB_PORT", "65536", "WEB_PORT: must be at most 65535 (got 65536)"),
         ("PARTITIONS", "0", "PARTITIONS: must be at least 1 (got 0)"),
         ("BROKER_PORT", "6066", "BROKER_PORT: 6066 is a port of the workers"),
+        ("BROKER_PORT", "6067", "BROKER_PORT: 6067 is a port of the workers"),
+        ("INTERNAL_PORT", "7", "INTERNAL_PORT: unset it, as each worker gets one after WEB_PORT"),
+        ("WEB_PORT", "65535", "WEB_PORT: must be at most 65534 for 1 workers"),
         (
             "KAFKA_BROKERS",
             "there",
@@ -56,10 +60,25 @@ def test_a_wrong_value_is_one_line_with_its_name(
 
 
 def test_the_ports_of_all_workers_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEB_PORT", "65535")
+    monkeypatch.setenv("WEB_PORT", "65533")
     monkeypatch.setenv("WORKERS", "2")
-    with pytest.raises(SettingsError, match=r"^WEB_PORT: 2 workers need ports up to 65535$"):
+    assert list(load().internal_ports) == [65534, 65535]
+    monkeypatch.setenv("WORKERS", "3")
+    with pytest.raises(SettingsError, match=r"^WEB_PORT: must be at most 65532 for 3 workers$"):
         load()
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (6, 6), (96, 64)])
+def test_auto_is_a_worker_for_each_core(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
+) -> None:
+    monkeypatch.setenv("WORKERS", "Auto")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert load().workers == workers
+    # macOS has no such thing.
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert load().workers == workers
 
 
 @pytest.mark.parametrize("name", ["WORKER_ID", "WEB_URL"])
@@ -83,7 +102,8 @@ def test_what_names_one_worker_is_refused_for_two(
     ],
 )
 def test_a_worker_is_reached_from_this_machine(host: str, url: str) -> None:
-    assert LocalSettings(web_host=host, allow_open_bind=True).url_of(1) == url
+    settings = LocalSettings(web_host=host, web_port=1, allow_open_bind=True)
+    assert settings.public_url == url
 
 
 def test_brokers_take_the_ports_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 
 from local.broker.node import STOP_GRACE_SECONDS
 from local.kafka import PROJECT
-from local.machine import HOST, free_port, is_free
+from local.machine import HOST, free_port
 from local.processes import is_alive
 from local.takeover import WORKERS_GRACE_SECONDS
 
@@ -98,7 +99,7 @@ signal.signal(signal.SIGTERM, leave)
 if (HERE / "wrong-settings").exists():
     print("CACHE_MIB: must be at least 8", flush=True)
     sys.exit(2)
-server = HTTPServer(("127.0.0.1", int(os.environ["WEB_PORT"])), Ready)
+server = HTTPServer(("127.0.0.1", int(os.environ["INTERNAL_PORT"])), Ready)
 event("up")
 server.serve_forever()
 """
@@ -111,11 +112,13 @@ class Run:
         self.folder = folder
         self.output = folder / "output"
         environment = {name: str(value) for name, value in settings.items()}
+        self.env = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
+        self.port = int(environment["WEB_PORT"])
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 command or (sys.executable, str(folder / "run.py"), "run"),
                 cwd=PROJECT,
-                env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -133,6 +136,16 @@ class Run:
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(number)
         return self.process.wait(DEADLINE_SECONDS)
+
+    def command(self, name: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "local", name],
+            cwd=PROJECT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def worker(self, number: int = 1) -> psutil.Process:
         record = json.loads((self.folder / "data/run" / f"worker-{number}.json").read_text())
@@ -158,8 +171,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for name, program in {"run": RUN, "topics": TOPICS, "worker": WORKER}.items():
         (tmp_path / f"{name}.py").write_text(program)
     runs: list[Run] = []
-    # A second worker takes the port after it.
-    port = next(port for port in iter(free_port, 0) if is_free(port + 1))
+    # Workers take the ports after it.
+    port = free_port(count=3)
     settings = {"DATA_DIR": tmp_path / "data", "WEB_PORT": port, "WORKERS": 1}
 
     def start_run(*command: str, **more: object) -> Run:
@@ -236,6 +249,30 @@ def test_a_worker_that_is_killed_is_started_again(start: Start) -> None:
     assert run.end() == 0
 
 
+def test_workers_are_restarted_one_after_the_other(start: Start) -> None:
+    run = start(WORKERS=2)
+    run.wait_until_ready()
+    former = [run.worker(number) for number in (1, 2)]
+    done = run.command("restart")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Restarted.")
+    assert [run.worker(number).pid == old.pid for number, old in enumerate(former, 1)] == [
+        False
+    ] * 2
+    since = run.events()[run.events().index("worker-1 down") :]
+    assert since == ["worker-1 down", "worker-1 up", "worker-2 down", "worker-2 up"]
+    assert run.end() == 0
+    assert run.command("restart").stdout == "Not running.\n"
+
+
+def test_who_connects_while_no_worker_listens_waits(start: Start) -> None:
+    run = start()
+    run.wait_until_ready()
+    run.worker().kill()
+    with socket.create_connection((HOST, run.port), timeout=DEADLINE_SECONDS) as waiting:
+        assert waiting.getpeername() == (HOST, run.port)
+    assert run.end() == 0
+
+
 def test_a_broker_that_ends_is_started_again(start: Start) -> None:
     run = start()
     run.wait_until_ready()
@@ -276,10 +313,11 @@ def test_the_graces_of_workers_and_broker_leave_time_within_ten_seconds() -> Non
     assert WORKERS_GRACE_SECONDS + STOP_GRACE_SECONDS < 10
 
 
-def test_a_taken_port_is_one_line_and_status_2(start: Start) -> None:
+@pytest.mark.parametrize("process", ["supervisor", "worker-1"])
+def test_a_taken_port_is_one_line_and_status_2(start: Start, process: str) -> None:
     first = start()
     first.wait_until_ready()
-    port = json.loads((first.folder / "data/run/worker-1.json").read_text())["port"]
+    port = json.loads((first.folder / "data/run" / f"{process}.json").read_text())["port"]
     second = start(DATA_DIR=first.folder / "other", WEB_PORT=port)
     assert second.process.wait(DEADLINE_SECONDS) == 2
     line = f"port {port} is used by another program: end it, or choose another (WEB_PORT)\n"

@@ -15,7 +15,8 @@ from app.domain.errors import NotWrittenError, SettingsError
 from app.kafka.partitioning import Change, Partitioning, Step
 from app.kafka.topics.declaration import TopicSpec
 from app.kafka.topics.planning import Action, Found, steps
-from app.worker import repartitioning, restart
+from app.system import handed_sockets
+from app.worker import repartitioning
 from app.worker.repartitioning import Watching
 from app.worker.restart import Restart
 
@@ -124,20 +125,20 @@ def test_a_restart_hands_over_what_is_listened_on() -> None:
     ):
         patch.setattr(os, "kill", lambda *signal: None)
         patch.setattr(os, "dup2", lambda kept, number, inheritable: asked.append(number))
-        patch.setattr(os, "execve", lambda *given: asked.append(given[2]["LISTEN_FDS"]))
-        begun.listening = lambda: [listening.fileno()]
+        patch.setattr(os, "execve", lambda *given: asked.append(given[2]["LISTEN_FDNAMES"]))
+        begun.listening = lambda: [(listening.fileno(), "public")]
         begun.begin()
         begun.begin()  # once is enough
         begun.end()
-    os.close(begun._kept[0])
-    assert asked == ["begun", 3, "1"]
+    os.close(begun._kept[0][0])
+    assert asked == ["begun", 3, "public"]
 
 
 def test_sockets_are_inherited_by_the_process_that_they_are_meant_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    restart.inherited.cache_clear()
+    handed_sockets.inherited.cache_clear()
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     monkeypatch.setenv("LISTEN_FDS", "1")
-    assert cast(Any, restart.inherited)() == []
-    restart.inherited.cache_clear()
+    assert cast(Any, handed_sockets.inherited)() == []
+    handed_sockets.inherited.cache_clear()

@@ -129,6 +129,31 @@ def test_with_keys_it_may_bind_anywhere(monkeypatch: pytest.MonkeyPatch) -> None
     assert load().is_open
 
 
+def test_the_internal_address_is_loopback_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INTERNAL_PORT", "6067")
+    assert (load().url, load().own_address) == ("http://127.0.0.1:6067", ("127.0.0.1", 6067))
+    monkeypatch.setenv("WEB_HOST", "0.0.0.0")
+    monkeypatch.setenv("ALLOW_OPEN_BIND", "1")
+    assert load().own_address == ("127.0.0.1", 6067)
+    monkeypatch.delenv("WEB_HOST")
+    monkeypatch.delenv("ALLOW_OPEN_BIND")
+    monkeypatch.setenv("INTERNAL_HOST", "10.0.0.1")
+    with pytest.raises(SettingsError, match=r"^INTERNAL_HOST: beyond loopback anyone may read; "):
+        load()
+    monkeypatch.setenv("KEYS_FILE", "keys.json")
+    assert (load().url, load().is_open) == ("http://10.0.0.1:6067", True)
+    monkeypatch.setenv("WEB_URL", "http://worker-1:7000")
+    assert load().url == "http://worker-1:7000"
+
+
+def test_the_two_addresses_have_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERNAL_PORT", "6066")
+    with pytest.raises(SettingsError, match=r"^INTERNAL_PORT: must differ from WEB_PORT"):
+        load()
+
+
 def test_with_a_certificate_its_address_is_https(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLS_CERT_FILE", "cert.pem")
     monkeypatch.setenv("TLS_KEY_FILE", "key.pem")
@@ -298,7 +323,7 @@ def test_whatever_is_given_is_taken_or_refused_in_one_line(
             continue
         assert taken.url.isprintable()
         assert len(taken.kafka.addresses) == taken.kafka_brokers.count(",") + 1
-        _ = taken.email_keys.fingerprint(), taken.origins, list(taken.web_ports), taken.is_open
+        _ = taken.email_keys.fingerprint(), taken.origins, list(taken.internal_ports), taken.is_open
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Checks the worker at WEB_HOST:WEB_PORT: running, ready, same version."""
+"""Checks the worker at its own address: running, ready, same version."""
 
 import time
 from collections.abc import Sequence
@@ -73,7 +73,8 @@ def judge_worker(place: str, answer: Answer) -> Sequence[Finding]:
 
 def _judge_free_port(settings: Settings) -> Finding:
     try:
-        require_port(settings.web_host, settings.web_port)
+        named = "WEB_PORT" if settings.internal_port is None else "INTERNAL_PORT"
+        require_port(*settings.own_address, named)
     except SettingsError as error:
         return problem(str(error), "set WEB_HOST to an address of this machine, or another port")
     return warning(f"no worker runs on {_place(settings)}", "start one: python -m app worker")
@@ -84,5 +85,6 @@ def _scheme(settings: Settings) -> str:
 
 
 def _place(settings: Settings) -> str:
-    host = _LOOPBACK.get(settings.web_host, settings.web_host)
-    return f"[{host}]:{settings.web_port}" if ":" in host else f"{host}:{settings.web_port}"
+    host, port = settings.own_address
+    host = _LOOPBACK.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,7 +1,7 @@
 """Asks all workers for their state."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
@@ -28,6 +28,10 @@ class TellsState(Protocol):
 
     async def moment(self) -> Moment:
         """Return what all workers tell now."""
+        ...
+
+    def workers(self) -> Sequence[str]:
+        """Return the addresses of all workers; raise `NotReadyError` if they are not known."""
         ...
 
 
@@ -59,6 +63,10 @@ class Collecting:
             sorted(workers, key=lambda worker: worker.url),
             [url for url, state in zip(others, told, strict=True) if state is None],
         )
+
+    def workers(self) -> Sequence[str]:
+        """Return the addresses of all workers; raise `NotReadyError` if they are not known."""
+        return sorted(self._routing.all_workers())
 
     async def _ask(self, url: str) -> WorkerState | None:
         try:

@@ -23,6 +23,7 @@ from app.config.settings import Settings
 from app.query.routing import FORWARDED_HEADER, origin_of
 from app.web.http.bodies import form_of
 from app.web.http.clients import CLIENT, Client
+from app.web.http.internal import is_internal
 from app.web.http.negotiation import page, wants_page
 from app.web.http.problems import Handler, ProblemError
 from app.web.http.proxies import is_same_site
@@ -47,13 +48,23 @@ _FORWARDED = (
     "/email-holders/{key}",
     "/overview",
 )
+#: What the internal address serves beside them.
+_WATCHING = ("/health", "/metrics")
+_NOT_HERE = (
+    "This is a worker's internal address: for other workers, health and metrics. All else is "
+    "served at the public address, WEB_HOST:WEB_PORT."
+)
 _READING = ("GET", "HEAD", "OPTIONS")
 #: Routes of one user or one write, and query parameters that name one. Every other read is a list.
 _LOOKUPS = ("/users/{id}", "/registrations/{position}")
 _LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail"})
 _NAMES_OF_ONE = frozenset({"id", "email"})
 #: Reads with their own scope.
-_READS = {"/metrics": Scope.METRICS, "/export": Scope.EXPORT}
+_READS = {
+    "/metrics": Scope.METRICS,
+    "/metrics/targets": Scope.METRICS,
+    "/export": Scope.EXPORT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +217,22 @@ def require_same_site(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and not is_same_site(request, origin):
         raise ProblemError(403, "cross-site", "This form was sent from another site's page.")
+
+
+def is_for_internal_address(request: web.Request) -> bool:
+    """Return whether the internal address serves what is asked for."""
+    route = route_of(request)
+    if is_below(route, _WATCHING):
+        return True
+    return request.method == "GET" and route in _FORWARDED and is_forwarded(request)
+
+
+@web.middleware
+async def keep_internal(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer 421 to who asks the internal address for anything that is not served there."""
+    if is_internal(request) and not is_for_internal_address(request):
+        raise ProblemError(421, "misdirected", _NOT_HERE)
+    return await handler(request)
 
 
 def may_look_up(request: web.Request) -> bool:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Sequence
 from heapq import nsmallest
 from operator import itemgetter
-from typing import Protocol
+from typing import Protocol, Self
 
 import structlog
 
@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 #: With fewer a worker is of no use.
 MIN_CONNECTIONS = 16
+#: This share of all is for the internal address, if there is one: however many clients come, other
+#: workers are answered, and so is who asks for health and metrics.
+INTERNAL_SHARE = 8
 
 #: When somebody must make room, this share of all does: it is looked for that more rarely.
 ROOM_SHARE = 16
@@ -56,6 +59,10 @@ def most_of_client(settings: Settings) -> int:
     return of_all if settings.trusted_proxies else max(of_all // 2, 1)
 
 
+def _most_internally(settings: Settings) -> int:
+    return 0 if settings.internal_port is None else most(settings) // INTERNAL_SHARE
+
+
 class Connection(Protocol):
     """A connection, as far as it may have to make room."""
 
@@ -70,7 +77,19 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The connections of a worker, by the addresses of their clients."""
+    """The connections to an address of a worker, by the addresses of their clients."""
+
+    @classmethod
+    def of_clients(cls, settings: Settings) -> Self:
+        """Return those to the public address."""
+        of_all = most(settings) - _most_internally(settings)
+        return cls(of_all, min(most_of_client(settings), of_all))
+
+    @classmethod
+    def of_workers(cls, settings: Settings) -> Self:
+        """Return those to the internal address, where one machine may have them all."""
+        of_all = _most_internally(settings)
+        return cls(of_all, of_all)
 
     def __init__(self, most: int, most_of_client: int) -> None:
         self._most = most
@@ -124,8 +143,8 @@ class Connections:
             transport.abort()
 
     def _set(self, count: int) -> None:
+        CONNECTIONS.inc(count - self._count)
         self._count = count
-        CONNECTIONS.set(count)
 
     def _has_room(self, candidates: Collection[Connection], now: float) -> bool:
         """End some of those that wait for their clients; return whether there were any."""

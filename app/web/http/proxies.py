@@ -10,6 +10,7 @@ import re
 from aiohttp import hdrs, web
 
 from app.domain.hosts import host_in
+from app.web.http.internal import INTERNAL_PORT, is_internal
 from app.web.http.problems import Handler
 from app.web.pages import rendering
 
@@ -22,9 +23,12 @@ _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([0-9.]+))(?::[0-9]+)?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-def install(web_app: web.Application, trusted_proxies: int) -> None:
+def install(
+    web_app: web.Application, trusted_proxies: int, internal_port: int | None = None
+) -> None:
     """Let links and redirects lead to where clients reach us."""
     web_app[TRUSTED_PROXIES] = trusted_proxies
+    web_app[INTERNAL_PORT] = internal_port
     if trusted_proxies:
         web_app.middlewares.insert(0, _lead_through_proxies)
 
@@ -52,7 +56,7 @@ def _prepend(prefix: str, answer: web.StreamResponse) -> None:
 def address_of(request: web.Request) -> str:
     """Return the client's address: its own, or what the first of the trusted proxies saw."""
     own = request.remote or ""
-    trusted, told = request.app[TRUSTED_PROXIES], _entries(request, "X-Forwarded-For")
+    trusted, told = _trusted(request), _entries(request, "X-Forwarded-For")
     if not trusted or len(told) < trusted:
         return own
     entry = told[-trusted]
@@ -98,12 +102,17 @@ def _without_default_port(scheme: str, host: str) -> str:
     return name if colon and port in ("", _DEFAULT_PORTS.get(scheme)) else host
 
 
+def _trusted(request: web.Request) -> int:
+    """Return how many proxies are in front of the address that a request came to."""
+    return 0 if is_internal(request) else request.app[TRUSTED_PROXIES]
+
+
 def _entries(request: web.Request, name: str) -> list[str]:
     return [entry.strip() for entry in ",".join(request.headers.getall(name, [])).split(",")]
 
 
 def _forwarded(request: web.Request, name: str) -> str:
     """Return what the first of the trusted proxies said; a header may be set by that one only."""
-    trusted = request.app[TRUSTED_PROXIES]
+    trusted = _trusted(request)
     entries = _entries(request, name)
     return entries[-min(trusted, len(entries))] if trusted else ""

@@ -30,12 +30,13 @@ class Greeting(asyncio.Protocol):
         self,
         served: Greeted,
         context: ssl.SSLContext,
-        held: Connections,
+        held_at: Callable[[asyncio.BaseTransport], Connections],
         clock: Callable[[], float],
     ) -> None:
         self._served = served
         self._context = context
-        self._held = held
+        self._held_at = held_at
+        self._held: Connections
         self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._client = ""
@@ -47,6 +48,7 @@ class Greeting(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection in, and begin TLS."""
         self._transport = cast(asyncio.Transport, transport)
+        self._held = self._held_at(transport)
         self._client = address_of(transport)
         self.waits_since = now = self._clock()
         if not self._held.admit(self, self._client, now):
