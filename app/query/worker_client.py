@@ -186,7 +186,7 @@ class _Connection(asyncio.Protocol):
         self._answer = self._loop.create_future()
         self._body, self._body_bytes = [], 0
         self._is_heard = self.is_free = False
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             self._fail(_UnheardError())
         else:
             self._transport.write(request)

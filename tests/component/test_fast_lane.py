@@ -340,6 +340,23 @@ async def test_another_worker_is_answered_as_aiohttp_does(
     assert fast.is_fast
 
 
+async def test_who_only_says_to_be_a_worker_has_the_rate_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def clock() -> float:
+        return 1_000.0
+
+    asked = {"client_reads_per_second": 2}
+    async with (
+        serving(Runner, monkeypatch, clock=clock, **asked) as fast,
+        serving(web.AppRunner, monkeypatch, clock=clock, **asked) as slow,
+    ):
+        sent = FORWARDED_LOOKUPS["/users?id=here-1.~_"]
+        told = [(await answer_to(fast, sent), await answer_to(slow, sent)) for _ in range(4)]
+        assert all(one == other for one, other in told)
+        assert told[-1][0][0] == b"HTTP/1.1 429 Too Many Requests"
+
+
 @pytest.mark.parametrize("secret", [SECRET, "another" * 8, None])
 async def test_another_worker_has_to_prove_itself_where_keys_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str | None
