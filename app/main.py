@@ -32,7 +32,8 @@ from app.kafka.topics import Topics, declare
 from app.query.lookups import Lookups
 from app.query.overview.collecting import Collecting
 from app.query.overview.here import state
-from app.query.routing import Asking, Routing
+from app.query.routing import Routing
+from app.query.worker_client import Asking, WorkerClient
 from app.system.memory import Memory
 from app.telemetry.logs import logging_config
 from app.web.http.connections import most
@@ -122,9 +123,10 @@ def build(settings: Settings) -> Worker:
     app.with_producer += [standstills, Memory(), producer]
     app.with_tables += [lags, access, watching, WorkerGauges(partitions, lags)]
 
-    asking = Asking.of(settings)
-    by_id = Routing(app, manager, USERS, topics.users_changelog, asking)
-    by_email = Routing(app, manager, EMAILS, topics.emails_changelog, asking)
+    client = WorkerClient(Asking.of(settings))
+    by_id = Routing(app, manager, USERS, topics.users_changelog, client)
+    by_email = Routing(app, manager, EMAILS, topics.emails_changelog, client)
+    app.with_producer.append(client)
     lookups = Lookups(tables, by_id, by_email, settings.email_keys, settings.max_wait_seconds)
     ready = Readiness(app, partitions, lags, access, producer, shutdown, settings.ready_lag_seconds)
     services = Services(

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import orjson
 
 from app.domain.keys import partition_of
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from bench.engines import Place, worker_registry
 from bench.errors import PeerFailed
 from bench.meter import Meter

@@ -4,7 +4,9 @@ import base64
 import binascii
 import string
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple, Self
 
 from app.domain.errors import InvalidPositionError
@@ -23,6 +25,15 @@ def token(partition: int, offset: int, generation: int = CURRENT_GENERATION) -> 
     """Return the token of a position."""
     # 15 bytes are exactly 20 characters. The last character is the lowest six bits of the offset.
     return _beginning(generation, partition, offset >> 6) + _ALPHABET[offset & 63]
+
+
+def tokens(partition: int, offsets: Iterable[int]) -> list[str]:
+    """Return the token of each offset of a partition: `token` for many, at a third of its cost."""
+    found: list[str] = []
+    for above_6_bits, some in groupby(offsets, (64).__rfloordiv__):
+        begin = _beginning(CURRENT_GENERATION, partition, above_6_bits)
+        found += [begin + _ALPHABET[offset & 63] for offset in some]
+    return found
 
 
 @lru_cache(maxsize=1024)

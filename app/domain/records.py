@@ -1,7 +1,7 @@
 """Record types, each written once for Kafka, HTTP and the pages."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -118,6 +118,11 @@ Command = Registration | Update | None
 registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
 _lists = cast("TypeAdapter[list[Registration]]", TypeAdapter(list[SentRegistration]))
 
+#: Return the registrations that parsed JSON values are, or raise `pydantic.ValidationError`.
+validated = cast(
+    "Callable[[Sequence[object]], list[Registration]]", _lists.validator.validate_python
+)
+
 #: Return the value in JSON bytes, or raise `pydantic.ValidationError`: of clients, and of records.
 read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
 read_update = cast("Callable[[bytes], Update]", TypeAdapter(SentUpdate).validator.validate_json)
@@ -152,6 +157,13 @@ def encode(command: Registration | Update) -> bytes:
     is_update = command.get("type") == "update"
     members = ("type", *MEMBERS) if is_update else MEMBERS
     return dumps({name: command[name] for name in members if name in command})  # type: ignore[literal-required]
+
+
+def encode_all(registrations: Iterable[Registration]) -> list[bytes]:
+    """Return `encode` of each of many that were just validated: its members are in order."""
+    return [
+        b"%b" % orjson.dumps(each) if "type" not in each else encode(each) for each in registrations
+    ]
 
 
 class Open(TypedDict):
@@ -299,19 +311,21 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     ]
 
 
-def read_registrations(values: Sequence[object]) -> Sequence[Registration | list[FieldError]]:
-    """Return for each parsed JSON value the registration, or its mistakes."""
+def read_registrations(
+    values: Sequence[object],
+) -> tuple[list[Registration], Mapping[int, Sequence[FieldError]]]:
+    """Return the registrations in parsed JSON values, and the mistakes in the others by index."""
     try:
-        return _lists.validate_python(values)
+        return validated(values), {}
     except ValidationError:
-        return [_read(value) for value in values]
-
-
-def _read(value: object) -> Registration | list[FieldError]:
-    try:
-        return registrations.validate_python(value)
-    except ValidationError as error:
-        return field_errors(error)
+        pass
+    good, wrong = [], {}
+    for index, value in enumerate(values):
+        try:
+            good.append(registrations.validate_python(value))
+        except ValidationError as error:
+            wrong[index] = field_errors(error)
+    return good, wrong
 
 
 def _field_error(location: tuple[int | str, ...], message: str, kind: str) -> FieldError:

@@ -84,9 +84,8 @@ class Group:
     def __init__(self, records: Sequence[ToWrite], now: float, offsets: Offsets) -> None:
         self.records = records
         self.since = now
-        self.size = RECORD_OVERHEAD_BYTES * len(records)
-        for _, key, value, _ in records:
-            self.size += len(key or b"") + len(value or b"")
+        sizes = [len(key or b"") + len(value or b"") for _, key, value, _ in records]
+        self.size = RECORD_OVERHEAD_BYTES * len(records) + sum(sizes)
         #: How many of them are in batches that were handed over.
         self.sent = 0
         self.offsets = offsets

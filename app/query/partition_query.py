@@ -9,6 +9,7 @@ under a key, only the owner says.
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import orjson
@@ -60,11 +61,11 @@ async def answer(routing: Routing, question: Question[T], *, forwarded: bool) ->
     if forwarded:
         raise NotReadyError(cause or Unavailable.REBALANCING)
     copies = [] if here is None else [here]
-    for urls, patience in (
-        (routing.owners_elsewhere([question.partition]), OWNER_PATIENCE_SECONDS),
-        (routing.other_workers(), OTHERS_PATIENCE_SECONDS),
+    for workers, patience in (
+        (partial(routing.owners_elsewhere, [question.partition]), OWNER_PATIENCE_SECONDS),
+        (routing.other_workers, OTHERS_PATIENCE_SECONDS),
     ):
-        told = await _ask_all(routing, urls, question, patience + question.wait_seconds)
+        told = await _ask_all(routing, workers(), question, patience + question.wait_seconds)
         copies += [each for each in told if isinstance(each, Found)]
         # The owner, who is asked first, knows best.
         cause = cause or next((each for each in told if isinstance(each, Unavailable)), None)
@@ -88,18 +89,17 @@ def _here(routing: Routing, question: Question[T]) -> Found[T] | None:
 
 
 async def _ask_all(
-    routing: Routing, urls: Collection[str], question: Question[T], patience: float
+    routing: Routing, urls: Collection[str], question: Question[T], seconds: float
 ) -> "list[Found[T] | Unavailable]":
     """Return what workers answer in time; the owner's answer makes the others superfluous."""
-    pending = {asyncio.ensure_future(_ask(routing, url, question)) for url in urls}
+    if len(urls) == 1:  # nearly always: it needs no task
+        return [await _ask(routing, url, question, seconds) for url in urls]
+    pending = {asyncio.ensure_future(_ask(routing, url, question, seconds)) for url in urls}
     told: list[Found[T] | Unavailable] = []
     try:
-        async with asyncio.timeout(patience):
-            while pending and not any(map(_is_fresh, told)):
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                told += (task.result() for task in done)
-    except TimeoutError:
-        told.append(Unavailable.OWNER_UNREACHABLE)
+        while pending and not any(map(_is_fresh, told)):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            told += (task.result() for task in done)
     finally:
         for task in pending:
             task.cancel()
@@ -110,9 +110,11 @@ def _is_fresh(told: Found[T] | Unavailable) -> bool:
     return isinstance(told, Found) and not told.stale_seconds
 
 
-async def _ask(routing: Routing, url: str, question: Question[T]) -> Found[T] | Unavailable:
+async def _ask(
+    routing: Routing, url: str, question: Question[T], seconds: float
+) -> Found[T] | Unavailable:
     try:
-        status, body = await routing.ask(url, question.path, question.wait_seconds)
+        status, body = await routing.ask(url, question.path, seconds)
     except NotReadyError as error:
         return error.cause
     if status == 503 and b"not-settled" in body:

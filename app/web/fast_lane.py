@@ -15,11 +15,12 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache, partial
 from itertools import islice, repeat
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 import orjson
@@ -31,14 +32,17 @@ from pydantic import ValidationError
 from app.access.scopes import Scope
 from app.domain.errors import RegistryError
 from app.domain.positions import Position
-from app.domain.records import User, read_registration
+from app.domain.records import User, is_email, read_registration
 from app.ingest.accumulator import Offsets
 from app.ingest.standstills import LOOK_SECONDS, LOOKS_TO_CATCH_UP
+from app.query.partition_query import Found
+from app.query.worker_client import FORWARDED_HEADER
 from app.telemetry.metrics import RESPONSES
 from app.web import trpc
 from app.web.api import lookups
 from app.web.auth.access import ACCESS
 from app.web.http import problems
+from app.web.http.bodies import SMALL_BYTES
 from app.web.http.clients import client_with
 from app.web.http.connections import Connections
 from app.web.http.hosts import HOSTS, local_of
@@ -48,18 +52,32 @@ from app.web.http.rates import standing
 from app.web.http.received import in_origin_form
 from app.web.http.tls_handshakes import Greeted, Greeting, address_of
 from app.web.http.urls import registration_url
-from app.web.services import READ_AT, SERVICES, Services
+from app.web.services import READ_AT, SERVICES, Services, Writes
+from app.web.trpc import plain_batches
 
-#: A plain request has no more bytes, headers included: none of these is too long for aiohttp.
-MAX_REQUEST_BYTES = 8 * 1024
+#: A plain request has no more bytes, headers included: so many that its body needs no room.
+MAX_REQUEST_BYTES = SMALL_BYTES
+#: None of its headers has more: none is too long for aiohttp.
+MAX_HEADER_BYTES = 4 * 1024
 
 #: Hosts that need no closer look: `app.web.http.received` has the rule.
 _HOST = re.compile(
     rb"[A-Za-z0-9.-]+(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}))?"
 )
 
-#: The address of a user whose id stands in it as it is, and is nothing that clients resolve away.
-_USER = re.compile(rb"/users/([A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127})")
+#: Whom clients look up: by an id that stands in the path as it is, and is nothing that they
+#: resolve away, or by an address.
+_ASKED = re.compile(
+    rb"/users/(?P<id>[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127})"
+    rb"|/users\?email=(?P<email>(?:[A-Za-z0-9._~@-]|%40){1,254})"
+)
+#: Whom other workers look up, as `app.query.lookups` asks them.
+_FORWARDED = re.compile(
+    rb"/users\?id=(?P<id>(?:[A-Za-z0-9._~-]|%[0-9A-F]{2}){1,512})"
+    rb"|/email-holders/(?P<key>(?:[A-Za-z0-9]|%2[BF]|%3D){1,128})\?caught_up=0"
+)
+
+_FORWARDED_HEADER = FORWARDED_HEADER.lower().encode()
 
 #: Headers of plain requests, in lower case: what they say changes nothing about the answer.
 _PLAIN = frozenset(
@@ -71,6 +89,7 @@ _PLAIN = frozenset(
         b"host",
         b"sec-fetch-mode",
         b"user-agent",
+        _FORWARDED_HEADER,
     }
 )
 #: Headers that change nothing if they say one of these.
@@ -170,6 +189,8 @@ class FastLane(RequestHandler):
         super().__init__(manager, **options)
         self._server = manager
         self._held = manager.held
+        #: Whether it came to the address where other workers ask.
+        self._is_internal = False
         self.is_refused = False
         self._client = ""
         #: When its client last sent something, or took something of an answer.
@@ -202,8 +223,7 @@ class FastLane(RequestHandler):
         """Take note of who the client is, unless there are too many already."""
         self._client = address_of(transport)
         self._held = self._server.held_at(transport)
-        # Nothing that is asked for there is as plain.
-        self._is_ours = self._is_ours and self._held is self._server.held
+        self._is_internal = self._held is self._server.held_internally
         self._heard_at = self._given.standstills.look()
         if self.is_refused or not self._held.admit(self, self._client, self._heard_at):
             self._held.refuse(cast(asyncio.Transport, transport))
@@ -340,38 +360,50 @@ class FastLane(RequestHandler):
 
     def _serve(self, request: "_PlainRequest") -> bool:
         """Begin to write what a plain request wants; return whether that was possible."""
+        if self._is_internal and request.forwarded is None:
+            return False  # aiohttp says that clients are not served at the internal address
         given = self._given_to(request)
         if given is None:
             return False
-        return self._look_up(request, given) if request.is_get else self._write(request, given)
+        if request.is_get:
+            return self._look_up(request, given)
+        if request.url in _ANSWERS:
+            return self._write(request, given)
+        return plain_batches.is_batch(request.url) and self._write_batch(request, given)
 
     def _look_up(self, request: "_PlainRequest", given: Services) -> bool:
-        address = _USER.fullmatch(request.url)
-        if address is None:
+        is_forwarded = request.forwarded is not None
+        asked = (_FORWARDED if is_forwarded else _ASKED).fullmatch(request.url)
+        wanted = _wanted(asked) if asked else None
+        if asked is None or wanted is None:
             return False
-        user_id = address[1].decode()
         try:
-            if given.reads.are_set or given.key is not None:
+            # Without keys, anyone may say that a worker asks: that is no way around a rate.
+            is_proven = is_forwarded and self._access is not None
+            if not is_proven and (given.reads.are_set or given.key is not None):
                 given.admit_reads(1)
-            user = given.lookups.find_here(user_id)
+            user = given.lookups.find_here(wanted) if asked["id"] else None
         except RegistryError:
             return False
         if user is not None:
-            _SHOWN.inc()
-            self._answered(_written(b"200 OK", _JSON_HEADERS, user.encode()))
+            self._answered(_shown(user.encode()))
+            return True
+        if asked["id"]:
+            finding = _user(given.lookups.find(wanted, forwarded=is_forwarded))
+        elif is_forwarded:
+            finding = _holder(given.lookups.holder(wanted, caught_up=False, forwarded=True))
         else:
-            self._under_way = asyncio.ensure_future(_told(given.lookups.find(user_id)))
-            self._under_way.add_done_callback(self._looked_up)
+            finding = _user(given.lookups.find_by_email(wanted), lookups.NOBODY_WITH_EMAIL)
+        self._under_way = asyncio.ensure_future(_told(finding))
+        self._under_way.add_done_callback(self._looked_up)
         return True
 
-    def _looked_up(self, told: asyncio.Future[web.Response]) -> None:
+    def _looked_up(self, told: asyncio.Future[bytes]) -> None:
         self._under_way = None
         if not told.cancelled():
-            self._answered(_as_bytes(told.result()))
+            self._answered(told.result())
 
     def _write(self, request: "_PlainRequest", given: Services) -> bool:
-        if request.url not in _ANSWERS:
-            return False
         try:
             registration = read_registration(b"".join(request.body))
             partition, offsets = given.begin(registration["id"], registration, self._read_at)
@@ -381,17 +413,51 @@ class FastLane(RequestHandler):
         offsets.add_done_callback(partial(self._acknowledged, registration["id"], partition))
         return True
 
+    def _write_batch(self, request: "_PlainRequest", given: Services) -> bool:
+        body, max_calls = b"".join(request.body), given.settings.max_batch_calls
+        registrations = plain_batches.registrations_in(request.url, body, max_calls)
+        if registrations is None:
+            return False
+        try:
+            writes = given.begin_all(registrations, read_at=self._read_at)
+        except RegistryError:
+            return False
+        user_ids = [registration["id"] for registration in registrations]
+        self._under_way = writes.ended()
+        self._under_way.add_done_callback(partial(self._batch_ended, user_ids, writes))
+        return True
+
+    def _batch_ended(
+        self, user_ids: Sequence[str], writes: Writes, ended: asyncio.Future[Any]
+    ) -> None:
+        self._under_way = None
+        if ended.cancelled():
+            return
+        told = writes.told()
+        if writes.failures():
+            self._answered(_as_bytes(plain_batches.told(user_ids, told)))
+        else:
+            _SHOWN.inc()
+            body = plain_batches.registered(user_ids, cast("Sequence[str]", told))
+            self._answered(_written(b"200 OK", _TRPC_HEADERS, body))
+
     def _given_to(self, request: "_PlainRequest") -> Services | None:
         """Return the services for who sent a request; None if its host or its key is in doubt."""
         if request.host != self._host and not self._is_served(request.host):
             return None
-        if self._access is None:
+        access = self._access
+        if access is None:
             return self._given_here
-        key = self._access.key_of(request.authorization.decode(errors="surrogateescape"))
-        if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
-            return None
+        if request.forwarded is not None:
+            key, proof = None, request.forwarded.decode(errors="surrogateescape")
+            if not access.proofs.holds(access.here, request.url.decode("latin-1"), proof):
+                return None
+        else:
+            key = access.key_of(request.authorization.decode(errors="surrogateescape"))
+            if key is None or not key.allows(Scope.LOOKUP if request.is_get else Scope.WRITE):
+                return None
         if key is not self._given_here.key:
-            self._give(self._given.for_client(client_with(key), key))
+            self._give(self._given.for_client(client_with(key) if key else self._client, key))
         return self._given_here
 
     def _give(self, given: Services) -> None:
@@ -494,6 +560,8 @@ class _PlainRequest:
         self.body: list[bytes] = []
         self.url = b""
         self.authorization = b""
+        #: What shows that another worker asks.
+        self.forwarded: bytes | None = None
         self.host = b""
         self.is_plain = True
         self.is_complete = False
@@ -532,7 +600,11 @@ class _PlainRequest:
             self.authorization = value
         elif name == b"host":
             self.host = value
-        if name in self._names or not (name in _PLAIN or value in _PLAIN_IF.get(name, ())):
+        elif name == _FORWARDED_HEADER:
+            self.forwarded = value
+        if len(value) > MAX_HEADER_BYTES or name in self._names:
+            self.is_plain = False
+        if not (name in _PLAIN or value in _PLAIN_IF.get(name, ())):
             self.is_plain = False
         if name == b"host" and not _HOST.fullmatch(value):
             self.is_plain = False
@@ -545,6 +617,7 @@ class _PlainRequest:
         fits = not has_body if self.is_get else method == b"POST" and b"content-type" in self._names
         has_host = b"host" in self._names
         is_1_1 = self._parser.get_http_version() == "1.1"
+        fits = fits and (self.is_get or self.forwarded is None)
         self.is_plain = self.is_plain and fits and has_host and is_1_1
 
     def on_body(self, body: bytes) -> None:
@@ -566,8 +639,8 @@ def _accepted_over_rest(user_id: str, position: Position) -> bytes:
 
 
 def _accepted_over_trpc(user_id: str, position: Position) -> bytes:
-    data = {"status": "success", "id": user_id, "position": position.token()}
-    return _written(b"200 OK", _TRPC_HEADERS, orjson.dumps({"result": {"data": data}}))
+    body = plain_batches.REGISTERED % (orjson.dumps(user_id), position.token().encode())
+    return _written(b"200 OK", _TRPC_HEADERS, body)
 
 
 _REST_HEADERS = (
@@ -588,12 +661,40 @@ def _written(status: bytes, headers: bytes, body: bytes) -> bytes:
     )
 
 
-async def _told(finding: Awaitable[User | None]) -> web.Response:
+def _wanted(asked: re.Match[bytes]) -> str | None:
+    """Return the id, the address or the key that a lookup is about; None if it may be none."""
+    try:
+        wanted = unquote(asked[asked.lastgroup or 0].decode(), errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return wanted if asked.lastgroup != "email" or is_email(wanted) else None
+
+
+async def _told(finding: Awaitable[bytes]) -> bytes:
     """Return the answer to a lookup that takes longer."""
     try:
-        return await lookups.found(finding)
+        return await finding
     except Exception as error:
-        return problems.as_json(from_error(error))
+        return _as_bytes(problems.as_json(from_error(error)))
+
+
+async def _user(finding: Awaitable[User | None], nobody: str = lookups.NOBODY_UNDER_ID) -> bytes:
+    """Return the answer that shows a user."""
+    user = await finding
+    if user is None or user.stale_seconds:
+        return _as_bytes(lookups.shown(user, nobody))
+    return _shown(user.encode())
+
+
+async def _holder(finding: Awaitable[Found[str | None]]) -> bytes:
+    """Return the answer that tells another worker who holds an address."""
+    return _shown(lookups.encode_holder(await finding))
+
+
+def _shown(body: bytes) -> bytes:
+    """Return the answer that shows what was found, and count it."""
+    _SHOWN.inc()
+    return _written(b"200 OK", _JSON_HEADERS, body)
 
 
 def _as_bytes(answer: web.Response) -> bytes:

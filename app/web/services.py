@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -18,8 +18,8 @@ from app.domain.authors import headers_by
 from app.domain.errors import NotReadyError, RefusedError, RegistryError, StaleRequestError
 from app.domain.keys import encode_key, partition_of, partitions_of
 from app.domain.outcomes import Outcome
-from app.domain.positions import Position
-from app.domain.records import Command, encode
+from app.domain.positions import Position, tokens
+from app.domain.records import Command, Registration, encode, encode_all
 from app.ingest.accumulator import Offsets
 from app.ingest.producer import SendsRecords
 from app.ingest.rate_limits import Limits
@@ -112,25 +112,33 @@ class Services:
             partition
         ]
 
-    async def write_all(
-        self, commands: Sequence[tuple[str, Command]], rejected: int = 0
-    ) -> list[Position | RegistryError]:
-        """Send many at once; return each one's position, or why it has none, in their order.
+    async def write_all(self, registrations: Sequence[Registration], rejected: int = 0) -> "Writes":
+        """Send many at once, and wait until each is acknowledged or has failed.
 
         What was rejected beside them counts as well for the client's rate: it costs as much.
 
         Raises `RefusedError` if more comes than may, or the request may be too old; none is sent
         then.
         """
-        self._admit(len(commands) + rejected, self.read_at)
-        keys = [encode_key(user_id) for user_id, _ in commands]
+        writes = self.begin_all(registrations, rejected)
+        await writes.ended()
+        return writes
+
+    def begin_all(
+        self,
+        registrations: Sequence[Registration],
+        rejected: int = 0,
+        read_at: float | None = None,
+    ) -> "Writes":
+        """Begin to `write_all`."""
+        self._admit(len(registrations) + rejected, self.read_at if read_at is None else read_at)
+        keys = [encode_key(each["id"]) for each in registrations]
         partitions = partitions_of(keys, self.registrations.partitions)
+        headers = self.headers
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)
-        for partition, key, (_, command) in zip(partitions, keys, commands, strict=True):
-            records[partition].append(_record(key, command, self.headers))
-        sent = self.producer.send(records)
-        told = {partition: await _told(partition, offsets) for partition, offsets in sent.items()}
-        return [next(told[partition]) for partition in partitions]
+        for partition, key, value in zip(partitions, keys, encode_all(registrations), strict=True):
+            records[partition].append((None, key, value, headers))
+        return Writes(partitions, self.producer.send(records))
 
     def _admit(self, records: int, read_at: float | None) -> None:
         """Let records of a request be written, or raise: whatever writes comes through here."""
@@ -176,12 +184,37 @@ def _record(key: bytes, command: Command, headers: list[tuple[str, bytes]]) -> T
     return None, key, None if command is None else encode(command), headers
 
 
-async def _told(partition: int, offsets: Offsets) -> Iterator[Position | RegistryError]:
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """Writes of one request: the partition of each, and what will hold the offsets of each's."""
+
+    partitions: Sequence[int]
+    offsets: Mapping[int, Offsets]
+
+    def ended(self) -> asyncio.Future[Any]:
+        """Return what is done once all of them are acknowledged or have failed."""
+        return asyncio.gather(*self.offsets.values(), return_exceptions=True)
+
+    def failures(self) -> list[RegistryError]:
+        """Return why those have failed that have."""
+        if all(each.exception() is None for each in self.offsets.values()):
+            return []
+        return [error for error in self.told() if isinstance(error, RegistryError)]
+
+    def told(self) -> list[str | RegistryError]:
+        """Return each one's position as a token, or why it has none, in their order."""
+        told = {partition: _told(partition, each) for partition, each in self.offsets.items()}
+        return [next(told[partition]) for partition in self.partitions]
+
+
+def _told(partition: int, offsets: Offsets) -> Iterator[str | RegistryError]:
     """Return the positions of a partition's records, or for each the same cause of none."""
-    try:
-        return map(partial(Position, partition), await offsets)
-    except RegistryError as error:
+    error = offsets.exception()
+    if error is None:
+        return iter(tokens(partition, offsets.result()))
+    if isinstance(error, RegistryError):
         return repeat(error)
+    raise error
 
 
 SERVICES = web.AppKey("services", Services)

@@ -20,7 +20,7 @@ from app.config.settings import Settings
 from app.domain.errors import Unavailable
 from app.domain.outcomes import Outcome
 from app.query.partition_query import Found, Question, _ask
-from app.query.routing import FORWARDED_HEADER, Asking
+from app.query.worker_client import FORWARDED_HEADER, Asking, origin_of
 from app.web.auth import access
 from app.web.auth.access import ACCESS
 from tests.component.access import ADA, SECRET, add_key, bearer, serving
@@ -303,7 +303,7 @@ async def test_a_worker_of_another_version_is_told_nothing_false(client: Client,
     assert answer.status == 401
     told = SimpleNamespace(ask=AsyncMock(return_value=(answer.status, await answer.read())))
     question: Question[object] = Question(0, lambda: None, path, lambda _, body: Found(body))
-    cause = await _ask(cast(Any, told), "http://other:1", question)
+    cause = await _ask(cast(Any, told), "http://other:1", question, 1.0)
     assert cause is Unavailable.INCOMPATIBLE_ANSWER
 
 
@@ -395,8 +395,8 @@ async def test_without_a_keys_file_nothing_is_installed(
 
 
 async def test_workers_without_keys_say_only_that_they_forward() -> None:
-    url = URL("http://127.0.0.1/users/a%2Fb?x=1")
-    assert Asking.of(Settings()).headers(url)[FORWARDED_HEADER] == "1"
+    headers = Asking.of(Settings()).headers("http://127.0.0.1", "/users/a%2Fb?x=1")
+    assert headers[FORWARDED_HEADER] == "1"
 
 
 def encoded(path: str) -> URL:
@@ -406,7 +406,7 @@ def encoded(path: str) -> URL:
 
 def proven(path: str, secret: str = SECRET, at: str = Settings().url) -> dict[str, str]:
     """Return the headers of another worker, which asks a worker at an address."""
-    return Asking(Proofs(secret.encode())).headers(encoded(at + path))
+    return Asking(Proofs(secret.encode())).headers(origin_of(at), path)
 
 
 def _look_now(client: Client) -> None:

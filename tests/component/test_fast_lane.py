@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
+from app.access.proofs import Proofs
 from app.config.settings import Settings
 from app.domain.errors import (
     BrokerUnavailableError,
@@ -21,9 +22,12 @@ from app.domain.errors import (
     OverloadedError,
     StaleRequestError,
 )
+from app.ingest.accumulator import Offsets
 from app.ingest.rate_limits import Limits
 from app.ingest.standstills import Standstills
 from app.kafka import topics
+from app.kafka.fast_records import ToWrite
+from app.query.worker_client import origin_of
 from app.web.fast_lane import FastLane, Runner
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
@@ -42,11 +46,23 @@ def request(body: bytes = ADA, path: str = "/users", method: str = "POST", **hea
     return head.encode() + b"\r\n\r\n" + body
 
 
-def lookup(user_id: str, **headers: str) -> bytes:
-    """Return a lookup as programs send it."""
+def batch(*rows: bytes, **headers: str) -> bytes:
+    """Return a batch of registrations over tRPC."""
+    body = b",".join(b'"%d":%b' % (index, row) for index, row in enumerate(rows))
+    path = f"/trpc/{','.join(['registerUser'] * len(rows))}?batch=1"
+    return request(b"{%b}" % body, path, **headers)
+
+
+def get(path: str, **headers: str) -> bytes:
+    """Return a GET as programs send it."""
     given = {"Host": "localhost", **{name.replace("_", "-"): v for name, v in headers.items()}}
-    lines = [f"GET /users/{user_id} HTTP/1.1", *(f"{name}: {v}" for name, v in given.items())]
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {v}" for name, v in given.items())]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def lookup(user_id: str, **headers: str) -> bytes:
+    """Return a lookup by id."""
+    return get(f"/users/{user_id}", **headers)
 
 
 @dataclass
@@ -78,6 +94,7 @@ async def serving(
     lookups.add("here-1.~_")
     lookups.add("elsewhere")
     lookups.users["copied"] = lookups.add("copied").stale(1.5)
+    lookups.holders["aB1+/="] = "here-1.~_"
     written = topics.declare(settings).user_registrations
     given = standstills or Standstills()
     writing = settings.max_writes_per_second, settings.client_writes_per_second
@@ -175,6 +192,13 @@ PLAIN = {
     "a port of four digits": request(Host="localhost:6066"),
     "a port of five digits": request(Host="127.0.0.1:54321"),
     "a high port": request(Host="127.0.0.1:65499"),
+    "a batch": batch(ADA, ADA.replace(b"ada", b"eve"), ADA),
+    "a batch of one": batch(ADA),
+    "a batch of many": batch(*[ADA.replace(b"ada", b"ada-%d" % number) for number in range(100)]),
+    "a batch as odd as may be": batch(
+        b'{"x": {}, "email": "ada@example.com", "name": "\\u00e4", "id": "a/\\"b"}',
+        b'{"type": "registration", "id": "\\\\", "name": "Z\xc3\xb6e", "email": " \xc3\xa4@b.c "}',
+    ),
     "more members, other order": request(
         b'{"x": {}, "email": "ada@example.com", "name": "\\u00e4", "id": "a/\\"b"}'
     ),
@@ -195,6 +219,23 @@ LOOKUPS = {
         Accept_Encoding="gzip, deflate",
     ),
     "a type of nothing": lookup("here-1.~_", Content_Type="application/json"),
+    "by an address": get("/users?email=ada%40example.com"),
+    "by an address as it is": get("/users?email=ada@example.com"),
+    "by an address that nobody has": get("/users?email=nobody@example.com"),
+}
+
+FORWARDED_LOOKUPS = {
+    path: get(path, Accept="application/json", Registry_Forwarded="1")
+    for path in (
+        "/users?id=here-1.~_",
+        "/users?id=elsewhere",
+        "/users?id=copied",
+        "/users?id=a%2F%C3%A4",
+        "/users?id=.",
+        "/users?id=nobody",
+        "/email-holders/aB1%2B%2F%3D?caught_up=0",
+        "/email-holders/nobody?caught_up=0",
+    )
 }
 
 NOT_PLAIN_LOOKUPS = {
@@ -205,6 +246,18 @@ NOT_PLAIN_LOOKUPS = {
     "a query": lookup("here-1.~_?x=1"),
     "after a write": lookup("here-1.~_", Registry_After="x"),
     "by a worker": lookup("here-1.~_", Registry_Forwarded="1"),
+    "by a worker after a write": get("/users?id=ada&after=x", Registry_Forwarded="1"),
+    "by a worker, all that is committed": get(
+        "/email-holders/x?caught_up=1", Registry_Forwarded="1"
+    ),
+    "by a worker, a part of a list": get("/users?prefix=&limit=1", Registry_Forwarded="1"),
+    "by a worker, twice": get("/users?id=ada", Registry_Forwarded="1", registry_forwarded="1"),
+    "by a worker, not UTF-8": get("/users?id=%FF", Registry_Forwarded="1"),
+    "what only workers ask": get("/email-holders/x?caught_up=0"),
+    "by an id in the query": get("/users?id=here-1.~_"),
+    "no address": get("/users?email=ada"),
+    "another escape": get("/users?email=%61da%40example.com"),
+    "two addresses": get("/users?email=a@b.c&email=a@b.c"),
     "a long id": lookup("a" * 129),
     "a body": request(path="/users/nobody", method="GET"),
     "no body": request(path="/users/nobody", method="GET", body=b""),
@@ -217,7 +270,18 @@ NOT_PLAIN = {
     "another path": request(path="/users/batch", body=b"[%b]" % ADA),
     "another path of tRPC": request(path="/trpc/nope"),
     "a query": request(path="/users?x=1"),
-    "a batch": request(path="/trpc/registerUser?batch=1", body=b'{"0":%b}' % ADA),
+    "a batch with something else": batch(ADA, ADA).replace(b",registerUser", b",hello"),
+    "a batch with one that is none": batch(ADA, b'{"id":""}', ADA),
+    "a batch in another order": batch(ADA, ADA).replace(b'"0":', b'"2":').replace(b'"1":', b'"0":'),
+    "a batch with the same twice": batch(ADA, ADA).replace(b'"1":', b'"0":'),
+    "a batch with one too few": batch(ADA, ADA).replace(
+        b"/registerUser,", b"/registerUser,registerUser,"
+    ),
+    "a batch that is an array": request(b"[%b]" % ADA, "/trpc/registerUser?batch=1"),
+    "a batch that is no JSON": request(b'{"0":', "/trpc/registerUser?batch=1"),
+    "a batch of too many": batch(*[b"1"] * 1_001),
+    "a batch by a worker": batch(ADA, Registry_Forwarded="1"),
+    "a long batch": batch(*[ADA] * 300),
     "another method": request(path="/users/ada", method="DELETE", body=b""),
     "GET": request(path="/trpc/hello", method="GET", body=b""),
     "no type": request(Content_Type=""),
@@ -266,6 +330,53 @@ async def test_a_plain_lookup_is_answered_as_aiohttp_does(
     fast.lookups.ready = slow.lookups.ready = ready
     assert await answer_to(fast, sent) == await answer_to(slow, sent)
     assert fast.is_fast
+
+
+@pytest.mark.parametrize("sent", FORWARDED_LOOKUPS.values(), ids=FORWARDED_LOOKUPS)
+async def test_another_worker_is_answered_as_aiohttp_does(
+    fast: Place, slow: Place, sent: bytes
+) -> None:
+    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+    assert fast.is_fast
+
+
+async def test_who_only_says_to_be_a_worker_has_the_rate_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def clock() -> float:
+        return 1_000.0
+
+    asked: dict[str, Any] = {"client_reads_per_second": 2}
+    async with (
+        serving(Runner, monkeypatch, clock=clock, **asked) as fast,
+        serving(web.AppRunner, monkeypatch, clock=clock, **asked) as slow,
+    ):
+        sent = FORWARDED_LOOKUPS["/users?id=here-1.~_"]
+        told = [(await answer_to(fast, sent), await answer_to(slow, sent)) for _ in range(4)]
+        assert all(one == other for one, other in told)
+        assert told[-1][0][0] == b"HTTP/1.1 429 Too Many Requests"
+
+
+@pytest.mark.parametrize("secret", [SECRET, "another" * 8, None])
+async def test_another_worker_has_to_prove_itself_where_keys_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str | None
+) -> None:
+    path, here = "/users?id=here-1.~_", origin_of(Settings().url)
+    proof = Proofs(secret.encode()).make(here, path) if secret else "1"
+    asked: dict[str, Any] = {"keys_file": tmp_path / "keys.json", "email_secret": SECRET}
+    add_key(asked["keys_file"], "read")
+    async with (
+        serving(Runner, monkeypatch, **asked) as fast,
+        serving(web.AppRunner, monkeypatch, **asked) as slow,
+    ):
+        sent = get(path, Registry_Forwarded=proof)
+        told = await answer_to(fast, sent)
+        assert told == await answer_to(slow, sent)
+        assert told[0].split()[1] == (b"200" if secret == SECRET else b"401")
+        assert fast.is_fast == (secret == SECRET)
+        # It opens no other address, and nothing to who has a key's connection.
+        other = get("/users?id=elsewhere", Registry_Forwarded=proof)
+        assert (await answer_to(fast, other))[0].split()[1] == b"401"
 
 
 @pytest.mark.parametrize("sent", NOT_PLAIN_LOOKUPS.values(), ids=NOT_PLAIN_LOOKUPS)
@@ -329,7 +440,7 @@ async def test_what_is_no_request_is_a_problem_and_not_repeated(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("sent", [PLAIN["REST"], PLAIN["tRPC"]], ids=["REST", "tRPC"])
+@pytest.mark.parametrize("sent", ["REST", "tRPC", "a batch"])
 @pytest.mark.parametrize(
     "failure",
     [
@@ -342,10 +453,28 @@ async def test_what_is_no_request_is_a_problem_and_not_repeated(
     ids=lambda failure: type(failure).__name__,
 )
 async def test_a_failure_is_told_as_aiohttp_does(
-    fast: Place, slow: Place, sent: bytes, failure: Exception
+    fast: Place, slow: Place, sent: str, failure: Exception
 ) -> None:
     fast.producer.failure = slow.producer.failure = failure
-    assert await answer_to(fast, sent) == await answer_to(slow, sent)
+    assert await answer_to(fast, PLAIN[sent]) == await answer_to(slow, PLAIN[sent])
+
+
+async def test_of_a_batch_each_call_is_told_what_it_came_to(
+    fast: Place, slow: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = FakeProducer._send
+
+    def send_if_even(producer: FakeProducer, partition: int, records: Sequence[ToWrite]) -> Offsets:
+        producer.failure = OutcomeUnknownError("no acknowledgement") if partition % 2 else None
+        return send(producer, partition, records)
+
+    monkeypatch.setattr(FakeProducer, "_send", send_if_even)
+    sent = batch(*[ADA.replace(b"ada", b"ada-%d" % number) for number in range(30)])
+    told = await answer_to(fast, sent)
+    assert told == await answer_to(slow, sent)
+    assert told[0] == b"HTTP/1.1 207 Multi-Status"
+    assert 0 < told[2].count(b"outcome-unknown") < 30
+    assert fast.is_fast
 
 
 @pytest.mark.parametrize("path", ["/users", "/trpc/registerUser"])

@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import gzip
+import json as json_module
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -44,7 +45,13 @@ good = st.fixed_dictionaries(
      "email": st.sampled_from(["ada@example.com", "ADA@bücher.example", " a@b.c "])},
 )  # fmt: skip
 json = st.one_of(
-    good, good, good, users, st.lists(users, max_size=3), st.just({"0": {"id": "ada"}})
+    good,
+    good,
+    good,
+    users,
+    st.lists(users, max_size=3),
+    st.just({"0": {"id": "ada"}}),
+    st.fixed_dictionaries({"0": good, "1": good | users}, optional={"2": good}),
 )
 bodies = st.one_of(
     json.map(orjson.dumps),
@@ -56,7 +63,11 @@ bodies = st.one_of(
 )
 
 PLAIN = st.sampled_from(
-    [b"POST /users", b"POST /trpc/registerUser", b"GET /users/here-1.~_", b"GET /users/elsewhere"]
+    [
+        *(b"POST /users", b"POST /trpc/registerUser", b"GET /users/here-1.~_"),
+        *(b"GET /users/elsewhere", b"POST /trpc/registerUser,registerUser?batch=1"),
+        b"GET /users?email=ada%40example.com",
+    ]
 )
 METHODS = weighted(
     [b"POST", b"GET", b"PATCH", b"DELETE"], [b"HEAD", b"OPTIONS", b"PUT", b"TRACE", b"post", b"FOO"]
@@ -69,6 +80,7 @@ PATHS = weighted(
         *(b"/registrations", b"/registrations/AQAAAAAAAAAAAAAAAAAA", b"/registrations/x"),
         *(b"/trpc/hello", b"/trpc/userById?input=%7B%22id%22%3A%22ada%22%7D", b"/trpc/nope"),
         *(b"/trpc/registerUser,hello?batch=1", b"/trpc/listUsers?batch=1&input=%7B%7D"),
+        *(b"/trpc/registerUser?batch=1", b"/email-holders/x?caught_up=0", b"/users?id=%C3%A4"),
         *(b"/register", b"/openapi.json", b"/health/live", b"/static/registry.css", b"/", b"*"),
         *(b"http://a/users", b"http://b/users/ada", b"//users", b"/users#x", b"users", b"/export"),
     ],
@@ -229,8 +241,7 @@ def test_generated_requests_are_answered_alike(
             told = loop.run(answers(fast, sent, cut))
             fast_answers += len(told) * fast.is_fast
             assert told == loop.run(answers(slow, sent, cut))
-            grown = [len(fast.producer.sent) - written[0], len(slow.producer.sent) - written[1]]
-            assert grown[0] == grown[1]
+            assert fast.producer.sent[written[0] :] == slow.producer.sent[written[1] :]
             statuses.update(answer.status for answer in told)
             assert told
             assert 500 not in {answer.status for answer in told}
@@ -244,3 +255,52 @@ def test_generated_requests_are_answered_alike(
     assert not [record for record in caplog.records if record.exc_info], caplog.text[:3_000]
     assert {200, 202, 400, 404, 405, 422, 505} <= set(statuses)
     assert fast_answers > count // 20
+
+
+#: Rows of a batch: most are registrations, however they are written.
+rows = st.lists(st.one_of(good, good, good, users), min_size=1, max_size=6)
+ways = st.sampled_from([orjson.dumps, lambda row: json_module.dumps(row, indent=1).encode()])
+
+
+def test_batches_are_accepted_alike_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the fast lane, by aiohttp, and as lines: the same records, and the same errors."""
+    fast_answers = 0
+    with asyncio.Runner() as loop:
+        stack = AsyncExitStack()
+        fast, slow = loop.run(stack.enter_async_context(both_lanes(monkeypatch)))
+
+        def answered(place: Place, path: bytes, kind: bytes, body: bytes) -> Answer:
+            head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Type: %b\r\n" % (path, kind)
+            sent = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            place.producer.sent.clear()
+            (told,) = loop.run(answers(place, [sent], 0))
+            return told
+
+        @hypothesis_settings(
+            max_examples=100, derandomize=True, deadline=None, database=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(rows, ways)
+        def alike(given: list[object], encoded: Callable[[object], bytes]) -> None:
+            nonlocal fast_answers
+            calls = b",".join([b"registerUser"] * len(given))
+            numbered = encoded({str(index): row for index, row in enumerate(given)})
+            called = b"/trpc/%b?batch=1" % calls, b"application/json", numbered
+            told = answered(fast, *called)
+            fast_answers += fast.is_fast
+            assert told == answered(slow, *called)
+            assert fast.producer.sent == slow.producer.sent
+            over_trpc = {*fast.producer.sent}
+            accepted = told.body.count(b'"position":')
+            listed = answered(fast, b"/users/batch", b"application/json", encoded(given))
+            assert {*fast.producer.sent} == over_trpc
+            lines = b"\n".join(map(orjson.dumps, given))
+            assert listed == answered(slow, b"/users/batch", b"application/x-ndjson", lines)
+            assert {*slow.producer.sent} == over_trpc
+            assert orjson.loads(listed.body)["accepted"] == accepted
+
+        try:
+            alike()
+        finally:
+            loop.run(stack.aclose())
+    assert fast_answers > 20

@@ -16,7 +16,7 @@ from app.config.settings import Settings
 from app.domain.errors import NotReadyError, Unavailable
 from app.kafka import topics
 from app.query.overview.collecting import TellsState
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from app.web.accepting import Accepting
 from app.web.fast_lane import Runner
 from app.web.routes import application_options, install, runner_options

@@ -8,7 +8,7 @@ from yarl import URL
 
 from app.domain.positions import Position
 from app.query.listing import cursor_after
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from tests.component.conftest import Client
 from tests.component.fakes import FakeLookups
 

@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from tests.component.conftest import Client
 from tests.component.fakes import FakeLookups

@@ -16,7 +16,7 @@ from app.config.settings import Settings
 from app.kafka import topics
 from app.query.overview import watching
 from app.query.overview.numbers import Moment, WorkerState
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from app.web.api import events
 from app.web.api.events import WATCHING
 from app.web.routes import application_options, install

@@ -2,19 +2,19 @@
 
 import gzip
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from app.domain.errors import NotReadyError
-from app.query import routing as routing_module
+from app.query import worker_client
 from app.query.routing import Routing
+from app.query.worker_client import Asking, WorkerClient
 
 
 class Other:
@@ -25,6 +25,15 @@ class Other:
     async def answer(self, _: web.Request) -> web.Response:
         """Answer."""
         return web.Response(status=self.status)
+
+
+@asynccontextmanager
+async def routing_of_its_own() -> AsyncIterator[Routing]:
+    """Yield what asks others, and knows none."""
+    client = WorkerClient(Asking())
+    nothing = cast(Any, None)
+    yield Routing(nothing, nothing, "users", nothing, client)
+    await client.stop()
 
 
 @pytest.fixture
@@ -39,9 +48,7 @@ async def url() -> AsyncIterator[str]:
 async def test_a_worker_that_refuses_to_be_asked_is_told_of_once(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with aiohttp.ClientSession() as session:
-        app = cast(Any, SimpleNamespace(http_client=session))
-        routing = Routing(app, cast(Any, None), "users", cast(Any, None))
+    async with routing_of_its_own() as routing:
 
         async def told(status: int) -> list[str]:
             monkeypatch.setattr(Other, "status", status)
@@ -83,8 +90,7 @@ async def rogue() -> AsyncIterator[tuple[str, list[str]]]:
 
 async def test_a_member_that_redirects_is_not_followed(rogue: tuple[str, list[str]]) -> None:
     url, asked = rogue
-    async with aiohttp.ClientSession() as session:
-        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), *[cast(Any, None)] * 3)
+    async with routing_of_its_own() as routing:
         status, _ = await routing.ask(url, "/redirects")
     assert (status, asked) == (302, ["/redirects"])
 
@@ -92,10 +98,9 @@ async def test_a_member_that_redirects_is_not_followed(rogue: tuple[str, list[st
 async def test_an_answer_is_bounded_and_not_unpacked(
     rogue: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing_module, "MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(worker_client, "MAX_ANSWER_BYTES", 1 << 20)
     url, _ = rogue
-    async with aiohttp.ClientSession() as session:
-        routing = Routing(cast(Any, SimpleNamespace(http_client=session)), *[cast(Any, None)] * 3)
+    async with routing_of_its_own() as routing:
         _, body = await routing.ask(url, "/packed")
         assert len(body) < 1 << 16
         with pytest.raises(NotReadyError):
@@ -129,9 +134,8 @@ def test_only_scheme_host_and_port_are_an_address_that_is_asked() -> None:
         conf=SimpleNamespace(canonical_url="http://this:1"),
         assignor=SimpleNamespace(table_metadata=lambda _: known),
     )
-    routing = Routing(
-        cast(Any, app), cast(Any, None), "users", cast(Any, SimpleNamespace(name="changelog"))
-    )
+    changelog = cast(Any, SimpleNamespace(name="changelog"))
+    routing = Routing(cast(Any, app), cast(Any, None), "users", changelog, cast(Any, None))
     with capture_logs() as logged:
         for _ in range(2):
             assert routing.owners_elsewhere([3]) == routing.other_workers() == set(good)
@@ -145,8 +149,7 @@ def test_a_worker_that_leaves_while_owners_are_looked_for_is_no_error() -> None:
         conf=SimpleNamespace(canonical_url="http://here:1"),
         assignor=SimpleNamespace(table_metadata=lambda _: known.pop(0)),
     )
-    routing = Routing(
-        cast(Any, app), cast(Any, None), "users", cast(Any, SimpleNamespace(name="changelog"))
-    )
+    changelog = cast(Any, SimpleNamespace(name="changelog"))
+    routing = Routing(cast(Any, app), cast(Any, None), "users", changelog, cast(Any, None))
     assert routing.owners_elsewhere([3]) == {"http://other:1"}
     assert routing.owners_elsewhere([3]) == set()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from local.broker import Broker
 from local.folder import DataFolder

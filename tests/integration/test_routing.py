@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from app.domain.keys import partition_of
-from app.query.routing import FORWARDED_HEADER
+from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from local.broker import Broker
 from tests.support.worker import Registry, Worker, email_of, is_fresh, wait_until

@@ -53,12 +53,12 @@ class Group:
         """Return all others."""
         return set(self.others)
 
-    async def ask(self, url: str, path: str, wait_seconds: float) -> tuple[int, bytes]:
+    async def ask(self, url: str, path: str, seconds: float) -> tuple[int, bytes]:
         """Return what another worker answers."""
         self.asked.append(url)
         told = self.others[url]
         if told == HANGS:
-            await asyncio.Event().wait()
+            await asyncio.sleep(seconds)
         if told is DEAD or isinstance(told, str):
             raise NotReadyError(Unavailable.OWNER_UNREACHABLE)
         return told[0], orjson.dumps(told[1])

@@ -130,19 +130,16 @@ async def _accept_all(request: web.Request, report: _Report) -> None:
 async def _accept(request: web.Request, given: Services, rows: Sequence[Any]) -> _Chunk:
     """Send the valid rows, and wait for their acknowledgements."""
     async with turn(request):
-        read = read_registrations(rows)
-    good = [row for row in read if isinstance(row, dict)]
+        good, wrong = read_registrations(rows)
     wrong = {
-        index: _BROKEN.get(rows[index], row) if type(rows[index]) is object else row
-        for index, row in enumerate(read)
-        if isinstance(row, list)
+        index: _BROKEN.get(rows[index], errors) if type(rows[index]) is object else errors
+        for index, errors in wrong.items()
     }
     try:
-        written = await given.write_all([(row["id"], row) for row in good], len(wrong))
+        failures = (await given.write_all(good, len(wrong))).failures()
     except RegistryError as error:
         return _Chunk(len(rows), 0, wrong, error)
-    failures = [position for position in written if isinstance(position, RegistryError)]
-    accepted = len(written) - len(failures)
+    accepted = len(good) - len(failures)
     failure = _gravest(failures) if failures else None
     return _Chunk(len(rows), accepted, wrong, failure)
 

@@ -1,7 +1,7 @@
 """Lookups over HTTP, as JSON or as a page by what the client accepts."""
 
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 from aiohttp import web
@@ -10,6 +10,7 @@ from app.domain.positions import Position
 from app.domain.records import User, is_email, outcome_members
 from app.query.listing import MAX_PREFIX, Wanted, id_before
 from app.query.newest import NEWEST_USERS, Place, place_before
+from app.query.partition_query import Found
 from app.web.auth.access import is_forwarded
 from app.web.http.negotiation import json, wants_page
 from app.web.http.preferences import after, wait_seconds, waits_in_query
@@ -89,27 +90,37 @@ async def get_email_holder(request: web.Request) -> web.Response:
     """Tell another worker who holds the address with a key."""
     if not is_forwarded(request):
         raise ProblemError(404, "not-found", "Not Found")
-    held = await services(request).lookups.holder(
+    found = await services(request).lookups.holder(
         rest_of_path(request, "/email-holders/"),
         caught_up=request.query.get("caught_up") == "1",
         forwarded=True,
     )
-    return json(orjson.dumps({"id": held.value, "stale_seconds": held.stale_seconds}))
+    return json(encode_holder(found))
 
 
 async def _show(request: web.Request, user_id: str) -> web.Response:
     if wants_page(request):
         return await pages.show_user(request, user_id)
     lookups = services(request).lookups
-    return await found(lookups.find(user_id, after=after(request), forwarded=is_forwarded(request)))
+    forwarded = is_forwarded(request)
+    return shown(await lookups.find(user_id, after=after(request), forwarded=forwarded))
 
 
-async def found(finding: Awaitable[User | None]) -> web.Response:
-    """Show the user who is looked up by id, as JSON."""
-    user = await finding
+#: Answers if there is no such user.
+NOBODY_UNDER_ID = "No user is registered under this id."
+NOBODY_WITH_EMAIL = "No user has this email address."
+
+
+def shown(user: User | None, nobody: str = NOBODY_UNDER_ID) -> web.Response:
+    """Return the user that was looked up, as JSON."""
     if user is None:
-        raise ProblemError(404, "unknown-user", "No user is registered under this id.")
-    return _shown(user)
+        raise ProblemError(404, "unknown-user", nobody)
+    return json(user.encode(), headers=_stale(user.stale_seconds))
+
+
+def encode_holder(found: Found[str | None]) -> bytes:
+    """Return as JSON who holds an address, for another worker."""
+    return orjson.dumps({"id": found.value, "stale_seconds": found.stale_seconds})
 
 
 async def _show_by_email(request: web.Request, email: str) -> web.Response:
@@ -118,13 +129,7 @@ async def _show_by_email(request: web.Request, email: str) -> web.Response:
     user = await services(request).lookups.find_by_email(email, after=after(request))
     if wants_page(request):
         return await pages.show_found(request, user)
-    if user is None:
-        raise ProblemError(404, "unknown-user", "No user has this email address.")
-    return _shown(user)
-
-
-def _shown(user: User) -> web.Response:
-    return json(user.encode(), headers=_stale(user.stale_seconds))
+    return shown(user, NOBODY_WITH_EMAIL)
 
 
 def _stale(seconds: float | None) -> Mapping[str, str]:

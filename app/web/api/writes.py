@@ -102,7 +102,7 @@ async def _write(request: web.Request, user_id: str, command: Command) -> web.Re
         note_id(request, user_id)
     position = await given.write(user_id, command)
     note(request, position=position.token())
-    note_acknowledged(request, position)
+    note_acknowledged(request, position.token())
     told = await given.wait(position, seconds)
     applied = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
     if told.outcome in (Outcome.REGISTERED, Outcome.REPLAYED, Outcome.UPDATED):

@@ -20,7 +20,7 @@ from app.access.scopes import Scope
 from app.access.sessions import Sessions
 from app.access.tokens import Tokens
 from app.config.settings import Settings
-from app.query.routing import FORWARDED_HEADER, origin_of
+from app.query.worker_client import FORWARDED_HEADER, origin_of
 from app.web.http.bodies import form_of
 from app.web.http.clients import CLIENT, Client
 from app.web.http.internal import is_internal

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from app.config.settings import Settings
-from app.domain.positions import Position
 from app.telemetry.tracing import provider_for
 from app.web.auth.access import route_of
 from app.web.http.problems import Handler
@@ -57,8 +56,8 @@ def install(web_app: web.Application, settings: Settings) -> None:
     web_app.on_cleanup.append(flush)
 
 
-def note_positions(request: web.Request, positions: Sequence[Position]) -> None:
+def note_positions(request: web.Request, positions: Sequence[str]) -> None:
     """Let the request's span, if it has one, have the position of its write, or of the last."""
     span = request.get(SPAN)
     if span is not None and positions:
-        span.set_attribute("registry.position", positions[-1].token())
+        span.set_attribute("registry.position", positions[-1])

@@ -5,7 +5,6 @@ import re
 import structlog
 from aiohttp import web
 
-from app.domain.positions import Position
 from app.web.http import spans
 from app.web.http.problems import Handler
 
@@ -30,12 +29,12 @@ async def echo_request_id(request: web.Request, handler: Handler) -> web.StreamR
     return answer
 
 
-def note_acknowledged(request: web.Request, *positions: Position) -> None:
+def note_acknowledged(request: web.Request, *positions: str) -> None:
     """Tell where the writes of a request stand: its span, and the log if the request has an id."""
     spans.note_positions(request, positions)
     if _id_of(request) is not None:
         for position in positions:
-            log.info("write acknowledged", position=position.token())
+            log.info("write acknowledged", position=position)
 
 
 def _id_of(request: web.Request) -> str | None:

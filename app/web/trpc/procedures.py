@@ -138,18 +138,16 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
     With ``Prefer: wait=`` it comes once the registration is settled, and says so.
     """
     seconds = wait_seconds(request)
-    written = await services(request).write_all(
-        [(command["id"], command) for command in calls.values()]
-    )
-    note_acknowledged(request, *(one for one in written if isinstance(one, Position)))
+    told = (await services(request).write_all([*calls.values()])).told()
+    note_acknowledged(request, *(one for one in told if isinstance(one, str)))
     waiting: dict[int, tuple[str, Position]] = {}
-    for (index, command), position in zip(calls.items(), written, strict=True):
+    for (index, command), position in zip(calls.items(), told, strict=True):
         if isinstance(position, RegistryError):
             tell(index, from_error(position))
         elif seconds:
-            waiting[index] = command["id"], position
+            waiting[index] = command["id"], Position.parse(position)
         else:
-            tell(index, {"status": "success", "id": command["id"], "position": position.token()})
+            tell(index, {"status": "success", "id": command["id"], "position": position})
     if waiting:
         await _settle_each(request, waiting, tell)
 
