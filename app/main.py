@@ -33,6 +33,7 @@ from app.query.lookups import Lookups
 from app.query.overview.collecting import Collecting
 from app.query.overview.here import state
 from app.query.routing import Asking, Routing
+from app.system.garbage import collect_rarely
 from app.system.memory import Memory
 from app.telemetry.logs import logging_config
 from app.web.http.connections import most
@@ -228,7 +229,7 @@ def worker_of_this_process() -> Worker:
     wanted = prepared(settings())
     process.prepare()
     worker = build(wanted)
-    process.collect_rarely()
+    collect_rarely()
     return worker
 
 
