@@ -34,6 +34,7 @@ from app.query.overview.collecting import Collecting
 from app.query.overview.here import state
 from app.query.routing import Routing
 from app.query.worker_client import Asking, WorkerClient
+from app.system.garbage import collect_rarely
 from app.system.memory import Memory
 from app.telemetry.logs import logging_config
 from app.web.http.connections import most
@@ -231,7 +232,7 @@ def worker_of_this_process() -> Worker:
     wanted = prepared(settings())
     process.prepare()
     worker = build(wanted)
-    process.collect_rarely()
+    collect_rarely()
     return worker
 
 

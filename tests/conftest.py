@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from local.broker import Broker
+from local.broker.training import make_archive
 from local.settings import LocalSettings
+from tests.support.java import QUICK
 from tests.support.worker import Registry, Worker
 
 # Settings and proxies of whoever runs the tests are not theirs.
@@ -25,9 +27,15 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the archive that lets brokers start sooner; the first session ever makes it."""
+    return make_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def broker(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Run a real Kafka broker; without one, the tests that need it fail."""
-    with Broker(tmp_path_factory.mktemp("broker"), port=0) as running:
+    with Broker(tmp_path_factory.mktemp("broker"), port=0, java_options=QUICK) as running:
         yield running
 
 

@@ -1,14 +1,10 @@
-"""Prepares the process of a worker: open files, event loop, garbage collection."""
+"""Prepares the process of a worker: open files and event loop."""
 
 import asyncio
 import faulthandler
-import gc
 
 from app.system.loop import Policy
 from app.worker import descriptors
-
-#: How many objects may be made and not freed before Python looks for cycles. Its default is 700.
-GC_THRESHOLD = 100_000
 
 
 def prepare() -> None:
@@ -20,13 +16,3 @@ def prepare() -> None:
     descriptors.allow_all()
     asyncio.set_event_loop_policy(Policy())
     faulthandler.enable(all_threads=False)
-
-
-def collect_rarely() -> None:
-    """Let Python look for cycles of garbage a hundred times less often.
-
-    A batch makes thousands of records and rows, which reference counts free. Looking for cycles
-    among them took a quarter of the worker's CPU time.
-    """
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)

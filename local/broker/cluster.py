@@ -40,7 +40,9 @@ class Layout(BaseModel):
         """Keep the layout."""
         write_whole(data_dir / LAYOUT_FILE, self.model_dump_json())
 
-    def nodes(self, data_dir: Path, jars: KafkaJars | None = None) -> list[Broker]:
+    def nodes(
+        self, data_dir: Path, jars: KafkaJars | None = None, java_options: Sequence[str] = ()
+    ) -> list[Broker]:
         """Return the nodes."""
         controllers = dict(enumerate(self.controller_ports, start=1))
         return [
@@ -50,6 +52,7 @@ class Layout(BaseModel):
                 self.properties,
                 jars,
                 Membership(number, controllers, self.cluster_id),
+                java_options,
             )
             for number, port in enumerate(self.ports, start=1)
         ]
@@ -70,6 +73,7 @@ class Cluster:
         brokers: int = 3,
         properties: Mapping[str, str] | None = None,
         jars: KafkaJars | None = None,
+        java_options: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.nodes: Sequence[Broker] = ()
@@ -77,6 +81,7 @@ class Cluster:
         self._brokers = brokers
         self._properties = dict(properties or {})
         self._jars = jars
+        self._java_options = java_options
 
     def __enter__(self) -> Self:
         self.start()
@@ -96,7 +101,7 @@ class Cluster:
         Raises as `Broker.start` does.
         """
         require_folder(self.data_dir, LAYOUT_FILE)
-        self.nodes = self._laid_out().nodes(self.data_dir, self._jars)
+        self.nodes = self._laid_out().nodes(self.data_dir, self._jars, self._java_options)
         (self._jars or KafkaJars()).ensure()  # once, and not by three at a time
         # None answers before most of them are there.
         with ThreadPoolExecutor(len(self.nodes)) as starting:

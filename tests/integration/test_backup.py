@@ -12,6 +12,7 @@ import pytest
 from local.broker import Broker
 from tests.integration.test_repartition import PATIENCE_SECONDS, register, run
 from tests.support.clients import Writers, assert_all_found
+from tests.support.java import QUICK
 from tests.support.worker import Registry, email_of, is_fresh, wait_until
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def test_backup_wipe_restore(broker: Broker, tmp_path: Path) -> None:
     again = run(worker, "backup", str(folder))
     assert (again.returncode, "is not empty" in again.stderr) == (2, True)
 
-    with Broker(tmp_path / "another", port=0) as empty:
+    with Broker(tmp_path / "another", port=0, java_options=QUICK) as empty:
         moved = replace(registry, brokers=empty.address)
         restored = moved.worker()  # the very folder: its stores are of the log before
         assert_done(run(restored, "restore", str(folder)))
@@ -86,7 +87,7 @@ def test_a_restore_that_was_killed_is_begun_again(broker: Broker, tmp_path: Path
     size = sum(path.stat().st_size for path in folder.iterdir())
     log.info("%s MB of files", size // 1_000_000)
 
-    with Broker(tmp_path / "another", port=0) as empty:
+    with Broker(tmp_path / "another", port=0, java_options=QUICK) as empty:
         restored = replace(registry, brokers=empty.address).worker()
         killed = subprocess.Popen(
             [*restored.command[:-1], "restore", str(folder)],

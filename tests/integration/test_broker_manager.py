@@ -24,7 +24,7 @@ ANSWER_SECONDS = 15
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def node(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Run a broker of this module's own, in a folder with a difficult name."""
     folder = tmp_path_factory.mktemp("Käse, und Brot")
     with Broker(folder, port=0, properties={"message.max.bytes": "12345"}) as running:
@@ -53,6 +53,11 @@ def process_of(broker: Broker) -> psutil.Process:
     record = broker.status()
     assert record is not None
     return psutil.Process(record.pid)
+
+
+def test_java_reads_kafkas_classes_from_the_archive(archive: Path, node: Broker) -> None:
+    files = {each.path for each in process_of(node).memory_maps()}
+    assert str(archive) in files
 
 
 def test_a_broker_that_has_started_takes_topics_at_once(node: Broker) -> None:

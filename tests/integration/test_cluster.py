@@ -35,6 +35,7 @@ from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
 from tests.support import kafka
 from tests.support.clients import Clients, assert_all_found
+from tests.support.java import QUICK
 from tests.support.transactions import held_before_end
 from tests.support.worker import Registry, wait_until
 
@@ -49,7 +50,7 @@ KILLS = 6
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Run three brokers."""
-    with Cluster(tmp_path_factory.mktemp("cluster"), port=0) as running:
+    with Cluster(tmp_path_factory.mktemp("cluster"), port=0, java_options=QUICK) as running:
         yield running
 
 

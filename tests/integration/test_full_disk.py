@@ -11,6 +11,7 @@ from local.broker import Broker
 from local.machine import free_port
 from tests.support.clients import Clients, assert_all_found
 from tests.support.disk import full_disk
+from tests.support.java import QUICK
 from tests.support.worker import Registry, Worker, email_of, wait_until
 
 #: What a worker may print before its log is full, too.
@@ -65,7 +66,7 @@ def test_a_worker_without_room_says_so_and_goes_on_once_there_is_some(registry: 
 
 @pytest.mark.soak
 def test_a_broker_without_room_refuses_writes_and_loses_none(tmp_path: Path) -> None:
-    broker = Broker(tmp_path / "broker", port=free_port())
+    broker = Broker(tmp_path / "broker", port=free_port(), java_options=QUICK)
     settings = {"ACK_TIMEOUT_SECONDS": "1.8"}
     with broker, Registry(broker.address, tmp_path, settings=settings).worker() as worker:
         clients, before = Clients(worker), worker.pid

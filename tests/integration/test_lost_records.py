@@ -13,6 +13,7 @@ from app.domain.keys import partition_of
 from local.broker import Broker
 from tests.integration.test_repartition import run
 from tests.support import kafka
+from tests.support.java import QUICK
 from tests.support.worker import Registry, Worker, wait_until
 
 PARTITIONS = 8
@@ -23,7 +24,7 @@ ENDS_WITHIN_SECONDS = 60
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
     """Run a broker whose files a test may damage."""
-    with Broker(tmp_path / "broker", port=0) as running:
+    with Broker(tmp_path / "broker", port=0, java_options=QUICK) as running:
         yield running
 
 

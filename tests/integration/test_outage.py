@@ -9,6 +9,7 @@ import pytest
 from local.broker import Broker
 from local.machine import free_port
 from tests.support.clients import Clients, assert_all_found
+from tests.support.java import QUICK
 from tests.support.worker import Registry, Worker, wait_until
 
 ACK_SECONDS = 1.8
@@ -27,7 +28,7 @@ BACK_WITHIN_SECONDS = 5.0
 def test_an_outage_under_load_refuses_writes_in_time_and_loses_nothing(
     tmp_path: Path, seconds: float
 ) -> None:
-    broker = Broker(tmp_path / "broker", port=free_port())
+    broker = Broker(tmp_path / "broker", port=free_port(), java_options=QUICK)
     settings = {"ACK_TIMEOUT_SECONDS": str(ACK_SECONDS)}
     with broker, Registry(broker.address, tmp_path, settings=settings).worker() as worker:
         before, clients = worker.pid, Clients(worker)

@@ -8,6 +8,7 @@ from pathlib import Path
 from local.broker import Broker
 from local.broker.options import Membership, new_cluster_id
 from local.machine import HOST, free_port
+from tests.support.java import QUICK
 from tests.support.proxy import Proxy
 
 
@@ -35,5 +36,6 @@ def bad_network(folder: Path) -> Iterator[Net]:
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT",
     }
     member = Membership(1, {1: controller}, new_cluster_id())
-    with Broker(folder, near, properties, member=member) as broker, Proxy(way, far) as proxy:
+    broker = Broker(folder, near, properties, member=member, java_options=QUICK)
+    with broker, Proxy(way, far) as proxy:
         yield Net(broker, proxy)

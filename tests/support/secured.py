@@ -32,6 +32,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from local.broker import Broker
 from local.machine import HOST, free_port
 from tests.support.authority import LONG_AGO, Authority
+from tests.support.java import QUICK
 
 PASSWORD = "one that nobody guesses"
 USER = "user-registry"
@@ -71,7 +72,9 @@ class Secured:
         self.authority.issue()
         self.expired = Authority(self.folder / "expired", self.authority.ca)
         self.expired.issue(not_after=LONG_AGO)
-        self.broker = Broker(self.folder / "broker", self.plain, self._properties())
+        self.broker = Broker(
+            self.folder / "broker", self.plain, self._properties(), java_options=QUICK
+        )
 
     @property
     def settings(self) -> dict[str, str]:

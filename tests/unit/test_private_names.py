@@ -80,6 +80,13 @@ def test_faust_calls_what_we_override_of_its_table_manager() -> None:
     assert isinstance(PartitionAssignor.name, property)
 
 
+def test_faust_calls_what_we_override_of_its_worker() -> None:
+    ends = source(faust.Worker._shutdown_loop)
+    assert "self._gather_all()" in ends
+    assert ends.index("self._sentinel_task()") < ends.index("self.loop.close()")
+    assert "task.cancel()" in source(faust.Worker._gather_all)
+
+
 def test_aiokafka_knows_the_group_by_the_name_of_our_assignor() -> None:
     assert Assignor(app).name != "faust"
     assert "assignor.name" in source(group_coordinator)

@@ -1,0 +1,38 @@
+"""Commands are imported one by one: none waits for what only others need."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from app.cli.main import COMMANDS, main
+from local.kafka import PROJECT
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_where_the_table_says(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.name == name
+
+
+def test_there_are_no_other_commands() -> None:
+    context = click.Context(main)
+    assert main.list_commands(context) == sorted(COMMANDS)
+    assert main.get_command(context, "none") is None
+
+
+def test_a_command_imports_nothing_of_the_others() -> None:
+    asked = "import sys, app.cli.main as it; it.main(sys.argv[1:], standalone_mode=False)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{asked}; print(*sys.modules)", "worker", "--help"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = done.stdout.split()
+    assert "app.cli.worker" in imported
+    others = {place.partition(":")[0] for place in COMMANDS.values()} - {"app.cli.worker"}
+    assert others.intersection(imported) == set()
