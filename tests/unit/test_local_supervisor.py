@@ -21,7 +21,7 @@ from local.machine import HOST, free_port
 from local.processes import is_alive
 from local.takeover import WORKERS_GRACE_SECONDS
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 
 #: Runs the supervisor on stand-ins that write into one file what happens to them.
 RUN = """
