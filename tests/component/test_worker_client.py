@@ -1,13 +1,16 @@
 """The client that workers ask each other with, and workers that do what a test wants."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import trustme
 
 from app.query import worker_client
 from app.query.worker_client import Asking, NoAnswerError, WorkerClient
+from app.system.loop import Loop
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -61,6 +64,12 @@ async def asking(*scripts: Script) -> AsyncIterator[tuple[WorkerClient, Worker, 
         await client.stop()
         server.close()
         await server.wait_closed()
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time."""
+    monkeypatch.setattr(worker_client, "CONNECT_TIMEOUT_SECONDS", 20.0)
 
 
 async def test_a_connection_serves_one_question_after_the_other() -> None:
@@ -191,3 +200,36 @@ async def test_a_client_that_stops_closes_what_it_keeps() -> None:
         await client.stop()
         assert client.is_closed
         assert all(each.is_unused for each in client._workers.values())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, Loop])
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_over_tls_only_a_worker_whose_certificate_is_trusted_is_asked(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], is_trusted: bool
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    serves = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusts = ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serves)
+    (authority if is_trusted else other).configure_trust(trusts)
+
+    async def ask() -> None:
+        worker, client = Worker(well), WorkerClient(Asking(tls=trusts))
+        server = await asyncio.start_server(worker.serve, "127.0.0.1", 0, ssl=serves)
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            if is_trusted:
+                for _ in range(2):
+                    assert await client.get(url, "/users?id=ada", 5) == (200, b"ada")
+                assert worker.connections == 1
+            else:
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    await client.get(url, "/users?id=ada", 5)
+                assert not worker.questions
+        finally:
+            await client.stop()
+            server.close()
+            await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(ask())
