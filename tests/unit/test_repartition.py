@@ -95,7 +95,7 @@ async def test_a_sealed_table_goes_on_only_once_nothing_is_under_way(
     watch = Watching(Settings(), "users", worker)
     with pytest.raises(NotWrittenError, match="is being repartitioned"):
         await watch.require_current()
-    with pytest.raises(NotWrittenError, match="starts anew"):
+    with pytest.raises(NotWrittenError, match="this worker restarts"):
         await watch.require_current()
     assert worker.restarts == 1
     await watch.require_current()

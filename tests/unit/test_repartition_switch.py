@@ -75,7 +75,7 @@ async def test_what_the_broker_does_not_say_is_found_out(
         (Stage.BEFORE, KeyboardInterrupt(), "interrupted: nothing has changed", 130),
         (Stage.ASKED, RegistryError("no broker"), "whether the registry has 4 partitions now", 1),
         (Stage.ASKED, KeyboardInterrupt(), "is not known: python -m app repartition says", 1),
-        (Stage.SWITCHED, RegistryError("no broker"), "the registry has 4 partitions; the same", 1),
+        (Stage.SWITCHED, RegistryError("no broker"), "the registry has 4 partitions; run the", 1),
         (Stage.SWITCHED, KeyboardInterrupt(), "interrupted; the registry has 4 partitions", 1),
     ],
 )
