@@ -246,11 +246,16 @@ async def frames_that_hold_nothing(target: Target) -> None:
     await ask(target, packed(zstd.compress(b"") * (MIB // 10)))
 
 
+@cache
+def begun_stream() -> bytes:
+    far = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 23})
+    rows = far.compress(ROW * 100, zstd.ZstdCompressor.FLUSH_BLOCK)
+    return packed(rows + bytes(MIB))[:-MIB]
+
+
 @attack(60)
 async def packed_streams_that_never_end(target: Target) -> None:
-    far = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 23})
-    begun = far.compress(ROW * 100, zstd.ZstdCompressor.FLUSH_BLOCK)
-    await say_no_more(target, packed(begun + bytes(MIB))[:-MIB])
+    await say_no_more(target, begun_stream())
 
 
 # -- answers

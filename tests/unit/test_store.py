@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from rocksdict import Rdict
 
-from app.config import settings as settings_module
+from app.config import registry as registry_settings
 from app.config.settings import Settings
 from app.domain.errors import NotReadyError, StoreError
 from app.ops.recover.changelog import _opened as opened_by_an_operator
@@ -292,7 +292,7 @@ def test_keys_of_a_range_come_in_order_and_no_more_than_wanted(store: Partitione
 
 
 def test_what_was_deleted_leaves_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(settings_module, "TIDY_TIMES", 24 * 3600)  # each second
+    monkeypatch.setattr(registry_settings, "TIDY_TIMES", 24 * 3600)  # each second
     store = open_store(tmp_path)
     secret = os.urandom(40).hex().encode()
 
