@@ -1,16 +1,19 @@
 """Fixtures that several kinds of tests share: one real broker, one real worker, for all of them."""
 
+import inspect
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from local.broker import Broker
 from local.broker.training import make_archive
 from local.settings import LocalSettings
 from tests.support.java import QUICK
+from tests.support.leaks import There, require_nothing_left, require_nothing_left_in_loop
 from tests.support.worker import Registry, Worker
 
 # Settings and proxies of whoever runs the tests are not theirs.
@@ -20,10 +23,39 @@ for _name in list(os.environ):
 
 
 def pytest_configure() -> None:
-    """Heed signals, even behind a shell that has them ignored: children inherit that."""
+    """Prepare the process that runs the tests, and what it starts."""
+    # Heed signals, even behind a shell that has them ignored: children inherit that.
     for each in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(each) is signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
+    # The first loop of uvloop's opens a pipe for signals, which stays: no test is to be blamed.
+    uvloop.new_event_loop().close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves threads, open files, tasks or a changed environment behind.
+
+    What fixtures of a wider scope have opened is there before. Tests with real workers are left
+    out: they share connections to them, which are opened when they are first used.
+    """
+    if request.path.parent.name not in {"unit", "component"}:
+        yield
+    elif inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("nothing_is_left_in_loop")
+        yield
+    else:
+        before = There.now()
+        yield
+        require_nothing_left(before)
+
+
+@pytest.fixture
+async def nothing_is_left_in_loop() -> AsyncIterator[None]:
+    """Do the same within the loop of an asynchronous test."""
+    before = There.now()
+    yield
+    await require_nothing_left_in_loop(before)
 
 
 @pytest.fixture(scope="session")

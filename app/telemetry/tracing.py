@@ -13,9 +13,6 @@ from app.domain.errors import SettingsError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-#: By default, only requests that are part of a trace already get spans.
-_SAMPLER = ("OTEL_TRACES_SAMPLER", "parentbased_always_off")
-
 
 def provider_for(settings: Settings) -> "TracerProvider | None":
     """Return the receiver of spans, if they are wanted; raise `SettingsError` without the extra."""
@@ -26,17 +23,19 @@ def provider_for(settings: Settings) -> "TracerProvider | None":
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import DEFAULT_OFF
     except ImportError:
         raise SettingsError(
             "OTEL_EXPORTER_OTLP_ENDPOINT: spans need the extra otel: pip install '.[otel]'"
         ) from None
-    os.environ.setdefault(*_SAMPLER)
+    # Who does not say otherwise wants spans of requests that are part of a trace already.
+    sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else DEFAULT_OFF
     about = {"service.version": version("user-registry")}
     if "OTEL_SERVICE_NAME" not in os.environ:
         about["service.name"] = "user-registry"
     endpoint = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
     try:
-        provider = TracerProvider(resource=Resource.create(about))
+        provider = TracerProvider(sampler=sampler, resource=Resource.create(about))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     except ValueError as error:
         raise SettingsError(f"OTEL_*: a variable of OpenTelemetry's is wrong: {error}") from None

@@ -42,9 +42,8 @@ class Broker:
 
     It runs in a session of its own: it outlives the process that started it until `stop`, and no
     Ctrl-C reaches it. ``port`` 0 stands for a free one. ``properties`` are added to the server's,
-    and win over them; ``java_options`` are added to Java's. With ``member`` it is a node of a
-    cluster.
-    As a context manager it runs for the length of a block.
+    and win over them; ``java_options`` are added to Java's own. ``member`` makes it a node of a
+    cluster. As a context manager it runs for the length of a block.
     """
 
     def __init__(
