@@ -201,7 +201,7 @@ LOOK = tuple(
             Part.LOOK,
             "the partitioning is read",
             "app.kafka.partitioning._newest",
-            within="standing",
+            within="current_partitioning",
         ),
         # Who gets no answer goes on: brokers that are away say nothing of rights.
         _request(Part.LOOK, "rights to topics are looked at", "TopicRights", left_out=_ONCE),
