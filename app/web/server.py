@@ -82,7 +82,9 @@ class RegistryWeb(faust_aiohttp.Web):
             await self._listen(PUBLIC, conf.web_bind, conf.web_port)
         for handed in inherited():
             if not handed.is_shared:
-                await self._begin(handed.name, web.SockSite(self._runner, handed.socket))
+                await self._begin(
+                    handed.name, web.SockSite(self._runner, handed.socket, backlog=BACKLOG)
+                )
         is_new = INTERNAL not in (name for name, _ in self._own)
         if settings.internal_port is not None and is_new:
             await self._listen(INTERNAL, settings.internal_host, settings.internal_port)

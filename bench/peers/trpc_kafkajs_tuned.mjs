@@ -9,7 +9,7 @@
 // at once.
 import kafkajs from 'kafkajs';
 import { gathered } from './gathering.mjs';
-import { serve } from './trpc_server.mjs';
+import { serve } from './trpc_tuned_server.mjs';
 
 const { KAFKA_BROKERS, TOPIC } = process.env;
 const { Kafka, logLevel } = kafkajs;

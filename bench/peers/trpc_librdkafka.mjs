@@ -5,7 +5,7 @@
 // idempotence, acks=all and many records in a send; a send awaits the delivery of each.
 import { KafkaClient } from 'kafka-crab-js';
 import { gathered } from './gathering.mjs';
-import { serve } from './trpc_server.mjs';
+import { serve } from './trpc_tuned_server.mjs';
 
 const { KAFKA_BROKERS, TOPIC } = process.env;
 const client = new KafkaClient({ brokers: KAFKA_BROKERS, clientId: 'registry' });

@@ -45,7 +45,8 @@ async def test_all_watchers_are_told_the_same_by_one_task(
         watchers = [held.enter_context(watching.watcher(f"client-{n}")) for n in range(50)]
         told = await asyncio.gather(*(anext(ticks) for ticks in watchers))
     assert set(told) == {b"1-2"}
-    assert moments.asked == 2
+    # It may have collected again before the watchers left.
+    assert 2 <= moments.asked < len(watchers)
 
 
 async def test_nothing_is_collected_while_nobody_watches(

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 import structlog
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from app.domain.errors import (
     BrokerUnavailableError,
@@ -186,8 +186,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     """Turn whatever a handler raises into a problem, as JSON or as a page."""
     try:
         return await handler(request)
-    except web.HTTPRedirection:
-        raise
+    except (web.HTTPRedirection, ClientConnectionResetError):
+        raise  # the client of the latter is gone: nobody is to be answered, and nothing is wrong
     except Exception as error:
         problem = from_error(error)
     for prefix, told in request.app.get(TOLD_OTHERWISE, {}).items():
