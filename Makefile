@@ -107,7 +107,7 @@ soak: setup-dev
 	$(PY) -m pytest -m soak
 	$(PY) -m tests.chaos --report bench/results/chaos.json $(ARGS)
 	$(PY) -m tests.chaos --brokers 3 --faults 6 --suspensions 0 --registrations 250000 --clients 32 \
-	    --seconds-limit 540 --report bench/results/chaos-cluster.json
+	    --seconds-limit 900 --report bench/results/chaos-cluster.json
 	$(PY) -m tests.mutants --report bench/results/mutants.json
 
 bench: setup-dev $(BENCH)

@@ -252,6 +252,18 @@ UNFIT_NAMES = ("A\x00da", "Ada\n", "A\tda", "\x1b[31mAda", "\x7f", "\x85")
 FIT_NAMES = ("Ada\u200d\U0001f680", "\u200f\u0639\u062f\u0646", "A\u00add\u200b", "\u202eadA\u2028")
 
 
+@pytest.mark.parametrize("method", ["PATCH", "DELETE", "GET"])
+@pytest.mark.parametrize("sent", ["%0A", "a%0Ab", "%0D%0Aa", "%C2%85", "a%E2%80%A8"])
+async def test_an_id_with_a_line_end_is_told_to_be_wrong(
+    client: Client, method: str, sent: str
+) -> None:
+    """Such an id is a route's like any other; none of these is "not found" for want of a route."""
+    async with client.request(method, f"/users/{sent}", json={"name": "A"}) as answer:
+        told = await answer.json()
+    assert told.get("type") != "urn:user-registry:problem:not-found"
+    assert answer.status in ((404, 422) if method == "GET" else (202, 422))
+
+
 @pytest.mark.parametrize("name", [*UNFIT_NAMES, *FIT_NAMES])
 async def test_a_name_holds_no_control_character(
     client: Client, producer: FakeProducer, name: str

@@ -192,6 +192,7 @@ def recover_while_a_repartition_begins(worker: Worker, *arguments: str) -> str:
     topic = topic_name(Settings(app_id=registry.app_id, topic_prefix=f"{registry.app_id}."))
     (newest,) = kafka.read_all(registry.brokers, topic)[-1:]
     before = Partitioning.model_validate_json(newest.value() or b"")
+    wait_until(lambda: kafka.has_no_members(registry.brokers, registry.app_id), 30, "nobody is in")
     asked = subprocess.Popen(
         [*worker.command[:-1], "recover", *arguments],
         env=worker.environment,

@@ -16,7 +16,7 @@ from app.web.http.negotiation import json, wants_page
 from app.web.http.preferences import after, wait_seconds, waits_in_query
 from app.web.http.problems import ProblemError
 from app.web.http.room import SHOWN, USER_BYTES, hold
-from app.web.http.urls import rest_of_path
+from app.web.http.urls import rest_of, rest_of_path
 from app.web.pages import pages
 from app.web.services import services
 
@@ -32,7 +32,7 @@ STALE_HEADER = "Registry-Stale-Seconds"
 _LIMIT = re.compile("[0-9]{1,4}")
 
 
-@routes.get("/users/{id:.+}")
+@routes.get(rest_of("/users", "id"))
 async def get_user(request: web.Request) -> web.Response:
     """Show the user whose id is in the path."""
     return await _show(request, rest_of_path(request, "/users/"))
@@ -85,7 +85,7 @@ async def get_registration(request: web.Request) -> web.Response:
     return json(orjson.dumps(outcome_members(position.token(), told.outcome, moved_to)))
 
 
-@routes.get("/email-holders/{key:.+}")
+@routes.get(rest_of("/email-holders", "key"))
 async def get_email_holder(request: web.Request) -> web.Response:
     """Tell another worker who holds the address with a key."""
     if not is_forwarded(request):

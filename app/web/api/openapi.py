@@ -74,7 +74,7 @@ def document(app: web.Application) -> dict[str, Any]:
 def _described(app: web.Application) -> Iterable[tuple[tuple[str, str], str]]:
     """Yield the routes in `OPERATIONS`, each with its summary."""
     for route in app.router.routes():
-        path = (route.resource.canonical if route.resource else "").replace(":.+}", "}")
+        path = route.resource.canonical if route.resource else ""
         if (route.method, path) in OPERATIONS:
             yield (route.method, path), (route.handler.__doc__ or "").partition("\n")[0]
 

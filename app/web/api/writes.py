@@ -26,7 +26,7 @@ from app.web.http.negotiation import json
 from app.web.http.preferences import wait_seconds
 from app.web.http.problems import ProblemError
 from app.web.http.tracing import note_acknowledged
-from app.web.http.urls import registration_url, rest_of_path, user_url
+from app.web.http.urls import registration_url, rest_of, rest_of_path, user_url
 from app.web.outcomes import rejected
 from app.web.services import services
 
@@ -46,7 +46,7 @@ async def post_user(request: web.Request) -> web.Response:
     return await _write(request, registration["id"], registration)
 
 
-@routes.patch("/users/{id:.+}")
+@routes.patch(rest_of("/users", "id"))
 async def patch_user(request: web.Request) -> web.Response:
     """Accept an update of the user whose id is in the path."""
     return await _update(request, rest_of_path(request, "/users/"))
@@ -58,7 +58,7 @@ async def patch_user_in_query(request: web.Request) -> web.Response:
     return await _update(request, _id_in_query(request))
 
 
-@routes.delete("/users/{id:.+}")
+@routes.delete(rest_of("/users", "id"))
 async def delete_user(request: web.Request) -> web.Response:
     """Accept the erasure of the user whose id is in the path."""
     return await _erase(request, rest_of_path(request, "/users/"))

@@ -33,6 +33,14 @@ def registration_url(position: Position) -> str:
     return f"/registrations/{position.token()}"
 
 
+def rest_of(path: str, name: str) -> str:
+    """Return the pattern of a route whose last part may hold anything, slashes and line ends too.
+
+    So ids that are not allowed are 422 everywhere; a dot alone does not match a line end.
+    """
+    return f"{path}/{{{name}:(?s:.+)}}"
+
+
 def rest_of_path(request: web.Request, prefix: str) -> str:
     """Return what follows a prefix in the path, decoded once, from the bytes that were sent."""
     return unquote(request.rel_url.raw_path.removeprefix(prefix))

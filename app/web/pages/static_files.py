@@ -9,6 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from app.web.http.problems import ProblemError
+from app.web.http.urls import rest_of
 
 routes = web.RouteTableDef()
 
@@ -16,7 +17,7 @@ _FOLDER = Path(__file__).parent / "static"
 _FILES = {str(file.relative_to(_FOLDER)): file for file in _FOLDER.rglob("*") if file.is_file()}
 
 
-@routes.get("/static/{name:.+}")
+@routes.get(rest_of("/static", "name"))
 async def get_file(request: web.Request) -> web.StreamResponse:
     """Send a file, or the part that the client's copy lacks."""
     file = _FILES.get(request.match_info["name"])
