@@ -128,7 +128,10 @@ def import_users(
         rows = map(mended, rows) if mend_names else rows
         remote = Remote(url, key, ca_file)
         sending = import_rows(
-            *(remote, rows, told, advance),
+            remote,
+            rows,
+            told,
+            advance,
             batch=batch,
             patience_seconds=patience,
             is_packed=is_packed,

@@ -80,7 +80,10 @@ class Sequence:
             self._identity, self._next = identity, 0
         data, count = next(
             encode_batches(
-                *(records, identity, self._next, compression),
+                records,
+                identity,
+                self._next,
+                compression,
                 is_transactional=False,
                 max_bytes=max_bytes,
             )

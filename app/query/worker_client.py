@@ -22,13 +22,13 @@ from app.system.http_client import AnswerTooLongError
 CONNECT_TIMEOUT_SECONDS = 0.5
 #: The longest answer: 1,000 users, or the newest of many partitions, are far less.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-#: Connections to one worker; who finds all of them at work waits.
+#: Connections to one worker. If all are in use, the next request waits.
 MAX_CONNECTIONS = 100
 #: A connection is kept for so long while nothing is asked: for less than workers keep theirs.
 KEEP_SECONDS = 30.0
 
-#: What another worker forwarded carries this header, and is not forwarded again. Where keys are
-#: asked for, it holds the proof that it comes from a worker.
+#: A forwarded request has this header, and is not forwarded again. With KEYS_FILE, the value is the
+#: proof that a worker sends it.
 FORWARDED_HEADER = "Registry-Forwarded"
 
 

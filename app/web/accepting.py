@@ -9,8 +9,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-#: So many are taken at a time, and then none for so long. One process takes 2,000 in a second:
-#: more than it could serve if each sent one request.
+#: A process accepts this many connections, then pauses. So it accepts up to 2,000 a second, which
+#: is more than it can serve if each connection sends one request.
 TAKEN_AT_ONCE = 2
 PAUSE_SECONDS = 0.001
 

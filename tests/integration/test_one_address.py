@@ -10,7 +10,7 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,18 @@ READY_SECONDS = 90
 STOP_SECONDS = 20
 #: A rolling restart takes less.
 ROLLING_SECONDS = 300
+
+
+def ended(*command: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a module of the project to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=PROJECT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class Machine:
@@ -83,14 +95,7 @@ class Machine:
 
     def command(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the Makefile's."""
-        return subprocess.run(
-            [sys.executable, "-m", "local", name],
-            cwd=PROJECT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return ended("local", name, env=self.env)
 
     def own(self, number: int) -> str:
         """Return the internal address of a worker."""
@@ -201,25 +206,12 @@ def test_the_metrics_of_all_workers_are_found_at_the_one_address(machine: Machin
 
 def test_another_registry_on_the_address_is_one_line(machine: Machine, tmp_path: Path) -> None:
     env = machine.env | {"DATA_DIR": str(tmp_path / "other")}
-    second = subprocess.run(
-        [sys.executable, "-m", "local", "run"],
-        cwd=PROJECT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    second = ended("local", "run", env=env)
     assert second.returncode == 2
     (line,) = second.stderr.splitlines()
     assert line.startswith(f"port {machine.port}")
     alone = machine.env | {"DATA_DIR": str(tmp_path / "alone")}
-    third = subprocess.run(
-        [sys.executable, "-m", "app", "worker"],
-        env=alone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    third = ended("app", "worker", env=alone)
     assert third.returncode == 2
     assert f"WEB_PORT: cannot listen on {HOST}:{machine.port}" in third.stderr
 
