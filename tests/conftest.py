@@ -3,7 +3,7 @@
 import inspect
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,10 @@ from local.broker.training import make_archive
 from local.settings import LocalSettings
 from tests.support.java import QUICK
 from tests.support.leaks import There, require_nothing_left, require_nothing_left_in_loop
-from tests.support.worker import Registry, Worker
+from tests.support.worker import LOGS, Registry, Worker
+
+#: How many lines of a worker's log are shown for a test that has failed.
+LOG_LINES = 100
 
 # Settings and proxies of whoever runs the tests are not theirs.
 for _name in list(os.environ):
@@ -30,6 +33,20 @@ def pytest_configure() -> None:
             signal.signal(each, signal.SIG_DFL)
     # The first loop of uvloop's opens a pipe for signals, which stays: no test is to be blamed.
     uvloop.new_event_loop().close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what workers have logged while a test failed, but for what is routine."""
+    report = yield
+    if report.failed:
+        for log in sorted(LOGS):
+            if log.exists() and log.stat().st_mtime >= call.start:
+                lines = [line for line in log.read_text().splitlines() if "[info " not in line]
+                report.sections.append((f"{item.name}: {log}", "\n".join(lines[-LOG_LINES:])))
+    return report
 
 
 @pytest.fixture(autouse=True)

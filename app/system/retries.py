@@ -14,14 +14,16 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 #: Enough doublings for any pause. A float holds only so many.
 _MAX_DOUBLINGS = 30
+#: What part of a pause is left out at most.
+_VARIES_BY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Who retries what, how long each pause is, and until when.
 
-    The pause doubles after each failure, from the first to the longest. Up to one first pause is
-    added at random, so that clients that fail together do not retry together.
+    The pause doubles after each failure, from the first to the longest. Each is up to a quarter
+    shorter at random, so that those that fail together do not retry together.
     """
 
     who: str
@@ -35,8 +37,8 @@ class RetryPolicy:
     def pause_seconds(self, failures: int) -> float:
         """Return the pause after this many failures in a row."""
         doubled = self.first_seconds * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
-        varied = doubled + random.uniform(0, self.first_seconds)  # noqa: S311  # no secret
-        return min(varied, self.longest_seconds)
+        shorter = random.uniform(1 - _VARIES_BY, 1)  # noqa: S311  # no secret
+        return min(doubled, self.longest_seconds) * shorter
 
     def pauses(self) -> Iterator[float]:
         """Yield the pauses after failures in a row, without end."""

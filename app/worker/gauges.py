@@ -21,12 +21,9 @@ class WorkerGauges(Service, Collector):
         self._lags = lags
 
     async def on_start(self) -> None:
-        """Register with the other metrics."""
+        """Register with the other metrics, until this service stops."""
         REGISTRY.register(self)
-
-    async def on_stop(self) -> None:
-        """Unregister."""
-        REGISTRY.unregister(self)
+        self.exit_stack.callback(REGISTRY.unregister, self)
 
     def describe(self) -> Iterable[Metric]:
         """Return the gauges without values."""

@@ -20,6 +20,9 @@ from local.machine import free_port
 READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 20
 
+#: The log files of all workers that this process has started.
+LOGS: set[Path] = set()
+
 
 def email_of(user_id: str) -> str:
     """Return an address that no other id has."""
@@ -160,6 +163,7 @@ class Worker:
 
     def launch(self) -> None:
         """Start the process."""
+        LOGS.add(self.log)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -173,7 +177,7 @@ class Worker:
     def is_ready(self) -> bool:
         """Return whether the worker says that it is ready; fail if it has ended."""
         assert self._process is not None
-        assert self._process.poll() is None, f"worker ended: {self.log.read_text()[-2000:]}"
+        assert self._process.poll() is None, f"worker ended with {self._process.returncode}"
         try:
             asked = f"{self.url}/health/ready"
             return requests.get(asked, timeout=2, verify=self.http.verify).status_code == 200
