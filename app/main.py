@@ -42,6 +42,7 @@ from app.web.http.waits import SHARE_OF_CONNECTIONS, Waits
 from app.web.routes import application_options, install
 from app.web.services import Services
 from app.worker import process
+from app.worker.credentials import credentials
 from app.worker.gauges import WorkerGauges
 from app.worker.lag import Lags
 from app.worker.preflight import prepared
@@ -158,7 +159,7 @@ def _options(settings: Settings, partitions: Partitions, engine: EngineSettings)
         # Every setting of Faust's can be set by the environment, too, over what is said here.
         "env": {},
         "broker": [f"registry://{broker}" for broker in settings.kafka_brokers.split(",")],
-        "broker_credentials": settings.kafka.faust(),
+        "broker_credentials": credentials(settings.kafka),
         "autodiscover": False,
         "datadir": str(settings.data_dir),
         "store": "registry://",

@@ -1,4 +1,4 @@
-"""How Kafka clients connect: the one place for the options of aiokafka and Faust."""
+"""How Kafka clients connect: the options of aiokafka's. Faust's: ``app/worker/credentials.py``."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka.abc import AbstractTokenProvider
-from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
-from faust.types.auth import CredentialsT
 
 from app.domain.errors import SettingsError
 from app.system.file_fingerprint import FileFingerprint, fingerprint_of
@@ -70,7 +68,7 @@ class Connection:
         if self.mechanism == OAUTHBEARER:
             return {
                 "sasl_mechanism": OAUTHBEARER,
-                "sasl_oauth_token_provider": self._token(),
+                "sasl_oauth_token_provider": self.token(),
             }
         return {
             "sasl_mechanism": self.mechanism,
@@ -78,21 +76,8 @@ class Connection:
             "sasl_plain_password": self.password,
         }
 
-    def faust(self) -> CredentialsT | None:
-        """Return the credentials for Faust's own clients; raise `SettingsError`."""
-        tls = self.tls()
-        if not self.has_login:
-            return SSLCredentials(tls) if tls else None
-        if self.mechanism == OAUTHBEARER:
-            return OAuthCredentials(oauth_cb=self._token(), ssl_context=tls)
-        return SASLCredentials(
-            username=self.username,
-            password=self.password,
-            mechanism=self.mechanism,
-            ssl_context=tls,
-        )
-
-    def _token(self) -> FileToken:
+    def token(self) -> FileToken:
+        """Return where tokens for OAUTHBEARER are read; raise `SettingsError`."""
         if self.token_file is None:
             raise SettingsError(f"KAFKA_TOKEN_FILE: must be set for {OAUTHBEARER}")
         return FileToken(self.token_file)

@@ -24,6 +24,8 @@ from tests.support import kafka
 from tests.support.java import QUICK
 from tests.support.worker import READY_TIMEOUT_SECONDS, Registry, Worker, wait_until
 
+#: As many as a registry has by default.
+PARTITIONS = "8"
 #: A worker that ended by itself is started again after this long, as a supervisor does.
 START_AGAIN_AFTER_SECONDS = 1.0
 ASK_EVERY_SECONDS = 0.1
@@ -303,7 +305,8 @@ class Cluster(Crew):
         #: When the last one was back.
         self._back_at = 0.0
         address = ",".join(f"{HOST}:{port}" for port in range(first, first + brokers))
-        super().__init__(Registry(address, folder, settings=settings), workers, deadline)
+        given = {"PARTITIONS": PARTITIONS, **settings}
+        super().__init__(Registry(address, folder, settings=given), workers, deadline)
 
     def __enter__(self) -> Self:
         try:

@@ -9,9 +9,7 @@ from confluent_kafka import Message
 from app.domain.keys import encode_key, partition_of
 from app.domain.positions import Position
 from tests.support import kafka
-from tests.support.worker import Registry, Worker, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
 
 def value(user_id: str, name: str = "K") -> bytes:

@@ -19,6 +19,7 @@ def test_a_short_storm_breaks_no_promise() -> None:
         rebalances=0,
         longest_pause_seconds=0.5,
         seconds_limit=200,
+        settings={"PARTITIONS": "4"},
         sample=100,
     )
     report = chaos.run(config)

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from app.domain.keys import encode_key, partition_of
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 CLIENTS = 8
 RECENT = 20
@@ -169,7 +169,7 @@ def test_any_worker_takes_any_write_and_answers_any_lookup(registry: Registry) -
     with registry.worker(1) as one, registry.worker(2) as two:
         wait_until(lambda: one.is_ready() and two.is_ready(), 30, "both workers are ready")
         ids = write_until_refused(one, 1, 40) + write_until_refused(two, 2, 40)
-        assert len({partition_of(encode_key(user_id), 8) for user_id in ids}) == 8
+        assert len({partition_of(encode_key(user_id), PARTITIONS) for user_id in ids}) == PARTITIONS
         for user_id in ids:
             one.wait_for_user(user_id)
         assert_all_found(one, ids)

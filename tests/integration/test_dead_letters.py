@@ -29,9 +29,7 @@ from local.broker import Broker
 from tests.support import kafka
 from tests.support.letters import leave_letter
 from tests.support.strategies import Record
-from tests.support.worker import Registry, Worker, email_of, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +67,7 @@ def settings_of(registry: Registry) -> Settings:
         kafka_brokers=registry.brokers,
         app_id=registry.app_id,
         topic_prefix=f"{registry.app_id}.",
+        partitions=PARTITIONS,
     )
 
 

@@ -17,7 +17,7 @@ from app.access.files import write_keys
 from app.access.keys import new_key
 from app.access.scopes import Scope
 from local.machine import free_port
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,10 +73,12 @@ def test_a_worker_that_runs_has_no_problems(worker: Worker, shared_registry: Reg
     assert ("clock", "the worker's clock and this one show the same time") in told
     assert (
         "topics",
-        f"{shared_registry.registrations}: 8 partitions, copies: 1, delete after 168 h",
+        f"{shared_registry.registrations}: {PARTITIONS} partitions, copies: 1, delete after 168 h",
     ) in told
     group = next(each for each in findings(ended) if each["area"] == "group")
-    assert group["what"] == (f"the group {shared_registry.app_id}: 1 members, with partitions: 24")
+    assert group["what"] == (
+        f"the group {shared_registry.app_id}: 1 members, with partitions: {3 * PARTITIONS}"
+    )
     assert {each["area"] for each in findings(ended)} == {
         "settings", "versions", "disk", "open files", "clock", "rights",
         "keys", "certificates", "worker", "brokers",
@@ -106,18 +108,18 @@ def test_before_the_first_start_there_are_warnings_only_and_nothing_is_made(
 
 
 def test_topics_that_differ_from_the_settings_are_problems(registry: Registry) -> None:
-    create_topic(registry, 4, 60_000)
+    create_topic(registry, PARTITIONS - 1, 60_000)
     ended = doctor(registry.worker().environment, "--json")
     assert ended.returncode == 1
     told = problems(ended)
     name = registry.registrations
-    assert f"{name} has 4 partitions, and PARTITIONS is 8" in told
+    assert f"{name} has {PARTITIONS - 1} partitions, and PARTITIONS is {PARTITIONS}" in told
     assert f"{name}: retention.ms is 60000, not 604800000" in told
     assert f"{registry.outcomes} is not there" in told
 
 
 def test_what_is_advised_for_a_topic_helps(registry: Registry) -> None:
-    create_topic(registry, 8, 60_000)
+    create_topic(registry, PARTITIONS, 60_000)
     environment = registry.worker().environment
     assert f"{registry.registrations}: retention.ms is 60000, not 604800000" in problems(
         doctor(environment, "--json")

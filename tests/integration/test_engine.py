@@ -14,9 +14,8 @@ import pytest
 from app.domain.keys import encode_key, partition_of
 from tests.faults.steps import Kind
 from tests.support import kafka
-from tests.support.worker import Registry, Worker, is_fresh, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, is_fresh, wait_until
 
-PARTITIONS = 8
 #: The shortest that Kafka allows.
 SESSION_SECONDS = 6
 #: From the end of a dead worker's session until all its partitions answer elsewhere.

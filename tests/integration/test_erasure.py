@@ -12,7 +12,7 @@ import pytest
 from app.domain.keys import partition_of
 from local.broker import Broker
 from tests.support import kafka
-from tests.support.worker import Registry, Worker, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
 #: A worker that looks after its files all the time, not a few times a day.
 TIDY_WORKER = """
@@ -35,7 +35,8 @@ AT_ONCE = {
 @pytest.fixture
 def worker(broker: Broker, registry: Registry) -> Iterator[Worker]:
     """Run a worker whose compacted topics are compacted at once."""
-    kafka.alter_broker(registry.brokers, {"log.cleaner.backoff.ms": "100"})
+    backoff = "log.cleaner.backoff.ms"
+    kafka.alter_broker(registry.brokers, {backoff: "100"})
     registry.settings = {"ERASE_WITHIN_HOURS": "2"}
     made = registry.worker()
     made.command = [sys.executable, "-c", TIDY_WORKER]
@@ -43,6 +44,9 @@ def worker(broker: Broker, registry: Registry) -> Iterator[Worker]:
         for topic in compacted(registry):
             kafka.alter_config(registry.brokers, topic, AT_ONCE)
         yield made
+    # Otherwise the broker would be busy with cleaning from now on.
+    kafka.delete_topics(registry.brokers, compacted(registry))
+    kafka.alter_broker(registry.brokers, {backoff: "15000"})
 
 
 def compacted(registry: Registry) -> tuple[str, ...]:
@@ -80,7 +84,7 @@ def test_an_erased_user_is_found_in_the_registrations_only(
     user_id = f"user-{uuid.uuid4().hex}"
     secret = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"[:60]
     user = {"id": user_id, "name": "N", "email": f"{secret}@example.com"}
-    home = partition_of(user_id.encode(), 8)
+    home = partition_of(user_id.encode(), PARTITIONS)
     letter = {"value": orjson.dumps(user | {"name": 7}), "key": user_id.encode()}
     kafka.produce(registry.brokers, registry.registrations, [letter | {"partition": home}])
     write(worker, "POST", "/users", 201, json=user)

@@ -13,7 +13,7 @@ from app.domain.keys import encode_key, partition_of
 from app.domain.positions import Position
 from app.web.http.urls import user_url
 from tests.support.strategies import user_ids
-from tests.support.worker import Worker, email_of
+from tests.support.worker import PARTITIONS, Worker, email_of
 
 
 def user(user_id: str, name: str = "Ada") -> dict[str, str]:
@@ -48,7 +48,7 @@ def test_a_registered_user_is_found_within_a_second(worker: Worker) -> None:
 def test_the_position_names_the_partition_of_the_id(worker: Worker) -> None:
     user_id = fresh()
     token = worker.post("/users", json=user(user_id)).json()["position"]
-    assert Position.parse(token).partition == partition_of(encode_key(user_id), 8)
+    assert Position.parse(token).partition == partition_of(encode_key(user_id), PARTITIONS)
 
 
 def test_the_first_registration_of_an_id_stands(worker: Worker) -> None:
@@ -66,9 +66,9 @@ def test_the_first_registration_of_an_id_stands(worker: Worker) -> None:
 
 def fresh_in_partition_of(user_id: str) -> str:
     """Return an id whose records come behind those of another id."""
-    home = partition_of(encode_key(user_id), 8)
+    home = partition_of(encode_key(user_id), PARTITIONS)
     candidates = (fresh() for _ in iter(int, 1))
-    return next(c for c in candidates if partition_of(encode_key(c), 8) == home)
+    return next(c for c in candidates if partition_of(encode_key(c), PARTITIONS) == home)
 
 
 def test_an_unknown_user_is_a_404_problem(worker: Worker) -> None:

@@ -14,9 +14,8 @@ from local.broker import Broker
 from tests.integration.test_repartition import run
 from tests.support import kafka
 from tests.support.java import QUICK
-from tests.support.worker import Registry, Worker, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
-PARTITIONS = 8
 #: How long a worker may take to notice, and to end.
 ENDS_WITHIN_SECONDS = 60
 

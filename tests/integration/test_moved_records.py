@@ -8,9 +8,7 @@ from app.domain.keys import partition_of
 from app.domain.positions import token
 from tests.integration.test_repartition import run
 from tests.support import kafka
-from tests.support.worker import Registry, email_of, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, email_of, wait_until
 
 
 def home_of(user_id: str) -> int:

@@ -6,9 +6,7 @@ from dataclasses import replace
 from confluent_kafka import Producer
 
 from app.domain.keys import partition_of
-from tests.support.worker import Registry, Worker, email_of, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 
 def lag(worker: Worker) -> float:

@@ -10,7 +10,7 @@ from local.broker import Broker
 from local.machine import free_port
 from tests.support.clients import Clients, assert_all_found
 from tests.support.java import QUICK
-from tests.support.worker import Registry, Worker, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
 ACK_SECONDS = 1.8
 #: What is asked while the broker is known to be away certainly is not written.
@@ -69,7 +69,7 @@ def test_another_number_of_partitions_on_existing_topics_is_one_line(
 ) -> None:
     changed = replace(shared_registry, settings={"PARTITIONS": "12"}).worker(2)
     assert last_line_of(changed).startswith(
-        f"PARTITIONS: topic {shared_registry.registrations} has 8 partitions"
+        f"PARTITIONS: topic {shared_registry.registrations} has {PARTITIONS} partitions"
     )
 
 

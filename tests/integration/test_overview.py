@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from local.broker import Broker
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def is_whole(worker: Worker) -> bool:
     """Return whether a worker tells that two own all partitions."""
     told = overview(worker)
     both = [each["owned"] for each in told["workers"]]
-    return len(both) == 2 and all(both) and owned(told) == list(range(8))
+    return len(both) == 2 and all(both) and owned(told) == list(range(PARTITIONS))
 
 
 def tells_of(worker: Worker, user_id: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from app.domain.keys import partition_of
 from app.domain.positions import Position
 from tests.support import kafka
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 CLIENTS = 4
 ROUNDS = 40
@@ -105,7 +105,7 @@ def test_a_loser_is_told_and_reads_what_stands(pair: Pair) -> None:
 def test_a_write_in_a_wrong_partition_is_followed(shared_registry: Registry, pair: Pair) -> None:
     """Its first position stands for it, although another producer wrote it elsewhere."""
     user_id = fresh()
-    stray = (partition_of(user_id.encode(), 8) + 1) % 8
+    stray = (partition_of(user_id.encode(), PARTITIONS) + 1) % PARTITIONS
     brokers, topic = shared_registry.brokers, shared_registry.registrations
     record = {"value": orjson.dumps(user(user_id)), "partition": stray}
     kafka.produce(brokers, topic, [record])
@@ -137,7 +137,7 @@ def test_a_position_of_another_partition_is_refused(pair: Pair) -> None:
 
 def moves(user_id: str, position: Position) -> bool:
     """Return whether an id belongs to another partition."""
-    return partition_of(user_id.encode(), 8) != position.partition
+    return partition_of(user_id.encode(), PARTITIONS) != position.partition
 
 
 def test_an_outcome_is_told_to_consumers_by_id_without_personal_data(

@@ -16,7 +16,6 @@ from app.engine.marker import MARKER_KEY, Marker
 from app.kafka.partitioning import Change, Partitioning, topic_name
 from local.broker import Broker
 from tests.integration.test_lost_records import (
-    PARTITIONS,
     delete_below,
     last_words,
     make_anew,
@@ -27,7 +26,7 @@ from tests.integration.test_lost_records import (
 from tests.integration.test_repartition import run
 from tests.support import kafka
 from tests.support.clients import assert_all_found
-from tests.support.worker import Registry, Worker, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from app.domain.keys import partition_of
 from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from local.broker import Broker
-from tests.support.worker import Registry, Worker, email_of, is_fresh, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, is_fresh, wait_until
 
 SESSION_SECONDS = 6
 #: What follows the session: joining, opening the stores, the first confirmation.
 TAKEOVER_SECONDS = 6
-PARTITIONS = 8
 
 Pair = tuple[Worker, Worker]
 

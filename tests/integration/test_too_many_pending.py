@@ -14,9 +14,7 @@ from app.domain.keys import partition_of
 from app.domain.positions import token
 from tests.integration.test_repartition import run
 from tests.support import kafka
-from tests.support.worker import Registry, Worker, email_of, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 #: What the writer sends at once, and how many others register behind it.
 UPDATES = 400

@@ -16,9 +16,8 @@ from tests.integration.test_dead_letters import fresh, home_of, listed, registra
 from tests.integration.test_repartition import run as run_to_end
 from tests.support import kafka
 from tests.support.hand_made_batches import NAME_TO_SPOIL, bomb, send, with_bad_name
-from tests.support.worker import Registry, Worker, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
-PARTITIONS = 8
 #: The bomb: so many values of so many bytes, and what a worker that reads them may take.
 BOMB_VALUES, BOMB_VALUE_BYTES = 1_500, 900_000
 MAX_RSS_BYTES = 600 * 1024 * 1024
@@ -148,7 +147,7 @@ def test_a_batch_that_unpacks_to_much_more_than_memory_is_passed(
     made = bomb((zeros for _ in range(BOMB_VALUES)), int(time.time() * 1000))
     before = len(letters(spoiled, "invalid-json"))
     send(spoiled.brokers, spoiled.registrations, 3, made)
-    user_id = next(each for each in iter(fresh, "") if partition_of(each.encode(), 8) == 3)
+    user_id = next(each for each in iter(fresh, "") if partition_of(each.encode(), PARTITIONS) == 3)
     value = orjson.dumps({"id": user_id, "name": "N", "email": f"{user_id}@example.com"})
     kafka.produce(spoiled.brokers, spoiled.registrations, [{"value": value}])
     running.wait_for_user(user_id, BOMB_SECONDS)

@@ -22,9 +22,7 @@ from app.domain.records import decode_row, encode_row
 from app.engine.marker import MARKER_KEY, Marker
 from app.ops.verify.findings import Difference
 from tests.support import kafka
-from tests.support.worker import Registry, Worker, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
 
 def run(registry: Registry, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +102,7 @@ def test_without_its_topics_it_says_so_in_one_line(registry: Registry) -> None:
 
 
 def test_with_another_number_of_partitions_it_says_so(topics: Registry) -> None:
-    ended = verify(replace(topics, settings={"PARTITIONS": "4"}))
+    ended = verify(replace(topics, settings={"PARTITIONS": str(PARTITIONS + 1)}))
     assert ended.returncode == 2
     assert ended.stderr.startswith("PARTITIONS: topic ")
     assert ended.stderr.count("\n") == 1

@@ -117,6 +117,12 @@ def alter_config(brokers: str, topic: str, config: Mapping[str, str]) -> None:
     _alter(brokers, ConfigResource.Type.TOPIC, topic, config)
 
 
+def delete_topics(brokers: str, names: Iterable[str]) -> None:
+    """Delete topics that nobody uses any more."""
+    for deleted in AdminClient({"bootstrap.servers": brokers}).delete_topics(list(names)).values():
+        deleted.result(timeout=30)
+
+
 def alter_broker(brokers: str, config: Mapping[str, str]) -> None:
     """Set some settings of the only broker."""
     (broker,) = AdminClient({"bootstrap.servers": brokers}).list_topics(timeout=10).brokers

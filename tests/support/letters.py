@@ -4,9 +4,7 @@ import orjson
 
 from app.domain.keys import partition_of
 from tests.support import kafka
-from tests.support.worker import Registry, wait_until
-
-PARTITIONS = 8
+from tests.support.worker import PARTITIONS, Registry, wait_until
 
 
 def leave_letter(registry: Registry, user_id: str, value: bytes) -> str:
