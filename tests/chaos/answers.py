@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from tests.support.worker import wait_until
+from tests.support.worker import session, wait_until
 
 #: All questions together must be answered within this time.
 ANSWERS_WITHIN_SECONDS = 20.0
@@ -49,7 +49,7 @@ class Answers:
 
     def _ask(self, paths: list[str]) -> list[tuple[str, Answer]]:
         until = time.monotonic() + ANSWERS_WITHIN_SECONDS
-        with requests.Session() as http:
+        with session() as http:
             return [(path, self._ask_one(http, path, until)) for path in paths]
 
     def _ask_one(self, http: requests.Session, path: str, until: float) -> Answer:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import requests
 from urllib3.exceptions import NewConnectionError
 
-from tests.support.worker import email_of
+from tests.support.worker import email_of, session
 
 WAIT_SECONDS = 3
 #: Beyond what a worker may wait for the broker, for the outcome, and for another worker.
@@ -71,7 +71,7 @@ class Client(threading.Thread):
         self._ledger = ledger
         self._limit = limit
         self._ends = threading.Event()
-        self._http = requests.Session()
+        self._http = session()
 
     def __enter__(self) -> Self:
         self.start()

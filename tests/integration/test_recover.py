@@ -117,20 +117,16 @@ def write_again(registry: Registry, topic: str, records: Sequence[Message]) -> N
     kafka.produce(registry.brokers, topic, again)
 
 
-def test_while_a_worker_runs_nothing_is_recovered(registry: Registry) -> None:
-    other = registry.worker(2)
-    with other:
-        pass  # it leaves a folder with stores
-    with registry.worker(1) as worker:
-        for arguments in (
-            ("gap",),
-            ("changelog", str(other.folder)),
-            ("skip", registry.registrations, "0", "0", "--reason", "none"),
-        ):
-            refused = run(worker, "recover", *arguments, "--yes")
-            assert (refused.returncode, refused.stdout) == (2, "")
-            assert refused.stderr.startswith("APP_ID: workers are in the group ")
-            assert refused.stderr.count("\n") == 1
+def test_while_a_worker_runs_nothing_is_recovered(worker: Worker, tmp_path: Path) -> None:
+    for arguments in (
+        ("gap",),
+        ("changelog", str(tmp_path)),
+        ("skip", worker.registry.registrations, "0", "0", "--reason", "none"),
+    ):
+        refused = run(worker, "recover", *arguments, "--yes")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith("APP_ID: workers are in the group ")
+        assert refused.stderr.count("\n") == 1
 
 
 def test_a_gap_is_named_and_passed(impatient: Registry) -> None:

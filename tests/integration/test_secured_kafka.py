@@ -113,33 +113,23 @@ def test_an_unknown_authority_is_told_in_one_line(registry: Registry, tmp_path: 
     assert line.startswith("KAFKA_CA_FILE: the broker's certificate is not trusted: ")
 
 
-@pytest.mark.parametrize(
-    ("resource", "operation", "line"),
-    [
-        (ResourceType.TOPIC, AclOperation.WRITE, "the right (ACL) Write to topic "),
-        (ResourceType.TOPIC, AclOperation.READ, "the right (ACL) Read to topic "),
-        (ResourceType.GROUP, AclOperation.READ, "the right (ACL) Read to group "),
-        (
-            ResourceType.TRANSACTIONAL_ID,
-            AclOperation.WRITE,
-            "the right (ACL) Write to transactional id ",
-        ),
-    ],
-)
-def test_a_missing_right_is_told_in_one_line(
-    secured: Secured,
-    registry: Registry,
-    resource: ResourceType,
-    operation: AclOperation,
-    line: str,
-) -> None:
-    right = next(
-        each
-        for each in rights_of(registry)
-        if (each.restype, each.operation) == (resource, operation)
-    )
-    secured.take(right)
-    assert told(registry.worker()).startswith(line)
+#: What a worker says if it lacks a right, by what the right is to and for.
+MISSING = {
+    (ResourceType.TOPIC, AclOperation.WRITE): "the right (ACL) Write to topic ",
+    (ResourceType.TOPIC, AclOperation.READ): "the right (ACL) Read to topic ",
+    (ResourceType.GROUP, AclOperation.READ): "the right (ACL) Read to group ",
+    (ResourceType.TRANSACTIONAL_ID, AclOperation.WRITE): (
+        "the right (ACL) Write to transactional id "
+    ),
+}
+
+
+def test_a_missing_right_is_told_in_one_line(secured: Secured, registry: Registry) -> None:
+    rights = {(each.restype, each.operation): each for each in reversed(rights_of(registry))}
+    for place, line in MISSING.items():
+        secured.take(rights[place])
+        assert told(registry.worker()).startswith(line)
+        secured.give([rights[place]])
 
 
 async def test_a_missing_right_to_transactions_is_noticed_while_a_worker_runs(

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import requests
 
-from tests.support.worker import Worker, email_of, wait_until
+from tests.support.worker import Worker, email_of, session, wait_until
 
 CLIENTS = 8
+#: Each client waits so long after an answer: it shall not take the time of those whom it tests.
+PAUSE_SECONDS = 0.03
 
 #: Clients of a `Writers`, and how long each tries: a write that nobody takes has failed then.
 WRITERS = 6
@@ -55,16 +57,16 @@ class Clients:
                 thread.join()
 
     def _write(self, client: int) -> None:
-        with requests.Session() as session:
+        with session() as http:
             number = 0
-            while not self.stopped.wait(0.01):
+            while not self.stopped.wait(PAUSE_SECONDS):
                 number += 1
-                self._register(session, f"{self.prefix}-{client}-{number}")
+                self._register(http, f"{self.prefix}-{client}-{number}")
 
-    def _register(self, session: requests.Session, user_id: str) -> None:
+    def _register(self, http: requests.Session, user_id: str) -> None:
         body = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
         began = time.monotonic()
-        told = session.post(f"{self.worker.url}/users", json=body, timeout=20)
+        told = http.post(f"{self.worker.url}/users", json=body, timeout=20)
         seconds = time.monotonic() - began
         kind = told.json().get("type", "")
         after = told.headers.get("Retry-After")
@@ -86,10 +88,13 @@ class Clients:
 def assert_all_found(worker: Worker, ids: list[str]) -> None:
     """Fail unless every user is found soon."""
 
-    def missing() -> list[str]:
-        return [i for i in ids if worker.get(f"/users/{i}").status_code != 200]
+    missing = list(ids)
 
-    wait_until(lambda: not missing(), 60, "every acknowledged user is found")
+    def are_found() -> bool:
+        missing[:] = [i for i in missing if worker.get(f"/users/{i}").status_code != 200]
+        return not missing
+
+    wait_until(are_found, 60, "every acknowledged user is found")
 
 
 class Writers:
@@ -119,7 +124,7 @@ class Writers:
 
     def _write(self, client: int) -> None:
         for number in itertools.count():
-            if self._stopped.wait(0.01):
+            if self._stopped.wait(PAUSE_SECONDS):
                 return
             user_id = f"user-{client}-{number}"
             began = time.monotonic()
@@ -132,7 +137,8 @@ class Writers:
         for attempt in itertools.count(number):
             worker = self._workers[attempt % len(self._workers)]
             try:
-                told = requests.post(f"{worker.url}/users", json=body, timeout=self._patience)
+                with session() as http:
+                    told = http.post(f"{worker.url}/users", json=body, timeout=self._patience)
             except requests.ConnectionError:
                 self.told["no connection"] += 1
             else:

@@ -16,6 +16,7 @@ import requests
 
 from app.web.api.lookups import STALE_HEADER
 from local.machine import free_port
+from local.probe import http_answers_ok
 
 READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 20
@@ -34,6 +35,13 @@ def email_of(user_id: str) -> str:
 def is_fresh(answer: requests.Response) -> bool:
     """Return whether the owner of a user has found it, and no copy."""
     return answer.status_code == 200 and STALE_HEADER not in answer.headers
+
+
+def session() -> requests.Session:
+    """Return a session that reads no proxies and passwords: that takes longer than to ask."""
+    made = requests.Session()
+    made.trust_env = False
+    return made
 
 
 def wait_until(condition: Callable[[], Any], within_seconds: float, what: str) -> Any:
@@ -114,7 +122,7 @@ class Worker:
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.folder = registry.folder / f"{registry.app_id}-worker-{number}"
         self.log = self.folder / "worker.log"
-        self.http = requests.Session()
+        self.http = session()
         self.http.verify = registry.settings.get("TLS_CA_FILE", True)
         self.command = [sys.executable, "-m", "app", "worker"]
         #: Where the code is that it runs; this version's, unless a test says otherwise.
@@ -185,11 +193,7 @@ class Worker:
         """Return whether the worker says that it is ready; fail if it has ended."""
         assert self._process is not None
         assert self._process.poll() is None, f"worker ended with {self._process.returncode}"
-        try:
-            asked = f"{self.url}/health/ready"
-            return requests.get(asked, timeout=2, verify=self.http.verify).status_code == 200
-        except requests.ConnectionError:
-            return False
+        return http_answers_ok(f"{self.url}/health/ready")
 
     def stop(self) -> int:
         """Ask the process to end; return its exit status."""
