@@ -13,7 +13,7 @@ from tests.browser.conftest import PHONE, SCREENSHOTS
 from tests.browser.test_pages import fresh, post
 from tests.support import kafka
 from tests.support.letters import leave_letter
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 Screenshot = Callable[[str], Path]
 
@@ -52,7 +52,7 @@ def test_a_registration_is_seen_live(page: Page, worker: Worker, screenshot: Scr
     page.get_by_text("The numbers as a table").click()
     expect(page.locator("#numbers")).to_contain_text("Outcome registered")
     page.get_by_text("The numbers as a table").click()
-    expect(page.locator("#owners .cell-owned")).to_have_count(8)
+    expect(page.locator("#owners .cell-owned")).to_have_count(PARTITIONS)
     screenshot("overview")
     page.emulate_media(color_scheme="dark")
     screenshot("overview-dark")

@@ -42,7 +42,7 @@ DEATHS = (
     ("the transaction is ended", Kind.KILL_BEFORE, 3),
     ("the transaction is ended", Kind.KILL_AFTER, 4),
     ("rows are written to a store", Kind.KILL_BEFORE, 8),
-    ("where the changelog begins", Kind.KILL_BEFORE, 12),
+    ("where the changelog begins", Kind.KILL_BEFORE, PARTITIONS + 2),
 )
 
 

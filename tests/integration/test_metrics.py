@@ -5,7 +5,7 @@ import uuid
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -41,7 +41,7 @@ def test_metrics_tell_what_happened(registry: Registry) -> None:
             found = samples(worker)
             outcomes = value(found, "registry_outcomes_total")
             lags = [v for (name, _), v in found.items() if name == "registry_lag_records"]
-            return found if outcomes == 21 and lags == [0] * 3 * 8 else None
+            return found if outcomes == 21 and lags == [0] * 3 * PARTITIONS else None
 
         found = wait_until(settled, 15, "everything is settled")
     assert value(found, "registry_writes_total", answer="acknowledged") == 21

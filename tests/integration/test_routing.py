@@ -11,7 +11,15 @@ from app.domain.keys import partition_of
 from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from local.broker import Broker
-from tests.support.worker import PARTITIONS, Registry, Worker, email_of, is_fresh, wait_until
+from tests.support.worker import (
+    PARTITIONS,
+    SHORTEST_PAUSE_SECONDS,
+    Registry,
+    Worker,
+    email_of,
+    is_fresh,
+    wait_until,
+)
 
 SESSION_SECONDS = 6
 #: What follows the session: joining, opening the stores, the first confirmation.
@@ -150,7 +158,7 @@ def test_a_worker_that_stops_is_first_avoided_then_refuses_then_leaves(pair: Pai
             return True
         return refused[-1].status_code == 503
 
-    wait_until(refuses, 30, "it refuses, or is gone")
+    wait_until(refuses, 30, "it refuses, or is gone", SHORTEST_PAUSE_SECONDS)
     assert [a.status_code for a in refused[:-1]] == [202] * (len(refused) - 1)
     assert refused[-1].json()["type"].endswith("overloaded")
     assert refused[-1].headers["Retry-After"] == "1"

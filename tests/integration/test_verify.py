@@ -135,8 +135,8 @@ def produce_all_kinds(registry: Registry, users: int) -> str:
     stays = ids[0]
     records: list[dict[str, Any]] = [
         {"value": registration(stays, f"{run_id}@example.com")},
-        {"value": b"nonsense", "partition": 3},
-        {"value": None, "partition": 4},
+        {"value": b"nonsense", "partition": 2},
+        {"value": None, "partition": 3},
     ]
     for number, user_id in enumerate(ids[1:]):
         # Every address is wanted by three.

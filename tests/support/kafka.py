@@ -119,7 +119,8 @@ def alter_config(brokers: str, topic: str, config: Mapping[str, str]) -> None:
 
 def delete_topics(brokers: str, names: Iterable[str]) -> None:
     """Delete topics that nobody uses any more."""
-    for deleted in AdminClient({"bootstrap.servers": brokers}).delete_topics(list(names)).values():
+    admin = AdminClient({"bootstrap.servers": brokers})
+    for deleted in admin.delete_topics(list(names)).values():
         deleted.result(timeout=30)
 
 

@@ -44,7 +44,12 @@ def session() -> requests.Session:
     return made
 
 
-def wait_until(condition: Callable[[], Any], within_seconds: float, what: str) -> Any:
+def wait_until(
+    condition: Callable[[], Any],
+    within_seconds: float,
+    what: str,
+    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS,
+) -> Any:
     """Return the first true answer of a condition; fail if it has none by the deadline."""
     deadline = time.monotonic() + within_seconds
     pause = SHORTEST_PAUSE_SECONDS
@@ -54,7 +59,7 @@ def wait_until(condition: Callable[[], Any], within_seconds: float, what: str) -
             return answer
         time.sleep(pause)
         # What takes longer is asked for less often: asking costs what the others need.
-        pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)
+        pause = min(pause * 1.2, longest_pause_seconds)
     raise AssertionError(f"not within {within_seconds} s: {what}")
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 import structlog
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
 from app.domain.errors import (
     BrokerUnavailableError,
@@ -186,9 +186,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     """Turn whatever a handler raises into a problem, as JSON or as a page."""
     try:
         return await handler(request)
-    except (web.HTTPRedirection, ClientConnectionResetError):
-        raise  # the client of the latter is gone: nobody is to be answered, and nothing is wrong
+    except web.HTTPRedirection:
+        raise
     except Exception as error:
+        if isinstance(error, ConnectionError) and _is_gone(request):
+            raise  # nobody is to be answered, and nothing is wrong
         problem = from_error(error)
     for prefix, told in request.app.get(TOLD_OTHERWISE, {}).items():
         if request.path.startswith(prefix):
@@ -197,6 +199,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         shown = rendering.problem(problem.status, problem.title, problem.detail, problem.name)
         return page(shown, problem.status, problem.headers)
     return as_json(problem)
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Return whether the client of a request has closed the connection."""
+    return request.transport is None or request.transport.is_closing()
 
 
 async def tell_status(
