@@ -49,7 +49,10 @@ def test_a_worker_settles_what_the_client_sends(place: Place) -> None:
         wait_until(lambda: live.lag(running) == 0, 15, "nothing is left")
 
 
-@pytest.mark.parametrize("flow", [OUR_FLOW, FASTEST], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(
+    "flow",
+    [pytest.param(OUR_FLOW, id="ours"), pytest.param(FASTEST, id="peer", marks=pytest.mark.soak)],
+)
 def test_every_registration_has_an_outcome(place: Place, flow: Flow) -> None:
     if not flow.is_ours:
         make_topic(place.brokers, place.topic)
@@ -62,6 +65,7 @@ def test_every_registration_has_an_outcome(place: Place, flow: Flow) -> None:
     assert at["p50_ms"] > 0
 
 
+@pytest.mark.soak
 def test_kafka_streams_gives_an_address_to_the_first_that_claims_it(place: Place) -> None:
     make_topic(place.brokers, place.topic)
     outcomes_topic, count = FASTEST.outcomes(place), 0

@@ -15,6 +15,9 @@ from bench.workloads import PARTITIONS
 from local.broker import Broker
 from tests.support import kafka
 
+#: What the benchmarks compare with is no promise of this registry's.
+pytestmark = pytest.mark.soak
+
 #: The shortest and the longest id, and such as no hash of 32-bit words takes by accident.
 IDS = ("a", "x" * 128, "ada", "Ünïcode €", "😀", *(f"user-{number}" for number in range(95)))
 

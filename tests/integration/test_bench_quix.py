@@ -16,9 +16,12 @@ from tests.support import kafka
 USERS = 300
 WAIT_SECONDS = 90
 
-pytestmark = pytest.mark.skipif(
-    not PEERS_PYTHON.exists(), reason="its packages are not installed: `make bench` does it"
-)
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(
+        not PEERS_PYTHON.exists(), reason="its packages are not installed: `make bench` does it"
+    ),
+]
 
 
 def rows(found: list[Message]) -> dict[str, dict[str, str]]:

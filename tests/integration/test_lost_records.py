@@ -112,7 +112,9 @@ def test_records_deleted_below_a_running_worker_end_it_and_each_one_after_it(
     assert "were deleted before they were applied" in last_words(worker)
 
 
-@pytest.mark.parametrize("source", ["email_claims", "email_decisions"])
+@pytest.mark.parametrize(
+    "source", ["email_claims", pytest.param("email_decisions", marks=pytest.mark.soak)]
+)
 def test_the_same_holds_for_what_workers_write_for_each_other(
     registry: Registry, source: str
 ) -> None:

@@ -38,6 +38,12 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 @pytest.fixture
+def refused(secured: Secured, tmp_path: Path) -> Worker:
+    """Return a worker that is to be refused before it sees any topic."""
+    return Registry(secured.address, tmp_path, settings=secured.settings).worker()
+
+
+@pytest.fixture
 def registry(secured: Secured, tmp_path: Path) -> Registry:
     """Return a registry whose topics its owner has made, and whose workers have the least."""
     made = Registry(secured.address, tmp_path, settings={**secured.settings, "PARTITIONS": "2"})
@@ -99,17 +105,16 @@ def test_a_worker_lives_with_the_least_rights(secured: Secured, registry: Regist
         assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-def test_a_refused_login_is_told_in_one_line(secured: Secured, registry: Registry) -> None:
-    worker = registry.worker()
-    refused = "KAFKA_USERNAME, KAFKA_PASSWORD: the broker refuses them"
-    assert told(worker, KAFKA_PASSWORD="wrong") == refused
-    mechanism = told(worker, KAFKA_SASL_MECHANISM="SCRAM-SHA-256")
+def test_a_refused_login_is_told_in_one_line(refused: Worker) -> None:
+    line = "KAFKA_USERNAME, KAFKA_PASSWORD: the broker refuses them"
+    assert told(refused, KAFKA_PASSWORD="wrong") == line
+    mechanism = told(refused, KAFKA_SASL_MECHANISM="SCRAM-SHA-256")
     assert mechanism == "KAFKA_SASL_MECHANISM: the broker does not take SCRAM-SHA-256"
-    assert refused in run(worker, "doctor", KAFKA_PASSWORD="wrong").stdout
+    assert line in run(refused, "doctor", KAFKA_PASSWORD="wrong").stdout
 
 
-def test_an_unknown_authority_is_told_in_one_line(registry: Registry, tmp_path: Path) -> None:
-    line = told(registry.worker(), KAFKA_CA_FILE=str(Authority(tmp_path).ca_file))
+def test_an_unknown_authority_is_told_in_one_line(refused: Worker, tmp_path: Path) -> None:
+    line = told(refused, KAFKA_CA_FILE=str(Authority(tmp_path).ca_file))
     assert line.startswith("KAFKA_CA_FILE: the broker's certificate is not trusted: ")
 
 
@@ -259,13 +264,12 @@ async def test_plain_passwords_and_tokens_are_taken(secured: Secured, tmp_path: 
     assert await why_refused(by_token) == "KAFKA_TOKEN_FILE: the broker refuses the token"
 
 
-def test_an_expired_certificate_is_told_in_one_line(secured: Secured, registry: Registry) -> None:
+def test_an_expired_certificate_is_told_in_one_line(secured: Secured, refused: Worker) -> None:
     shown = {**dict.fromkeys(secured.settings, ""), **secured.settings_by_certificate}
-    worker = registry.worker()
-    assert told(worker, **shown, KAFKA_BROKERS=secured.outdated_address) == BROKER_EXPIRED
+    assert told(refused, **shown, KAFKA_BROKERS=secured.outdated_address) == BROKER_EXPIRED
     certificate, key = map(str, secured.expired.files)
     shown |= {"KAFKA_CERTIFICATE_FILE": certificate, "KAFKA_KEY_FILE": key}
-    line = told(worker, **shown, KAFKA_BROKERS=secured.certificates_address)
+    line = told(refused, **shown, KAFKA_BROKERS=secured.certificates_address)
     assert line == f"KAFKA_CERTIFICATE_FILE: {certificate} has expired"
 
 
