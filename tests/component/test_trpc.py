@@ -59,7 +59,10 @@ async def test_a_mutation_without_a_body_is_a_bad_request(client: Client) -> Non
 @pytest.mark.parametrize("path", ["nope", "", "toString", "hello.x"])
 async def test_an_unknown_procedure(client: Client, path: str) -> None:
     told = f'No procedure found on path "{path}"'
-    assert await ask(client, "GET", path) == (404, error("NOT_FOUND", -32004, 404, told, path))
+    assert await ask(client, "GET", path) == (
+        404,
+        error("NOT_FOUND", -32004, 404, told, path, "not-found"),
+    )
 
 
 async def test_an_unknown_procedure_in_a_batch_costs_only_its_own_call(client: Client) -> None:
@@ -89,7 +92,9 @@ async def test_a_wrong_method(
     answer = await client.request(method, f"/trpc/{path}", headers=JSON)
     message = f'Unsupported {method}-request to {kind} procedure at path "{path}"'
     assert (answer.status, answer.headers["Allow"]) == (405, allowed)
-    assert await answer.json() == error("METHOD_NOT_SUPPORTED", -32005, 405, message, path)
+    assert await answer.json() == error(
+        "METHOD_NOT_SUPPORTED", -32005, 405, message, path, "method-not-allowed"
+    )
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -98,14 +103,21 @@ async def test_another_content_type_is_refused_before_anything_else(
 ) -> None:
     headers = {"Content-Type": "text/plain"}
     told = 'Unsupported content-type "text/plain"'
-    unsupported = error("UNSUPPORTED_MEDIA_TYPE", -32015, 415, told, None)
+    unsupported = error("UNSUPPORTED_MEDIA_TYPE", -32015, 415, told, None, "unsupported-media-type")
     answer = await refused(client, method, "nope", data=b"x", headers=headers)
     assert answer == (415, unsupported)
 
 
 async def test_a_missing_content_type_is_refused_before_the_method(client: Client) -> None:
     headers = CIMultiDict({"Origin": "https://elsewhere.example"})
-    unsupported = error("UNSUPPORTED_MEDIA_TYPE", -32015, 415, "Missing content-type header", None)
+    unsupported = error(
+        "UNSUPPORTED_MEDIA_TYPE",
+        -32015,
+        415,
+        "Missing content-type header",
+        None,
+        "unsupported-media-type",
+    )
     answer = await refused(
         client, "POST", "hello", headers=headers, skip_auto_headers=["Content-Type"]
     )
@@ -130,13 +142,13 @@ async def test_a_get_may_have_any_content_type(client: Client) -> None:
 async def test_queries_and_mutations_do_not_mix(client: Client) -> None:
     told = "Cannot mix procedure types in call: query, mutation"
     answer = await refused(client, "POST", "hello,registerUser?batch=1", json={"1": ADA})
-    assert answer == (400, error("BAD_REQUEST", -32600, 400, told, None))
+    assert answer == (400, error("BAD_REQUEST", -32600, 400, told, None, "malformed"))
 
 
 async def test_too_many_calls_are_refused_as_one(client: Client) -> None:
     told = "Batch call exceeds maximum size"
     answer = await refused(client, "GET", ",".join(["hello"] * 11) + "?batch=1")
-    assert answer == (400, error("BAD_REQUEST", -32600, 400, told, None))
+    assert answer == (400, error("BAD_REQUEST", -32600, 400, told, None, "malformed"))
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"7"])
@@ -194,9 +206,8 @@ async def test_what_fails_before_the_handler_is_one_error(
     web_app = web.Application(middlewares=[answer_errors, refuse])
     given = SimpleNamespace(settings=Settings(), limits=Limits(), reads=Limits(are_reads=True))
     install(web_app, cast(Services, given))
-    wanted = error(code, number, problem.status, problem.detail, None)
-    if problem.status == 503:
-        wanted["error"]["data"]["reason"] = problem.name
+    wanted = error(code, number, problem.status, problem.detail, None, problem.name)
+    wanted["error"]["data"]["retryAfter"] = 3
     async with TestClient(TestServer(web_app)) as client:
         for path in ("hello", "hello,hello?batch=1"):
             assert await refused(client, "GET", path) == (problem.status, wanted)
@@ -211,7 +222,8 @@ async def test_what_fails_before_the_handler_is_one_error(
 async def test_a_path_that_is_not_utf8(client: Client) -> None:
     for path in ("%FF", "%", "hello%2"):
         status, body = await refused(client, "GET", path)
-        assert (status, body["error"]["data"]) == (400, {"code": "BAD_REQUEST", "httpStatus": 400})
+        told = {"code": "BAD_REQUEST", "httpStatus": 400, "reason": "malformed"}
+        assert (status, body["error"]["data"]) == (400, told)
 
 
 async def test_a_body_over_the_limit(client: Client) -> None:

@@ -37,7 +37,7 @@ async def test_register_user_can_wait_for_its_outcome(client: Client, lookups: F
     lookups.outcome_of_all = Outcome.EMAIL_TAKEN
     answer = await ask(client, "POST", "registerUser", json=ADA, headers=wait)
     told = "This email address belongs to another user."
-    assert answer == (409, error("CONFLICT", -32009, 409, told, "registerUser"))
+    assert answer == (409, error("CONFLICT", -32009, 409, told, "registerUser", "email-taken"))
 
 
 async def test_a_full_queue_is_a_conflict_that_says_when_to_try_again(
@@ -47,7 +47,13 @@ async def test_a_full_queue_is_a_conflict_that_says_when_to_try_again(
     answer = await client.post("/trpc/registerUser", json=ADA, headers={"Prefer": "wait=2"})
     told = (await answer.json())["error"]
     assert (answer.status, answer.headers["Retry-After"]) == (409, "1")
-    assert told["data"] == {"code": "CONFLICT", "httpStatus": 409, "path": "registerUser"}
+    assert told["data"] == {
+        "code": "CONFLICT",
+        "httpStatus": 409,
+        "reason": "too-many-pending",
+        "path": "registerUser",
+        "retryAfter": 1,
+    }
     assert told["message"].endswith("Send it again in a moment.")
 
 
@@ -84,7 +90,12 @@ async def test_one_bad_input_costs_only_its_own_call(
     assert body[1]["error"]["data"] == {
         "code": "BAD_REQUEST",
         "httpStatus": 400,
+        "reason": "invalid",
         "path": "registerUser",
+        "errors": [
+            {"pointer": "/name", "detail": "Must not be empty"},
+            {"pointer": "/email", "detail": "Must be an email address, such as ada@example.com"},
+        ],
     }
     issues = json.loads(body[1]["error"]["message"])
     assert [issue["path"] for issue in issues] == [["name"], ["email"]]
@@ -121,7 +132,7 @@ async def test_what_the_broker_did_not_take_costs_only_its_own_calls(
     told = [one["error"]["data"] for one in await answer.json()]
     assert [data["httpStatus"] for data in told] == [400, 503]
     # Whether a retry is safe.
-    assert [data.get("reason") for data in told] == [None, "outcome-unknown"]
+    assert [data["reason"] for data in told] == ["invalid", "outcome-unknown"]
     assert (answer.status, answer.headers["Retry-After"]) == (207, "1")
 
 

@@ -53,7 +53,12 @@ async def test_a_stream_has_a_head_and_a_line_for_each_call(
     head, told = jsonl(await answer.read())
     assert head == {"0": [[0], [None, 0, 0]], "1": [[0], [None, 0, 1]]}
     assert told[0] == HELLO
-    assert told[1]["error"]["data"] == {"code": "NOT_FOUND", "httpStatus": 404, "path": "nope"}
+    assert told[1]["error"]["data"] == {
+        "code": "NOT_FOUND",
+        "httpStatus": 404,
+        "reason": "not-found",
+        "path": "nope",
+    }
 
 
 async def test_what_trpc_accepts_counts_more_than_what_http_does(client: Client) -> None:
@@ -109,7 +114,7 @@ async def test_a_stream_must_be_a_batch(client: Client) -> None:
     body = await answer.json(content_type=None)
     assert (answer.status, body["error"]["data"]) == (
         400,
-        {"code": "BAD_REQUEST", "httpStatus": 400},
+        {"code": "BAD_REQUEST", "httpStatus": 400, "reason": "malformed"},
     )
 
 
@@ -153,7 +158,11 @@ async def test_a_stream_of_version_10_that_fails_as_a_whole_fails_each_call(
     told = orjson.loads(await answer.read())
     # No more answers than there may be calls: one byte of a path is a hundred of them.
     assert (answer.status, len(told)) == (400, 10)
-    assert told["9"]["error"]["data"] == {"code": "BAD_REQUEST", "httpStatus": 400}
+    assert told["9"]["error"]["data"] == {
+        "code": "BAD_REQUEST",
+        "httpStatus": 400,
+        "reason": "malformed",
+    }
 
 
 async def test_a_single_call_is_no_stream_of_version_10(client: Client) -> None:

@@ -26,9 +26,11 @@ async def refused(client: Client, method: str, path: str, **more: Any) -> tuple[
     return answer.status, await answer.json(content_type=None)
 
 
-def error(code: str, number: int, status: int, message: str, path: str | None) -> dict[str, Any]:
-    """Return an error envelope as @trpc/server makes it."""
-    data: dict[str, Any] = {"code": code, "httpStatus": status}
+def error(
+    code: str, number: int, status: int, message: str, path: str | None, reason: str
+) -> dict[str, Any]:
+    """Return an error envelope as @trpc/server makes it, with our reason."""
+    data: dict[str, Any] = {"code": code, "httpStatus": status, "reason": reason}
     if path is not None:
         data["path"] = path
     return {"error": {"message": message, "code": number, "data": data}}

@@ -151,6 +151,7 @@ def test_one_bad_input_costs_only_its_own_call(told: Told) -> None:
     assert told.errors("one bad input") == [("BAD_REQUEST", 400, "registerUser")]
     (issue,) = json.loads(bad["message"])
     assert issue["path"] == ["email"]
+    assert (bad["reason"], [each["pointer"] for each in bad["errors"]]) == ("invalid", ["/email"])
 
 
 def test_pages_follow_one_another_by_cursor(told: Told) -> None:

@@ -13,10 +13,12 @@ from tests.support import node_toolbox
 CLIENT = node_toolbox.ROOT / "clients" / "typescript"
 
 BEGIN = """\
-import { createTRPCClient, httpBatchLink } from '@trpc/client';
+import { createTRPCClient, httpBatchLink, TRPCClientError } from '@trpc/client';
 import type { AppRouter } from 'user-registry-client';
 
 const trpc = createTRPCClient<AppRouter>({ links: [httpBatchLink({ url: 'http://x/trpc' })] });
+declare const error: unknown;
+declare function isOurs(error: unknown): error is TRPCClientError<AppRouter>;
 const ada = { id: 'ada', name: 'Ada King', email: 'ada@example.com' };
 """
 
@@ -30,6 +32,12 @@ const since: string = (await trpc.userByEmail.query({ email: 'a@b.co' })).regist
 const next: string | undefined = (await trpc.listUsers.query({ prefix: 'a', limit: 5 })).nextCursor;
 const items: { id: string }[] = (await trpc.listUsers.query()).items;
 await trpc.listUsers.query({ cursor: null, direction: 'forward' });
+if (isOurs(error)) {
+  const why: string | undefined = error.data?.reason, where = error.data?.errors?.[0]?.pointer;
+  const soon: number | undefined = error.data?.retryAfter;
+  const never: number | undefined = error.data?.reason;  // wrong: a reason is text
+  console.log(why, where, soon, never);
+}
 await trpc.registerUser.mutate({ ...ada, nam: 'Ada' });  // wrong: an unknown field
 await trpc.registerUser.mutate({ id: 'ada', name: 'Ada' });  // wrong: a field is missing
 await trpc.registerUser.mutate({ ...ada, id: 7 });  // wrong: a number is no id
@@ -76,7 +84,7 @@ def test_right_calls_compile_and_each_wrong_one_does_not() -> None:
     source = BEGIN + CALLS
     lines = enumerate(source.splitlines(), start=1)
     wrong = {number for number, line in lines if "// wrong" in line}
-    assert len(wrong) == 10
+    assert len(wrong) == 11
     assert compiled(source) == wrong
 
 

@@ -27,9 +27,22 @@ import type {
 """
 
 _ROUTER = """\
+/** What `TRPCClientError.data` says of an error. */
+export type ErrorData = TRPCDefaultErrorShape['data'] & {
+  /** The last part of the problem's type, such as `email-taken`: docs/reference/problems.md. */
+  reason: string;
+  /** Each member that is not valid: a JSON pointer, and what is wrong with it. */
+  errors?: { pointer: string; detail: string }[];
+  /** After so many seconds the same request may be sent again. */
+  retryAfter?: number;
+};
+
+/** An error of any procedure. */
+export type ErrorShape = Omit<TRPCDefaultErrorShape, 'data'> & { data: ErrorData };
+
 /** The registry's procedures: `createTRPCClient<AppRouter>(…)`. */
 export type AppRouter = TRPCBuiltRouter<
-  { ctx: object; meta: object; errorShape: TRPCDefaultErrorShape; transformer: false },
+  { ctx: object; meta: object; errorShape: ErrorShape; transformer: false },
   {
 %s
   }

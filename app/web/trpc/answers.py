@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 from aiohttp import web
 
-from app.web.http.problems import ProblemError
+from app.web.http.problems import ProblemError, pointers
 
 #: The request headers that an answer depends on.
 VARY = "trpc-accept, accept"
@@ -34,12 +34,14 @@ def envelope(told: object, path: str | None) -> Mapping[str, object]:
     if not isinstance(told, ProblemError):
         return {"result": {"data": told}}
     code, number = _CODES.get(told.status, _CODES[500])
-    data: dict[str, object] = {"code": code, "httpStatus": told.status}
+    # The reason says more than tRPC's code: which conflict it is, and whether a retry is safe.
+    data: dict[str, object] = {"code": code, "httpStatus": told.status, "reason": told.name}
     if path is not None:
         data["path"] = path
-    if told.status == 503:
-        # It says whether a retry is safe.
-        data["reason"] = told.name
+    if told.errors:
+        data["errors"] = pointers(told.errors)
+    if (seconds := told.headers.get("Retry-After")) is not None:
+        data["retryAfter"] = int(seconds)
     return {"error": {"message": told.detail, "code": number, "data": data}}
 
 

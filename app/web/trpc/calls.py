@@ -183,11 +183,15 @@ def _valid(procedure: Procedure, given: Mapping[int, Any], tell: Tell) -> Mappin
 
 def _validated(wanted: TypeAdapter[Any], given: Any) -> Any:
     if given is _UNDEFINED:
-        raise ProblemError(400, "invalid", _issues([_REQUIRED]))
+        raise _invalid([_REQUIRED])
     try:
         return wanted.validate_python(given)
     except ValidationError as error:
-        raise ProblemError(400, "invalid", _issues(field_errors(error))) from None
+        raise _invalid(field_errors(error)) from None
+
+
+def _invalid(found: Sequence[FieldError]) -> ProblemError:
+    return ProblemError(400, "invalid", _issues(found), found)
 
 
 def _issues(found: Sequence[FieldError]) -> str:
