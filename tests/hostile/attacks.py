@@ -209,10 +209,12 @@ async def streams_of_rows(target: Target) -> None:
     try:
         head = request("/users/batch", kind="application/x-ndjson")
         writer.write(head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
-        rows = (ROW + b"\n") * 1_000
+        rows = (ROW + b"\n") * 250
         for _ in range(1_000_000):
             writer.write(b"%x\r\n%b\r\n" % (len(rows), rows))
             await writer.drain()
+            # 100,000 rows a second of all: about what a worker takes. They must be applied, too.
+            await asyncio.sleep(0.1)
     finally:
         writer.transport.abort()
 

@@ -31,5 +31,5 @@ def test_a_hostile_client_stops_nothing(worker: Worker, attack: str, seconds: fl
     assert not result.failures, result.line()
     assert result.write_ms, "the honest client was not served"
     # The short form shares the machine with other tests.
-    if seconds >= 30:
+    if seconds > 1:
         assert result.live_p99_ms < LIVE_MS, result.line()

@@ -55,7 +55,7 @@ def test_metrics_tell_what_happened(registry: Registry) -> None:
     # A registration, its claim and its verdict; the replay needs neither.
     assert value(found, "registry_applied_records_total") == 3 * 20 + 1
     assert value(found, "registry_transaction_seconds_count", table="users") >= 2
-    assert value(found, "registry_partitions", state="owned") == 16
+    assert value(found, "registry_partitions", state="owned") == 2 * PARTITIONS
     assert value(found, "registry_member") == 1
     assert value(found, "registry_waiting_records") == 0
     assert value(found, "registry_build_info") == 1
