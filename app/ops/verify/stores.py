@@ -60,7 +60,7 @@ def _stores(folder: Path, tables: Sequence[str]) -> list[Store]:
         if table in tables and number.isdecimal()
     ]
     if not found:
-        raise SettingsError(f"--stores: {folder} holds no store; name a worker's DATA_DIR")
+        raise SettingsError(f"{folder} holds no store; name a worker's DATA_DIR")
     return sorted(found, key=lambda store: (tables.index(store.table), store.partition))
 
 
