@@ -377,6 +377,19 @@ class FencedProducer:
         except ProducerFencedError as error:
             raise FencedError(str(error)) from None
 
+    async def leave_out(self, tp: TP) -> None:
+        """Take one offset of a partition without a record: an empty transaction's control record.
+
+        Raises `FencedError` if another producer has started since.
+        """
+        if self._producer is None:
+            raise NotWrittenError("the producer is not started")
+        try:
+            await self._producer.send(None, {}, [tp])
+            await self._producer.commit(None, {}, {})
+        except ProducerFencedError as error:
+            raise FencedError(str(error)) from None
+
     async def close(self) -> None:
         """Disconnect. An open transaction will never be committed."""
         cluster, self._cluster = self._cluster, None

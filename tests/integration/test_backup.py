@@ -1,16 +1,24 @@
 """A registry is saved while clients write, wiped, and restored: everything answers as before."""
 
+import asyncio
 import logging
 import subprocess
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from app.config.connection import Connection
+from app.ops.backup.exact import ExactWriter, runs
+from app.ops.backup.files import Kept
 from local.broker import Broker
 from tests.integration.test_repartition import PATIENCE_SECONDS, register, run
+from tests.support import kafka
 from tests.support.clients import Writers, assert_all_found
 from tests.support.java import QUICK
 from tests.support.worker import Registry, email_of, is_fresh, wait_until
@@ -65,6 +73,27 @@ def test_backup_wipe_restore(broker: Broker, tmp_path: Path) -> None:
             assert thief.status_code == 409
             verified = run(restored, "verify")
             assert verified.returncode == 0, verified.stdout
+
+
+#: Where a log has records. Offsets are missing singly and together, at its begin and at its end.
+OFFSETS, END = (1, 2, 4, 7, 8, 13), 15
+
+
+async def test_each_record_gets_its_old_offset_whatever_offsets_have_none(broker: Broker) -> None:
+    topic = f"exact-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=10)
+    records = [Kept(offset, 5, b"key", b"%d" % offset, []) for offset in OFFSETS]
+    async with ExactWriter(Connection(broker.address), f"{topic}-restore", topic, 0) as writer:
+        await writer.begin(0, 0)
+        for run in runs(records, 0, END):
+            await writer.write(run)
+        await writer.end()
+    found = await asyncio.to_thread(kafka.read_all, broker.address, topic)
+    assert [(kafka.place(each), each.value()) for each in found] == [
+        ((0, offset), b"%d" % offset) for offset in OFFSETS
+    ]
+    assert await asyncio.to_thread(kafka.end_offsets, broker.address, topic) == {0: END}
 
 
 @pytest.mark.soak

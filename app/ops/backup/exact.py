@@ -2,8 +2,9 @@
 
 Not every offset of a log has a record: transactions leave control records, retention and compaction
 leave nothing. What is missing is filled: one offset behind a record by the commit of a transaction,
-as it was; more by transactions that are aborted, which no reader sees; and the offsets before the
-first one by records that are deleted again.
+as it was; one offset alone by the commit of an empty transaction; more by transactions that are
+aborted, which no reader sees; and the offsets before the log's start by records that are deleted
+again.
 """
 
 import asyncio
@@ -13,11 +14,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from faust.types import TP
 
 from app.config.connection import Connection
 from app.domain.errors import TopicsError
 from app.kafka.fast_records import NO_HEADERS, ToWrite, fill
-from app.kafka.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES
+from app.kafka.transactions import MAX_BATCH_BYTES, MAX_REQUEST_BYTES, FencedProducer
 from app.ops.backup.files import Kept
 
 #: Records that are written together, and the most in a transaction.
@@ -66,6 +68,7 @@ class ExactWriter:
             transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         )
+        self._empty = FencedProducer(connection, f"{transactional_id}-empty", [topic])
         self._consumer = AIOKafkaConsumer(**connection.client())
         self._held = AsyncExitStack()
         self._tp = TopicPartition(topic, partition)
@@ -84,6 +87,7 @@ class ExactWriter:
 
     async def __aexit__(self, *exc: Any) -> None:
         """Disconnect."""
+        await self._empty.close()
         await self._held.__aexit__(*exc)
 
     async def begin(self, start: int, timestamp: int) -> None:
@@ -102,8 +106,8 @@ class ExactWriter:
             await self._transact(records, commits=True)
             gap -= 1
         if gap == 1:
-            raise TopicsError(f"topic {self._tp.topic}: offset {self.at} cannot be left out")
-        if gap:
+            await self._leave_one_out()
+        elif gap:
             await self._transact(_fillers(gap - 1, timestamp), commits=False)
 
     async def end(self) -> None:
@@ -129,6 +133,15 @@ class ExactWriter:
             await self._transactional.abort_transaction()
         self.at += 1
         self._is_ending = True
+
+    async def _leave_one_out(self) -> None:
+        # The broker orders the transactions of one producer only.
+        if self._is_ending:
+            await self.end()
+        await self._empty.start()
+        await self._empty.leave_out(TP(*self._tp))
+        self.at += 1
+        await self.end()
 
     async def _send(self, producer: AIOKafkaProducer, records: Iterable[ToWrite]) -> None:
         """Send records, and check that each has its old offset."""

@@ -124,25 +124,17 @@ async def _fill_exactly(settings: Settings, folder: Path, saved: Saved, advance:
     name = f"{settings.app_id}-restore-{saved.topic}-{saved.partition}"
     records = _counted(read_records(folder, saved), saved, advance)
     first = next(records, None)
-    start = _start(saved, first)
     async with ExactWriter(settings.kafka, name, saved.topic, saved.partition) as writer:
-        await writer.begin(start, 0 if first is None else first.timestamp)
+        await writer.begin(saved.start, 0 if first is None else first.timestamp)
         if first is not None:
-            for run in runs(_with(first, records), start, saved.end):
+            for run in runs(_with(first, records), saved.start, saved.end):
                 await writer.write(run)
         else:
             await writer.begin(saved.end, 0)
         await writer.end()
-    if start or first is None:
+    if saved.start or first is None:
         async with connected(settings) as admin:
-            await _delete_before(admin, saved, start if first is not None else saved.end)
-
-
-def _start(saved: Saved, first: Kept | None) -> int:
-    """Return where the log must begin: one offset before its first record cannot be left out."""
-    if first is not None and first.offset == saved.start + 1:
-        return first.offset
-    return saved.start
+            await _delete_before(admin, saved, saved.start if first is not None else saved.end)
 
 
 def _with(first: Kept, others: Iterator[Kept]) -> Iterator[Kept]:
