@@ -102,6 +102,19 @@ async def test_one_bad_input_costs_only_its_own_call(
     assert sorted(key or b"" for _, _, key, _ in producer.sent) == [b"ada", b"eve"]
 
 
+@pytest.mark.parametrize("path", ["registerUser", "registerUser?batch=1", "userById?batch=1"])
+async def test_a_client_with_a_transformer_is_told_what_to_do(client: Client, path: str) -> None:
+    enveloped = {"json": ADA, "meta": {"values": {}}}
+    given = {"0": enveloped} if "batch" in path else enveloped
+    if path.startswith("registerUser"):
+        status, told = await ask(client, "POST", path, json=given)
+    else:
+        status, told = await ask(client, "GET", f"{path}&input={orjson.dumps(given).decode()}")
+    error = (told[0] if "batch" in path else told)["error"]
+    assert (status, error["data"]["reason"]) == (400, "malformed")
+    assert "take the transformer (superjson) off" in error["message"]
+
+
 async def test_unknown_members_of_an_input_are_dropped(
     client: Client, producer: FakeProducer
 ) -> None:

@@ -25,6 +25,9 @@ from app.web.trpc.procedures import PROCEDURES, Procedure, Tell, together
 _UNDEFINED: Any = object()
 
 _REQUIRED = FieldError((), "Required", "missing")
+_TRANSFORMED = (
+    "Inputs are plain JSON here: take the transformer (superjson) off the client's links."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,14 @@ def _validated(wanted: TypeAdapter[Any], given: Any) -> Any:
     try:
         return wanted.validate_python(given)
     except ValidationError as error:
+        if _is_transformed(given):
+            raise ProblemError(400, "malformed", _TRANSFORMED) from None
         raise _invalid(field_errors(error)) from None
+
+
+def _is_transformed(given: Any) -> bool:
+    """Return whether an input is in the envelope of superjson, a transformer of tRPC's clients."""
+    return isinstance(given, dict) and "json" in given and given.keys() <= {"json", "meta"}
 
 
 def _invalid(found: Sequence[FieldError]) -> ProblemError:
