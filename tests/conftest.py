@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from local import machine
 from local.broker import Broker
 from local.broker.training import make_archive
 from local.settings import LocalSettings
@@ -16,6 +17,8 @@ from tests.support.java import QUICK
 from tests.support.leaks import There, require_nothing_left, require_nothing_left_in_loop
 from tests.support.worker import LOGS, Registry, Worker
 
+#: Among how many processes the ports are shared out.
+PORT_SHARES = 4
 #: How many lines of a worker's log are shown for a test that has failed.
 LOG_LINES = 100
 
@@ -31,6 +34,10 @@ def pytest_configure() -> None:
     for each in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(each) is signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
+    # Processes that run tests at once choose ports for later use: each has its own to choose from.
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = len(machine.FREE_PORTS) // PORT_SHARES
+    machine.FREE_PORTS = machine.FREE_PORTS[number % PORT_SHARES * share :][:share]
     # The first loop of uvloop's opens a pipe for signals, which stays: no test is to be blamed.
     uvloop.new_event_loop().close()
 
