@@ -18,6 +18,7 @@ from app.web.accepting import Accepting
 from app.web.fast_lane import Runner
 from app.web.routes import runner_options
 from app.web.services import SERVICES, Services
+from app.worker.preflight import cannot_listen
 from app.worker.registry import Registry
 
 #: How long requests under way may take to be answered once the server stops; what was written is
@@ -26,6 +27,8 @@ CLOSE_TIMEOUT_SECONDS = 3.0
 #: Connections that the kernel keeps until they are accepted. Past it, it drops what clients send,
 #: and they try again after a second: of those who flood, so would the others.
 BACKLOG = 1_024
+#: The setting of each address that a worker opens.
+_SETTINGS = {PUBLIC: "WEB_PORT", INTERNAL: "INTERNAL_PORT"}
 #: How often a worker looks whether it is ready for the shared address.
 LOOK_SECONDS = 0.05
 #: For how long, about, a connection on which nothing is said is left to the kernel.
@@ -92,8 +95,12 @@ class RegistryWeb(faust_aiohttp.Web):
             self.add_future(self._share())
 
     async def _listen(self, name: str, host: str, port: int) -> None:
-        # The runner begins TLS by itself.
-        await self._begin(name, web.TCPSite(self._runner, host, port, backlog=BACKLOG))
+        try:
+            # The runner begins TLS by itself.
+            await self._begin(name, web.TCPSite(self._runner, host, port, backlog=BACKLOG))
+        except OSError as error:
+            # It was free when the worker began to start.
+            raise cannot_listen(host, port, _SETTINGS[name], error) from None
         hear_of_who_speaks(each for each, of in self._listening() if of == name)
 
     async def _begin(self, name: str, site: web.BaseSite) -> None:

@@ -1,7 +1,9 @@
 """Checks before a worker starts. A mistake is reported in one line."""
 
 import asyncio
+import errno
 import fcntl
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -201,7 +203,14 @@ def require_port(host: str, port: int, setting: str = "WEB_PORT") -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise SettingsError(f"{setting}: cannot listen on {host}:{port}: {_why(error)}") from None
+        raise cannot_listen(host, port, setting, error) from None
+
+
+def cannot_listen(host: str, port: int, setting: str, error: OSError) -> SettingsError:
+    """Return the error that tells why a worker cannot listen at an address."""
+    # uvloop says that in words of its own.
+    why = os.strerror(error.errno) if error.errno == errno.EADDRINUSE else _why(error)
+    return SettingsError(f"{setting}: cannot listen on {host}:{port}: {why}")
 
 
 def _require_keys(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """The broker goes and comes back: writes are refused truly, lookups go on, the worker stays."""
 
+import socket
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +79,27 @@ def test_a_taken_web_port_is_one_line(shared_registry: Registry, worker: Worker)
     second = shared_registry.worker(3)
     second.port = worker.port
     assert last_line_of(second).startswith(f"WEB_PORT: cannot listen on 127.0.0.1:{worker.port}: ")
+
+
+#: A worker whose port is taken after it was found to be free.
+LATE_WORKER = """
+from app.worker import preflight
+preflight._require_addresses = lambda settings: None
+from app.cli.main import main
+main(["worker"])
+"""
+
+
+def test_a_port_that_is_taken_while_a_worker_starts_is_one_line(registry: Registry) -> None:
+    late = registry.worker()
+    late.command = [sys.executable, "-c", LATE_WORKER]
+    with socket.create_server(("127.0.0.1", late.port)):
+        late.launch()
+        assert late.wait() == 1
+    told = f"WEB_PORT: cannot listen on 127.0.0.1:{late.port}: Address already in use"
+    log = late.log.read_text()
+    assert sum(told in line for line in log.splitlines()) == 1
+    assert "  File " not in log
 
 
 def test_a_data_folder_in_use_is_one_line(shared_registry: Registry, worker: Worker) -> None:
