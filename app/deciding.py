@@ -4,6 +4,7 @@ Rows, claims, verdicts, outcomes, dead letters and moved records are added to th
 partition, and the engine writes them in one transaction.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ from app.telemetry.metrics import DEAD_LETTERS, OUTCOMES
 from tables import Tables
 
 log = structlog.get_logger(__name__)
+#: Says what is logged at all, for what would cost something for each record.
+_stdlib_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -190,6 +193,8 @@ class Deciding:
         terminal = [decided for decided in outcomes if decided.outcome is not Outcome.PENDING]
         changes.settled.extend(decided.offset for decided in terminal)
         changes.on_commit.append(partial(_count, Counter(decided.outcome for decided in terminal)))
+        if _stdlib_log.isEnabledFor(logging.DEBUG):
+            changes.on_commit.append(partial(_tell, partition, terminal))
         told = [decided for decided in terminal if decided.outcome not in _TOLD_ELSEWHERE]
         changes.outgoing[self.topics.registration_outcomes.name, partition].extend(
             (
@@ -292,6 +297,16 @@ class Deciding:
         """Remove outcomes of records that are gone."""
         start = log_starts[self.topics.user_registrations.name]
         changes.rows.update(dict.fromkeys(self.tables.outcomes.superfluous(partition, start)))
+
+
+def _tell(partition: int, terminal: Iterable[Decided]) -> None:
+    """Log what became of each record; its id is personal, its position is not."""
+    for decided in terminal:
+        log.debug(
+            "settled",
+            position=token(partition, decided.offset),
+            outcome=decided.outcome.reason or decided.outcome.word,
+        )
 
 
 def _count(outcomes: Mapping[Outcome, int]) -> None:

@@ -1,7 +1,10 @@
 """What comes of batches: the agents' decisions over tables in memory."""
 
+import logging
+
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from app.domain.consumed_records import ConsumedRecord
 from app.domain.decisions import MAX_QUEUE
@@ -121,6 +124,25 @@ def test_a_queue_that_is_full_rejects_what_follows_and_its_partition_goes_on(
     assert len(told) == 51
     held = [key for rows in registry.tables["emails"] for key in rows if key != MARKER_KEY]
     assert len(held) == 1
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.DEBUG, 1), (logging.INFO, 0)])
+def test_what_became_of_each_record_is_logged_where_that_is_wanted(
+    registry: Simulation, caplog: pytest.LogCaptureFixture, level: int, lines: int
+) -> None:
+    registry.arrive(HOME, None, orjson.dumps(ADA))
+    registry.run()
+    changes = Changes()
+    other = orjson.dumps({**ADA, "name": "Eve"})
+    with caplog.at_level(level, "app.deciding"), capture_logs() as logged:
+        DECIDING.decide_registrations(HOME, [Record(7, None, other)], changes)
+        for committed in changes.on_commit:
+            committed()
+    told = [each for each in logged if each["event"] == "settled"]
+    assert len(told) == lines
+    for each in told:
+        assert (each["position"], each["outcome"]) == (token(HOME, 7), "id-taken")
+        assert "ada" not in repr(each)
 
 
 # -- a cycle decides in slices: each sees what those before it have changed
