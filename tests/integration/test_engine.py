@@ -37,11 +37,12 @@ def produce(registry: Registry, users: int) -> list[str]:
 SOUND_COMMAND = [sys.executable, "-m", "app", "worker"]
 
 
-#: Where a worker dies, and at which time that it comes there.
+#: Where a worker dies, and at which time that it comes there. One transaction may apply everything
+#: that waits, and another one commits the offsets of control records.
 DEATHS = (
-    ("the transaction is ended", Kind.KILL_BEFORE, 3),
-    ("the transaction is ended", Kind.KILL_AFTER, 4),
-    ("rows are written to a store", Kind.KILL_BEFORE, 8),
+    ("the transaction is ended", Kind.KILL_BEFORE, 1),
+    ("the transaction is ended", Kind.KILL_AFTER, 2),
+    ("rows are written to a store", Kind.KILL_BEFORE, PARTITIONS + 2),
     ("where the changelog begins", Kind.KILL_BEFORE, PARTITIONS + 2),
 )
 

@@ -207,7 +207,11 @@ class Worker:
     def wait(self, within_seconds: float = READY_TIMEOUT_SECONDS) -> int:
         """Wait for the process to end by itself; return its exit status."""
         assert self._process is not None
-        status = self._process.wait(within_seconds)
+        try:
+            status = self._process.wait(within_seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
         self._process = None
         return status
 
