@@ -1,4 +1,4 @@
-"""How Kafka clients connect: the options of aiokafka's. Faust's: ``app/worker/credentials.py``."""
+"""How Kafka clients connect: options of aiokafka. Of Faust: ``app/worker/credentials.py``."""
 
 import ssl
 from dataclasses import dataclass, field

@@ -368,25 +368,13 @@ class FencedProducer:
     async def write(self, sendings: Sendings) -> Mapping[TP, range]:
         """Write records; return their offsets by partition.
 
-        Raises `FencedError` if another producer has started since.
+        A partition without records gets the control record alone. Raises `FencedError` if another
+        producer has started since.
         """
         if self._producer is None:
             raise NotWrittenError("the producer is not started")
         try:
             return await self._producer.commit(None, sendings, {})
-        except ProducerFencedError as error:
-            raise FencedError(str(error)) from None
-
-    async def leave_out(self, tp: TP) -> None:
-        """Take one offset of a partition without a record: an empty transaction's control record.
-
-        Raises `FencedError` if another producer has started since.
-        """
-        if self._producer is None:
-            raise NotWrittenError("the producer is not started")
-        try:
-            await self._producer.send(None, {}, [tp])
-            await self._producer.commit(None, {}, {})
         except ProducerFencedError as error:
             raise FencedError(str(error)) from None
 

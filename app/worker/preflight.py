@@ -1,7 +1,6 @@
 """Checks before a worker starts. A mistake is reported in one line."""
 
 import asyncio
-import errno
 import fcntl
 import os
 import socket
@@ -208,9 +207,7 @@ def require_port(host: str, port: int, setting: str = "WEB_PORT") -> None:
 
 def cannot_listen(host: str, port: int, setting: str, error: OSError) -> SettingsError:
     """Return the error that tells why a worker cannot listen at an address."""
-    # uvloop says that in words of its own.
-    why = os.strerror(error.errno) if error.errno == errno.EADDRINUSE else _why(error)
-    return SettingsError(f"{setting}: cannot listen on {host}:{port}: {why}")
+    return SettingsError(f"{setting}: cannot listen on {host}:{port}: {_why(error)}")
 
 
 def _require_keys(settings: Settings) -> None:
@@ -252,4 +249,7 @@ def locked(folder: Path) -> IO[bytes]:
 
 
 def _why(error: OSError) -> str:
+    # uvloop adds words to the system's text. Numbers of getaddrinfo(3) are negative.
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
     return error.strerror or str(error)

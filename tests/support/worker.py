@@ -38,7 +38,7 @@ def is_fresh(answer: requests.Response) -> bool:
 
 
 def session() -> requests.Session:
-    """Return a session that reads no proxies and passwords: that takes longer than to ask."""
+    """Return a session that looks up no proxies and no passwords: that takes longer than to ask."""
     made = requests.Session()
     made.trust_env = False
     return made

@@ -139,7 +139,7 @@ class ExactWriter:
         if self._is_ending:
             await self.end()
         await self._empty.start()
-        await self._empty.leave_out(TP(*self._tp))
+        await self._empty.write({TP(*self._tp): []})
         self.at += 1
         await self.end()
 
