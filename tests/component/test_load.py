@@ -171,6 +171,32 @@ async def test_a_connection_that_the_server_ends_is_made_again() -> None:
     assert (told.acknowledged, told.errors) == (20, {})
 
 
+async def test_a_request_that_meets_the_end_of_an_idle_connection_is_sent_once_more() -> None:
+    async def end_at_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(ACCEPTED)
+        await read_request(reader)
+        writer.close()
+
+    async with serving(end_at_the_second) as url:
+        told = await drive(Options(url=url, registrations=9, warmup=0, connections=1))
+    assert (told.requests, told.acknowledged, told.retries, told.errors) == (9, 9, 8, {})
+
+
+async def test_a_request_is_sent_once_more_only_if_nothing_of_an_answer_came() -> None:
+    async def end_in_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(ACCEPTED)
+        await read_request(reader)
+        writer.write(ACCEPTED[:20])
+        await writer.drain()
+        writer.close()
+
+    async with serving(end_in_the_second) as url:
+        told = await drive(Options(url=url, registrations=2, warmup=0, connections=1))
+    assert (told.acknowledged, told.retries, told.errors) == (1, 0, {"connection-closed": 1})
+
+
 async def test_time_counts_from_when_a_request_was_due() -> None:
     """A server that stalls once has one slow answer, and many that had to wait behind it."""
     stalled = False

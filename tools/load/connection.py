@@ -24,6 +24,8 @@ class Request:
     tally: Tally
     sent_at: float = 0.0
     retries: int = 0
+    #: Whether it was sent again because its connection ended before it could be answered.
+    is_anew: bool = False
 
 
 @dataclass(slots=True)
@@ -61,6 +63,9 @@ class Drives(Protocol):
     def failed(self, request: Request, kind: str) -> None:
         """Handle a request without an answer. Its connection is closed."""
 
+    def send_anew(self, request: Request) -> None:
+        """Send a request again: its connection had served others, and ended as it was sent."""
+
 
 class Connection(asyncio.Protocol):
     """One connection. A closed one is replaced."""
@@ -75,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = False
         self._is_kept = True
         self._why_closed = ""
+        self._has_answered = False
 
     @property
     def is_open(self) -> bool:
@@ -106,6 +112,7 @@ class Connection(asyncio.Protocol):
         request, self._request = self._request, None
         answer = Answer(self._parser.get_status_code(), b"".join(self._body), self._raw)
         self._raw, self._body, self._is_complete = [], [], False
+        self._has_answered = True
         if request is None or not self._is_kept:
             self.close()
         if request is not None:
@@ -122,9 +129,18 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Report the request that gets no answer."""
+        """Report the request that gets no answer.
+
+        A server may close a connection that is idle, as a client sends: RFC 9112, section 9.3.1.
+        So clients send again, once, what is the same when it comes twice, as a registration is.
+        """
         request, self._request = self._request, None
-        if request is not None:
+        if request is None:
+            return
+        was_idle = self._has_answered and not self._raw and not self._why_closed
+        if was_idle and not request.is_anew:
+            self._driver.send_anew(request)
+        else:
             self._driver.failed(request, self._why_closed or kind_of(exc))
 
     # -- called by the parser

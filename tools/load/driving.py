@@ -180,6 +180,13 @@ class _Run:
         self._loop.call_later(RECONNECT_SECONDS, self._free, None)
         self._end_if_all_is_told()
 
+    def send_anew(self, request: Request) -> None:
+        """Send a request again, over a connection made for it."""
+        if not self.done.done():
+            request.is_anew = True
+            request.tally.retries += 1
+            self._pool.send_anew(request)
+
     def _is_to_be_retried(self, request: Request, answer: Answer) -> bool:
         may_be = answer.status in _RETRIED and request.retries < self._options.retry
         return may_be and not self._is_stopped

@@ -50,6 +50,10 @@ class Pool:
         if connection is not None and connection.is_open:
             connection.send(request)
             return
+        self.send_anew(request)
+
+    def send_anew(self, request: Request) -> None:
+        """Send a request over a new connection."""
         task = asyncio.get_running_loop().create_task(self._connect_and_send(request))
         self._making.add(task)
         task.add_done_callback(self._making.discard)
