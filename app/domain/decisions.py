@@ -17,12 +17,15 @@ from app.domain.positions import offset_of, token
 from app.domain.records import (
     CHANGEABLE,
     Command,
+    Condition,
     Open,
     Queued,
     Registration,
     Update,
     UserRow,
     encode,
+    is_conditional,
+    is_erasure,
     moment,
 )
 
@@ -96,7 +99,10 @@ class Decisions:
 
     def _decide(self, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
         command = asked.command
-        if command is None:
+        if row is not None and not _is_for(row, command):
+            self._decided(asked.offset, row["id"], Outcome.VERSION_MISMATCH)
+            return row
+        if command is None or is_erasure(command):
             self._erase(row, key, asked)
             return None
         if command.get("type") == "update":
@@ -212,11 +218,22 @@ def waiting_in(row: UserRow) -> int:
 
 
 def places_for(command: Command) -> int:
-    """Return the queue's places for a record like this: an erasure has one more.
+    """Return the queue's places for a record like this: an erasure in any case has one more.
 
     So a user can be erased, however fast others write to the same id.
     """
-    return MAX_QUEUE + (command is None)
+    return MAX_QUEUE + (is_erasure(command) and not is_conditional(command))
+
+
+def _is_for(row: UserRow, command: Command) -> bool:
+    """Return whether a command is for the state that a row is in."""
+    if command is None or not is_conditional(command):
+        return True
+    conditions = cast(Condition, command)
+    return (
+        conditions.get("ifVersion", row["version"]) == row["version"]
+        and conditions.get("ifPosition", row["position"]) == row["position"]
+    )
 
 
 def _open_attempt(row: UserRow) -> str | None:

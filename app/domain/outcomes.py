@@ -24,6 +24,8 @@ class Outcome(IntEnum):
     DEAD_LETTER = 10
     #: The queue of the id was full. The record may be sent again.
     TOO_MANY_PENDING = 11
+    #: The record asked for another version of the user than the one that it met.
+    VERSION_MISMATCH = 12
 
     @property
     def word(self) -> str:
@@ -51,6 +53,7 @@ _REJECTIONS = {
     Outcome.EMAIL_TAKEN,
     Outcome.UNKNOWN_ID,
     Outcome.TOO_MANY_PENDING,
+    Outcome.VERSION_MISMATCH,
 }
 
 

@@ -25,6 +25,7 @@ from app.domain.records import (
     Command,
     Headers,
     encode,
+    erasure_in,
     field_errors,
     is_user_id,
     registration_in,
@@ -143,11 +144,12 @@ def read(arrival: ConsumedRecord) -> tuple[Command, bytes]:
 
 
 def read_command(value: bytes) -> Any:
-    """Return the registration or update in a record's value, or raise `UnreadableRecordError`."""
-    if _type_of(value) == "update":
+    """Return the command in a record's value, or raise `UnreadableRecordError`."""
+    kind = _type_of(value)
+    if kind == "update":
         return _read_update(value)
     try:
-        return registration_in(value)
+        return erasure_in(value) if kind == "erase" else registration_in(value)
     except ValidationError as error:
         raise _unreadable(value, error) from None
 
@@ -165,7 +167,7 @@ def _read_update(value: bytes) -> Any:
 def _unreadable(value: bytes, error: ValidationError) -> UnreadableRecordError:
     found = field_errors(error)
     cause = "invalid-json" if found[0].type == "json_invalid" else "invalid-record"
-    if cause == "invalid-record" and _type_of(value) not in ("registration", "update"):
+    if cause == "invalid-record" and _type_of(value) not in ("registration", "update", "erase"):
         cause = "unknown-type"
     return UnreadableRecordError(cause, "; ".join(f"{e.pointer}: {e.detail}" for e in found))
 

@@ -11,6 +11,7 @@ import orjson
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     StringConstraints,
     TypeAdapter,
     ValidationError,
@@ -37,6 +38,11 @@ Email = Annotated[
     # The pattern would be unreadable in a description.
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254}),
 ]
+
+#: A version of a user. JavaScript has no larger whole numbers.
+Version = Annotated[int, Field(ge=1, le=2**53 - 1)]
+#: A position, as `app.domain.positions` writes it.
+PositionToken = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{20}$")]
 
 #: The headers of a record. Kafka allows the same name several times.
 Headers = Sequence[tuple[str, bytes]]
@@ -74,13 +80,31 @@ class Registration(TypedDict):
 
 
 @with_config(ConfigDict(strict=True, extra="ignore"))
-class Update(TypedDict):
+class Condition(TypedDict):
+    """Which state of a user a change is for. In any other state, nothing changes."""
+
+    #: The version that the user must have.
+    ifVersion: NotRequired[Version]
+    #: The position that the user must have. After an erasure, versions begin anew.
+    ifPosition: NotRequired[PositionToken]
+
+
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class Update(Condition):
     """Asks for a change of a user: of what it names, the rest stays."""
 
     type: Literal["update"]
     id: UserId
     name: NotRequired[Name]
     email: NotRequired[Email]
+
+
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class Erasure(Condition):
+    """Asks for the erasure of a user. Without a condition, a tombstone says the same."""
+
+    type: Literal["erase"]
+    id: UserId
 
 
 @with_config(ConfigDict(strict=True, extra="ignore", title="Registration"))
@@ -95,7 +119,7 @@ class SentRegistration(TypedDict):
 
 
 @with_config(ConfigDict(strict=True, extra="ignore", title="Update"))
-class SentUpdate(TypedDict):
+class SentUpdate(Condition):
     """An update as clients may send it."""
 
     type: Literal["update"]
@@ -111,8 +135,11 @@ CHANGEABLE = tuple(member for member in MEMBERS if member != "id")
 #: The members that every registration has.
 REQUIRED = tuple(member for member in MEMBERS if member in Registration.__required_keys__)
 
-#: The command in a record: a registration, an update, or (None, a tombstone) an erasure.
-Command = Registration | Update | None
+#: The members that make a change depend on the state of the user.
+CONDITIONS = tuple(Condition.__annotations__)
+
+#: The command in a record: a registration, an update, or an erasure (None: a tombstone).
+Command = Registration | Update | Erasure | None
 
 #: Registrations of clients. Each is also valid in a record.
 registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
@@ -130,6 +157,22 @@ registration_in = cast(
     "Callable[[bytes], Registration]", TypeAdapter(Registration).validator.validate_json
 )
 update_in = cast("Callable[[bytes], Update]", TypeAdapter(Update).validator.validate_json)
+erasure_in = cast("Callable[[bytes], Erasure]", TypeAdapter(Erasure).validator.validate_json)
+
+
+def erasure(user_id: str, condition: Condition) -> Erasure | None:
+    """Return the command that erases a user in some state, or (None, a tombstone) in any."""
+    return Erasure(type="erase", id=user_id, **condition) if condition else None
+
+
+def is_erasure(command: Command) -> bool:
+    """Return whether a command erases a user."""
+    return command is None or command.get("type") == "erase"
+
+
+def is_conditional(command: Command) -> bool:
+    """Return whether a command is for one state of a user only."""
+    return command is not None and not command.keys().isdisjoint(CONDITIONS)
 
 
 def is_user_id(text: str) -> bool:
@@ -149,13 +192,13 @@ def is_email(text: str) -> bool:
     return True
 
 
-def encode(command: Registration | Update) -> bytes:
-    """Return a registration or an update as JSON bytes."""
+def encode(command: Registration | Update | Erasure) -> bytes:
+    """Return a command as JSON bytes."""
     # The usual case: a worker encodes a hundred thousand a second.
     if tuple(command) == MEMBERS:
         return dumps(command)
-    is_update = command.get("type") == "update"
-    members = ("type", *MEMBERS) if is_update else MEMBERS
+    is_registration = command.get("type", "registration") == "registration"
+    members = MEMBERS if is_registration else ("type", *MEMBERS, *CONDITIONS)
     return dumps({name: command[name] for name in members if name in command})  # type: ignore[literal-required]
 
 
@@ -224,6 +267,15 @@ def encode_outcome(position: str, decided: Decided, moved_to: str | None = None)
         return dumps(outcome_members(position, decided.outcome, moved_to))
     # No character of a position needs an escape.
     return b'{"position":"%b",%b' % (position.encode(), _OUTCOME_ENDS[decided.outcome])
+
+
+class OutcomeOfWrite(TypedDict):
+    """What became of a write."""
+
+    position: str
+    outcome: Literal[tuple(sorted({outcome.word for outcome in Outcome}))]  # type: ignore[valid-type]
+    reason: NotRequired[Literal[tuple(o.reason for o in Outcome if o.reason)]]  # type: ignore[valid-type]
+    moved_to: NotRequired[str]
 
 
 def outcome_members(position: str, outcome: Outcome, moved_to: str | None = None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledErr
 from app.domain.keys import EmailKeys, encode_key, partition_of
 from app.domain.outcomes import Outcome
 from app.domain.positions import CURRENT_GENERATION, Position
-from app.domain.records import User
+from app.domain.records import User, outcome_members
 from app.query.listing import Listing, UsersPage, Wanted
 from app.query.newest import Newest, NewestUsers, Place
 from app.query.partition_query import Found, Question, answer
@@ -39,6 +39,11 @@ class WriteResult:
     position: Position
     outcome: Outcome
     moved_to: Position | None = None
+
+    def members(self) -> dict[str, str]:
+        """Return it as JSON members."""
+        moved_to = None if self.moved_to is None else self.moved_to.token()
+        return outcome_members(self.position.token(), self.outcome, moved_to)
 
 
 class FindsUsers(Protocol):

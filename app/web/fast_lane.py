@@ -44,6 +44,7 @@ from app.web.auth.access import ACCESS
 from app.web.http import problems
 from app.web.http.bodies import SMALL_BYTES
 from app.web.http.clients import client_with
+from app.web.http.conditions import etag
 from app.web.http.connections import Connections
 from app.web.http.hosts import HOSTS, local_of
 from app.web.http.internal import is_internal_at
@@ -386,7 +387,7 @@ class FastLane(RequestHandler):
         except RegistryError:
             return False
         if user is not None:
-            self._answered(_shown(user.encode()))
+            self._answered(_shown_user(user))
             return True
         if asked["id"]:
             finding = _user(given.lookups.find(wanted, forwarded=is_forwarded))
@@ -647,6 +648,9 @@ _REST_HEADERS = (
     b"Vary: Accept\r\nCache-Control: no-store\r\nLocation: %b\r\nContent-Type: application/json"
 )
 _JSON_HEADERS = b"Vary: Accept\r\nCache-Control: no-store\r\nContent-Type: application/json"
+_USER_HEADERS = (
+    b"Vary: Accept\r\nCache-Control: no-store\r\nETag: %b\r\nContent-Type: application/json"
+)
 _TRPC_HEADERS = b"Content-Type: application/json\r\nVary: trpc-accept, accept"
 
 
@@ -683,18 +687,23 @@ async def _user(finding: Awaitable[User | None], nobody: str = lookups.NOBODY_UN
     user = await finding
     if user is None or user.stale_seconds:
         return _as_bytes(lookups.shown(user, nobody))
-    return _shown(user.encode())
+    return _shown_user(user)
 
 
 async def _holder(finding: Awaitable[Found[str | None]]) -> bytes:
     """Return the answer that tells another worker who holds an address."""
-    return _shown(lookups.encode_holder(await finding))
+    return _shown(_JSON_HEADERS, lookups.encode_holder(await finding))
 
 
-def _shown(body: bytes) -> bytes:
+def _shown_user(user: User) -> bytes:
+    """Return the answer that shows a user of whom everything is known here."""
+    return _shown(_USER_HEADERS % etag(user).encode(), user.encode())
+
+
+def _shown(headers: bytes, body: bytes) -> bytes:
     """Return the answer that shows what was found, and count it."""
     _SHOWN.inc()
-    return _written(b"200 OK", _JSON_HEADERS, body)
+    return _written(b"200 OK", headers, body)
 
 
 def _as_bytes(answer: web.Response) -> bytes:

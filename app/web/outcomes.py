@@ -44,7 +44,18 @@ REJECTIONS: Final[Mapping[Outcome, Rejection]] = {
         "Too many changes of this user were waiting, so your request was rejected. Send it again.",
         passes=True,
     ),
+    Outcome.VERSION_MISMATCH: Rejection(
+        412,
+        "The user is not in the state that this change was for. Look it up, and decide again.",
+        "The user had changed before your request, so it was rejected: what you see is the user as "
+        "it is now.",
+    ),
 }
+
+
+def unknown_position() -> ProblemError:
+    """Return the problem that tells that no write stands at a position."""
+    return ProblemError(404, "unknown-position", "No write is known at this position.")
 
 
 def rejected(outcome: Outcome) -> ProblemError:

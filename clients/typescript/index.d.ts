@@ -6,6 +6,11 @@ import type {
   TRPCQueryProcedure,
 } from '@trpc/server';
 
+/** Which write: the one at a position. */
+export interface AtPosition {
+  position: string;
+}
+
 /** Which user: the one who holds an address. */
 export interface ByEmail {
   email: string;
@@ -14,6 +19,22 @@ export interface ByEmail {
 /** Which user: the one with an id. */
 export interface ById {
   id: string;
+}
+
+/** What a change came to; `outcome` is there if the client wanted to wait for it. */
+export interface Changed {
+  status: 'success';
+  id: string;
+  position: string;
+  outcome?: 'pending' | 'updated' | 'erased' | 'moved';
+}
+
+/** What became of a write. */
+export interface OutcomeOfWrite {
+  position: string;
+  outcome: 'dead-letter' | 'erased' | 'moved' | 'pending' | 'registered' | 'rejected' | 'replayed' | 'updated';
+  reason?: 'id-taken' | 'email-taken' | 'unknown-id' | 'too-many-pending' | 'version-mismatch';
+  moved_to?: string;
 }
 
 /** Which users: those whose ids begin with a prefix, the next ones after a cursor. */
@@ -53,6 +74,22 @@ export interface User {
   stale_seconds?: number | null;
 }
 
+/** A new name, a new address or both; with a version, only of a user who has it. */
+export interface UserChange {
+  ifVersion?: number;
+  ifPosition?: string;
+  id: string;
+  name?: string;
+  email?: string;
+}
+
+/** Who is erased; with a version, only if the user has it. */
+export interface UserErasure {
+  ifVersion?: number;
+  ifPosition?: string;
+  id: string;
+}
+
 /** Users in the order of their ids; the last page has no cursor. */
 export interface Users {
   items: User[];
@@ -80,6 +117,9 @@ export type AppRouter = TRPCBuiltRouter<
     userById: TRPCQueryProcedure<{ input: ById; output: User; meta: object }>;
     userByEmail: TRPCQueryProcedure<{ input: ByEmail; output: User; meta: object }>;
     listUsers: TRPCQueryProcedure<{ input: Page | void; output: Users; meta: object }>;
+    registration: TRPCQueryProcedure<{ input: AtPosition; output: OutcomeOfWrite; meta: object }>;
     registerUser: TRPCMutationProcedure<{ input: Registration; output: Registered; meta: object }>;
+    updateUser: TRPCMutationProcedure<{ input: UserChange; output: Changed; meta: object }>;
+    eraseUser: TRPCMutationProcedure<{ input: UserErasure; output: Changed; meta: object }>;
   }
 >;

@@ -13,7 +13,7 @@ import orjson
 
 from app.domain.positions import Position
 from tests.chaos.clients import RETRIABLE, Clients
-from tests.chaos.writes import UPDATES, Kind, Write, user_id
+from tests.chaos.writes import CHANGES, Kind, Write, user_id
 
 #: Calls in a request; one alone goes to ``POST /users``.
 SIZES = (1, 1, 10, 50)
@@ -22,8 +22,8 @@ REPEATED_SHARE = 0.05
 CONFLICTING_SHARE = 0.01
 #: How many users are changed once they are acknowledged, and how often at most; how many are
 #: erased, and how many of these come back.
-UPDATED_SHARE = 0.04
-MOST_UPDATES = 3
+CHANGED_SHARE = 0.06
+MOST_CHANGES = 3
 ERASED_SHARE = 0.03
 RETURNING_SHARE = 0.3
 #: How many of these writes follow at once, while the one before may not be settled yet; the others
@@ -193,6 +193,8 @@ class Load(Clients):
         method, path, body = _request(self._seed, write)
         async with session.request(method, url + path, json=body) as answer:
             said = orjson.loads(await answer.read())
+        if answer.ok and "result" in said:
+            said = said["result"]["data"]  # over tRPC
         return [] if self._settled(write, answer.status, said) else [write]
 
     def _settled(self, write: Write, status: int, said: Any) -> bool:
@@ -221,8 +223,8 @@ def _follow_ups(chance: random.Random, numbers: Sequence[int]) -> tuple[list[Wri
 
 
 def _changes(chance: random.Random) -> Iterator[Kind]:
-    if chance.random() < UPDATED_SHARE:
-        yield from chance.choices(UPDATES, k=chance.randint(1, MOST_UPDATES))
+    if chance.random() < CHANGED_SHARE:
+        yield from chance.choices(CHANGES, k=chance.randint(1, MOST_CHANGES))
     if chance.random() < ERASED_SHARE:
         yield Kind.ERASURE
         if chance.random() < RETURNING_SHARE:
@@ -235,8 +237,13 @@ def _request(seed: int, write: Write) -> tuple[str, str, object]:
     path = f"/users/{user_id(seed, write.number)}"
     if command is None:
         return "DELETE", path, None
-    if command.get("type") == "update":
-        return "PATCH", path, {name: command[name] for name in ("name", "email") if name in command}
+    members = {name: value for name, value in command.items() if name != "type"}
+    match command.get("type"):
+        case "update":
+            del members["id"]
+            return "PATCH", path, members
+        case "erase":
+            return "POST", "/trpc/eraseUser", members
     return "POST", "/users", command
 
 

@@ -46,6 +46,7 @@ class User:
     #: Of the record that made the user so, and of the one that asked for the address.
     position: str
     attempt: str
+    version: int = 1
 
     @property
     def address(self) -> str:
@@ -157,7 +158,9 @@ class Model:
 
 def _decided(user: User | None, command: Command) -> Set[str]:
     """Return the outcomes that a record may have once it is decided."""
-    if command is None:
+    if user is not None and (command or {}).get("ifVersion", user.version) != user.version:
+        return {"version-mismatch"}
+    if command is None or command.get("type") == "erase":
         return {"erased"}
     if command.get("type") == "update":
         if user is None:
@@ -183,6 +186,7 @@ def _made(user: User | None, record: Record) -> User:
         user.first,
         record.position,
         record.position if moved else user.attempt,
+        user.version + 1,
     )
 
 

@@ -7,7 +7,7 @@ import orjson
 
 from app.domain.outcomes import Outcome
 from tests.chaos.cluster import Ending
-from tests.chaos.writes import UPDATES, Kind
+from tests.chaos.writes import ERASURES, UPDATES
 
 #: Why a record is rejected.
 REASONS = [outcome.reason for outcome in Outcome if outcome.reason]
@@ -93,7 +93,7 @@ class Report:
     @property
     def erasures(self) -> int:
         """Acknowledged erasures."""
-        return self.writes.get(Kind.ERASURE, 0)
+        return sum(self.writes.get(kind, 0) for kind in ERASURES)
 
     @property
     def rejections(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 #: Every so many-th registration asks for an address that others ask for, too, and how many do.
 CONTENDED_EVERY = 20
@@ -19,13 +20,20 @@ class Kind(StrEnum):
     RENAME = "rename"
     NEW_ADDRESS = "new address"
     CONTENDED_ADDRESS = "contended address"
+    #: A new name for one version of the user only, and an erasure of one.
+    RENAME_OF_VERSION = "rename of a version"
+    ERASURE_OF_VERSION = "erasure of a version"
     ERASURE = "erasure"
 
 
-UPDATES = (Kind.RENAME, Kind.NEW_ADDRESS, Kind.CONTENDED_ADDRESS)
+UPDATES = (Kind.RENAME, Kind.NEW_ADDRESS, Kind.CONTENDED_ADDRESS, Kind.RENAME_OF_VERSION)
+ERASURES = (Kind.ERASURE, Kind.ERASURE_OF_VERSION)
+
+#: What may change a user who is there; renames for one version are as likely as all others.
+CHANGES = (*UPDATES, *[Kind.RENAME_OF_VERSION] * 2, Kind.ERASURE_OF_VERSION)
 
 #: What a record's value says; None: it is a tombstone.
-Command = Mapping[str, str] | None
+Command = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +71,21 @@ class Write:
                 changed = {"email": _email(seed, f"new-{self.turn}", self.number)}
             case Kind.CONTENDED_ADDRESS:
                 changed = {"email": contended_email(seed, self.number)}
+            case Kind.RENAME_OF_VERSION:
+                name = f"User {self.number} Renamed {self.turn}"
+                return {"type": "update"} | named | {"name": name, "ifVersion": self._version}
+            case Kind.ERASURE_OF_VERSION:
+                return {"type": "erase"} | named | {"ifVersion": self._version}
         return {"type": "update"} | named | changed
+
+    @property
+    def _version(self) -> int:
+        """The version that the user has if each change before this one was made."""
+        return self.turn + 1
 
     def email(self, seed: int) -> str:
         """Return the address that it asks for, else the first one of its user."""
-        return (self.command(seed) or {}).get("email") or self._first_email(seed)
+        return str((self.command(seed) or {}).get("email") or self._first_email(seed))
 
     def _first_email(self, seed: int) -> str:
         if Write(self.number).is_contended:

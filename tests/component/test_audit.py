@@ -97,6 +97,34 @@ async def test_who_did_what_with_whom_is_told(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_each_erasure_over_trpc_is_told(
+    tmp_path: Path, path: Path, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    key = add_key(tmp_path / "keys.json", "erase", name="ops")
+    async with serving(producer, lookups, **asked(tmp_path)) as client:
+        calls = {"0": {"id": "ada"}, "1": {"id": "bob"}}
+        erased = await client.post(
+            "/trpc/eraseUser,eraseUser?batch=1", json=calls, headers=bearer(key)
+        )
+        positions = [each["result"]["data"]["position"] for each in await erased.json()]
+        lookups.outcome_of_all = Outcome.VERSION_MISMATCH
+        await client.post(
+            "/trpc/eraseUser",
+            json={"id": "eve", "ifVersion": 2},
+            headers=bearer(key) | {"Prefer": "wait=1"},
+        )
+        told = lines(path)
+        assert [(line["what"], line["outcome"], line["status"], line["who"]) for line in told] == [
+            ("erasure", "done", 200, "ops"),
+            ("erasure", "done", 200, "ops"),
+            ("erasure", "failed", 412, "ops"),
+        ]
+        assert [line["id"] for line in told] == [
+            hashed(client, who) for who in ("ada", "bob", "eve")
+        ]
+        assert [line["position"] for line in told[:2]] == positions
+
+
 async def test_refusals_are_told(
     tmp_path: Path, path: Path, producer: FakeProducer, lookups: FakeLookups
 ) -> None:

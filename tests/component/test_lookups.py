@@ -18,6 +18,37 @@ async def test_a_user_is_found_by_email(client: Client, lookups: FakeLookups) ->
     assert (answer.status, await answer.read()) == (200, user.encode())
 
 
+@pytest.mark.parametrize("address", ["/users/ada", "/users?id=ada", "/users?email=ada@example.com"])
+async def test_a_user_has_a_tag_and_is_not_sent_twice(
+    client: Client, lookups: FakeLookups, address: str
+) -> None:
+    user = lookups.add("ada")
+    first = await client.get(address)
+    tag = first.headers["ETag"]
+    assert tag == f'"1-{user.position}"'
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = await client.get(address, headers={"If-None-Match": known})
+        assert (again.status, again.headers["ETag"], await again.read()) == (304, tag, b"")
+    lookups.users["ada"] = user.model_copy(update={"version": 2, "position": POSITION.token()})
+    changed = await client.get(address, headers={"If-None-Match": tag})
+    assert (changed.status, changed.headers["ETag"]) == (200, f'"2-{POSITION.token()}"')
+
+
+async def test_a_settled_user_has_another_tag_than_one_that_waits(
+    client: Client, lookups: FakeLookups
+) -> None:
+    user = lookups.add("ada")
+    settled = (await client.get("/users/ada")).headers["ETag"]
+    lookups.users["ada"] = user.model_copy(update={"status": "pending"})
+    assert (await client.get("/users/ada")).headers["ETag"] != settled
+
+
+async def test_a_copy_that_may_be_old_has_no_tag(client: Client, lookups: FakeLookups) -> None:
+    lookups.users["ada"] = lookups.add("ada").stale(1.5)
+    answer = await client.get("/users/ada", headers={"If-None-Match": "*"})
+    assert (answer.status, "ETag" in answer.headers) == (200, False)
+
+
 async def test_an_address_that_nobody_has_is_a_404(client: Client) -> None:
     answer = await client.get("/users", params={"email": "nobody@example.com"})
     assert answer.status == 404

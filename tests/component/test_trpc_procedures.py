@@ -1,6 +1,7 @@
 """What can be called over tRPC, one at a time and many at once."""
 
 import json
+from typing import Any
 
 import orjson
 import pytest
@@ -38,6 +39,81 @@ async def test_register_user_can_wait_for_its_outcome(client: Client, lookups: F
     answer = await ask(client, "POST", "registerUser", json=ADA, headers=wait)
     told = "This email address belongs to another user."
     assert answer == (409, error("CONFLICT", -32009, 409, told, "registerUser", "email-taken"))
+
+
+STATE = {"ifVersion": 3, "ifPosition": Position(1, 7).token()}
+
+
+@pytest.mark.parametrize(
+    ("procedure", "given", "sent"),
+    [
+        ("updateUser", {"name": "B"}, {"type": "update", "id": "ada", "name": "B"}),
+        (
+            "updateUser",
+            {"name": "B", "email": "b@example.com", **STATE},
+            {"type": "update", "id": "ada", "name": "B", "email": "b@example.com", **STATE},
+        ),
+        ("eraseUser", {}, None),
+        ("eraseUser", STATE, {"type": "erase", "id": "ada", **STATE}),
+    ],
+)
+async def test_users_are_changed_and_erased(
+    client: Client, producer: FakeProducer, procedure: str, given: Any, sent: Any
+) -> None:
+    status, body = await ask(client, "POST", procedure, json={"id": "ada", **given})
+    data = body["result"]["data"]
+    assert (status, data["status"], data["id"]) == (200, "success", "ada")
+    ((_, _, key, value),) = producer.sent
+    assert (key, value and orjson.loads(value)) == (b"ada", sent)
+
+
+@pytest.mark.parametrize(
+    ("procedure", "given", "pointer"),
+    [
+        ("updateUser", {}, ""),
+        ("updateUser", {"name": "B", "ifVersion": 0}, "/ifVersion"),
+        ("updateUser", {"name": "B", "ifPosition": "x"}, "/ifPosition"),
+        ("updateUser", {"email": "none"}, "/email"),
+        ("eraseUser", {"ifVersion": "3"}, "/ifVersion"),
+    ],
+)
+async def test_a_change_that_is_not_valid_is_told(
+    client: Client, producer: FakeProducer, procedure: str, given: Any, pointer: str
+) -> None:
+    status, body = await ask(client, "POST", procedure, json={"id": "ada", **given})
+    told = body["error"]["data"]
+    assert (status, told["reason"]) == (400, "invalid")
+    assert [each["pointer"] for each in told["errors"]] == [pointer]
+    assert producer.sent == []
+
+
+async def test_a_change_can_wait_for_its_outcome(client: Client, lookups: FakeLookups) -> None:
+    wait = {"Prefer": "wait=2"}
+    lookups.outcome_of_all = Outcome.UPDATED
+    change = {"id": "ada", "name": "B", "ifVersion": 1}
+    _, body = await ask(client, "POST", "updateUser", json=change, headers=wait)
+    assert body["result"]["data"]["outcome"] == "updated"
+    lookups.outcome_of_all = Outcome.VERSION_MISMATCH
+    for procedure in ("updateUser", "eraseUser"):
+        status, body = await ask(client, "POST", procedure, json=change, headers=wait)
+        told = body["error"]["data"]
+        assert (status, told["code"]) == (412, "PRECONDITION_FAILED")
+        assert told["reason"] == "version-mismatch"
+
+
+async def test_what_became_of_a_write_can_be_asked(client: Client, lookups: FakeLookups) -> None:
+    position = Position(3, 7)
+    lookups.outcomes[position] = Outcome.EMAIL_TAKEN
+    query = f'registration?input={{"position":"{position.token()}"}}'
+    _, body = await ask(client, "GET", query)
+    assert body["result"]["data"] == {
+        "position": position.token(),
+        "outcome": "rejected",
+        "reason": "email-taken",
+    }
+    unknown = f'registration?input={{"position":"{Position(3, 2_000).token()}"}}'
+    status, body = await ask(client, "GET", unknown)
+    assert (status, body["error"]["data"]["reason"]) == (404, "unknown-position")
 
 
 async def test_a_full_queue_is_a_conflict_that_says_when_to_try_again(

@@ -14,6 +14,7 @@ from app.domain.errors import (
 )
 from app.domain.keys import partition_of
 from app.domain.outcomes import Outcome
+from app.domain.positions import Position
 from app.domain.records import registration_in, update_in
 from tests.component.conftest import Client
 from tests.component.fakes import FakeLookups, FakeProducer
@@ -175,6 +176,65 @@ async def test_what_cannot_be_an_id_cannot_be_erased(
     assert producer.sent == []
 
 
+STATE = {"ifVersion": 3, "ifPosition": Position(1, 7).token()}
+TAG = f'"3-{STATE["ifPosition"]}"'
+
+
+async def test_what_is_sent_with_if_match_is_for_that_state_only(
+    client: Client, producer: FakeProducer
+) -> None:
+    for tag in (TAG, f'"x", W/"y", {TAG}', TAG.removesuffix('"') + '-pending"'):
+        headers = {"If-Match": tag}
+        assert (await client.patch("/users/ada", json={"name": "B"}, headers=headers)).status == 202
+        assert (await client.delete("/users/ada", headers=headers)).status == 202
+        update, erasure = (orjson.loads(value or b"") for *_, value in producer.sent[-2:])
+        assert update == {"type": "update", "id": "ada", "name": "B", **STATE}
+        assert erasure == {"type": "erase", "id": "ada", **STATE}
+
+
+async def test_if_match_of_any_state_is_no_condition(
+    client: Client, producer: FakeProducer
+) -> None:
+    await client.delete("/users/ada", headers={"If-Match": "*"})
+    assert producer.sent[0][3] is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "status", "kind"),
+    [
+        ('"7"', 412, "version-mismatch"),
+        (f"W/{TAG}", 412, "version-mismatch"),
+        (f'"{10**16}-{STATE["ifPosition"]}"', 412, "version-mismatch"),
+        (f'{TAG}, "4-{STATE["ifPosition"]}"', 400, "malformed"),
+        ("3", 400, "malformed"),
+        ("", 400, "malformed"),
+    ],
+)
+async def test_if_match_that_no_user_can_meet_changes_nothing(
+    client: Client, producer: FakeProducer, tag: str, status: int, kind: str
+) -> None:
+    for answer in (
+        await client.patch("/users/ada", json={"name": "B"}, headers={"If-Match": tag}),
+        await client.delete("/users/ada", headers={"If-Match": tag}),
+    ):
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
+        assert (await answer.json())["type"].endswith(f":{kind}")
+    assert producer.sent == []
+
+
+async def test_a_state_may_be_named_in_the_body_but_once(
+    client: Client, producer: FakeProducer
+) -> None:
+    body = {"name": "B", "ifVersion": 3}
+    assert (await client.patch("/users/ada", json=body)).status == 202
+    assert orjson.loads(producer.sent[0][3] or b"")["ifVersion"] == 3
+    twice = await client.patch("/users/ada", json=body, headers={"If-Match": TAG})
+    assert twice.status == 400
+    wrong = await client.patch("/users/ada", json={**body, "ifVersion": 0})
+    assert (wrong.status, (await wrong.json())["errors"][0]["pointer"]) == (422, "/ifVersion")
+    assert len(producer.sent) == 1
+
+
 WAIT = {"Prefer": "respond-async, wait=3"}
 
 
@@ -190,6 +250,7 @@ WAIT = {"Prefer": "respond-async, wait=3"}
         (Outcome.EMAIL_TAKEN, 409),
         (Outcome.UNKNOWN_ID, 404),
         (Outcome.TOO_MANY_PENDING, 409),
+        (Outcome.VERSION_MISMATCH, 412),
     ],
 )
 async def test_who_prefers_to_wait_is_told_the_outcome(

@@ -143,9 +143,13 @@ class Simulation:
         name, email = f"n{number % 2}", f"e{self.random.randrange(addresses)}@example.com"
         if kind < 0.45:
             return None, orjson.dumps({"id": user_id, "name": name, "email": email})
+        # Some changes are for one version of a user only.
+        condition = {"ifVersion": 1 + number % 3} if number % 4 == 0 else {}
         if kind < 0.75:
             change = {"email": email} if kind < 0.65 else {"name": name}
-            return None, orjson.dumps({"type": "update", "id": user_id, **change})
+            return None, orjson.dumps({"type": "update", "id": user_id, **change, **condition})
+        if kind < 0.9 and condition:
+            return None, orjson.dumps({"type": "erase", "id": user_id, **condition})
         if kind < 0.9:
             return user_id.encode(), None
         if kind < 0.95:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from app.domain.parsing import Sorted, sort
 from app.domain.positions import token
 from app.domain.records import (
     Command,
+    Erasure,
     Queued,
     Registration,
     Update,
@@ -337,6 +338,89 @@ def test_after_an_erasure_the_id_may_register_anew(registered: Story) -> None:
         "version": 1,
         "position": attempt(3),
     }
+
+
+# -- changes of one state only
+
+
+def erase(**condition: Any) -> Erasure:
+    """Return an erasure that depends on the state of the user."""
+    return cast(Erasure, {"type": "erase", "id": "ada", **condition})
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"ifVersion": 1},
+        {"ifPosition": attempt(0)},
+        {"ifVersion": 1, "ifPosition": attempt(0)},
+    ],
+)
+def test_a_change_of_the_state_that_the_user_is_in_is_made(condition: Any) -> None:
+    for command, outcome in (
+        (cast(Update, {**NEW_NAME, **condition}), Outcome.UPDATED),
+        (erase(**condition), Outcome.ERASED),
+    ):
+        story = Story()
+        story.asks(ADA)
+        story.hears("granted", 0)
+        story.asks(command)
+        assert story.outcomes[1] is outcome
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"ifVersion": 2},
+        {"ifPosition": attempt(1)},
+        {"ifVersion": 2, "ifPosition": attempt(0)},
+        {"ifVersion": 1, "ifPosition": attempt(1)},
+    ],
+)
+def test_a_change_of_another_state_is_rejected_and_changes_nothing(
+    registered: Story, condition: Any
+) -> None:
+    before = registered.row
+    for command in ({**NEW_NAME, **condition}, {**NEW_EMAIL, **condition}, erase(**condition)):
+        registered.asks(cast(Command, command))
+        assert (registered.row, registered.sent) == (before, [])
+    assert set(list(registered.outcomes.values())[1:]) == {Outcome.VERSION_MISMATCH}
+
+
+def test_of_two_who_saw_the_same_version_the_second_is_told(registered: Story) -> None:
+    registered.asks({**NEW_NAME, "ifVersion": 1}, {**NEW_NAME, "name": "Eve", "ifVersion": 1})
+    assert registered.there["name"] == NEW_NAME["name"]
+    assert registered.outcomes[2] is Outcome.VERSION_MISMATCH
+    registered.asks({**NEW_NAME, "name": "Eve", "ifVersion": 2})
+    assert (registered.there["name"], registered.there["version"]) == ("Eve", 3)
+
+
+def test_after_an_erasure_the_same_version_is_another_state(registered: Story) -> None:
+    registered.asks(ERASURE, ADA)
+    registered.hears("granted", 2)
+    assert registered.there["version"] == 1
+    registered.asks({**NEW_NAME, "ifVersion": 1, "ifPosition": attempt(0)})
+    assert registered.outcomes[3] is Outcome.VERSION_MISMATCH
+
+
+def test_a_change_of_one_state_of_nobody_is_decided_as_any_other(story: Story) -> None:
+    story.asks({**NEW_NAME, "ifVersion": 1}, erase(ifVersion=1))
+    assert list(story.outcomes.values()) == [Outcome.UNKNOWN_ID, Outcome.ERASED]
+
+
+def test_a_state_is_looked_at_once_what_came_before_is_settled(registered: Story) -> None:
+    registered.asks(NEW_EMAIL, {**NEW_NAME, "ifVersion": 2}, erase(ifVersion=2))
+    assert offsets_of(registered, Outcome.PENDING) == [1, 2, 3]
+    registered.hears("granted", 1, NEW_EMAIL["email"])
+    assert offsets_of(registered, Outcome.UPDATED) == [1, 2]
+    assert offsets_of(registered, Outcome.VERSION_MISMATCH) == [3]
+
+
+def test_an_erasure_without_a_condition_is_the_same_as_a_tombstone(registered: Story) -> None:
+    registered.asks(erase())
+    assert (registered.row, registered.sent) == (None, [release(0)])
+    story = waits_for_a_verdict(erase(ifVersion=1), erase())
+    assert offsets_of(story, Outcome.TOO_MANY_PENDING) == [FIRST_TOO_MANY]
 
 
 # -- what comes while an attempt is open

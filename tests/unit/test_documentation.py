@@ -202,7 +202,9 @@ def test_the_asyncapi_document_has_every_topic() -> None:
     [
         ("registration", encode({"id": "ada", "name": "Ada", "email": "ada@example.com"})),
         ("update", encode({"type": "update", "id": "ada", "name": "Ada"})),
+        ("update", encode({"type": "update", "id": "ada", "name": "Ada", "ifVersion": 1})),
         ("erasure", b"null"),
+        ("conditionalErasure", encode({"type": "erase", "id": "ada", "ifPosition": "A" * 20})),
         ("claim", encode_claim("claim", "ada", "AQ")),
         ("verdict", encode_verdict(b"key", "AQ", "granted", "AR")),
         *(("outcome", encode_outcome("A" * 20, Decided(0, "ada", told))) for told in TOLD),

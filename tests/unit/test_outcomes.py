@@ -26,6 +26,7 @@ WORDS = {
     Outcome.MOVED: (9, "moved", None),
     Outcome.DEAD_LETTER: (10, "dead-letter", None),
     Outcome.TOO_MANY_PENDING: (11, "rejected", "too-many-pending"),
+    Outcome.VERSION_MISMATCH: (12, "rejected", "version-mismatch"),
 }
 
 

@@ -24,8 +24,8 @@ from app.domain.parsing import (
     read_command,
     sort,
 )
-from app.domain.records import Command, Headers, Registration, Update, encode
-from tests.support.strategies import Record, registrations, updates, user_ids
+from app.domain.records import Command, Erasure, Headers, Registration, Update, encode
+from tests.support.strategies import Record, erasures, registrations, updates, user_ids
 
 PARTITIONS = 8
 ADA = Registration(id="ada", name="Ada", email="ada@example.com")
@@ -55,8 +55,8 @@ def test_a_registration_is_read_with_its_ids_key(command: Registration) -> None:
     assert read(Record(encode(command))) == (command, encode_key(command["id"]))
 
 
-@given(updates)
-def test_an_update_is_read_with_its_ids_key(command: Update) -> None:
+@given(updates | erasures)
+def test_a_change_is_read_with_its_ids_key(command: Update | Erasure) -> None:
     assert read(Record(encode(command))) == (command, encode_key(command["id"]))
 
 
@@ -283,9 +283,9 @@ def test_a_moved_record_at_home_is_as_any_other() -> None:
     assert sort_one(Record(encode(ADA), headers=MOVED)).keys == [b"ada"]
 
 
-@given(st.lists(registrations | updates, max_size=20), st.integers(0, PARTITIONS - 1))
+@given(st.lists(registrations | updates | erasures, max_size=20), st.integers(0, PARTITIONS - 1))
 def test_sorting_keeps_every_record_once_and_in_order(
-    commands: list[Registration | Update], partition: int
+    commands: list[Registration | Update | Erasure], partition: int
 ) -> None:
     came = [Record(encode(command), offset) for offset, command in enumerate(commands)]
     batch = sort(partition, [*came, Record(b"?", len(came))], PARTITIONS)
@@ -305,7 +305,7 @@ anything = st.builds(
     Record,
     value=st.none()
     | st.binary(max_size=30)
-    | st.builds(encode, registrations | updates)
+    | st.builds(encode, registrations | updates | erasures)
     | st.builds(lambda user_id: orjson.dumps({"id": user_id}), user_ids),
     key=st.none() | st.builds(encode_key, user_ids),
     headers=st.sampled_from([[], MOVED]),

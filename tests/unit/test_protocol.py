@@ -45,7 +45,16 @@ from app.domain.keys import EmailKeys, normalised, partition_of
 from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import MOVED_FROM_HEADER, sort
 from app.domain.positions import token
-from app.domain.records import Queued, Registration, Update, UserRow, decode_row, encode, encode_row
+from app.domain.records import (
+    Erasure,
+    Queued,
+    Registration,
+    Update,
+    UserRow,
+    decode_row,
+    encode,
+    encode_row,
+)
 from tests.support.strategies import Record
 
 PARTITIONS = 2
@@ -453,7 +462,9 @@ def by_the_table(
     person: Person | None, command: Any, is_granted: bool
 ) -> tuple[Person | None, Outcome]:
     """Return whom a record leaves, and its outcome; if it must ask, the address is granted."""
-    if command is None:
+    if person is not None and (command or {}).get("ifVersion", person.version) != person.version:
+        return person, Outcome.VERSION_MISMATCH
+    if command is None or command.get("type") == "erase":
         return None, Outcome.ERASED
     if command.get("type") == "update":
         if person is None:
@@ -519,7 +530,7 @@ def check_queues(registry: Registry) -> None:
 # -- the machine
 
 
-def _wishes() -> Iterator[Registration | Update]:
+def _wishes() -> Iterator[Registration | Update | Erasure]:
     for user_id in IDS:
         for email in EMAILS:
             # As many registrations as updates: both meet the same rows.
@@ -528,6 +539,9 @@ def _wishes() -> Iterator[Registration | Update]:
             yield Update(type="update", id=user_id, email=email)
             yield Update(type="update", id=user_id, name="y", email=email)
         yield Update(type="update", id=user_id, name="y")
+        yield Update(type="update", id=user_id, email=EMAILS[0], ifVersion=1)
+        yield Update(type="update", id=user_id, name="z", ifVersion=2)
+        yield Erasure(type="erase", id=user_id, ifVersion=1)
 
 
 TOMBSTONES = [Record(None, key=user_id.encode()) for user_id in IDS]
@@ -802,6 +816,20 @@ def a_granted_update_releases_its_new_address(broken: pytest.MonkeyPatch) -> Non
     broken.setattr(Decisions, "_granted", granted)
 
 
+def every_version_is_the_right_one(broken: pytest.MonkeyPatch) -> None:
+    broken.setattr(decisions, "_is_for", lambda row, command: True)
+
+
+def the_version_is_looked_at_too_early(broken: pytest.MonkeyPatch) -> None:
+    def accept(self: Decisions, row: UserRow | None, key: bytes, asked: Queued) -> UserRow | None:
+        if row is not None and not decisions._is_for(row, asked.command):
+            self._decided(asked.offset, row["id"], Outcome.VERSION_MISMATCH)
+            return row
+        return _accept(self, row, key, asked)
+
+    broken.setattr(Decisions, "accept", accept)
+
+
 def the_first_registration_is_forgotten(broken: pytest.MonkeyPatch) -> None:
     def is_first(row: UserRow, command: Registration) -> bool:
         return (row["name"], row["email"]) == (command["name"], command["email"])
@@ -834,6 +862,7 @@ def a_crash_leaves_only_the_marker(broken: pytest.MonkeyPatch) -> None:
 
 
 _settle = email_claims.settle
+_accept = Decisions.accept
 _drain = Decisions._drain
 _taken = Decisions._taken
 _granted = Decisions._granted
@@ -864,6 +893,8 @@ _granted = Decisions._granted
         a_refused_update_loses_its_user,
         a_refused_registration_stays,
         a_granted_update_releases_its_new_address,
+        every_version_is_the_right_one,
+        the_version_is_looked_at_too_early,
         the_first_registration_is_forgotten,
         a_crash_leaves_the_rows,
         a_crash_leaves_what_was_sent,

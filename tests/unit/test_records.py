@@ -14,6 +14,7 @@ from app.domain.keys import EmailKeys
 from app.domain.outcomes import Decided, Outcome
 from app.domain.positions import token
 from app.domain.records import (
+    Erasure,
     Open,
     Queued,
     Registration,
@@ -23,6 +24,7 @@ from app.domain.records import (
     encode,
     encode_outcome,
     encode_row,
+    erasure_in,
     field_errors,
     is_email,
     is_user_id,
@@ -33,7 +35,7 @@ from app.domain.records import (
     update_in,
 )
 from app.domain.records import registrations as validator
-from tests.support.strategies import characters, registrations, updates, user_ids
+from tests.support.strategies import characters, erasures, registrations, updates, user_ids
 
 ADA: Registration = {"id": "ada", "name": "Ada", "email": "ada@example.com"}
 
@@ -52,6 +54,11 @@ def test_what_travels_is_the_public_format_and_nothing_else(registration: Regist
 @given(updates)
 def test_an_update_survives_the_journey(update: Update) -> None:
     assert update_in(encode(update)) == update
+
+
+@given(erasures)
+def test_an_erasure_survives_the_journey(erasure: Erasure) -> None:
+    assert erasure_in(encode(erasure)) == erasure
 
 
 @given(updates)

@@ -170,7 +170,7 @@ async def test_what_is_told_counts_each_kind_of_record(registry: Simulation) -> 
     assert (
         "user-registrations: 8 partitions, 4 records: 0 pending, 1 registered, 0 replayed, "
         "0 id-taken, 0 email-taken, 0 unknown-id, 0 updated, 1 erased, 1 moved, 1 dead-letter, "
-        "0 too-many-pending"
+        "0 too-many-pending, 0 version-mismatch"
     ) in lines
     assert "users: 0 rows" in lines
     assert lines[-1] == "result: clean"

@@ -18,7 +18,7 @@ from app.config.settings import Settings
 from app.domain.email_claims import Claim, Holder, Verdict
 from app.domain.outcomes import Outcome
 from app.domain.parsing import MOVED_FROM_HEADER
-from app.domain.records import Registration, Update, UserId, UserRow
+from app.domain.records import Erasure, Registration, Update, UserId, UserRow
 from app.kafka.topics.declaration import TopicSpec, declare
 from app.system.files import write_whole
 
@@ -84,6 +84,9 @@ _MESSAGES: Final[Mapping[str, _Message]] = {
     "registration": _Message("Registers a user.", _ID, _schema(Registration), _MOVED),
     "update": _Message("Changes a user.", _ID, _schema(Update), _MOVED),
     "erasure": _Message("Erases a user: a tombstone.", _ID, {"type": "null"}, _MOVED),
+    "conditionalErasure": _Message(
+        "Erases a user, in one state of it if it names one.", _ID, _schema(Erasure), _MOVED
+    ),
     "claim": _Message("An attempt wants an address, or releases it.", _EMAIL_KEY, _schema(Claim)),
     "verdict": _Message("The answer to a claim.", _ID, _schema(Verdict)),
     "outcome": _Message("What became of a record of user-registrations.", _ID, _outcome()),
@@ -113,7 +116,7 @@ _CHANNELS: Final[Mapping[str, _Channel]] = {
     "user_registrations": _Channel(
         "Registrations, updates and erasures, from workers and from any producer. The partition "
         "of a record should be murmur2 of its key; workers move records that stand elsewhere.",
-        ("registration", "update", "erasure"),
+        ("registration", "update", "erasure", "conditionalErasure"),
         ("receive", "send"),
         is_public=True,
     ),

@@ -20,7 +20,7 @@ from app.domain.decisions import Decisions, is_open, places_for, waiting_in
 from app.domain.email_claims import Verdict
 from app.domain.outcomes import Outcome
 from app.domain.parsing import sort
-from app.domain.records import Command, Queued, UserRow, decode_row, encode_row
+from app.domain.records import Command, Queued, UserRow, decode_row, encode_row, is_erasure
 from app.ops.verify.copies import Copies
 from app.ops.verify.expected_claims import ExpectedClaims
 from app.ops.verify.expected_outcomes import ExpectedOutcomes
@@ -203,7 +203,7 @@ class UsersFold:
         Its outcome can show that there was no row before. After an erasure there is none.
         """
         outcome = self._kept_outcome(offset)
-        if command is None:
+        if command is None or is_erasure(command):
             if outcome == Outcome.ERASED:
                 self._known.add(key)
             return False

@@ -7,16 +7,18 @@ import orjson
 from aiohttp import web
 
 from app.domain.positions import Position
-from app.domain.records import User, is_email, outcome_members
+from app.domain.records import User, is_email
 from app.query.listing import MAX_PREFIX, Wanted, id_before
 from app.query.newest import NEWEST_USERS, Place, place_before
 from app.query.partition_query import Found
 from app.web.auth.access import is_forwarded
+from app.web.http.conditions import tagged, unless_known
 from app.web.http.negotiation import json, wants_page
 from app.web.http.preferences import after, wait_seconds, waits_in_query
 from app.web.http.problems import ProblemError
 from app.web.http.room import SHOWN, USER_BYTES, hold
 from app.web.http.urls import rest_of, rest_of_path
+from app.web.outcomes import unknown_position
 from app.web.pages import pages
 from app.web.services import services
 
@@ -80,9 +82,8 @@ async def get_registration(request: web.Request) -> web.Response:
         position, seconds, forwarded=is_forwarded(request)
     )
     if told is None:
-        raise ProblemError(404, "unknown-position", "No write is known at this position.")
-    moved_to = None if told.moved_to is None else told.moved_to.token()
-    return json(orjson.dumps(outcome_members(position.token(), told.outcome, moved_to)))
+        raise unknown_position()
+    return json(orjson.dumps(told.members()))
 
 
 @routes.get(rest_of("/email-holders", "key"))
@@ -103,7 +104,8 @@ async def _show(request: web.Request, user_id: str) -> web.Response:
         return await pages.show_user(request, user_id)
     lookups = services(request).lookups
     forwarded = is_forwarded(request)
-    return shown(await lookups.find(user_id, after=after(request), forwarded=forwarded))
+    user = await lookups.find(user_id, after=after(request), forwarded=forwarded)
+    return unless_known(request, shown(user))
 
 
 #: Answers if there is no such user.
@@ -115,7 +117,7 @@ def shown(user: User | None, nobody: str = NOBODY_UNDER_ID) -> web.Response:
     """Return the user that was looked up, as JSON."""
     if user is None:
         raise ProblemError(404, "unknown-user", nobody)
-    return json(user.encode(), headers=_stale(user.stale_seconds))
+    return json(user.encode(), headers={**tagged(user), **_stale(user.stale_seconds)})
 
 
 def encode_holder(found: Found[str | None]) -> bytes:
@@ -129,7 +131,7 @@ async def _show_by_email(request: web.Request, email: str) -> web.Response:
     user = await services(request).lookups.find_by_email(email, after=after(request))
     if wants_page(request):
         return await pages.show_found(request, user)
-    return shown(user, NOBODY_WITH_EMAIL)
+    return unless_known(request, shown(user, NOBODY_WITH_EMAIL))
 
 
 def _stale(seconds: float | None) -> Mapping[str, str]:

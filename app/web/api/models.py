@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from app.domain.errors import Unavailable
-from app.domain.outcomes import Outcome
-from app.domain.records import Email, Name, SentName, User, UserId
+from app.domain.records import Condition, Email, Name, SentName, User, UserId
 from app.query.overview.numbers import PartitionLag
 
 
@@ -31,7 +30,7 @@ class Sent(TypedDict):
 
 
 @with_config(ConfigDict(json_schema_extra={"minProperties": 1}))
-class Change(TypedDict):
+class Change(Condition):
     """What PATCH takes: a new name, a new address or both."""
 
     name: NotRequired[SentName]
@@ -53,15 +52,6 @@ class NewestUsers(TypedDict):
     next: NotRequired[str]
     #: Partitions that nobody told of, because they are moving or recovering.
     missing_partitions: NotRequired[list[int]]
-
-
-class OutcomeOfWrite(TypedDict):
-    """What became of a write."""
-
-    position: str
-    outcome: Literal[tuple(sorted({outcome.word for outcome in Outcome}))]  # type: ignore[valid-type]
-    reason: NotRequired[Literal[tuple(o.reason for o in Outcome if o.reason)]]  # type: ignore[valid-type]
-    moved_to: NotRequired[str]
 
 
 class WrongField(TypedDict):

@@ -3,7 +3,7 @@
 Summaries are the first lines of the docstrings of the handlers. `operations` has the rest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
@@ -102,9 +102,7 @@ def _responses(given: Operation, schemas: _Schemas) -> Schema:
     told = {
         str(status): {
             "description": description,
-            "content": {
-                kind: {"schema": schemas.of(type_, "serialization")} for kind in given.content_types
-            },
+            **_content(given.content_types, type_, schemas),
             **({"headers": given.headers} if given.headers else {}),
         }
         for status, (description, type_) in given.answers.items()
@@ -117,6 +115,13 @@ def _responses(given: Operation, schemas: _Schemas) -> Schema:
         if status in RETRY_AFTER:
             told[str(status)]["headers"] = RETRY_AFTER[status]
     return told
+
+
+def _content(kinds: Sequence[str], type_: Any, schemas: _Schemas) -> Schema:
+    """Return what the body of an answer is; nothing for an answer without a body."""
+    if type_ is None:
+        return {}
+    return {"content": {kind: {"schema": schemas.of(type_, "serialization")} for kind in kinds}}
 
 
 def _procedure(name: str, procedure: Procedure, schemas: _Schemas) -> Schema:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.domain.records import Email, SentRegistration, User, UserId
+from app.domain.records import Email, OutcomeOfWrite, SentRegistration, User, UserId
 from app.web.api.models import (
     Accepted,
     BatchReport,
@@ -18,7 +18,6 @@ from app.web.api.models import (
     DeadLetters,
     Health,
     NewestUsers,
-    OutcomeOfWrite,
     Overview,
     ReplayedLetter,
     Sent,
@@ -44,6 +43,7 @@ DETAILS = {
     408: "The body did not come in time",
     409: "Rejected: the id or the address is taken, or too many changes of the user wait (then it "
     "has `Retry-After`); or the letter may not be replayed",
+    412: "Rejected: the user is not in the state that `If-Match` names",
     413: "Too large",
     415: "Another content type is needed, or another content coding: `Accept-Encoding` has them",
     421: "The request names another host than this worker's",
@@ -82,6 +82,15 @@ def _header(name: str, schema: Mapping[str, Any], description: str) -> Schema:
 _PREFER = _header(
     "Prefer", {"type": "string"}, "`wait=5`: answer once the write is settled, or 5 s are over."
 )
+_IF_MATCH = _header(
+    "If-Match",
+    {"type": "string"},
+    "The `ETag` of a lookup: nothing changes if the user has changed since.",
+)
+_IF_NONE_MATCH = _header(
+    "If-None-Match", {"type": "string"}, "The `ETag` of an earlier lookup: 304 if it is the same."
+)
+_ETAG = {"ETag": {"schema": {"type": "string"}}}
 _AFTER = _query("after", _POSITION, "As it is once the write at this position is settled.")
 _PREFIX = _query("prefix", {"type": "string", "maxLength": 128}, "How listed ids begin.")
 _LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Users in a page.")
@@ -92,6 +101,8 @@ _NEEDED_ID = {**_ID, "required": True}
 #: Errors of any request: a repeated parameter, a key, a host, a rate.
 ERRORS_OF_ALL = (400, 401, 403, 421, 429)
 _WRITTEN = (400, 408, 409, 413, 415, 422, 429, 503)
+_CHANGED = (404, 412, *_WRITTEN)
+_WIPED = (400, 409, 412, 422, 429, 503)
 
 _WRITE_ANSWERS = {
     200: ("Settled", User | Accepted | Sent),
@@ -101,6 +112,8 @@ _WRITE_ANSWERS = {
 _CHANGE_ANSWERS = {200: ("Settled", User | Accepted | Sent), 202: ("Durable", Accepted)}
 _PATCH_BODY = {"application/json": Change, "application/merge-patch+json": Change}
 _ERASED = {200: ("Erased", Accepted), 202: ("Durable", Accepted)}
+
+_UNCHANGED = ("The user is as `If-None-Match` says", None)
 
 #: By method and path. Routes for people, for other workers and for files are not here.
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
@@ -114,18 +127,22 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body_description="May be packed: `Content-Encoding: gzip` or `zstd`.",
     ),
     ("PATCH", "/users/{id}"): Operation(
-        _CHANGE_ANSWERS, (404, *_WRITTEN), _PATCH_BODY, (_PREFER,), _LOCATION
+        _CHANGE_ANSWERS, _CHANGED, _PATCH_BODY, (_PREFER, _IF_MATCH), _LOCATION
     ),
     ("PATCH", "/users"): Operation(
-        _CHANGE_ANSWERS, (404, *_WRITTEN), _PATCH_BODY, (_NEEDED_ID, _PREFER), _LOCATION
+        _CHANGE_ANSWERS, _CHANGED, _PATCH_BODY, (_NEEDED_ID, _PREFER, _IF_MATCH), _LOCATION
     ),
-    ("DELETE", "/users/{id}"): Operation(_ERASED, (400, 409, 422, 429, 503), None, (_PREFER,)),
-    ("DELETE", "/users"): Operation(
-        _ERASED, (400, 409, 422, 429, 503), None, (_NEEDED_ID, _PREFER)
+    ("DELETE", "/users/{id}"): Operation(_ERASED, _WIPED, None, (_PREFER, _IF_MATCH)),
+    ("DELETE", "/users"): Operation(_ERASED, _WIPED, None, (_NEEDED_ID, _PREFER, _IF_MATCH)),
+    ("GET", "/users/{id}"): Operation(
+        {200: ("The user", User), 304: _UNCHANGED},
+        (400, 404, 503),
+        None,
+        (_AFTER, _IF_NONE_MATCH),
+        _ETAG,
     ),
-    ("GET", "/users/{id}"): Operation({200: ("The user", User)}, (400, 404, 503), None, (_AFTER,)),
     ("GET", "/users"): Operation(
-        {200: ("A page of users, or the one who is named", User | UserPage)},
+        {200: ("A page of users, or the one who is named", User | UserPage), 304: _UNCHANGED},
         (400, 404, 422, 503),
         None,
         (
@@ -135,7 +152,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _LIMIT,
             _CURSOR,
             _AFTER,
+            _IF_NONE_MATCH,
         ),
+        _ETAG,
     ),
     ("GET", "/export"): Operation(
         {200: ("All users, one a line; cut off if it cannot be completed", str)},

@@ -12,8 +12,12 @@ from app.domain.outcomes import Outcome
 from app.domain.positions import Position
 from app.domain.records import (
     CHANGEABLE,
+    CONDITIONS,
+    MEMBERS,
     Command,
+    erasure,
     field_errors,
+    is_erasure,
     is_user_id,
     read_registration,
     read_update,
@@ -22,6 +26,7 @@ from app.query.lookups import WriteResult
 from app.web.auth.access import may_look_up
 from app.web.auth.auditing import note, note_id
 from app.web.http.bodies import body_of
+from app.web.http.conditions import if_match, tagged
 from app.web.http.negotiation import json
 from app.web.http.preferences import wait_seconds
 from app.web.http.problems import ProblemError
@@ -78,14 +83,24 @@ async def _update(request: web.Request, user_id: str) -> web.Response:
     given = {name: body[name] for name in CHANGEABLE if name in body}
     if not given:
         raise ProblemError(422, "invalid", "Give a name, an email or both.")
-    update = orjson.dumps({"type": "update", "id": user_id, **given})
+    condition = _condition(request, body)
+    update = orjson.dumps({"type": "update", "id": user_id, **given, **condition})
     return await _write(request, user_id, parse(update, read_update))
+
+
+def _condition(request: web.Request, body: Mapping[str, Any]) -> Mapping[str, object]:
+    """Return the state that an update is for, by its header or its body."""
+    in_header = if_match(request)
+    in_body = {name: body[name] for name in CONDITIONS if name in body}
+    if in_header and in_body:
+        raise ProblemError(400, "malformed", "Name the version in If-Match or in the body.")
+    return in_body or dict(in_header)
 
 
 async def _erase(request: web.Request, user_id: str) -> web.Response:
     if not is_user_id(user_id):
         raise ProblemError(422, "invalid", "No user has such an id.")
-    return await _write(request, user_id, None)
+    return await _write(request, user_id, erasure(user_id, if_match(request)))
 
 
 def _id_in_query(request: web.Request) -> str:
@@ -98,7 +113,7 @@ def _id_in_query(request: web.Request) -> str:
 async def _write(request: web.Request, user_id: str, command: Command) -> web.Response:
     given = services(request)
     seconds = wait_seconds(request)
-    if command is None:
+    if is_erasure(command):
         note_id(request, user_id)
     position = await given.write(user_id, command)
     note(request, position=position.token())
@@ -122,7 +137,7 @@ async def _settled(
     location = {"Location": user_url(user_id)} if created else {}
     if not may_look_up(request):
         # The row may belong to another caller. Without the scope lookup, return only what was sent.
-        sent = {name: value for name, value in (command or {}).items() if name != "type"}
+        sent = {name: value for name, value in (command or {}).items() if name in MEMBERS}
         status = 201 if created else 200
         return _answer(
             status, told.outcome.word, user_id, told.position, {**location, **headers}, sent
@@ -131,7 +146,7 @@ async def _settled(
     if user is None:
         # The user was erased meanwhile.
         return _answer(200, told.outcome.word, user_id, told.position, headers)
-    return json(user.encode(), 201 if created else 200, {**location, **headers})
+    return json(user.encode(), 201 if created else 200, {**tagged(user), **location, **headers})
 
 
 def _answer(

@@ -5,7 +5,7 @@ spelling of its path. A route that is not named below needs a key.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -27,6 +27,7 @@ from app.web.http.internal import is_internal
 from app.web.http.negotiation import page, wants_page
 from app.web.http.problems import Handler, ProblemError
 from app.web.http.proxies import is_same_site
+from app.web.http.urls import rest_of_path
 from app.web.pages import rendering
 
 #: Holds a session. Cookies ignore ports: two registries on one host share it, and log each other's
@@ -57,7 +58,8 @@ _NOT_HERE = (
 _READING = ("GET", "HEAD", "OPTIONS")
 #: Routes of one user or one write, and query parameters that name one. Every other read is a list.
 _LOOKUPS = ("/users/{id}", "/registrations/{position}")
-_LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail"})
+_TRPC = "/trpc/{path}"
+_LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail", "registration"})
 _NAMES_OF_ONE = frozenset({"id", "email"})
 #: Reads with their own scope.
 _READS = {
@@ -132,33 +134,40 @@ async def require_access(request: web.Request, handler: Handler) -> web.StreamRe
     access = request.app[ACCESS]
     client = request[CLIENT] = _identify(access, request)
     rendering.FORM_TOKEN.set(client.session and access.sessions.token(client.session))
-    needed = scope_of(request)
-    if needed is not None and not client.may(needed):
-        return _refuse(request, client, needed)
+    for needed in scopes_of(request):
+        if not client.may(needed):
+            return _refuse(request, client, needed)
     if client.session is not None and request.method not in _READING:
         await _require_token(access, request, client.session)
     return await handler(request)
 
 
-def scope_of(request: web.Request) -> Scope | None:
-    """Return the scope that a request needs; None if it needs none."""
+def scopes_of(request: web.Request) -> Collection[Scope]:
+    """Return the scopes that a request needs: all of them."""
     route = route_of(request)
     if is_below(route, _OPEN):
-        return None
+        return ()
     if is_below(route, _ADMINS):
-        return Scope.ADMIN
+        return (Scope.ADMIN,)
     if request.method in _READING:
-        return Scope.LOOKUP if _is_lookup(request, route) else _READS.get(route, Scope.READ)
-    return Scope.ERASE if request.method == "DELETE" else Scope.WRITE
+        return (Scope.LOOKUP if _is_lookup(request, route) else _READS.get(route, Scope.READ),)
+    if route == _TRPC:
+        return {Scope.ERASE if call == "eraseUser" else Scope.WRITE for call in _called(request)}
+    return (Scope.ERASE if request.method == "DELETE" else Scope.WRITE,)
 
 
 def _is_lookup(request: web.Request, route: str) -> bool:
     """Return whether a request asks for single users, or for the outcome of a write."""
     if route == "/users":
         return not request.query.keys().isdisjoint(_NAMES_OF_ONE)
-    if route == "/trpc/{path}":
-        return _LOOKUPS_OVER_TRPC.issuperset(request.path.removeprefix("/trpc/").split(","))
+    if route == _TRPC:
+        return _LOOKUPS_OVER_TRPC.issuperset(_called(request))
     return route in _LOOKUPS
+
+
+def _called(request: web.Request) -> list[str]:
+    """Return the procedures that a request of tRPC calls."""
+    return rest_of_path(request, "/trpc/").rstrip("/").split(",")
 
 
 def route_of(request: web.Request) -> str:

@@ -1,6 +1,8 @@
 """Writes requests to the audit log: logins, refusals, erasures, exports, replays."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -8,7 +10,7 @@ from app.access.audit import Audit
 from app.config.settings import Settings
 from app.web.auth.access import route_of
 from app.web.http.clients import CLIENT
-from app.web.http.problems import Handler, answer_errors, tell_status
+from app.web.http.problems import Handler, answer_errors, from_error, tell_status
 from app.web.http.proxies import address_of
 
 #: Requests that get a line whatever their outcome is, by method and route.
@@ -61,12 +63,37 @@ async def tell(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await tell_status(request, handler, told)
 
 
-def _tell(request: web.Request, what: str, status: int) -> None:
+@contextmanager
+def audited(request: web.Request, what: str, user_id: str) -> Iterator[dict[str, object]]:
+    """Write a line about one call of a request, once its block ends: of a user, by its hash.
+
+    The block may note more facts. What it raises becomes a `ProblemError`.
+    """
+    noted: dict[str, object] = {}
+    try:
+        yield noted
+    except Exception as error:
+        problem = from_error(error)
+        _tell_call(request, what, user_id, problem.status, noted)
+        raise problem from None
+    _tell_call(request, what, user_id, 200, noted)
+
+
+def _tell_call(
+    request: web.Request, what: str, user_id: str, status: int, noted: Mapping[str, object]
+) -> None:
+    if AUDIT in request.app:
+        _tell(request, what, status, {"id": request.app[AUDIT].hash_of(user_id), **noted})
+
+
+def _tell(
+    request: web.Request, what: str, status: int, more: Mapping[str, object] = MappingProxyType({})
+) -> None:
     audit, client = request.app[AUDIT], request.get(CLIENT)
     outcome = "refused" if status in _REFUSED else "done" if status < 400 else "failed"
     key = None if client is None else client.key
     members: dict[str, object] = {"outcome": outcome, "who": key and key.name, "status": status}
-    members |= request.get(_NOTED, {})
+    members |= {**request.get(_NOTED, {}), **more}
     if members["who"] is None:
         members["address"] = audit.hash_of(address_of(request))
     told = audit.note if outcome == "done" or members["who"] else audit.note_stranger

@@ -17,13 +17,29 @@ from typing_extensions import TypedDict
 
 from app.domain.errors import RegistryError
 from app.domain.positions import Position
-from app.domain.records import Email, SentRegistration, User, UserId
+from app.domain.records import (
+    CHANGEABLE,
+    CONDITIONS,
+    Command,
+    Condition,
+    Email,
+    FieldError,
+    OutcomeOfWrite,
+    PositionToken,
+    SentName,
+    SentRegistration,
+    Update,
+    User,
+    UserId,
+    erasure,
+)
 from app.query.listing import MAX_PREFIX, Wanted, id_before
+from app.web.auth.auditing import audited
 from app.web.http.preferences import after, wait_seconds
 from app.web.http.problems import ProblemError, from_error
 from app.web.http.room import SHOWN, USER_BYTES, hold
 from app.web.http.tracing import note_acknowledged
-from app.web.outcomes import rejected
+from app.web.outcomes import rejected, unknown_position
 from app.web.services import services
 
 Kind = Literal["query", "mutation"]
@@ -77,6 +93,38 @@ class Registered(TypedDict):
     id: str
     position: str
     outcome: NotRequired[Literal["pending", "registered", "replayed", "moved"]]
+
+
+@with_config(_STRICT)
+class UserChange(Condition):
+    """A new name, a new address or both; with a version, only of a user who has it."""
+
+    id: UserId
+    name: NotRequired[SentName]
+    email: NotRequired[Email]
+
+
+@with_config(_STRICT)
+class UserErasure(Condition):
+    """Who is erased; with a version, only if the user has it."""
+
+    id: UserId
+
+
+class Changed(TypedDict):
+    """What a change came to; ``outcome`` is there if the client wanted to wait for it."""
+
+    status: Literal["success"]
+    id: str
+    position: str
+    outcome: NotRequired[Literal["pending", "updated", "erased", "moved"]]
+
+
+@with_config(_STRICT)
+class AtPosition(TypedDict):
+    """Which write: the one at a position."""
+
+    position: PositionToken
 
 
 class Users(TypedDict):
@@ -152,6 +200,44 @@ async def register_user(request: web.Request, calls: Mapping[int, Any], tell: Te
         await _settle_each(request, waiting, tell)
 
 
+async def update_user(request: web.Request, change: UserChange) -> object:
+    """Change a user: the answer comes after the broker's acknowledgement.
+
+    With ``Prefer: wait=`` it comes once the change is settled, and says so.
+    """
+    if change.keys().isdisjoint(CHANGEABLE):
+        wrong = FieldError((), "Give a name, an email or both", "missing")
+        raise ProblemError(400, "invalid", wrong.detail, [wrong])
+    user_id = change["id"]
+    position = await _written(request, user_id, Update(type="update", **change))
+    return await _changed(request, user_id, position)
+
+
+async def erase_user(request: web.Request, wanted: UserErasure) -> object:
+    """Erase a user: the answer comes after the broker's acknowledgement.
+
+    With ``Prefer: wait=`` it comes once the erasure is settled, and says so.
+    """
+    condition = Condition(**{name: wanted[name] for name in CONDITIONS if name in wanted})  # type: ignore[typeddict-item, literal-required]
+    user_id = wanted["id"]
+    with audited(request, "erasure", user_id) as noted:
+        position = await _written(request, user_id, erasure(user_id, condition))
+        noted["position"] = position.token()
+        return await _changed(request, user_id, position)
+
+
+async def _written(request: web.Request, user_id: str, command: Command) -> Position:
+    position = await services(request).write(user_id, command)
+    note_acknowledged(request, position.token())
+    return position
+
+
+async def _changed(request: web.Request, user_id: str, position: Position) -> object:
+    if wait_seconds(request):
+        return await _settled(request, (user_id, position))
+    return {"status": "success", "id": user_id, "position": position.token()}
+
+
 async def _settled(request: web.Request, write: tuple[str, Position]) -> object:
     user_id, position = write
     told = await services(request).wait(position, wait_seconds(request))
@@ -177,6 +263,18 @@ async def user_by_email(request: web.Request, wanted: ByEmail) -> object:
     """Return the user who holds an address."""
     lookups = services(request).lookups
     return _found(await lookups.find_by_email(wanted["email"], after=after(request)))
+
+
+async def registration(request: web.Request, wanted: AtPosition) -> object:
+    """Return what became of the write at a position.
+
+    With ``Prefer: wait=`` the answer comes once that is settled.
+    """
+    position = Position.parse(wanted["position"])
+    told = await services(request).lookups.outcome(position, wait_seconds(request))
+    if told is None:
+        raise unknown_position()
+    return told.members()
 
 
 def _found(user: User | None) -> object:
@@ -227,5 +325,8 @@ PROCEDURES: Mapping[str, Procedure] = {
     "userById": _procedure("query", each(user_by_id), ById, User),
     "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
     "listUsers": _procedure("query", list_users, Page, Users),
+    "registration": _procedure("query", each(registration), AtPosition, OutcomeOfWrite),
     "registerUser": _procedure("mutation", register_user, SentRegistration, Registered),
+    "updateUser": _procedure("mutation", each(update_user), UserChange, Changed),
+    "eraseUser": _procedure("mutation", each(erase_user), UserErasure, Changed),
 }
