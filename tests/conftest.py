@@ -15,7 +15,7 @@ from local.broker.training import make_archive
 from local.settings import LocalSettings
 from tests.support.java import QUICK
 from tests.support.leaks import There, require_nothing_left, require_nothing_left_in_loop
-from tests.support.worker import LOGS, Registry, Worker
+from tests.support.worker import LOGS, PARTITIONS, Pair, Registry, Worker, wait_until
 
 #: Among how many processes the ports are shared out.
 PORT_SHARES = 4
@@ -112,6 +112,23 @@ def worker(shared_registry: Registry) -> Iterator[Worker]:
     """Run a real worker of the shared registry."""
     with shared_registry.worker() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def pair(shared_registry: Registry, worker: Worker) -> Iterator[Pair]:
+    """Run a second worker of the shared registry; afterwards, the first one has everything again.
+
+    Otherwise the tests of the next module would meet partitions that are moving.
+    """
+
+    def has_all() -> bool:
+        told = worker.get("/overview").json().get("workers", [])
+        return [len(each["owned"]) for each in told] == [PARTITIONS] and worker.is_ready()
+
+    with shared_registry.worker(2) as other:
+        wait_until(lambda: worker.is_ready() and other.is_ready(), 30, "both workers are ready")
+        yield worker, other
+    wait_until(has_all, 60, "the first worker has all partitions")
 
 
 @pytest.fixture(scope="session")

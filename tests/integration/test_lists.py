@@ -1,25 +1,14 @@
 """Lists of users over two workers: the same from both, and none while one does not answer."""
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 
-from tests.support.worker import Registry, Worker, email_of, wait_until
+from tests.support.worker import Pair, Worker, email_of, wait_until
 
 USERS = 40
-
-Pair = tuple[Worker, Worker]
-
-
-@pytest.fixture(scope="module")
-def pair(shared_registry: Registry, worker: Worker) -> Iterator[Pair]:
-    """Return two workers of one registry."""
-    with shared_registry.worker(3) as other:
-        wait_until(lambda: worker.is_ready() and other.is_ready(), 30, "both workers are ready")
-        yield worker, other
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Who writes reads what was written: by id, by email and by position, from any worker."""
 
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 from urllib.parse import quote
 
 import orjson
@@ -11,22 +11,14 @@ import pytest
 from app.domain.keys import partition_of
 from app.domain.positions import Position
 from tests.support import kafka
-from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
+from tests.support.worker import PARTITIONS, Pair, Registry, Worker, email_of
 
 CLIENTS = 4
 ROUNDS = 40
+#: Of each client that counts.
+COUNTS = 5
 #: Of `make soak`.
 MANY_ROUNDS = 1_200
-
-Pair = tuple[Worker, Worker]
-
-
-@pytest.fixture(scope="module")
-def pair(shared_registry: Registry, worker: Worker) -> Iterator[Pair]:
-    """Return two workers of one registry."""
-    with shared_registry.worker(2) as other:
-        wait_until(lambda: worker.is_ready() and other.is_ready(), 30, "both workers are ready")
-        yield worker, other
 
 
 def fresh() -> str:
@@ -87,6 +79,41 @@ def test_no_answer_is_stale(pair: Pair) -> None:
 @pytest.mark.timeout(900)
 def test_no_answer_is_stale_in_thousands_of_rounds(pair: Pair) -> None:
     lives(pair, MANY_ROUNDS)
+
+
+def test_of_changes_of_one_version_none_is_lost(pair: Pair) -> None:
+    """Clients of two workers count together in a name: who came too late looks, and tries again."""
+    user_id = fresh()
+    assert write_and_wait(pair[0], "POST", "/users", json=user(user_id, "0")) == 201
+
+    def count(client: int) -> int:
+        worker, tries = pair[client % 2], 0
+        for _ in range(COUNTS):
+            status = 412
+            while status == 412:
+                tries += 1
+                seen = worker.get(f"/users/{user_id}")
+                changed = {"name": str(int(seen.json()["name"]) + 1)}
+                tag = {"If-Match": seen.headers["ETag"]}
+                status = write_and_wait(
+                    worker, "PATCH", f"/users/{user_id}", json=changed, headers=tag
+                )
+            assert status == 200
+        return tries
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        tries = sum(clients.map(count, range(CLIENTS)))
+    found = pair[1].get(f"/users/{user_id}").json()
+    assert (found["name"], found["version"]) == (str(CLIENTS * COUNTS), 1 + CLIENTS * COUNTS)
+    assert tries > CLIENTS * COUNTS, "nobody ever came too late"
+
+
+def write_and_wait(worker: Worker, method: str, path: str, **more: object) -> int:
+    """Write, and wait until it is settled; return the status."""
+    headers = {"Prefer": "wait=10"} | cast("dict[str, str]", more.pop("headers", {}))
+    url = worker.url + path
+    answer = worker.http.request(method, url, timeout=15, headers=headers, **more)  # type: ignore[arg-type]
+    return answer.status_code
 
 
 def test_a_loser_is_told_and_reads_what_stands(pair: Pair) -> None:

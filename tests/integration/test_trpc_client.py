@@ -26,6 +26,8 @@ LINKS = [(client, link) for client, (_, links) in CLIENTS.items() for link in li
 GATHERING = [(client, link) for client, link in LINKS if link != "httpLink"]
 STREAMING = [(client, link) for client, link in LINKS if "Stream" in link]
 
+#: Of a run: until what it writes is settled.
+WAITING = {"headers": {"Prefer": "wait=10"}}
 HELLO = {"path": "hello", "type": "query"}
 #: More calls than a request may have.
 TOO_MANY = 1001
@@ -37,6 +39,11 @@ def register(user_id: str, **change: str) -> Call:
     """Return a call that registers a user."""
     user = {"id": user_id, "name": "Grüße", "email": email_of(user_id)} | change
     return {"path": "registerUser", "type": "mutation", "input": user}
+
+
+def mutation(path: str, **given: object) -> Call:
+    """Return a mutation."""
+    return {"path": path, "type": "mutation", "input": given}
 
 
 def query(path: str, **given: object) -> Call:
@@ -83,13 +90,19 @@ def runs_over(link: str, ids: list[str]) -> dict[str, Any]:
         "register": {"calls": [register(ada), register(eve), register(joe)]},
         "by id": {"calls": [query("userById", id=ada)], "after": "register"},
         "by email": {"calls": [query("userByEmail", email=email_of(ada))], "after": "register"},
-        "settled": {"calls": [register(ada)], "headers": {"Prefer": "wait=10"}},
+        "settled": {"calls": [register(ada)], **WAITING},
         "one bad input": {"calls": [register(ada), register(eve, email="nonsense")]},
         "pages": {"pages": {"prefix": prefix, "limit": 2}},
         "not there": {"calls": [query("userById", id=f"{prefix}-nobody")]},
         "unknown": {"calls": [{"path": "nope", "type": "query"}]},
         "apart": {"calls": [HELLO, register(ada)]},
         "too large": {"calls": [register(ada, name=TOO_LONG)]},
+        "changed": {"calls": [mutation("updateUser", id=ada, name="B", ifVersion=1)], **WAITING},
+        "changed too late": {
+            "calls": [mutation("updateUser", id=ada, name="C", ifVersion=1)],
+            **WAITING,
+        },
+        "erased": {"calls": [mutation("eraseUser", id=eve, ifVersion=1)], **WAITING},
     }
     if link != "httpLink":
         runs["many"] = {"calls": list(map(register, [ada, eve] * 50))}
@@ -143,6 +156,14 @@ def test_registered_users_are_found(told: Told) -> None:
 def test_a_client_can_wait_for_what_becomes_of_its_registration(told: Told) -> None:
     (settled,) = told.data("settled")
     assert settled["outcome"] == "replayed"
+
+
+def test_a_client_changes_and_erases_one_version(told: Told) -> None:
+    assert [one["outcome"] for one in told.data("changed")] == ["updated"]
+    assert told.errors("changed too late") == [("PRECONDITION_FAILED", 412, "updateUser")]
+    (late,) = told.results("changed too late")
+    assert late["reason"] == "version-mismatch"
+    assert [one["outcome"] for one in told.data("erased")] == ["erased"]
 
 
 def test_one_bad_input_costs_only_its_own_call(told: Told) -> None:

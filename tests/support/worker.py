@@ -255,3 +255,7 @@ class Worker:
 
         user: dict[str, Any] = wait_until(found, within_seconds, f"user {user_id!r} is registered")
         return user
+
+
+#: Two workers of one registry.
+Pair = tuple[Worker, Worker]
