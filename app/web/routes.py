@@ -13,6 +13,7 @@ from app.web.api import (
     export,
     health,
     lookups,
+    many,
     metrics,
     openapi,
     writes,
@@ -61,7 +62,18 @@ def install(web_app: web.Application, given: Services) -> None:
     spans.install(web_app, given.settings)
     proxies.install(web_app, given.settings.trusted_proxies, given.settings.internal_port)
     web_app[TOLD_OTHERWISE] = {"/trpc/": trpc.failure}
-    for module in (health, metrics, pages, writes, batches, lookups, dead_letters, openapi, trpc):
+    for module in (
+        health,
+        metrics,
+        pages,
+        writes,
+        batches,
+        many,
+        lookups,
+        dead_letters,
+        openapi,
+        trpc,
+    ):
         web_app.add_routes(module.routes)
     web_app.add_routes(events.routes)
     web_app.add_routes(export.routes)

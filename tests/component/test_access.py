@@ -131,6 +131,7 @@ SMALL = [
     ("POST", "/trpc/eraseUser", "erase", {WRITE}),
     ("POST", "/trpc/eraseUser,eraseUser?batch=1", "erase", {WRITE}),
     ("GET", "/trpc/registration", "lookup", {READ}),
+    ("POST", "/users/lookup", "lookup", {READ}),
     ("GET", "/users", READ, set()),
     ("GET", "/users?prefix=a", READ, set()),
     ("GET", "/trpc/listUsers", READ, set()),

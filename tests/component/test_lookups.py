@@ -34,6 +34,50 @@ async def test_a_user_has_a_tag_and_is_not_sent_twice(
     assert (changed.status, changed.headers["ETag"]) == (200, f'"2-{POSITION.token()}"')
 
 
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("ids", ["eve", "nobody", "ada", "eve"]),
+        ("emails", ["eve@x.co", "no@x.co", "ada@x.co", "eve@x.co"]),
+    ],
+)
+async def test_many_are_looked_up_in_their_order(
+    client: Client, lookups: FakeLookups, by: str, names: list[str]
+) -> None:
+    ada, eve = (lookups.add(each, email=f"{each}@x.co") for each in ("ada", "eve"))
+    answer = await client.post("/users/lookup", json={by: names})
+    found = (await answer.json())["users"]
+    expected = [eve, None, ada, eve]
+    assert [each and each["id"] for each in found] == [each and each.id for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"ids": ["a"], "emails": ["a@x.co"]}, 422),
+        ({"ids": ["a"] * 1_001}, 422),
+        ({"ids": ["a\n"]}, 422),
+        ({"emails": ["none"]}, 422),
+        ({"id": ["a"]}, 422),
+        ([], 422),
+        ({"ids": []}, 200),
+        ({"ids": ["a"] * 1_000}, 200),
+    ],
+)
+async def test_what_may_be_looked_up_at_once(client: Client, body: object, status: int) -> None:
+    answer = await client.post("/users/lookup", json=body)
+    assert answer.status == status, await answer.text()
+
+
+async def test_of_many_nobody_is_told_to_be_missing_who_cannot_be_looked_up(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.ready = False
+    answer = await client.post("/users/lookup", json={"ids": ["ada"]})
+    assert (answer.status, (await answer.json())["cause"]) == (503, "recovering")
+
+
 async def test_a_settled_user_has_another_tag_than_one_that_waits(
     client: Client, lookups: FakeLookups
 ) -> None:

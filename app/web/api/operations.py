@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from app.domain.records import Email, OutcomeOfWrite, SentRegistration, User, UserId
+from app.web.api.many import FoundUsers, Wanted
 from app.web.api.models import (
     Accepted,
     BatchReport,
@@ -125,6 +126,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _WRITTEN,
         {"application/json": list[SentRegistration], "application/x-ndjson": str},
         body_description="May be packed: `Content-Encoding: gzip` or `zstd`.",
+    ),
+    ("POST", "/users/lookup"): Operation(
+        {200: ("The users, in order; null for nobody", FoundUsers)},
+        (400, 408, 413, 415, 422, 429, 503),
+        {"application/json": Wanted},
     ),
     ("PATCH", "/users/{id}"): Operation(
         _CHANGE_ANSWERS, _CHANGED, _PATCH_BODY, (_PREFER, _IF_MATCH), _LOCATION

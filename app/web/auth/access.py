@@ -151,6 +151,8 @@ def scopes_of(request: web.Request) -> Collection[Scope]:
         return (Scope.ADMIN,)
     if request.method in _READING:
         return (Scope.LOOKUP if _is_lookup(request, route) else _READS.get(route, Scope.READ),)
+    if route == "/users/lookup":
+        return (Scope.LOOKUP,)
     if route == _TRPC:
         return {Scope.ERASE if call == "eraseUser" else Scope.WRITE for call in _called(request)}
     return (Scope.ERASE if request.method == "DELETE" else Scope.WRITE,)
