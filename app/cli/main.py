@@ -1,26 +1,37 @@
 """``python -m app``: all commands. Each is imported once it is asked for, as imports take time."""
 
 from importlib import import_module
+from typing import NamedTuple
 
 import click
 
 from app.system.files import private
 
-#: By the name of each command, where it is.
+
+class Place(NamedTuple):
+    """Where a command is, and what it does in a few words: `--help` imports none."""
+
+    module: str
+    function: str
+    summary: str
+
+
 COMMANDS = {
-    "worker": "app.cli.worker:worker",
-    "topics": "app.cli.topics:topics",
-    "keys": "app.cli.keys:keys",
-    "doctor": "app.cli.doctor:doctor",
-    "load": "tools.load.commands:load",
-    "verify": "app.cli.verify:verify",
-    "dead-letters": "app.cli.dead_letters:dead_letters",
-    "recover": "app.cli.recover:recover",
-    "repartition": "app.cli.repartition:repartition",
-    "backup": "app.cli.backup:backup",
-    "restore": "app.cli.backup:restore",
-    "export": "app.cli.transfer:export_users",
-    "import": "app.cli.transfer:import_users",
+    "worker": Place("app.cli.worker", "worker", "Start a worker: agents, tables and web view."),
+    "topics": Place("app.cli.topics", "topics", "Show or apply topic changes."),
+    "keys": Place("app.cli.keys", "keys", "Create, list and revoke access keys."),
+    "doctor": Place("app.cli.doctor", "doctor", "Check what a worker needs."),
+    "load": Place("tools.load.commands", "load", "Send registrations, and measure."),
+    "verify": Place("app.cli.verify", "verify", "Compare the tables with the topics."),
+    "dead-letters": Place(
+        "app.cli.dead_letters", "dead_letters", "List, show and replay dead letters."
+    ),
+    "recover": Place("app.cli.recover", "recover", "Repair what an operator must decide on."),
+    "repartition": Place("app.cli.repartition", "repartition", "Add partitions."),
+    "backup": Place("app.cli.backup", "backup", "Save the whole registry to a folder."),
+    "restore": Place("app.cli.backup", "restore", "Restore the registry from a folder."),
+    "export": Place("app.cli.transfer", "export_users", "Write all users to a file."),
+    "import": Place("app.cli.transfer", "import_users", "Register the users in a file."),
 }
 
 
@@ -35,9 +46,14 @@ class _Commands(click.Group):
         """Return a command, None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        place = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(place.module), place.function)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
 
 
 @click.group(cls=_Commands, help="A write-intensive user registry on Faust and Kafka.")
