@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple, NotRequired, cast
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, cast
 
 import orjson
 from pydantic import (
@@ -138,8 +138,9 @@ REQUIRED = tuple(member for member in MEMBERS if member in Registration.__requir
 #: The members that make a change depend on the state of the user.
 CONDITIONS = tuple(Condition.__annotations__)
 
-#: The command in a record: a registration, an update, or an erasure (None: a tombstone).
-Command = Registration | Update | Erasure | None
+#: What a record's value asks for, and what a record does: without a value it is an erasure.
+CommandValue = Registration | Update | Erasure
+Command = CommandValue | None
 
 #: Registrations of clients. Each is also valid in a record.
 registrations = cast("TypeAdapter[Registration]", TypeAdapter(SentRegistration))
@@ -152,17 +153,16 @@ validated = cast(
 
 #: Return the value in JSON bytes, or raise `pydantic.ValidationError`: of clients, and of records.
 read_registration = cast("Callable[[bytes], Registration]", registrations.validator.validate_json)
-read_update = cast("Callable[[bytes], Update]", TypeAdapter(SentUpdate).validator.validate_json)
+_updates: TypeAdapter[Any] = TypeAdapter(SentUpdate)
+_erasures: TypeAdapter[Any] = TypeAdapter(Erasure)
+read_update = cast("Callable[[bytes], Update]", _updates.validator.validate_json)
 registration_in = cast(
     "Callable[[bytes], Registration]", TypeAdapter(Registration).validator.validate_json
 )
 update_in = cast("Callable[[bytes], Update]", TypeAdapter(Update).validator.validate_json)
-erasure_in = cast("Callable[[bytes], Erasure]", TypeAdapter(Erasure).validator.validate_json)
-
-
-def erasure(user_id: str, condition: Condition) -> Erasure | None:
-    """Return the command that erases a user in some state, or (None, a tombstone) in any."""
-    return Erasure(type="erase", id=user_id, **condition) if condition else None
+erasure_in = cast("Callable[[bytes], Erasure]", _erasures.validator.validate_json)
+#: Of rows that clients send, by their type; without one they are registrations.
+_of_type: Mapping[str, TypeAdapter[Any]] = {"update": _updates, "erase": _erasures}
 
 
 def is_erasure(command: Command) -> bool:
@@ -192,7 +192,7 @@ def is_email(text: str) -> bool:
     return True
 
 
-def encode(command: Registration | Update | Erasure) -> bytes:
+def encode(command: CommandValue) -> bytes:
     """Return a command as JSON bytes."""
     # The usual case: a worker encodes a hundred thousand a second.
     if tuple(command) == MEMBERS:
@@ -202,10 +202,17 @@ def encode(command: Registration | Update | Erasure) -> bytes:
     return dumps({name: command[name] for name in members if name in command})  # type: ignore[literal-required]
 
 
-def encode_all(registrations: Iterable[Registration]) -> list[bytes]:
-    """Return `encode` of each of many that were just validated: its members are in order."""
+def value_of(command: Command) -> bytes | None:
+    """Return what the value of a command's record is: an erasure in any state is a tombstone."""
+    if command is None or (is_erasure(command) and not is_conditional(command)):
+        return None
+    return encode(command)
+
+
+def values_of(commands: Iterable[CommandValue]) -> list[bytes | None]:
+    """Return `value_of` each of many that were just validated: its members are in order."""
     return [
-        b"%b" % orjson.dumps(each) if "type" not in each else encode(each) for each in registrations
+        b"%b" % orjson.dumps(each) if "type" not in each else value_of(each) for each in commands
     ]
 
 
@@ -363,20 +370,34 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     ]
 
 
-def read_registrations(
+#: What is wrong with an update that changes nothing.
+NOTHING_CHANGES: Sequence[FieldError] = (
+    FieldError((), f"Give at least one of {', '.join(CHANGEABLE)}", "missing"),
+)
+
+
+def read_commands(
     values: Sequence[object],
-) -> tuple[list[Registration], Mapping[int, Sequence[FieldError]]]:
-    """Return the registrations in parsed JSON values, and the mistakes in the others by index."""
+) -> tuple[list[CommandValue], Mapping[int, Sequence[FieldError]]]:
+    """Return the commands in parsed JSON values, and the mistakes in the others by index."""
     try:
-        return validated(values), {}
+        return [*validated(values)], {}
     except ValidationError:
         pass
-    good, wrong = [], {}
+    good: list[CommandValue] = []
+    wrong: dict[int, Sequence[FieldError]] = {}
     for index, value in enumerate(values):
+        kind = value.get("type") if isinstance(value, dict) else None
+        reader = _of_type.get(kind, registrations) if isinstance(kind, str) else registrations
         try:
-            good.append(registrations.validate_python(value))
+            command = reader.validate_python(value)
         except ValidationError as error:
             wrong[index] = field_errors(error)
+            continue
+        if kind == "update" and command.keys().isdisjoint(CHANGEABLE):
+            wrong[index] = NOTHING_CHANGES
+        else:
+            good.append(command)
     return good, wrong
 
 

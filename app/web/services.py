@@ -19,7 +19,7 @@ from app.domain.errors import NotReadyError, RefusedError, RegistryError, StaleR
 from app.domain.keys import encode_key, partition_of, partitions_of
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position, tokens
-from app.domain.records import Command, Registration, encode, encode_all
+from app.domain.records import Command, CommandValue, value_of, values_of
 from app.ingest.accumulator import Offsets
 from app.ingest.producer import SendsRecords
 from app.ingest.rate_limits import Limits
@@ -91,7 +91,7 @@ class Services:
         return replace(self, client=client, key=key, headers=headers, read_at=read_at)
 
     async def write(self, user_id: str, command: Command) -> Position:
-        """Send a registration, an update or (None) an erasure of a user.
+        """Send what is to become of a user.
 
         Return its position once the broker has acknowledged it.
         """
@@ -112,7 +112,7 @@ class Services:
             partition
         ]
 
-    async def write_all(self, registrations: Sequence[Registration], rejected: int = 0) -> "Writes":
+    async def write_all(self, commands: Sequence[CommandValue], rejected: int = 0) -> "Writes":
         """Send many at once, and wait until each is acknowledged or has failed.
 
         What was rejected beside them counts as well for the client's rate: it costs as much.
@@ -120,23 +120,23 @@ class Services:
         Raises `RefusedError` if more comes than may, or the request may be too old; none is sent
         then.
         """
-        writes = self.begin_all(registrations, rejected)
+        writes = self.begin_all(commands, rejected)
         await writes.ended()
         return writes
 
     def begin_all(
         self,
-        registrations: Sequence[Registration],
+        commands: Sequence[CommandValue],
         rejected: int = 0,
         read_at: float | None = None,
     ) -> "Writes":
         """Begin to `write_all`."""
-        self._admit(len(registrations) + rejected, self.read_at if read_at is None else read_at)
-        keys = [encode_key(each["id"]) for each in registrations]
+        self._admit(len(commands) + rejected, self.read_at if read_at is None else read_at)
+        keys = [encode_key(each["id"]) for each in commands]
         partitions = partitions_of(keys, self.registrations.partitions)
         headers = self.headers
         records: defaultdict[int, list[ToWrite]] = defaultdict(list)
-        for partition, key, value in zip(partitions, keys, encode_all(registrations), strict=True):
+        for partition, key, value in zip(partitions, keys, values_of(commands), strict=True):
             records[partition].append((None, key, value, headers))
         return Writes(partitions, self.producer.send(records))
 
@@ -181,7 +181,7 @@ async def _until_admitted(limits: Limits, client: str, own_rate: float | None = 
 
 
 def _record(key: bytes, command: Command, headers: list[tuple[str, bytes]]) -> ToWrite:
-    return None, key, None if command is None else encode(command), headers
+    return None, key, value_of(command), headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,22 @@ async def test_each_erasure_over_trpc_is_told(
         assert [line["position"] for line in told[:2]] == positions
 
 
+async def test_each_erasure_in_a_batch_is_told(
+    tmp_path: Path, path: Path, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    key = add_key(tmp_path / "keys.json", "write", name="ops")
+    async with serving(producer, lookups, **asked(tmp_path)) as client:
+        rows = [ADA, {"type": "erase", "id": "bob"}, {"type": "erase", "id": "eve", "ifVersion": 2}]
+        sent = await client.post("/users/batch?receipts=1", json=rows, headers=bearer(key))
+        receipts = [json.loads(line) for line in (await sent.read()).splitlines()]
+        told = lines(path)
+        assert [(line["what"], line["outcome"], line["who"]) for line in told] == [
+            ("erasure", "done", "ops")
+        ] * 2
+        assert [line["id"] for line in told] == [hashed(client, who) for who in ("bob", "eve")]
+        assert [line["position"] for line in told] == [each["position"] for each in receipts[1:]]
+
+
 async def test_refusals_are_told(
     tmp_path: Path, path: Path, producer: FakeProducer, lookups: FakeLookups
 ) -> None:

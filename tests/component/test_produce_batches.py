@@ -269,3 +269,127 @@ def test_lines_are_the_same_however_packets_fall(rows: list[bytes], cuts: list[i
     plain = [rows[0].removeprefix(BOM_UTF8), *rows[1:]] if rows else []
     shown = [row if len(row) <= batches.MAX_ROW_BYTES else "too long" for row in plain]
     assert whole == [row for row in shown if isinstance(row, str) or row.strip()]
+
+
+# -- other rows than registrations, and a receipt for each
+
+UPDATE = {"type": "update", "id": "ada", "name": "B", "ifVersion": 2}
+ERASURE = {"type": "erase", "id": "eve"}
+
+
+async def test_rows_may_be_updates_and_erasures(client: Client, producer: FakeProducer) -> None:
+    only_erasure_of_one = {"type": "erase", "id": "bob", "ifVersion": 1}
+    rows = [user(1), UPDATE, ERASURE, only_erasure_of_one, {**user(2), "type": "registration"}]
+    answer = await client.post("/users/batch", json=rows)
+    assert await answer.json() == {"accepted": 5, "rejected": []}
+    values = {key: value and orjson.loads(value) for _, _, key, value in producer.sent}
+    assert values == {
+        b"u1": user(1),
+        b"ada": UPDATE,
+        b"eve": None,
+        b"bob": only_erasure_of_one,
+        b"u2": user(2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "pointer"),
+    [
+        ({"type": "update", "id": "ada"}, ""),
+        ({"type": "update", "id": "ada", "name": ""}, "/name"),
+        ({"type": "erase"}, "/id"),
+        ({"type": "erase", "id": "ada", "ifVersion": 0}, "/ifVersion"),
+        ({"type": "rename", "id": "ada", "name": "B", "email": "b@x.co"}, "/type"),
+        ({"type": [], "id": "ada", "name": "B", "email": "b@x.co"}, "/type"),
+    ],
+)
+async def test_a_row_of_a_type_is_valid_by_that(client: Client, row: object, pointer: str) -> None:
+    told = await (await client.post("/users/batch", json=[user(1), row])).json()
+    ((wrong,),) = ([each["errors"] for each in told["rejected"]],)
+    assert (told["accepted"], [each["pointer"] for each in wrong]) == (1, [pointer])
+
+
+RECEIPTS = "/users/batch?receipts=1"
+
+
+async def receipts_of(answer: Any) -> list[dict[str, Any]]:
+    """Return the lines of an answer."""
+    assert (answer.status, answer.content_type) == (200, "application/x-ndjson")
+    return [orjson.loads(line) for line in (await answer.read()).splitlines()]
+
+
+async def test_each_row_has_a_receipt(
+    client: Client, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 2)
+    body = lines(user(1), UPDATE) + b"nonsense\n" + lines(ERASURE, {"id": "u2"})
+    told = await receipts_of(await client.post(RECEIPTS, data=body, headers=NDJSON))
+    assert [each["index"] for each in told] == [0, 1, 2, 3, 4]
+    assert [each.get("id") for each in told] == ["u1", "ada", None, "eve", None]
+    assert [len(each["position"]) for each in told if "position" in each] == [20, 20, 20]
+    assert [[error["pointer"] for error in each.get("errors", [])] for each in told] == [
+        [],
+        [],
+        [""],
+        [],
+        ["/name", "/email"],
+    ]
+    assert await receipts_of(await client.post(RECEIPTS, data=b"", headers=NDJSON)) == []
+
+
+async def test_receipts_come_while_rows_are_sent(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 1)
+    seen = asyncio.Event()
+
+    async def rows() -> AsyncIterator[bytes]:
+        for number in range(batches.MAX_CHUNKS_UNDER_WAY):
+            yield lines(user(number))
+        async with asyncio.timeout(10):
+            await seen.wait()
+        yield lines(user(99))
+
+    async with client.post(RECEIPTS, data=rows(), headers=NDJSON) as answer:
+        first = orjson.loads(await answer.content.readline())
+        seen.set()
+        rest = [orjson.loads(line) async for line in answer.content]
+    assert [first["id"], *(each["id"] for each in rest)] == ["u0", "u1", "u2", "u3", "u99"]
+
+
+async def test_what_the_broker_does_not_take_costs_only_itself(
+    client: Client, producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 2)
+    send, failures = producer.send, [None, BrokerUnavailableError("away"), None]
+
+    def fail(records: Mapping[int, Sequence[ToWrite]]) -> Mapping[int, Offsets]:
+        producer.failure = failures.pop(0)
+        return send(records)
+
+    monkeypatch.setattr(producer, "send", fail)
+    answer = await client.post(RECEIPTS, json=[user(n) for n in range(6)])
+    told = await receipts_of(answer)
+    assert ["position" in each for each in told] == [True, True, False, False, True, True]
+    assert {each["problem"]["type"].rpartition(":")[2] for each in told[2:4]} == {
+        "broker-unavailable"
+    }
+
+
+async def test_receipts_end_with_why_no_more_is_read(client: Client) -> None:
+    rows = [user(1), *[0] * (batches.MAX_REJECTED + 1), *[user(2)] * batches.CHUNK_ROWS]
+    told = await receipts_of(await client.post(RECEIPTS, json=rows))
+    assert told[0]["id"] == "u1"
+    assert told[-1].keys() == {"problem"}
+    assert told[-1]["problem"]["type"].endswith(":too-many-rejected")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [(RECEIPTS, b"{", 400), (RECEIPTS, b"{}", 422), ("/users/batch?receipts=yes", b"[]", 400)],
+)
+async def test_what_fails_before_the_first_row_is_a_problem(
+    client: Client, path: str, body: bytes, status: int
+) -> None:
+    answer = await client.post(path, data=body, headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.content_type) == (status, "application/problem+json")

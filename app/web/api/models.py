@@ -75,6 +75,17 @@ class BatchReport(TypedDict):
     rejected: list[WrongRow]
 
 
+class Receipt(TypedDict):
+    """What came of a row: its position, what is wrong with it, or why it was not written."""
+
+    #: A line without an index is the last one: the rows from there on were not read.
+    index: NotRequired[Annotated[int, Field(ge=0)]]
+    id: NotRequired[UserId]
+    position: NotRequired[str]
+    errors: NotRequired[list[WrongField]]
+    problem: NotRequired["Problem"]
+
+
 class Health(TypedDict):
     """How a worker is."""
 

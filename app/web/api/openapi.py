@@ -19,6 +19,7 @@ from app.web.api.operations import (
     IN_PATH,
     OPERATIONS,
     RETRY_AFTER,
+    Lines,
     Operation,
     Schema,
 )
@@ -121,6 +122,8 @@ def _content(kinds: Sequence[str], type_: Any, schemas: _Schemas) -> Schema:
     """Return what the body of an answer is; nothing for an answer without a body."""
     if type_ is None:
         return {}
+    if isinstance(type_, Lines):
+        kinds, type_ = ("application/x-ndjson",), type_.of
     return {"content": {kind: {"schema": schemas.of(type_, "serialization")} for kind in kinds}}
 
 

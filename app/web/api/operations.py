@@ -10,7 +10,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.domain.records import Email, OutcomeOfWrite, SentRegistration, User, UserId
+from app.domain.records import (
+    Email,
+    Erasure,
+    OutcomeOfWrite,
+    SentRegistration,
+    SentUpdate,
+    User,
+    UserId,
+)
 from app.web.api.many import FoundUsers, Wanted
 from app.web.api.models import (
     Accepted,
@@ -20,6 +28,7 @@ from app.web.api.models import (
     Health,
     NewestUsers,
     Overview,
+    Receipt,
     ReplayedLetter,
     Sent,
     UserPage,
@@ -58,6 +67,13 @@ DETAILS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Lines:
+    """An answer of any length: a value in each line (NDJSON)."""
+
+    of: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """What an operation takes, and what it answers by status. Common errors are added later."""
 
@@ -93,6 +109,9 @@ _IF_NONE_MATCH = _header(
 )
 _ETAG = {"ETag": {"schema": {"type": "string"}}}
 _AFTER = _query("after", _POSITION, "As it is once the write at this position is settled.")
+_RECEIPTS = _query(
+    "receipts", {"type": "string", "enum": ["0", "1"]}, "`1`: answer each row with a line."
+)
 _PREFIX = _query("prefix", {"type": "string", "maxLength": 128}, "How listed ids begin.")
 _LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Users in a page.")
 _CURSOR = _query("cursor", {"type": "string"}, "`next` of the page before.")
@@ -114,6 +133,7 @@ _CHANGE_ANSWERS = {200: ("Settled", User | Accepted | Sent), 202: ("Durable", Ac
 _PATCH_BODY = {"application/json": Change, "application/merge-patch+json": Change}
 _ERASED = {200: ("Erased", Accepted), 202: ("Durable", Accepted)}
 
+SentRow = SentRegistration | SentUpdate | Erasure
 _UNCHANGED = ("The user is as `If-None-Match` says", None)
 
 #: By method and path. Routes for people, for other workers and for files are not here.
@@ -122,9 +142,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _WRITE_ANSWERS, _WRITTEN, {"application/json": SentRegistration}, (_PREFER,), _LOCATION
     ),
     ("POST", "/users/batch"): Operation(
-        {202: ("What became of the rows", BatchReport)},
+        {
+            200: ("A receipt for each row, if they are asked for", Lines(Receipt)),
+            202: ("What became of the rows", BatchReport),
+        },
         _WRITTEN,
-        {"application/json": list[SentRegistration], "application/x-ndjson": str},
+        {"application/json": list[SentRow], "application/x-ndjson": str},
+        (_RECEIPTS,),
         body_description="May be packed: `Content-Encoding: gzip` or `zstd`.",
     ),
     ("POST", "/users/lookup"): Operation(

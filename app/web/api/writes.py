@@ -14,8 +14,9 @@ from app.domain.records import (
     CHANGEABLE,
     CONDITIONS,
     MEMBERS,
-    Command,
-    erasure,
+    NOTHING_CHANGES,
+    CommandValue,
+    Erasure,
     field_errors,
     is_erasure,
     is_user_id,
@@ -82,7 +83,7 @@ async def _update(request: web.Request, user_id: str) -> web.Response:
         raise ProblemError(422, "invalid", "The id cannot be changed.")
     given = {name: body[name] for name in CHANGEABLE if name in body}
     if not given:
-        raise ProblemError(422, "invalid", "Give a name, an email or both.")
+        raise ProblemError(422, "invalid", "Nothing would change.", errors=NOTHING_CHANGES)
     condition = _condition(request, body)
     update = orjson.dumps({"type": "update", "id": user_id, **given, **condition})
     return await _write(request, user_id, parse(update, read_update))
@@ -100,7 +101,8 @@ def _condition(request: web.Request, body: Mapping[str, Any]) -> Mapping[str, ob
 async def _erase(request: web.Request, user_id: str) -> web.Response:
     if not is_user_id(user_id):
         raise ProblemError(422, "invalid", "No user has such an id.")
-    return await _write(request, user_id, erasure(user_id, if_match(request)))
+    erasure = Erasure(type="erase", id=user_id, **if_match(request))
+    return await _write(request, user_id, erasure)
 
 
 def _id_in_query(request: web.Request) -> str:
@@ -110,7 +112,7 @@ def _id_in_query(request: web.Request) -> str:
     return user_id
 
 
-async def _write(request: web.Request, user_id: str, command: Command) -> web.Response:
+async def _write(request: web.Request, user_id: str, command: CommandValue) -> web.Response:
     given = services(request)
     seconds = wait_seconds(request)
     if is_erasure(command):
@@ -131,13 +133,17 @@ async def _write(request: web.Request, user_id: str, command: Command) -> web.Re
 
 
 async def _settled(
-    request: web.Request, user_id: str, command: Command, told: WriteResult, headers: dict[str, str]
+    request: web.Request,
+    user_id: str,
+    command: CommandValue,
+    told: WriteResult,
+    headers: dict[str, str],
 ) -> web.Response:
     created = told.outcome is Outcome.REGISTERED
     location = {"Location": user_url(user_id)} if created else {}
     if not may_look_up(request):
         # The row may belong to another caller. Without the scope lookup, return only what was sent.
-        sent = {name: value for name, value in (command or {}).items() if name in MEMBERS}
+        sent = {name: value for name, value in command.items() if name in MEMBERS}
         status = 201 if created else 200
         return _answer(
             status, told.outcome.word, user_id, told.position, {**location, **headers}, sent

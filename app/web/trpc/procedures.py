@@ -19,11 +19,11 @@ from app.domain.errors import RegistryError
 from app.domain.positions import Position
 from app.domain.records import (
     CHANGEABLE,
-    CONDITIONS,
-    Command,
+    NOTHING_CHANGES,
+    CommandValue,
     Condition,
     Email,
-    FieldError,
+    Erasure,
     OutcomeOfWrite,
     PositionToken,
     SentName,
@@ -31,7 +31,6 @@ from app.domain.records import (
     Update,
     User,
     UserId,
-    erasure,
 )
 from app.query.listing import MAX_PREFIX, Wanted, id_before
 from app.web.auth.auditing import audited
@@ -206,8 +205,7 @@ async def update_user(request: web.Request, change: UserChange) -> object:
     With ``Prefer: wait=`` it comes once the change is settled, and says so.
     """
     if change.keys().isdisjoint(CHANGEABLE):
-        wrong = FieldError((), "Give a name, an email or both", "missing")
-        raise ProblemError(400, "invalid", wrong.detail, [wrong])
+        raise ProblemError(400, "invalid", NOTHING_CHANGES[0].detail, NOTHING_CHANGES)
     user_id = change["id"]
     position = await _written(request, user_id, Update(type="update", **change))
     return await _changed(request, user_id, position)
@@ -218,15 +216,14 @@ async def erase_user(request: web.Request, wanted: UserErasure) -> object:
 
     With ``Prefer: wait=`` it comes once the erasure is settled, and says so.
     """
-    condition = Condition(**{name: wanted[name] for name in CONDITIONS if name in wanted})  # type: ignore[typeddict-item, literal-required]
     user_id = wanted["id"]
     with audited(request, "erasure", user_id) as noted:
-        position = await _written(request, user_id, erasure(user_id, condition))
+        position = await _written(request, user_id, Erasure(type="erase", **wanted))
         noted["position"] = position.token()
         return await _changed(request, user_id, position)
 
 
-async def _written(request: web.Request, user_id: str, command: Command) -> Position:
+async def _written(request: web.Request, user_id: str, command: CommandValue) -> Position:
     position = await services(request).write(user_id, command)
     note_acknowledged(request, position.token())
     return position
