@@ -192,6 +192,40 @@ def test_the_form_works_without_scripts(browser: Browser, registry_url: str) -> 
         expect_user(page, "No Scripts")
 
 
+def test_a_person_changes_a_user_and_erases_it(
+    page: Page, worker: Worker, screenshot: Screenshot
+) -> None:
+    user_id = fresh("ada")
+    post(worker, user_id, "Ada")
+    page.goto(user_url(user_id))
+    page.get_by_role("link", name="Edit").click()
+    expect(page.get_by_label("Name")).to_have_value("Ada")
+    screenshot("edit")
+    page.get_by_label("Name").fill("Ada King")
+    page.get_by_role("button", name="Save").click()
+    expect_user(page, "Ada King")
+    page.get_by_role("link", name="Erase").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Erase")
+    screenshot("erase")
+    page.emulate_media(color_scheme="dark")
+    screenshot("erase-dark")
+    page.get_by_role("button", name="Erase this user").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Erased")
+    assert worker.get(user_url(user_id)).status_code == 404
+
+
+def test_who_changes_what_another_has_changed_is_told(page: Page, worker: Worker) -> None:
+    user_id = fresh("ada")
+    post(worker, user_id, "Ada")
+    page.goto(f"/edit?id={user_id}")
+    page.get_by_label("Name").fill("Mine")
+    other = worker.http.patch(worker.url + user_url(user_id), json={"name": "Theirs"}, timeout=15)
+    assert other.status_code == 202
+    page.get_by_role("button", name="Save").click()
+    expect_user(page, "Theirs")
+    expect(page.get_by_role("status")).to_contain_text("had changed before your request")
+
+
 def test_nothing_is_wider_than_a_phone(page: Page, worker: Worker, screenshot: Screenshot) -> None:
     user_id = ("x" * 100 + uuid.uuid4().hex)[:128]
     post(worker, user_id, "Ž" * 256)
@@ -200,6 +234,8 @@ def test_nothing_is_wider_than_a_phone(page: Page, worker: Worker, screenshot: S
         "home": "/",
         "register": "/register",
         "user": user_url(user_id),
+        "edit": f"/edit?id={user_id}",
+        "erase": f"/erase?id={user_id}",
         "not-found": "/users/" + "y" * 128,
     }
     for name, path in shown.items():

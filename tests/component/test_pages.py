@@ -1,7 +1,10 @@
 """Pages: one address for people and programs, safe headers, forms that work without scripts."""
 
+import re
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import orjson
 import pytest
 from yarl import URL
 
@@ -191,3 +194,102 @@ async def test_a_page_says_that_it_shows_a_copy(client: Client, lookups: FakeLoo
     assert "A copy, up to 3 s old" in await page(client, "/users/ada")
     lookups.add("ada")
     assert "A copy" not in await page(client, "/users/ada")
+
+
+# -- changing and erasing a user
+
+
+async def hidden(client: Client, path: str) -> dict[str, str]:
+    """Return the fields that a form holds without showing them."""
+    text = await page(client, path)
+    return dict(re.findall(r'<input type="hidden" name="([a-z]+)" value="([^"]*)">', text))
+
+
+async def send(client: Client, path: str, form: dict[str, str]) -> str:
+    """Send a form; return where it leads."""
+    answer = await client.post(path, data=form, headers=BROWSER, allow_redirects=False)
+    assert answer.status == 303, await answer.text()
+    return answer.headers["Location"]
+
+
+async def test_a_user_is_changed_in_the_state_that_the_page_shows(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    user = lookups.add("a/b", name="Ada <King>")
+    assert 'href="/edit?id=a%2Fb"' in await page(client, "/users/a%2Fb")
+    form = await hidden(client, "/edit?id=a%2Fb")
+    assert form == {"id": "a/b", "version": "1", "position": user.position}
+    assert 'value="Ada &lt;King&gt;"' in await page(client, "/edit?id=a%2Fb")
+    location = await send(client, "/edit", form | {"name": "B", "email": "b@example.com"})
+    assert location.startswith("/users/a%2Fb?after=")
+    assert orjson.loads(producer.sent[0][3] or b"") == {
+        "type": "update",
+        "id": "a/b",
+        "name": "B",
+        "email": "b@example.com",
+        "ifVersion": 1,
+        "ifPosition": user.position,
+    }
+    lookups.outcome_of_all = Outcome.VERSION_MISMATCH
+    assert "had changed before your request" in await page(client, location)
+
+
+async def test_what_is_wrong_with_a_change_is_shown_beside_its_field(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    lookups.add("ada")
+    form = await hidden(client, "/edit?id=ada")
+    answer = await client.post("/edit", data=form | {"name": "", "email": "no"}, headers=BROWSER)
+    text = await answer.text()
+    assert (answer.status, producer.sent) == (422, [])
+    assert 'id="error-name"' in text
+    assert 'id="error-email"' in text
+    assert 'value="no"' in text
+
+
+async def test_a_user_is_erased_after_a_question(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    user = lookups.add("ada", name="Ada King")
+    assert 'href="/erase?id=ada"' in await page(client, "/users/ada")
+    asked = await page(client, "/erase?id=ada")
+    assert "Ada King" in asked
+    assert "cannot be undone" in asked
+    location = await send(client, "/erase", await hidden(client, "/erase?id=ada"))
+    assert orjson.loads(producer.sent[0][3] or b"") == {
+        "type": "erase",
+        "id": "ada",
+        "ifVersion": 1,
+        "ifPosition": user.position,
+    }
+    lookups.users.clear()
+    lookups.outcome_of_all = Outcome.ERASED
+    assert "Erased" in await page(client, location)
+
+
+@pytest.mark.parametrize("path", ["/edit", "/erase"])
+@pytest.mark.parametrize(
+    "change",
+    [{"version": ""}, {"version": "0"}, {"version": "1" * 16}, {"position": "x"}, {"id": None}],
+)
+async def test_a_form_that_names_no_state_changes_nothing(
+    client: Client, producer: FakeProducer, lookups: FakeLookups, path: str, change: Any
+) -> None:
+    lookups.add("ada")
+    form = await hidden(client, f"{path}?id=ada") | {"name": "B", "email": "b@x.co"} | change
+    form = {name: value for name, value in form.items() if value is not None}
+    answer = await client.post(path, data=form, headers=BROWSER, allow_redirects=False)
+    assert (answer.status, producer.sent) == (400, [])
+
+
+@pytest.mark.parametrize("path", ["/edit", "/erase"])
+async def test_nobody_is_changed_from_another_site(
+    client: Client, producer: FakeProducer, lookups: FakeLookups, path: str
+) -> None:
+    lookups.add("ada")
+    form = await hidden(client, f"{path}?id=ada") | {"name": "B", "email": "b@x.co"}
+    headers = BROWSER | {"Origin": "https://evil.example"}
+    answer = await client.post(path, data=form, headers=headers, allow_redirects=False)
+    assert (answer.status, producer.sent) == (403, [])
+    for query in ("?id=nobody", ""):
+        assert (await client.get(f"{path}{query}", headers=BROWSER)).status == 404

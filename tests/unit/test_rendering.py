@@ -78,6 +78,7 @@ def a_card(user_id: str = "ada", name: str = "Ada Lovelace") -> UserCard:
         registered_at=NOON,
         updated_at=NOON + timedelta(hours=1),
         version=3,
+        position="AQAAAAAAAgAAAAAAAAAA",
         url=user_url(user_id),
     )
 
@@ -91,6 +92,11 @@ def every_page(text: str) -> dict[str, str]:
         "form": rendering.register({}, {}, None),
         "refused form": rendering.register(values, {**values, "type": text}, text),
         "user": rendering.user(card, text, last=LastWrite("AQAA", text)),
+        "user who may be changed": rendering.user(card, text, may_edit=True, may_erase=True),
+        "edit": rendering.edit(card, values, {}),
+        "refused edit": rendering.edit(card, values, values),
+        "erase": rendering.erase(card),
+        "erased": rendering.erased(text),
         "users": rendering.users([card], text, "/users?cursor=a", is_first=False),
         "no users": rendering.users([], "", None),
         "dead letters": rendering.dead_letters(

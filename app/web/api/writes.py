@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from app.access.scopes import Scope
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
 from app.domain.records import (
@@ -24,7 +25,7 @@ from app.domain.records import (
     read_update,
 )
 from app.query.lookups import WriteResult
-from app.web.auth.access import may_look_up
+from app.web.auth.access import may
 from app.web.auth.auditing import note, note_id
 from app.web.http.bodies import body_of
 from app.web.http.conditions import if_match, tagged
@@ -141,7 +142,7 @@ async def _settled(
 ) -> web.Response:
     created = told.outcome is Outcome.REGISTERED
     location = {"Location": user_url(user_id)} if created else {}
-    if not may_look_up(request):
+    if not may(request, Scope.LOOKUP):
         # The row may belong to another caller. Without the scope lookup, return only what was sent.
         sent = {name: value for name, value in command.items() if name in MEMBERS}
         status = 201 if created else 200

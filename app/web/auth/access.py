@@ -40,7 +40,7 @@ FORM_FIELD = "csrf"
 _OPEN = ("/health", "/static", "/openapi.json", "/docs", "/login", "/logout")
 _ADMINS = ("/dead-letters",)
 #: The only routes where a session may do more than read.
-_FORMS = ("/register", "/logout", "/dead-letters")
+_FORMS = ("/register", "/edit", "/erase", "/logout", "/dead-letters")
 #: The routes where workers ask each other. A proof is valid only there.
 _FORWARDED = (
     "/users",
@@ -57,7 +57,7 @@ _NOT_HERE = (
 )
 _READING = ("GET", "HEAD", "OPTIONS")
 #: Routes of one user or one write, and query parameters that name one. Every other read is a list.
-_LOOKUPS = ("/users/{id}", "/registrations/{position}")
+_LOOKUPS = ("/users/{id}", "/registrations/{position}", "/edit", "/erase")
 _TRPC = "/trpc/{path}"
 _LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail", "registration"})
 _NAMES_OF_ONE = frozenset({"id", "email"})
@@ -155,7 +155,8 @@ def scopes_of(request: web.Request) -> Collection[Scope]:
         return (Scope.LOOKUP,)
     if route == _TRPC:
         return {Scope.ERASE if call == "eraseUser" else Scope.WRITE for call in _called(request)}
-    return (Scope.ERASE if request.method == "DELETE" else Scope.WRITE,)
+    erases = request.method == "DELETE" or route == "/erase"
+    return (Scope.ERASE if erases else Scope.WRITE,)
 
 
 def _is_lookup(request: web.Request, route: str) -> bool:
@@ -246,9 +247,9 @@ async def keep_internal(request: web.Request, handler: Handler) -> web.StreamRes
     return await handler(request)
 
 
-def may_look_up(request: web.Request) -> bool:
-    """Return whether the caller may see users. Without KEYS_FILE every caller may."""
-    return ACCESS not in request.app or request[CLIENT].may(Scope.LOOKUP)
+def may(request: web.Request, what: Scope) -> bool:
+    """Return whether the caller has a right. Without KEYS_FILE every caller has all."""
+    return ACCESS not in request.app or request[CLIENT].may(what)
 
 
 def why_no_key_is_known(request: web.Request) -> list[str]:

@@ -18,6 +18,7 @@ _TOLD: Mapping[tuple[str, str], str] = {
     ("POST", "/login"): "login",
     ("DELETE", "/users"): "erasure",
     ("DELETE", "/users/{id}"): "erasure",
+    ("POST", "/erase"): "erasure",
     ("GET", "/export"): "export",
     ("POST", "/dead-letters/{position}/replay"): "replay",
 }

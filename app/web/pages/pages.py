@@ -8,12 +8,14 @@ from urllib.parse import urlencode
 from aiohttp import web
 from pydantic import ValidationError
 
+from app.access.scopes import Scope
 from app.domain.errors import NotReadyError
+from app.domain.outcomes import Outcome
 from app.domain.positions import Position
 from app.domain.records import MEMBERS, REQUIRED, User, field_errors, is_email, registrations
 from app.query.listing import UsersPage, Wanted
 from app.query.newest import NEWEST_USERS
-from app.web.auth.access import require_same_site
+from app.web.auth.access import may, require_same_site
 from app.web.http import preferences
 from app.web.http.bodies import form_of
 from app.web.http.negotiation import LIVE_PAGE_HEADERS, page
@@ -60,9 +62,9 @@ async def submit_form(request: web.Request) -> web.Response:
     try:
         registration = registrations.validate_python(given)
     except ValidationError as error:
-        return page(rendering.register(values, _by_field(error), None), 422)
+        return page(rendering.register(values, by_field(error), None), 422)
     position = await services(request).write(registration["id"], registration)
-    raise web.HTTPSeeOther(_after(registration["id"], position))
+    raise web.HTTPSeeOther(after_url(registration["id"], position))
 
 
 async def show_user(request: web.Request, user_id: str) -> web.Response:
@@ -77,6 +79,8 @@ async def show_user(request: web.Request, user_id: str) -> web.Response:
         return _waiting(request, user_id, position)
     rejection = None if told is None else REJECTIONS.get(told.outcome)
     banner = None if rejection is None else rejection.on_page
+    if user is None and told is not None and told.outcome is Outcome.ERASED:
+        return page(rendering.erased(user_id))
     if user is None:
         return page(rendering.not_found(user_id, banner), 404 if banner is None else 409)
     return await _shown(request, user, banner)
@@ -84,7 +88,14 @@ async def show_user(request: web.Request, user_id: str) -> web.Response:
 
 async def _shown(request: web.Request, user: User, banner: str | None = None) -> web.Response:
     last = await _last_write(request, user)
-    shown = rendering.user(card(user), banner or _age(user), base_url(request), last)
+    shown = rendering.user(
+        card(user),
+        banner or _age(user),
+        base_url(request),
+        last,
+        may_edit=may(request, Scope.WRITE),
+        may_erase=may(request, Scope.ERASE),
+    )
     return page(shown)
 
 
@@ -123,7 +134,7 @@ def _waiting(request: web.Request, user_id: str, position: Position) -> web.Resp
     """Show that a write is not settled yet. The page reloads a few times."""
     tried = request.query.get("tries", "0")
     tries = int(tried) if _TRIES.fullmatch(tried) else MAX_TRIES
-    again = f"{_after(user_id, position)}&tries={tries + 1}"
+    again = f"{after_url(user_id, position)}&tries={tries + 1}"
     refreshes = tries < MAX_TRIES
     return page(rendering.accepted(user_id, position.token(), again, refreshes), 202)
 
@@ -145,6 +156,7 @@ def card(user: User) -> UserCard:
         registered_at=user.registered_at,
         updated_at=user.updated_at,
         version=user.version,
+        position=user.position,
         url=user_url(user.id),
         more=_more(user),
     )
@@ -157,10 +169,12 @@ def _more(user: User) -> Mapping[str, str]:
     return {labels[name]: value for name, value in further.items() if value is not None}
 
 
-def _after(user_id: str, position: Position) -> str:
+def after_url(user_id: str, position: Position) -> str:
+    """Return the address of a user's page after a write."""
     url = user_url(user_id)
     return f"{url}{'&' if '?' in url else '?'}after={position.token()}"
 
 
-def _by_field(error: ValidationError) -> Mapping[str, str]:
+def by_field(error: ValidationError) -> Mapping[str, str]:
+    """Return what is wrong with a form, by its fields."""
     return {found.pointer.removeprefix("/"): found.detail for found in field_errors(error)}

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app.domain.records import REQUIRED
+from app.domain.records import CHANGEABLE, REQUIRED
 
 #: The default address in the commands on the pages.
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:6066"
@@ -30,6 +30,7 @@ class UserCard:
     registered_at: datetime
     updated_at: datetime
     version: int
+    position: str
     url: str
     #: The other members of the user, by label.
     more: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +112,9 @@ FIELDS: Final = (
         "email", "Email", "Such as ada@example.com; international ones too.", 254, "email", "email"
     ),
 )
+
+#: Those that an update may change.
+CHANGEABLE_FIELDS: Final = tuple(each for each in FIELDS if each.name in CHANGEABLE)
 
 _NEXT_STEPS: Final[Mapping[int, str]] = {
     400: "Check the address, or look the user up from the home page.",
@@ -204,14 +208,40 @@ def user(
     banner: str | None,
     base_url: str = DEFAULT_BASE_URL,
     last: LastWrite | None = None,
+    *,
+    may_edit: bool = False,
+    may_erase: bool = False,
 ) -> str:
     """Return the page of a user, below a banner if there is one.
 
-    ``last`` is None if the last write is unknown now.
+    ``last`` is None if the last write is unknown now. The page leads to what its reader may do.
     """
     headers = " ".join(["-H 'Accept: application/json'", *_authorization()])
     command = f"curl {headers} {shlex.quote(base_url + user.url)}"
-    return _page("user.html", user=user, banner=banner, command=command, last=last)
+    return _page(
+        "user.html",
+        user=user,
+        banner=banner,
+        command=command,
+        last=last,
+        may_edit=may_edit,
+        may_erase=may_erase,
+    )
+
+
+def edit(user: UserCard, values: Mapping[str, str], errors: Mapping[str, str]) -> str:
+    """Return the form that changes a user, with the values that were entered, and the mistakes."""
+    return _page("edit.html", user=user, fields=CHANGEABLE_FIELDS, values=values, errors=errors)
+
+
+def erase(user: UserCard) -> str:
+    """Return the page that asks whether a user is to be erased."""
+    return _page("erase.html", user=user)
+
+
+def erased(id: str) -> str:
+    """Return the page that says that a user is erased."""
+    return _page("erased.html", id=id)
 
 
 def accepted(id: str, position: str, refresh_url: str, refreshes: bool = True) -> str:
