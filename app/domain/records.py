@@ -377,7 +377,7 @@ NOTHING_CHANGES: Sequence[FieldError] = (
 
 
 def read_commands(
-    values: Sequence[object],
+    values: Sequence[object], *, only_registrations: bool = False
 ) -> tuple[list[CommandValue], Mapping[int, Sequence[FieldError]]]:
     """Return the commands in parsed JSON values, and the mistakes in the others by index."""
     try:
@@ -388,7 +388,8 @@ def read_commands(
     wrong: dict[int, Sequence[FieldError]] = {}
     for index, value in enumerate(values):
         kind = value.get("type") if isinstance(value, dict) else None
-        reader = _of_type.get(kind, registrations) if isinstance(kind, str) else registrations
+        is_other = isinstance(kind, str) and kind in _of_type and not only_registrations
+        reader = _of_type[kind] if is_other else registrations
         try:
             command = reader.validate_python(value)
         except ValidationError as error:

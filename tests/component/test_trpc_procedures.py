@@ -87,6 +87,43 @@ async def test_a_change_that_is_not_valid_is_told(
     assert producer.sent == []
 
 
+async def test_many_are_registered_in_one_call_with_a_receipt_for_each(
+    client: Client, producer: FakeProducer
+) -> None:
+    rows = [ADA, BAD, {"type": "erase", "id": "ada"}, ADA | {"id": "eve"}, 7]
+    status, body = await ask(client, "POST", "registerUsers", json=rows)
+    told = body["result"]["data"]
+    assert status == 200
+    assert [(each.get("id"), "position" in each) for each in told] == [
+        ("ada", True),
+        (None, False),
+        (None, False),
+        ("eve", True),
+        (None, False),
+    ]
+    assert {each["error"]["reason"] for each in told if "error" in each} == {"invalid"}
+    assert told[1]["error"]["errors"][0]["pointer"].startswith("/")
+    assert sorted(key or b"" for _, _, key, _ in producer.sent) == [b"ada", b"eve"]
+    for wrong in ([], [ADA] * 1_001, ADA):
+        status, _ = await ask(client, "POST", "registerUsers", json=wrong)
+        assert status == 400
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"), [(OverloadedError("too much"), 503), (OutcomeUnknownError("late"), 200)]
+)
+async def test_rows_that_the_broker_does_not_take_say_why(
+    client: Client, producer: FakeProducer, failure: Exception, status: int
+) -> None:
+    producer.failure = failure
+    answered, body = await ask(client, "POST", "registerUsers", json=[ADA])
+    assert answered == status
+    if status == 200:
+        (told,) = body["result"]["data"]
+        assert (told["id"], told["error"]["reason"]) == ("ada", "outcome-unknown")
+        assert told["error"]["retryAfter"] == 1
+
+
 async def test_a_change_can_wait_for_its_outcome(client: Client, lookups: FakeLookups) -> None:
     wait = {"Prefer": "wait=2"}
     lookups.outcome_of_all = Outcome.UPDATED

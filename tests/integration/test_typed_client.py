@@ -44,6 +44,9 @@ await trpc.registerUser.mutate({ ...ada, id: 7 });  // wrong: a number is no id
 await trpc.registerUser.mutate();  // wrong: nothing is given
 await trpc.registerUser.query(ada);  // wrong: it is a mutation
 await trpc.userById.mutate({ id: 'ada' });  // wrong: it is a query
+const receipts = await trpc.registerUsers.mutate([ada, ada]);
+const refused: string | undefined = receipts[0].error?.reason, at: string | undefined = receipts[0].position;
+await trpc.registerUsers.mutate(ada);  // wrong: one is not several
 const changed = await trpc.updateUser.mutate({ id: 'ada', name: 'Ada', ifVersion: 2 });
 const became: 'pending' | 'updated' | 'erased' | 'moved' | undefined = changed.outcome;
 await trpc.eraseUser.mutate({ id: 'ada', ifPosition: changed.position });
@@ -53,7 +56,7 @@ await trpc.renameUser.mutate({ id: 'ada' });  // wrong: no such procedure
 const wrong: number = (await trpc.userById.query({ id: 'ada' })).name;  // wrong: a name is text
 const late: Date = (await trpc.userById.query({ id: 'a' })).updated_at;  // wrong: text on the wire
 await trpc.listUsers.query({ cursor: 7 });  // wrong: a cursor is text
-console.log(became, reason, status, position, hello, name, since, next, items, wrong, late);
+console.log(refused, at, became, reason, status, position, hello, name, since, next, items, wrong, late);
 """
 
 
@@ -89,7 +92,7 @@ def test_right_calls_compile_and_each_wrong_one_does_not() -> None:
     source = BEGIN + CALLS
     lines = enumerate(source.splitlines(), start=1)
     wrong = {number for number, line in lines if "// wrong" in line}
-    assert len(wrong) == 12
+    assert len(wrong) == 13
     assert compiled(source) == wrong
 
 

@@ -34,15 +34,23 @@ def envelope(told: object, path: str | None) -> Mapping[str, object]:
     if not isinstance(told, ProblemError):
         return {"result": {"data": told}}
     code, number = _CODES.get(told.status, _CODES[500])
-    # The reason says more than tRPC's code: which conflict it is, and whether a retry is safe.
-    data: dict[str, object] = {"code": code, "httpStatus": told.status, "reason": told.name}
+    data: dict[str, object] = {"code": code, "httpStatus": told.status}
     if path is not None:
         data["path"] = path
-    if told.errors:
-        data["errors"] = pointers(told.errors)
-    if (seconds := told.headers.get("Retry-After")) is not None:
-        data["retryAfter"] = int(seconds)
-    return {"error": {"message": told.detail, "code": number, "data": data}}
+    return {"error": {"message": told.detail, "code": number, "data": {**data, **why(told)}}}
+
+
+def why(problem: ProblemError) -> Mapping[str, object]:
+    """Return what an error tells programs beyond tRPC's own members.
+
+    The reason says more than tRPC's code: which conflict it is, and whether a retry is safe.
+    """
+    told: dict[str, object] = {"reason": problem.name}
+    if problem.errors:
+        told["errors"] = pointers(problem.errors)
+    if (seconds := problem.headers.get("Retry-After")) is not None:
+        told["retryAfter"] = int(seconds)
+    return told
 
 
 def single(told: object, path: str) -> web.Response:

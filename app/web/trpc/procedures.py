@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
 from aiohttp import web
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, SkipValidation, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from app.domain.errors import RegistryError
@@ -31,15 +31,17 @@ from app.domain.records import (
     Update,
     User,
     UserId,
+    read_commands,
 )
 from app.query.listing import MAX_PREFIX, Wanted, id_before
 from app.web.auth.auditing import audited
 from app.web.http.preferences import after, wait_seconds
 from app.web.http.problems import ProblemError, from_error
-from app.web.http.room import SHOWN, USER_BYTES, hold
+from app.web.http.room import SHOWN, USER_BYTES, hold, turn
 from app.web.http.tracing import note_acknowledged
 from app.web.outcomes import rejected, unknown_position
 from app.web.services import services
+from app.web.trpc.answers import why
 
 Kind = Literal["query", "mutation"]
 
@@ -56,6 +58,8 @@ ResolveOne = Callable[[web.Request, Any], Awaitable[object]]
 PAGE_USERS = 50
 #: The most users that the calls of one request may list together.
 MAX_LISTED_USERS = 1_000
+#: The most users that one call registers.
+MAX_ROWS = 1_000
 
 _STRICT = ConfigDict(strict=True, extra="ignore")
 
@@ -92,6 +96,36 @@ class Registered(TypedDict):
     id: str
     position: str
     outcome: NotRequired[Literal["pending", "registered", "replayed", "moved"]]
+
+
+#: Rows, each of which is validated by itself.
+Registrations = Annotated[
+    list[SkipValidation[SentRegistration]], Field(min_length=1, max_length=MAX_ROWS)
+]
+
+
+class WrongMember(TypedDict):
+    """A member that is not valid: a JSON pointer, and what is wrong with it."""
+
+    pointer: str
+    detail: str
+
+
+class WhyNot(TypedDict):
+    """Why a row was not written, as the error of a call says it."""
+
+    reason: str
+    message: str
+    errors: NotRequired[list[WrongMember]]
+    retryAfter: NotRequired[int]
+
+
+class Receipt(TypedDict):
+    """What came of a row: its position, or why it was not written."""
+
+    id: NotRequired[str]
+    position: NotRequired[str]
+    error: NotRequired[WhyNot]
 
 
 @with_config(_STRICT)
@@ -235,6 +269,33 @@ async def _changed(request: web.Request, user_id: str, position: Position) -> ob
     return {"status": "success", "id": user_id, "position": position.token()}
 
 
+async def register_users(request: web.Request, rows: list[object]) -> object:
+    """Register up to 1,000 users: a receipt for each, after the broker's acknowledgement.
+
+    A bad row costs only itself.
+    """
+    async with turn(request):
+        good, wrong = read_commands(rows, only_registrations=True)
+    told = iter((await services(request).write_all(good, len(wrong))).told())
+    commands = iter(good)
+    return [
+        _why_not(ProblemError(400, "invalid", "The row is not valid.", wrong[index]))
+        if index in wrong
+        else _receipt(next(commands)["id"], next(told))
+        for index in range(len(rows))
+    ]
+
+
+def _receipt(user_id: str, came: str | RegistryError) -> Mapping[str, object]:
+    if isinstance(came, RegistryError):
+        return {"id": user_id, **_why_not(from_error(came))}
+    return {"id": user_id, "position": came}
+
+
+def _why_not(problem: ProblemError) -> Mapping[str, object]:
+    return {"error": {"message": problem.detail, **why(problem)}}
+
+
 async def _settled(request: web.Request, write: tuple[str, Position]) -> object:
     user_id, position = write
     told = await services(request).wait(position, wait_seconds(request))
@@ -312,7 +373,8 @@ _list_each = each(_list)
 
 def _procedure(kind: Kind, resolve: Resolve, takes: Any, returns: Any) -> Procedure:
     given = TypeAdapter(takes)
-    needs_input = bool(given.json_schema().get("required"))
+    schema = given.json_schema()
+    needs_input = schema["type"] != "object" or "required" in schema
     several = TypeAdapter(list[takes])
     return Procedure(kind, resolve, given, TypeAdapter(returns), several, needs_input)
 
@@ -324,6 +386,7 @@ PROCEDURES: Mapping[str, Procedure] = {
     "listUsers": _procedure("query", list_users, Page, Users),
     "registration": _procedure("query", each(registration), AtPosition, OutcomeOfWrite),
     "registerUser": _procedure("mutation", register_user, SentRegistration, Registered),
+    "registerUsers": _procedure("mutation", each(register_users), Registrations, list[Receipt]),
     "updateUser": _procedure("mutation", each(update_user), UserChange, Changed),
     "eraseUser": _procedure("mutation", each(erase_user), UserErasure, Changed),
 }
