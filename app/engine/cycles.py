@@ -41,10 +41,10 @@ from app.telemetry.metrics import APPLIED, TRANSACTION_SECONDS, TRANSACTIONS_FAI
 log = structlog.get_logger(__name__)
 
 #: What a cycle takes of one topic at most: all partitions together.
-MAX_RECORDS = 8_000
+MAX_RECORDS = 16_000
 MAX_BYTES = 4 * 1024 * 1024
 #: And no more than about so many slices of deciding.
-MAX_SLICES = 60
+MAX_SLICES = 120
 
 #: Cycles begin further apart the more records a second are applied, up to this: each costs broker
 #: and worker the more, the more partitions it touches, whatever it writes there.
