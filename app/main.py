@@ -30,6 +30,7 @@ from app.kafka.acls import AccessWatch
 from app.kafka.moved_records import MovedBefore
 from app.kafka.topics import Topics, declare
 from app.query.lookups import Lookups
+from app.query.outcome_feed import OutcomeFeed
 from app.query.overview.collecting import Collecting
 from app.query.overview.here import state
 from app.query.routing import Routing
@@ -137,6 +138,7 @@ def build(settings: Settings) -> Worker:
         producer,
         lookups,
         RecentDeadLetters(settings.kafka, topics.dead_letter),
+        feed=OutcomeFeed(settings.kafka, topics.registration_outcomes),
         limits=Limits(settings.max_writes_per_second, settings.client_writes_per_second),
         reads=Limits(
             settings.max_reads_per_second, settings.client_reads_per_second, are_reads=True

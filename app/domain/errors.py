@@ -66,7 +66,11 @@ class InvalidPositionError(RegistryError):
 
 
 class InvalidCursorError(RegistryError):
-    """A text is not a cursor of a list."""
+    """A text is not a cursor of a list, or of a feed."""
+
+
+class LostOutcomesError(RegistryError):
+    """Retention has removed outcomes that a reader has not read yet."""
 
 
 class UnreadableRecordError(RegistryError):

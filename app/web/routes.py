@@ -80,6 +80,7 @@ def install(web_app: web.Application, given: Services) -> None:
     web_app.add_routes(export.routes)
     web_app.add_routes(static_files.routes)
     events.install(web_app, given)
+    trpc.install(web_app)
     openapi.install(web_app)
     cors.install(web_app, given.settings)
     audit = auditing.install(web_app, given.settings)

@@ -27,6 +27,7 @@ from app.ingest.standstills import Standstills
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.topics import TopicSpec
 from app.query.lookups import FindsUsers, WriteResult
+from app.query.outcome_feed import FollowsOutcomes
 from app.query.overview.collecting import TellsState
 from app.telemetry.metrics import WRITES_REFUSED
 from app.web.http.clients import client_of, key_of
@@ -36,6 +37,7 @@ from app.web.http.waits import Waits
 _NOT_GIVEN = cast(ReadsDeadLetters, None)
 _NO_REPLAYS = cast(ReplaysLetters, None)
 _NO_STATE = cast(TellsState, None)
+_NO_FEED = cast(FollowsOutcomes, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Services:
     dead_letters: ReadsDeadLetters = _NOT_GIVEN
     replays: ReplaysLetters = _NO_REPLAYS
     overview: TellsState = _NO_STATE
+    feed: FollowsOutcomes = _NO_FEED
     #: How much may be written, and by whom: the client that this is for.
     limits: Limits = field(default_factory=Limits)
     #: The same of what is read.

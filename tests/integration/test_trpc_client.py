@@ -217,3 +217,30 @@ def test_a_slow_call_holds_back_no_other_of_its_stream(told: Told) -> None:
     assert told.runs["slow"]["order"] == ["hello", "lookup"]
     (found,) = told.results("slow")
     assert found["id"] == told.ids[3]
+
+
+# -- subscriptions
+
+
+def test_a_client_follows_a_user_and_all_outcomes(worker: Worker) -> None:
+    user_id = f"followed-{uuid.uuid4().hex}"
+    user = {"id": user_id, "name": "Ada", "email": email_of(user_id)}
+    url = f"{worker.url}/trpc"
+    with node_toolbox.Following(url, "user", {"id": user_id}) as one:
+        with node_toolbox.Following(url, "outcomes", {}) as all_outcomes:
+            assert one.until(lambda told: "id" in told) == {"id": "nobody", "data": None}
+            all_outcomes.until(lambda told: told == {"started": True})
+            worker.post("/users", json=user)
+            registered = one.until(lambda told: (told.get("data") or {}).get("version") == 1)
+            assert registered["data"]["name"] == "Ada"
+            told = all_outcomes.until(lambda told: (told.get("data") or {}).get("id") == user_id)
+            assert told["data"]["outcome"] == "registered"
+        worker.http.patch(f"{worker.url}/users/{user_id}", json={"name": "B"}, timeout=15)
+        changed = one.until(lambda told: (told.get("data") or {}).get("version") == 2)
+        assert changed["data"]["name"] == "B"
+    # Who goes on from an event is told all that came since, and nothing twice.
+    with node_toolbox.Following(url, "outcomes", {"lastEventId": told["id"]}) as again:
+        since = again.until(lambda told: (told.get("data") or {}).get("id") == user_id)
+        assert since["data"]["outcome"] == "updated"
+    with node_toolbox.Following(url, "outcomes", {"lastEventId": "none"}) as wrong:
+        assert wrong.until(lambda told: "error" in told)["reason"] == "invalid-cursor"

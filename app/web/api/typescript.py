@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from app.system.files import write_whole
 from app.web.trpc.procedures import PROCEDURES, Procedure
+from app.web.trpc.subscriptions import SUBSCRIPTIONS, Subscription
 
 _Schema = Mapping[str, Any]
 
@@ -23,6 +24,8 @@ import type {
   TRPCDefaultErrorShape,
   TRPCMutationProcedure,
   TRPCQueryProcedure,
+  TRPCSubscriptionProcedure,
+  TrackedEnvelope,
 } from '@trpc/server';
 """
 
@@ -58,11 +61,15 @@ _SIMPLE = {
 }
 
 
-def declaration(procedures: Mapping[str, Procedure] = PROCEDURES) -> str:
+def declaration(
+    procedures: Mapping[str, Procedure] = PROCEDURES,
+    subscriptions: Mapping[str, Subscription] = SUBSCRIPTIONS,
+) -> str:
     """Return the declaration of all procedures, and of all types that they name."""
     named: dict[str, _Schema] = {}
     router = [
-        f"    {name}: {_procedure(procedure, named)};" for name, procedure in procedures.items()
+        *(f"    {name}: {_procedure(each, named)};" for name, each in procedures.items()),
+        *(f"    {name}: {_subscription(each, named)};" for name, each in subscriptions.items()),
     ]
     interfaces = [_interface(name, schema) for name, schema in sorted(named.items())]
     return "\n".join([_BEGIN, *interfaces, _ROUTER % "\n".join(router)])
@@ -75,6 +82,15 @@ def _procedure(procedure: Procedure, named: dict[str, _Schema]) -> str:
     returns = _of(procedure.output, "serialization", named)
     kind = "TRPCQueryProcedure" if procedure.kind == "query" else "TRPCMutationProcedure"
     return f"{kind}<{{ input: {takes}; output: {returns}; meta: object }}>"
+
+
+def _subscription(subscription: Subscription, named: dict[str, _Schema]) -> str:
+    takes = _of(subscription.input, "validation", named)
+    if not subscription.needs_input:
+        takes += " | void"
+    told = f"TrackedEnvelope<{_of(subscription.output, 'serialization', named)}>"
+    output = f"AsyncIterable<{told}, void, unknown>"
+    return f"TRPCSubscriptionProcedure<{{ input: {takes}; output: {output}; meta: object }}>"
 
 
 def _of(adapter: TypeAdapter[Any], mode: Any, named: dict[str, _Schema]) -> str:

@@ -59,7 +59,7 @@ _READING = ("GET", "HEAD", "OPTIONS")
 #: Routes of one user or one write, and query parameters that name one. Every other read is a list.
 _LOOKUPS = ("/users/{id}", "/registrations/{position}", "/edit", "/erase")
 _TRPC = "/trpc/{path}"
-_LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail", "registration"})
+_LOOKUPS_OVER_TRPC = frozenset({"hello", "userById", "userByEmail", "registration", "user"})
 _NAMES_OF_ONE = frozenset({"id", "email"})
 #: Reads with their own scope.
 _READS = {

@@ -4,11 +4,21 @@ It follows the servers of version 11. Clients of version 10 accept the same, exc
 form of a stream.
 
 `procedures` are the calls, `calls` reads them and their inputs from a request, `answers` and
-`streams` write the results.
+`streams` write the results. `subscriptions` are what clients follow.
 """
 
 from app.web.trpc.answers import refused
 from app.web.trpc.procedures import PROCEDURES, Procedure
 from app.web.trpc.serving import failure, routes
+from app.web.trpc.subscriptions import SUBSCRIPTIONS, Subscription, install
 
-__all__ = ["PROCEDURES", "Procedure", "failure", "refused", "routes"]
+__all__ = [
+    "PROCEDURES",
+    "SUBSCRIPTIONS",
+    "Procedure",
+    "Subscription",
+    "failure",
+    "install",
+    "refused",
+    "routes",
+]

@@ -19,6 +19,8 @@ _CODES: Mapping[int, tuple[str, int]] = {
     405: ("METHOD_NOT_SUPPORTED", -32005),
     408: ("TIMEOUT", -32008),
     409: ("CONFLICT", -32009),
+    # tRPC has no name for a thing that is gone.
+    410: ("NOT_FOUND", -32004),
     412: ("PRECONDITION_FAILED", -32012),
     413: ("PAYLOAD_TOO_LARGE", -32013),
     415: ("UNSUPPORTED_MEDIA_TYPE", -32015),

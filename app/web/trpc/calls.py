@@ -20,6 +20,7 @@ from app.web.http.problems import ProblemError, from_error
 from app.web.http.urls import rest_of_path
 from app.web.services import services
 from app.web.trpc.procedures import PROCEDURES, Procedure, Tell, together
+from app.web.trpc.subscriptions import SUBSCRIPTIONS
 
 #: The input of a call without input: tRPC's ``undefined``, which is not ``null``.
 _UNDEFINED: Any = object()
@@ -46,12 +47,20 @@ class Calls:
         if is_batch and path.count(",") >= services(request).settings.max_batch_calls:
             raise ProblemError(400, "malformed", "Batch call exceeds maximum size")
         calls = cls(path.split(",") if is_batch else [path], is_batch)
+        if is_batch and not SUBSCRIPTIONS.keys().isdisjoint(calls.paths):
+            raise ProblemError(400, "malformed", "Cannot batch subscription calls")
         called = (PROCEDURES[path] for path in dict.fromkeys(calls.paths) if path in PROCEDURES)
         kinds = dict.fromkeys(procedure.kind for procedure in called)
         if len(kinds) > 1:
             mixed = ", ".join(kinds)
             raise ProblemError(400, "malformed", f"Cannot mix procedure types in call: {mixed}")
         return calls
+
+    @property
+    def subscription(self) -> str | None:
+        """The path of a subscription, if that is what is called."""
+        (path, *_) = self.paths
+        return path if path in SUBSCRIPTIONS else None
 
     def by_path(self) -> Mapping[str, Sequence[int]]:
         """Return the indices of the calls, by path."""
@@ -107,6 +116,8 @@ def _told_to(indices: Collection[int], tell: Tell) -> Iterator[None]:
 
 def methods_of(path: str) -> Sequence[str]:
     """Return the methods for the calls in a path; all methods if no procedure is known."""
+    if path in SUBSCRIPTIONS:
+        return ("GET", "HEAD")
     kinds = {PROCEDURES[each].kind for each in path.split(",") if each in PROCEDURES}
     reading = () if kinds == {"mutation"} else ("GET", "HEAD")
     return (*reading, *(() if kinds == {"query"} else ("POST",)))
@@ -125,6 +136,23 @@ def _find(path: str, method: str) -> Procedure:
             headers={"Allow": wanted},
         )
     return procedure
+
+
+def input_of(request: web.Request, path: str) -> Any:
+    """Return the valid input of a subscription, with the id of the last event of its client."""
+    if _method(request) != "GET":
+        told = f'Unsupported {request.method}-request to subscription procedure at path "{path}"'
+        raise ProblemError(405, "method-not-allowed", told, headers={"Allow": "GET, HEAD"})
+    encoded = request.query.get("input", "")
+    try:
+        given = orjson.loads(encoded) if encoded else {}
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, "malformed", str(error)) from None
+    sent = (request.query.get(name) for name in ("lastEventId", "Last-Event-Id"))
+    last = request.headers.get("Last-Event-ID") or next(filter(None, sent), None)
+    if last and isinstance(given, dict):
+        given = {**given, "lastEventId": last}
+    return _validated(SUBSCRIPTIONS[path].input, given)
 
 
 class _Inputs:

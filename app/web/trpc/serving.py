@@ -5,7 +5,8 @@ from aiohttp import web
 from app.web.http.problems import ProblemError
 from app.web.http.urls import rest_of_path
 from app.web.trpc.answers import batch, refused_whole, single
-from app.web.trpc.calls import Calls, answer, methods_of
+from app.web.trpc import subscriptions
+from app.web.trpc.calls import Calls, answer, input_of, methods_of
 from app.web.trpc.streams import form_of, refused_members, stream, wants_members
 
 routes = web.RouteTableDef()
@@ -17,6 +18,10 @@ async def serve(request: web.Request) -> web.StreamResponse:
     if request.method == "OPTIONS":
         raise web.HTTPMethodNotAllowed("OPTIONS", methods_of(rest_of_path(request, "/trpc/")))
     calls = Calls.of(request)
+    if calls.subscription is not None:
+        return await subscriptions.stream(
+            request, calls.subscription, input_of(request, calls.subscription)
+        )
     form = form_of(request, is_batch=calls.is_batch)
     if form is not None:
         return await stream(request, calls, form)
