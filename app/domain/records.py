@@ -388,8 +388,9 @@ def read_commands(
     wrong: dict[int, Sequence[FieldError]] = {}
     for index, value in enumerate(values):
         kind = value.get("type") if isinstance(value, dict) else None
-        is_other = isinstance(kind, str) and kind in _of_type and not only_registrations
-        reader = _of_type[kind] if is_other else registrations
+        reader: TypeAdapter[Any] = registrations
+        if isinstance(kind, str) and not only_registrations:
+            reader = _of_type.get(kind, registrations)
         try:
             command = reader.validate_python(value)
         except ValidationError as error:

@@ -4,6 +4,8 @@ import type {
   TRPCDefaultErrorShape,
   TRPCMutationProcedure,
   TRPCQueryProcedure,
+  TRPCSubscriptionProcedure,
+  TrackedEnvelope,
 } from '@trpc/server';
 
 /** Which write: the one at a position. */
@@ -29,6 +31,26 @@ export interface Changed {
   outcome?: 'pending' | 'updated' | 'erased' | 'moved';
 }
 
+/** Which outcomes: those after an event, or from now on. */
+export interface FollowOutcomes {
+  lastEventId?: string;
+}
+
+/** Whose changes: those of the user with an id. */
+export interface FollowUser {
+  id: string;
+  lastEventId?: string;
+}
+
+/** What became of a write, and of which id it was. */
+export interface Outcome {
+  position: string;
+  outcome: 'dead-letter' | 'erased' | 'moved' | 'pending' | 'registered' | 'rejected' | 'replayed' | 'updated';
+  reason?: 'id-taken' | 'email-taken' | 'unknown-id' | 'too-many-pending' | 'version-mismatch';
+  moved_to?: string;
+  id: string;
+}
+
 /** What became of a write. */
 export interface OutcomeOfWrite {
   position: string;
@@ -43,6 +65,13 @@ export interface Page {
   limit?: number;
   cursor?: string | null;
   direction?: 'forward';
+}
+
+/** What came of a row: its position, or why it was not written. */
+export interface Receipt {
+  id?: string;
+  position?: string;
+  error?: WhyNot;
 }
 
 /** What a registration came to; `outcome` is there if the client wanted to wait for it. */
@@ -96,6 +125,20 @@ export interface Users {
   nextCursor?: string;
 }
 
+/** Why a row was not written, as the error of a call says it. */
+export interface WhyNot {
+  reason: string;
+  message: string;
+  errors?: WrongMember[];
+  retryAfter?: number;
+}
+
+/** A member that is not valid: a JSON pointer, and what is wrong with it. */
+export interface WrongMember {
+  pointer: string;
+  detail: string;
+}
+
 /** What `TRPCClientError.data` says of an error. */
 export type ErrorData = TRPCDefaultErrorShape['data'] & {
   /** The last part of the problem's type, such as `email-taken`: docs/reference/problems.md. */
@@ -119,7 +162,10 @@ export type AppRouter = TRPCBuiltRouter<
     listUsers: TRPCQueryProcedure<{ input: Page | void; output: Users; meta: object }>;
     registration: TRPCQueryProcedure<{ input: AtPosition; output: OutcomeOfWrite; meta: object }>;
     registerUser: TRPCMutationProcedure<{ input: Registration; output: Registered; meta: object }>;
+    registerUsers: TRPCMutationProcedure<{ input: Registration[]; output: Receipt[]; meta: object }>;
     updateUser: TRPCMutationProcedure<{ input: UserChange; output: Changed; meta: object }>;
     eraseUser: TRPCMutationProcedure<{ input: UserErasure; output: Changed; meta: object }>;
+    user: TRPCSubscriptionProcedure<{ input: FollowUser; output: AsyncIterable<TrackedEnvelope<User | null>, void, unknown>; meta: object }>;
+    outcomes: TRPCSubscriptionProcedure<{ input: FollowOutcomes | void; output: AsyncIterable<TrackedEnvelope<Outcome>, void, unknown>; meta: object }>;
   }
 >;

@@ -50,11 +50,13 @@ class Followed:
     async def ends(self) -> bool:
         """Return whether nothing more comes."""
         async with asyncio.timeout(10):
-            return await self.answer.content.read() == b""
+            return not await self.answer.content.read()
 
 
 @asynccontextmanager
-async def following(client: Client, path: str, given: Any = None, **more: Any) -> AsyncIterator[Any]:
+async def following(
+    client: Client, path: str, given: Any = None, **more: Any
+) -> AsyncIterator[Any]:
     """Follow something while the context lasts."""
     query = "" if given is None else f"?input={quote(orjson.dumps(given).decode())}"
     async with client.get(f"/trpc/{path}{query}", **more) as answer:
@@ -140,7 +142,7 @@ def feed(client: Client) -> FakeFeed:
     """Return the outcomes that the client may follow."""
     feed = FakeFeed()
     # The application is frozen, what it holds is not.
-    dict.__setitem__(client.app._state, SERVICES, replace(client.app[SERVICES], feed=feed))  # type: ignore[arg-type]
+    dict.__setitem__(client.app._state, SERVICES, replace(client.app[SERVICES], feed=feed))
     return feed
 
 

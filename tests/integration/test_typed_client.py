@@ -45,11 +45,15 @@ await trpc.registerUser.mutate();  // wrong: nothing is given
 await trpc.registerUser.query(ada);  // wrong: it is a mutation
 await trpc.userById.mutate({ id: 'ada' });  // wrong: it is a query
 const receipts = await trpc.registerUsers.mutate([ada, ada]);
-const refused: string | undefined = receipts[0].error?.reason, at: string | undefined = receipts[0].position;
+const refused: string | undefined = receipts[0].error?.reason;
+const at: string | undefined = receipts[0].position;
 trpc.user.subscribe({ id: 'ada' }, {
-  onData: ({ id, data }) => { const seen: string = id, who: string | undefined = data?.name; console.log(seen, who); },
+  onData: ({ id, data }) => {
+    const seen: string = id, who: string | undefined = data?.name;
+    console.log(seen, who);
+  },
 });
-trpc.outcomes.subscribe(undefined, { onData: ({ data }) => { const of: string = data.id; console.log(of); } });
+trpc.outcomes.subscribe(undefined, { onData: ({ data }) => console.log(data.id.length) });
 trpc.user.subscribe({}, {});  // wrong: it does not say whom
 await trpc.registerUsers.mutate(ada);  // wrong: one is not several
 const changed = await trpc.updateUser.mutate({ id: 'ada', name: 'Ada', ifVersion: 2 });
@@ -61,7 +65,8 @@ await trpc.renameUser.mutate({ id: 'ada' });  // wrong: no such procedure
 const wrong: number = (await trpc.userById.query({ id: 'ada' })).name;  // wrong: a name is text
 const late: Date = (await trpc.userById.query({ id: 'a' })).updated_at;  // wrong: text on the wire
 await trpc.listUsers.query({ cursor: 7 });  // wrong: a cursor is text
-console.log(refused, at, became, reason, status, position, hello, name, since, next, items, wrong, late);
+console.log(refused, at, became, reason, status, position, hello, name, since, next, items);
+console.log(wrong, late);
 """
 
 

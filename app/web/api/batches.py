@@ -9,7 +9,7 @@ is answered by a line, and one that the broker does not take costs only itself.
 import asyncio
 from codecs import BOM_UTF8
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
@@ -214,7 +214,7 @@ class _Upload:
         """Read no more; what is under way is still told."""
         self._is_over = True
 
-    async def chunks(self) -> AsyncIterator[_Chunk]:
+    async def chunks(self) -> AsyncGenerator[_Chunk, None]:
         """Yield what came of the rows, in their order; raise why they cannot be read to the end."""
         under_way: deque[asyncio.Task[_Chunk]] = deque()
         error: Exception | None = None

@@ -97,10 +97,15 @@ def _of(adapter: TypeAdapter[Any], mode: Any, named: dict[str, _Schema]) -> str:
     """Return the type of an adapter, and note the types that it names."""
     schema = adapter.json_schema(mode=mode)
     named |= schema.pop("$defs", {})
-    if schema.get("type") == "object":
-        named[schema["title"]] = schema
-        return str(schema["title"])
-    return _type(schema)
+    if schema.get("type") == "array" and schema["items"].get("type") == "object":
+        return f"{_name(schema['items'], named)}[]"
+    return _name(schema, named) if schema.get("type") == "object" else _type(schema)
+
+
+def _name(schema: _Schema, named: dict[str, _Schema]) -> str:
+    """Note the schema of an object under its name, and return that."""
+    named[schema["title"]] = schema
+    return str(schema["title"])
 
 
 def _interface(name: str, schema: _Schema) -> str:

@@ -4,8 +4,8 @@ from aiohttp import web
 
 from app.web.http.problems import ProblemError
 from app.web.http.urls import rest_of_path
-from app.web.trpc.answers import batch, refused_whole, single
 from app.web.trpc import subscriptions
+from app.web.trpc.answers import batch, refused_whole, single
 from app.web.trpc.calls import Calls, answer, input_of, methods_of
 from app.web.trpc.streams import form_of, refused_members, stream, wants_members
 
