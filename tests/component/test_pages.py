@@ -216,7 +216,7 @@ async def test_a_user_is_changed_in_the_state_that_the_page_shows(
     client: Client, producer: FakeProducer, lookups: FakeLookups
 ) -> None:
     user = lookups.add("a/b", name="Ada <King>")
-    assert 'href="/edit?id=a%2Fb"' in await page(client, "/users/a%2Fb")
+    assert 'href="/edit?id=a/b"' in await page(client, "/users/a%2Fb")
     form = await hidden(client, "/edit?id=a%2Fb")
     assert form == {"id": "a/b", "version": "1", "position": user.position}
     assert 'value="Ada &lt;King&gt;"' in await page(client, "/edit?id=a%2Fb")

@@ -1,8 +1,8 @@
 """A request's id comes back, and names the position of its write in the log."""
 
-import logging
-
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from app.domain.positions import Position
 from app.web.http.tracing import HEADER
@@ -13,17 +13,15 @@ POSITION = Position(2, 0)
 
 
 @pytest.mark.parametrize("path", ["/users", "/trpc/registerUser"])
-async def test_a_write_is_found_by_the_id_of_its_request(
-    client: Client, path: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO):
+async def test_a_write_is_found_by_the_id_of_its_request(client: Client, path: str) -> None:
+    with capture_logs(processors=[merge_contextvars]) as lines:
         answer = await client.post(path, json=ADA, headers={HEADER: "trace-4711"})
     told = await answer.json()
     position = told["position"] if "position" in told else told["result"]["data"]["position"]
     assert answer.headers[HEADER] == "trace-4711"
-    (line,) = [record for record in caplog.records if "write acknowledged" in record.getMessage()]
-    assert position in line.getMessage()
-    assert "ada" not in line.getMessage()
+    (line,) = [line for line in lines if line["event"] == "write acknowledged"]
+    assert (line["position"], line["request_id"]) == (position, "trace-4711")
+    assert "ada" not in str(line)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/users/ada", "/registrations/x"])
@@ -33,11 +31,9 @@ async def test_errors_give_the_id_back_too(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "two words", "a" * 65, "ä", "<b>"])
-async def test_what_is_no_id_is_ignored(
-    client: Client, given: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO):
+async def test_what_is_no_id_is_ignored(client: Client, given: str) -> None:
+    with capture_logs() as lines:
         answer = await client.post("/users", json=ADA, headers={HEADER: given})
     assert answer.status == 202
     assert HEADER not in answer.headers
-    assert not [record for record in caplog.records if "acknowledged" in record.getMessage()]
+    assert not [line for line in lines if "acknowledged" in line["event"]]

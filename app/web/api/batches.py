@@ -162,7 +162,7 @@ async def _with_receipts(request: web.Request) -> web.StreamResponse:
             if not response.prepared:
                 raise
             # The last line: of no row, but of all that would follow.
-            await response.write(_line(problem=from_error(error)))
+            await response.write(_line(problem=_told(from_error(error))))
             response.force_close()
         await response.prepare(request)
         await response.write_eof()
@@ -190,16 +190,16 @@ def _receipts_of(chunk: _Chunk, first: int) -> Iterator[bytes]:
             continue
         command, came = next(told)
         if isinstance(came, RegistryError):
-            yield _line(index=first + index, id=command["id"], problem=from_error(came))
+            yield _line(index=first + index, id=command["id"], problem=_told(from_error(came)))
         else:
             yield _line(index=first + index, id=command["id"], position=came)
 
 
 def _line(**members: object) -> bytes:
-    return orjson.dumps(members, default=_problem, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(members, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _problem(problem: ProblemError) -> orjson.Fragment:
+def _told(problem: ProblemError) -> orjson.Fragment:
     return orjson.Fragment(problem.body())
 
 
