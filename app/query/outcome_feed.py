@@ -105,7 +105,8 @@ def decoded(cursor: str, partitions: int) -> list[int]:
     Raises `InvalidCursorError`.
     """
     try:
-        packed = base64.b64decode(cursor.encode() + b"==", altchars=b"-_", validate=True)
+        padding = b"=" * (-len(cursor) % 4)
+        packed = base64.b64decode(cursor.encode() + padding, altchars=b"-_", validate=True)
         version, *offsets = struct.unpack(f">B{(len(packed) - 1) // 8}Q", packed)
     except (binascii.Error, ValueError, struct.error):
         raise InvalidCursorError("not a cursor of outcomes") from None

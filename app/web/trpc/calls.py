@@ -148,8 +148,7 @@ def input_of(request: web.Request, path: str) -> Any:
         given = orjson.loads(encoded) if encoded else {}
     except orjson.JSONDecodeError as error:
         raise ProblemError(400, "malformed", str(error)) from None
-    sent = (request.query.get(name) for name in ("lastEventId", "Last-Event-Id"))
-    last = request.headers.get("Last-Event-ID") or next(filter(None, sent), None)
+    last = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
     if last and isinstance(given, dict):
         given = {**given, "lastEventId": last}
     return _validated(SUBSCRIPTIONS[path].input, given)
