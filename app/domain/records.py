@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, cast
 import orjson
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -39,8 +40,12 @@ Email = Annotated[
     WithJsonSchema({"type": "string", "format": "email", "maxLength": 254}),
 ]
 
+#: Of a whole number in JSON, which 3.0 is, too.
+Whole = BeforeValidator(
+    lambda given: int(given) if isinstance(given, float) and given.is_integer() else given
+)
 #: A version of a user. JavaScript has no larger whole numbers.
-Version = Annotated[int, Field(ge=1, le=2**53 - 1)]
+Version = Annotated[int, Field(ge=1, le=2**53 - 1), Whole]
 #: A position, as `app.domain.positions` writes it.
 PositionToken = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{20}$")]
 
@@ -370,6 +375,8 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     ]
 
 
+#: Of the schema of an update: it changes something.
+SOMETHING_CHANGES: dict[str, Any] = {"anyOf": [{"required": [name]} for name in CHANGEABLE]}
 #: What is wrong with an update that changes nothing.
 NOTHING_CHANGES: Sequence[FieldError] = (
     FieldError((), f"Give at least one of {', '.join(CHANGEABLE)}", "missing"),

@@ -5,7 +5,6 @@ import type {
   TRPCMutationProcedure,
   TRPCQueryProcedure,
   TRPCSubscriptionProcedure,
-  TrackedEnvelope,
 } from '@trpc/server';
 
 /** Which write: the one at a position. */
@@ -165,7 +164,7 @@ export type AppRouter = TRPCBuiltRouter<
     registerUsers: TRPCMutationProcedure<{ input: Registration[]; output: Receipt[]; meta: object }>;
     updateUser: TRPCMutationProcedure<{ input: UserChange; output: Changed; meta: object }>;
     eraseUser: TRPCMutationProcedure<{ input: UserErasure; output: Changed; meta: object }>;
-    user: TRPCSubscriptionProcedure<{ input: FollowUser; output: AsyncIterable<TrackedEnvelope<User | null>, void, unknown>; meta: object }>;
-    outcomes: TRPCSubscriptionProcedure<{ input: FollowOutcomes | void; output: AsyncIterable<TrackedEnvelope<Outcome>, void, unknown>; meta: object }>;
+    user: TRPCSubscriptionProcedure<{ input: FollowUser; output: AsyncIterable<{ id: string; data: User | null }, void, unknown>; meta: object }>;
+    outcomes: TRPCSubscriptionProcedure<{ input: FollowOutcomes | void; output: AsyncIterable<{ id: string; data: Outcome }, void, unknown>; meta: object }>;
   }
 >;

@@ -24,7 +24,11 @@ MAX_LOOKED_UP = 1_000
 AT_ONCE = 50
 
 
-@with_config(ConfigDict(strict=True, extra="forbid"))
+@with_config(
+    ConfigDict(
+        strict=True, extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1}
+    )
+)
 class Wanted(TypedDict):
     """Who is looked up: users by their ids, or by their addresses."""
 

@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from app.domain.errors import Unavailable
-from app.domain.records import Condition, Email, Name, SentName, User, UserId
+from app.domain.records import (
+    SOMETHING_CHANGES,
+    Condition,
+    Email,
+    Name,
+    SentName,
+    User,
+    UserId,
+)
 from app.query.overview.numbers import PartitionLag
 
 
@@ -29,7 +37,7 @@ class Sent(TypedDict):
     email: NotRequired[Email]
 
 
-@with_config(ConfigDict(json_schema_extra={"minProperties": 1}))
+@with_config(ConfigDict(json_schema_extra=SOMETHING_CHANGES))
 class Change(Condition):
     """What PATCH takes: a new name, a new address or both."""
 

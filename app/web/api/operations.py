@@ -101,7 +101,7 @@ _PREFER = _header(
 )
 _IF_MATCH = _header(
     "If-Match",
-    {"type": "string"},
+    {"type": "string", "pattern": '^("[1-9][0-9]{0,14}-[A-Za-z0-9_-]{20}"|[*])$'},
     "The `ETag` of a lookup: nothing changes if the user has changed since.",
 )
 _IF_NONE_MATCH = _header(

@@ -25,7 +25,6 @@ import type {
   TRPCMutationProcedure,
   TRPCQueryProcedure,
   TRPCSubscriptionProcedure,
-  TrackedEnvelope,
 } from '@trpc/server';
 """
 
@@ -88,7 +87,8 @@ def _subscription(subscription: Subscription, named: dict[str, _Schema]) -> str:
     takes = _of(subscription.input, "validation", named)
     if not subscription.needs_input:
         takes += " | void"
-    told = f"TrackedEnvelope<{_of(subscription.output, 'serialization', named)}>"
+    # As tRPC's own types tell a client of `tracked()`: inferTrackedOutput.
+    told = f"{{ id: string; data: {_of(subscription.output, 'serialization', named)} }}"
     output = f"AsyncIterable<{told}, void, unknown>"
     return f"TRPCSubscriptionProcedure<{{ input: {takes}; output: {output}; meta: object }}>"
 

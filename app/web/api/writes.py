@@ -18,6 +18,7 @@ from app.domain.records import (
     NOTHING_CHANGES,
     CommandValue,
     Erasure,
+    Update,
     field_errors,
     is_erasure,
     is_user_id,
@@ -85,18 +86,14 @@ async def _update(request: web.Request, user_id: str) -> web.Response:
     given = {name: body[name] for name in CHANGEABLE if name in body}
     if not given:
         raise ProblemError(422, "invalid", "Nothing would change.", errors=NOTHING_CHANGES)
-    condition = _condition(request, body)
-    update = orjson.dumps({"type": "update", "id": user_id, **given, **condition})
-    return await _write(request, user_id, parse(update, read_update))
-
-
-def _condition(request: web.Request, body: Mapping[str, Any]) -> Mapping[str, object]:
-    """Return the state that an update is for, by its header or its body."""
-    in_header = if_match(request)
     in_body = {name: body[name] for name in CONDITIONS if name in body}
+    read = orjson.dumps({"type": "update", "id": user_id, **given, **in_body})
+    update = parse(read, read_update)
+    # A precondition counts last: RFC 9110, section 13.2.1.
+    in_header = if_match(request)
     if in_header and in_body:
         raise ProblemError(400, "malformed", "Name the version in If-Match or in the body.")
-    return in_body or dict(in_header)
+    return await _write(request, user_id, Update(**{**update, **in_header}))
 
 
 async def _erase(request: web.Request, user_id: str) -> web.Response:

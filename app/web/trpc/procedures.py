@@ -20,6 +20,7 @@ from app.domain.positions import Position
 from app.domain.records import (
     CHANGEABLE,
     NOTHING_CHANGES,
+    SOMETHING_CHANGES,
     CommandValue,
     Condition,
     Email,
@@ -31,6 +32,7 @@ from app.domain.records import (
     Update,
     User,
     UserId,
+    Whole,
     read_commands,
 )
 from app.query.listing import MAX_PREFIX, Wanted, id_before
@@ -83,7 +85,7 @@ class Page(TypedDict):
     """Which users: those whose ids begin with a prefix, the next ones after a cursor."""
 
     prefix: NotRequired[Annotated[str, Field(max_length=MAX_PREFIX)]]
-    limit: NotRequired[Annotated[int, Field(ge=1, le=100)]]
+    limit: NotRequired[Annotated[int, Field(ge=1, le=100), Whole]]
     cursor: NotRequired[str | None]
     #: Infinite queries send it. Only forward is possible.
     direction: NotRequired[Literal["forward"]]
@@ -128,7 +130,7 @@ class Receipt(TypedDict):
     error: NotRequired[WhyNot]
 
 
-@with_config(_STRICT)
+@with_config(ConfigDict(**_STRICT, json_schema_extra=SOMETHING_CHANGES))
 class UserChange(Condition):
     """A new name, a new address or both; with a version, only of a user who has it."""
 
