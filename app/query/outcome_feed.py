@@ -38,7 +38,10 @@ class FollowsOutcomes(Protocol):
     """What the web view needs of the feed; tests may bring their own."""
 
     def follow(self, cursor: str | None) -> AsyncIterator[Sequence[Told]]:
-        """Yield outcomes from a cursor on, or from now on; nothing at times, if none come."""
+        """Yield outcomes from a cursor on, or from now on.
+
+        Yields nothing once it is known from where on, and at times, if none come.
+        """
         ...
 
 
@@ -50,7 +53,7 @@ class OutcomeFeed:
         self._topic = topic
 
     async def follow(self, cursor: str | None) -> AsyncIterator[Sequence[Told]]:
-        """Yield outcomes, each partition's in order.
+        """Yield outcomes from a cursor on, or from now on, each partition's in order.
 
         Raises `InvalidCursorError`, and `LostOutcomesError` if retention has removed outcomes that
         were not read.
@@ -71,6 +74,7 @@ class OutcomeFeed:
                 offsets = [ends[place] for place in places]
             for place, offset in zip(places, offsets, strict=True):
                 consumer.seek(place, offset)
+            yield []
             while True:
                 yield await self._next(consumer, offsets)
         except OffsetOutOfRangeError:

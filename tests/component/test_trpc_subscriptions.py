@@ -126,6 +126,7 @@ class FakeFeed:
         self.open += 1
         try:
             at = len(self.outcomes) if cursor is None else int(cursor)
+            yield []
             while True:
                 if self.failure is not None:
                     raise self.failure

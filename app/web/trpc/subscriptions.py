@@ -62,7 +62,8 @@ class Event:
     data: object
 
 
-#: Yields events as they come; none at times, so that the client hears of us.
+#: Yields events as they come, and before them none once it is known from where on; none at times,
+#: so that the client hears of us.
 Follow = Callable[[web.Request, Any], AsyncIterator[Sequence[Event]]]
 
 
@@ -108,6 +109,7 @@ async def follow_user(request: web.Request, wanted: FollowUser) -> AsyncIterator
     """
     lookups, loop = services(request).lookups, asyncio.get_running_loop()
     known, quiet_since = wanted.get("lastEventId"), loop.time()
+    yield []
     while True:
         try:
             user = await lookups.find(wanted["id"])
@@ -192,10 +194,11 @@ async def stream(request: web.Request, path: str, given: Any) -> web.StreamRespo
     with followers.place(client_of(request)):
         await response.prepare(request)
         try:
-            await _write(response, _CONNECTED)
-            events = SUBSCRIPTIONS[path].follow(request, given)
-            async for some in _until(followers.stopped, events):
-                await _write(response, b"".join(map(_told, some)) or _PING)
+            is_connected = False
+            async for some in _until(followers.stopped, SUBSCRIPTIONS[path].follow(request, given)):
+                told = b"".join(map(_told, some))
+                await _write(response, told or _PING if is_connected else _CONNECTED + told)
+                is_connected = True
         except (RegistryError, ProblemError) as error:
             failed = orjson.dumps(envelope(from_error(error), path)["error"])
             await response.write(b"event: serialized-error\ndata: %b\n\n" % failed)
