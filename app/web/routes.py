@@ -21,7 +21,7 @@ from app.web.api import (
 from app.web.auth import access, auditing, login
 from app.web.http import cors, hosts, preferences, proxies, rates, received, room, spans, tracing
 from app.web.http.problems import TOLD_OTHERWISE, answer_errors
-from app.web.pages import changes, pages, static_files
+from app.web.pages import changes, pages, samples, static_files
 from app.web.services import SERVICES, Services
 
 #: A connection on which no request comes, or not a whole one, is closed after so long.
@@ -67,6 +67,7 @@ def install(web_app: web.Application, given: Services) -> None:
         metrics,
         pages,
         changes,
+        samples,
         writes,
         batches,
         many,

@@ -226,6 +226,19 @@ def test_who_changes_what_another_has_changed_is_told(page: Page, worker: Worker
     expect(page.get_by_role("status")).to_contain_text("had changed before your request")
 
 
+def test_times_are_local_and_utc_is_there_on_hover(
+    browser: Browser, registry_url: str, worker: Worker
+) -> None:
+    user_id = fresh()
+    post(worker, user_id, "Far Away")
+    with browser.new_context(base_url=registry_url, timezone_id="Pacific/Auckland") as context:
+        page = context.new_page()
+        page.goto(user_url(user_id))
+        registered = page.locator("time").first
+        expect(registered).to_have_attribute("title", re.compile("UTC$"))
+        expect(registered).to_have_text(re.compile(r"GMT\+1[23]$"))
+
+
 def test_nothing_is_wider_than_a_phone(page: Page, worker: Worker, screenshot: Screenshot) -> None:
     user_id = ("x" * 100 + uuid.uuid4().hex)[:128]
     post(worker, user_id, "Ž" * 256)

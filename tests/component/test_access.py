@@ -131,6 +131,7 @@ SMALL = [
     ("POST", "/trpc/eraseUser", "erase", {WRITE}),
     ("POST", "/erase", "erase", {WRITE}),
     ("POST", "/edit", WRITE, set()),
+    ("POST", "/samples", WRITE, set()),
     ("GET", "/edit?id=ada", "lookup", {READ}),
     ("GET", "/erase?id=ada", "lookup", {READ}),
     ("POST", "/trpc/eraseUser,eraseUser?batch=1", "erase", {WRITE}),

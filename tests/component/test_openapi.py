@@ -26,6 +26,7 @@ NOT_DESCRIBED = {
     ("POST", "/edit"),
     ("GET", "/erase"),
     ("POST", "/erase"),
+    ("POST", "/samples"),
     ("GET", "/static/{name}"),
     ("GET", "/email-holders/{key}"),
     ("*", "/trpc/{path}"),

@@ -11,6 +11,7 @@ from yarl import URL
 from app.domain.errors import BrokerUnavailableError
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
+from app.domain.records import registration_in
 from app.web.http.urls import user_url
 from tests.component.conftest import Client
 from tests.component.fakes import FakeLookups, FakeProducer
@@ -293,3 +294,31 @@ async def test_nobody_is_changed_from_another_site(
     assert (answer.status, producer.sent) == (403, [])
     for query in ("?id=nobody", ""):
         assert (await client.get(f"{path}{query}", headers=BROWSER)).status == 404
+
+
+# -- an empty registry
+
+
+async def test_an_empty_registry_offers_sample_users(
+    client: Client, producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    for path in ("/", "/users"):
+        assert 'action="/samples"' in await page(client, path)
+    assert await send(client, "/samples", {}) == "/"
+    assert len(producer.sent) == len({key for _, _, key, _ in producer.sent}) == 1_000
+    sent = [registration_in(value or b"") for *_, value in producer.sent]
+    assert len({each["email"] for each in sent}) == 1_000
+    lookups.add("ada")
+    assert "/samples" not in await page(client, "/")
+    assert await send(client, "/samples", {}) == "/"
+    assert len(producer.sent) == 1_000
+
+
+async def test_sample_users_that_cannot_be_written_are_told(
+    client: Client, producer: FakeProducer
+) -> None:
+    producer.failure = BrokerUnavailableError("no broker")
+    answer = await client.post("/samples", headers=BROWSER, allow_redirects=False)
+    assert (answer.status, answer.content_type) == (503, "text/html")
+    evil = BROWSER | {"Origin": "https://evil.example"}
+    assert (await client.post("/samples", headers=evil)).status == 403

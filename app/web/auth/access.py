@@ -40,7 +40,7 @@ FORM_FIELD = "csrf"
 _OPEN = ("/health", "/static", "/openapi.json", "/docs", "/login", "/logout")
 _ADMINS = ("/dead-letters",)
 #: The only routes where a session may do more than read.
-_FORMS = ("/register", "/edit", "/erase", "/logout", "/dead-letters")
+_FORMS = ("/register", "/edit", "/erase", "/samples", "/logout", "/dead-letters")
 #: The routes where workers ask each other. A proof is valid only there.
 _FORWARDED = (
     "/users",

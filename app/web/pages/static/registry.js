@@ -17,6 +17,16 @@ function age(moment) {
   return relative.format(Math.trunc(seconds / length), unit);
 }
 
+// Times in the time zone of the reader; what the page says, UTC, is there on hover.
+function showLocalTimes() {
+  const shown = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
+  if (shown.resolvedOptions().timeZone === "UTC") return;
+  for (const time of document.querySelectorAll("time:not([data-relative])")) {
+    time.title = time.textContent;
+    time.textContent = shown.format(new Date(time.dateTime));
+  }
+}
+
 function showAges() {
   for (const time of document.querySelectorAll("time[data-relative]")) {
     time.title ||= time.textContent;
@@ -42,6 +52,7 @@ function addCopyButton(block) {
   block.append(button);
 }
 
+showLocalTimes();
 showAges();
 setInterval(showAges, 30_000);
 
