@@ -4,16 +4,20 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
 from app.web.api.typescript import declaration
 from tests.support import node_toolbox
+from tests.support.worker import Worker
 
 CLIENT = node_toolbox.ROOT / "clients" / "typescript"
 
 BEGIN = """\
 import { createTRPCClient, httpBatchLink, TRPCClientError } from '@trpc/client';
+import type { inferRouterInputs, inferRouterOutputs } from '@trpc/server';
 import type { AppRouter } from 'user-registry-client';
 
 const trpc = createTRPCClient<AppRouter>({ links: [httpBatchLink({ url: 'http://x/trpc' })] });
@@ -66,21 +70,34 @@ const wrong: number = (await trpc.userById.query({ id: 'ada' })).name;  // wrong
 const late: Date = (await trpc.userById.query({ id: 'a' })).updated_at;  // wrong: text on the wire
 await trpc.listUsers.query({ cursor: 7 });  // wrong: a cursor is text
 console.log(refused, at, became, reason, status, position, hello, name, since, next, items);
-console.log(wrong, late);
+type Input = inferRouterInputs<AppRouter>['registerUser'];
+type Output = inferRouterOutputs<AppRouter>['userById'];
+const asked: Input = ada, got: Pick<Output, 'id' | 'name' | 'email'> = ada;
+console.log(wrong, late, asked, got);
 """
+
+
+@contextmanager
+def in_node_folder(files: Mapping[str, str]) -> Iterator[Path]:
+    """Yield a folder with some files, where Node finds tRPC and our package."""
+    folder = Path(mkdtemp(dir=node_toolbox.install_node_packages()))
+    try:
+        shutil.copytree(CLIENT, folder / "node_modules" / "user-registry-client")
+        (folder / "package.json").write_text('{"type": "module"}')
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def compiled(source: str) -> set[int]:
     """Return the lines of which tsc complains, all of them in the source itself."""
-    packages = node_toolbox.install_node_packages()
-    folder = Path(mkdtemp(dir=packages))
-    try:
-        shutil.copytree(CLIENT, folder / "node_modules" / "user-registry-client")
-        (folder / "package.json").write_text('{"type": "module"}')
-        (folder / "calls.ts").write_text(source)
+    tsc = node_toolbox.PACKAGES / "node_modules" / "typescript" / "lib" / "tsc.js"
+    with in_node_folder({"calls.ts": source}) as folder:
         done = subprocess.run(
             [
-                *(node_toolbox.node(), packages / "node_modules" / "typescript" / "lib" / "tsc.js"),
+                *(node_toolbox.node(), tsc),
                 *("--strict", "--noEmit", "--module", "nodenext", "--target", "es2022"),
                 *("--lib", "esnext,dom", "calls.ts"),
             ],
@@ -90,8 +107,6 @@ def compiled(source: str) -> set[int]:
             timeout=60,
             check=False,
         )
-    finally:
-        shutil.rmtree(folder)
     errors = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
     found = [re.match(r"calls\.ts\((\d+),\d+\): error TS", line) for line in errors]
     assert all(found), done.stdout
@@ -104,6 +119,27 @@ def test_right_calls_compile_and_each_wrong_one_does_not() -> None:
     wrong = {number for number, line in lines if "// wrong" in line}
     assert len(wrong) == 14
     assert compiled(source) == wrong
+
+
+def test_the_example_runs(worker: Worker) -> None:
+    with in_node_folder({"example.ts": (CLIENT / "example.ts").read_text()}) as folder:
+        done = subprocess.run(
+            [node_toolbox.node(), "example.ts", f"{worker.url}/trpc"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stdout.split() == ["registered", "updated", "version-mismatch", "erased"], done
+
+
+def test_the_package_can_be_published() -> None:
+    packed = node_toolbox.npm("pack", "--dry-run", "--json", cwd=CLIENT)
+    (told,) = json.loads(packed)
+    assert {each["path"] for each in told["files"]} == {
+        *("LICENSE", "README.md", "example.ts", "index.d.ts", "package.json"),
+    }
 
 
 def test_the_package_is_what_the_registry_declares_now() -> None:

@@ -153,7 +153,6 @@ def _install() -> None:
     for name in ("package.json", "package-lock.json", "v10/package.json"):
         (PACKAGES / name).parent.mkdir(exist_ok=True)
         shutil.copy(SOURCES / name, PACKAGES / name)
-    npm = _node_root() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     options = [
         "--ignore-scripts",
         "--omit=peer",
@@ -163,21 +162,31 @@ def _install() -> None:
         "--fetch-retries=5",
         "--fetch-retry-mintimeout=1000",
         "--fetch-retry-maxtimeout=5000",
-        "--cache",
-        str(CACHE / "npm"),
     ]
+    npm("ci", *options)
+
+
+def npm(command: str, *options: str, cwd: Path = PACKAGES) -> str:
+    """Run a command of npm in a folder; return what it prints, or raise one line of why."""
+    script = _node_root() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     # npm starts Node again, by its name.
     path = f"{node().parent}:{os.environ.get('PATH', os.defpath)}"
-    _run_node([npm, "ci", *options], "npm ci", environment={"PATH": path})
+    arguments = [script, command, *options, "--cache", str(CACHE / "npm")]
+    return _run_node(arguments, f"npm {command}", environment={"PATH": path}, cwd=cwd)
 
 
 def _run_node(
-    arguments: Sequence[str | Path], what: str, *, environment: Mapping[str, str], stdin: str = ""
+    arguments: Sequence[str | Path],
+    what: str,
+    *,
+    environment: Mapping[str, str],
+    stdin: str = "",
+    cwd: Path = PACKAGES,
 ) -> str:
-    """Run Node in the folder of the packages; return what it prints, or raise one line of why."""
+    """Run Node in a folder; return what it prints, or raise one line of why."""
     done = subprocess.run(
         [node(), *arguments],
-        cwd=PACKAGES,
+        cwd=cwd,
         input=stdin,
         env={**os.environ, **environment},
         capture_output=True,
