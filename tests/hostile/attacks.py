@@ -296,6 +296,17 @@ async def the_api_document(target: Target) -> None:
     await flood(target, get("/openapi.json") * 20)
 
 
+@attack(100)
+async def followers(target: Target) -> None:
+    await ask(target, get("/trpc/outcomes"))
+
+
+@attack(40)
+async def lookups_of_many(target: Target) -> None:
+    names = b",".join([b'"nobody"'] * 1_000)
+    await flood(target, request("/users/lookup", b'{"ids":[%b]}' % names))
+
+
 @attack(200)
 async def waits_for_what_never_comes(target: Target) -> None:
     await ask(target, get(f"/users/nobody?after={token(0, 999_999)}"))
