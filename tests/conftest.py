@@ -14,7 +14,12 @@ from local.broker import Broker
 from local.broker.training import make_archive
 from local.settings import LocalSettings
 from tests.support.java import QUICK
-from tests.support.leaks import There, require_nothing_left, require_nothing_left_in_loop
+from tests.support.leaks import (
+    There,
+    forget_logging,
+    require_nothing_left,
+    require_nothing_left_in_loop,
+)
 from tests.support.worker import LOGS, PARTITIONS, Pair, Registry, Worker, wait_until
 
 #: Among how many processes the ports are shared out.
@@ -80,6 +85,13 @@ async def nothing_is_left_in_loop() -> AsyncIterator[None]:
     before = There.now()
     yield
     await require_nothing_left_in_loop(before)
+
+
+@pytest.fixture(autouse=True)
+def logging_is_as_before() -> Iterator[None]:
+    """Let no test find the logging that another one has configured."""
+    yield
+    forget_logging()
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,6 @@ SMALL = [
     ("POST", "/trpc/eraseUser", "erase", {WRITE}),
     ("POST", "/erase", "erase", {WRITE}),
     ("POST", "/edit", WRITE, set()),
-    ("POST", "/samples", WRITE, set()),
     ("GET", "/edit?id=ada", "lookup", {READ}),
     ("GET", "/erase?id=ada", "lookup", {READ}),
     ("POST", "/trpc/eraseUser,eraseUser?batch=1", "erase", {WRITE}),
@@ -166,6 +165,15 @@ async def test_a_small_scope_allows_what_it_says_and_nothing_else(
             continue  # the stand-ins have no dead letters to show
         answer = await client.request(method, encoded(path), headers=bearer(key))
         assert (answer.status == 403) == (scope not in {needed, ADMIN, *sets}), (scope, path)
+
+
+async def test_who_may_not_write_registers_no_sample_users(
+    client: Client, keys: dict[str, str], producer: FakeProducer, lookups: FakeLookups
+) -> None:
+    lookups.users.clear()
+    for scope, status in ((READ, 403), (WRITE, 303)):
+        answer = await client.post("/samples", headers=bearer(keys[scope]), allow_redirects=False)
+        assert (answer.status, len(producer.sent)) == (status, 1_000 if status == 303 else 0)
 
 
 async def test_a_write_key_sees_no_row_of_others(

@@ -14,7 +14,7 @@ from tests.component.test_pages import page
 
 def ids_on(text: str) -> list[str]:
     """Return the addresses of the users that a page lists."""
-    return re.findall(r'<a class="row" href="/users/([^"]*)"', text)
+    return re.findall(r'<a class="row[^"]*" href="/users/([^"]*)"', text)
 
 
 def next_of(text: str) -> str | None:

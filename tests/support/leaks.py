@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import pytest
+import structlog
 
 #: How long threads and sockets may take to end that were told to; and how often it is looked.
 ENDS_WITHIN_SECONDS, LOOK_SECONDS = 2.0, 0.01
@@ -96,3 +98,18 @@ async def require_nothing_left_in_loop(before: There) -> None:
             if not (before.left() or tasks()):
                 return
         pytest.fail(f"the test has left {'; '.join([*before.left(), *tasks()])}")
+
+
+def forget_logging() -> None:
+    """Let loggers be as before anybody configured them: some keep what they were at first use.
+
+    Otherwise `structlog.testing.capture_logs` of a later test captures nothing of theirs.
+    """
+    if not structlog.is_configured():
+        return
+    structlog.reset_defaults()
+    kind = type(structlog.get_logger())
+    for module in list(sys.modules.values()):
+        for each in list(vars(module).values()):
+            if type(each) is kind:
+                vars(each).pop("bind", None)

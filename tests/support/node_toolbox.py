@@ -171,7 +171,7 @@ def npm(command: str, *options: str, cwd: Path = PACKAGES) -> str:
     script = _node_root() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     # npm starts Node again, by its name.
     path = f"{node().parent}:{os.environ.get('PATH', os.defpath)}"
-    arguments = [script, command, *options, "--cache", str(CACHE / "npm")]
+    arguments: list[str | Path] = [script, command, *options, "--cache", str(CACHE / "npm")]
     return _run_node(arguments, f"npm {command}", environment={"PATH": path}, cwd=cwd)
 
 

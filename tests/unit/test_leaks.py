@@ -5,8 +5,20 @@ import os
 import threading
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from tests.support.leaks import There, require_nothing_left, require_nothing_left_in_loop, tasks
+from app.telemetry.logs import configure
+from tests.support.leaks import (
+    There,
+    forget_logging,
+    require_nothing_left,
+    require_nothing_left_in_loop,
+    tasks,
+)
+
+#: As every module has one.
+log = structlog.get_logger(__name__)
 
 
 def test_a_thread_is_named() -> None:
@@ -74,3 +86,12 @@ async def test_a_task_that_ends_soon_is_waited_for_and_one_that_stays_fails(
     with pytest.raises(pytest.fail.Exception, match="has left task sleeper"):
         await require_nothing_left_in_loop(before)
     stays.cancel()
+
+
+def test_logging_that_was_configured_is_forgotten() -> None:
+    configure()
+    log.info("it keeps what it is now")
+    forget_logging()
+    with capture_logs() as lines:
+        log.info("captured")
+    assert [line["event"] for line in lines] == ["captured"]
