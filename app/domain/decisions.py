@@ -102,7 +102,7 @@ class Decisions:
         if row is not None and not _is_for(row, command):
             self._decided(asked.offset, row["id"], Outcome.VERSION_MISMATCH)
             return row
-        if command is None or is_erasure(command):
+        if is_erasure(command):
             self._erase(row, key, asked)
             return None
         if command.get("type") == "update":
@@ -227,9 +227,7 @@ def places_for(command: Command) -> int:
 
 def _is_for(row: UserRow, command: Command) -> bool:
     """Return whether a command is for the state that a row is in."""
-    if command is None or not is_conditional(command):
-        return True
-    conditions = cast(Condition, command)
+    conditions = cast(Condition, command or {})
     return (
         conditions.get("ifVersion", row["version"]) == row["version"]
         and conditions.get("ifPosition", row["position"]) == row["position"]

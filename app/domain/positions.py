@@ -17,6 +17,9 @@ _VERSION = 1
 _ALPHABET = f"{string.ascii_uppercase}{string.ascii_lowercase}{string.digits}-_"
 _ALPHABET_INDEX = {letter: index for index, letter in enumerate(_ALPHABET)}
 
+#: A token, as a regular expression.
+PATTERN = "[A-Za-z0-9_-]{20}"
+
 #: The generation of ``user-registrations`` that this release writes and reads.
 CURRENT_GENERATION = 0
 

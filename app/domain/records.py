@@ -19,11 +19,12 @@ from pydantic import (
     WithJsonSchema,
     with_config,
 )
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, TypeIs
 
 from app.domain.compact import dumps
 from app.domain.keys import EMAIL_PATTERN
 from app.domain.outcomes import Decided, Outcome
+from app.domain.positions import PATTERN
 
 #: No character of Unicode's category Cc.
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -46,8 +47,7 @@ Whole = BeforeValidator(
 )
 #: A version of a user. JavaScript has no larger whole numbers.
 Version = Annotated[int, Field(ge=1, le=2**53 - 1), Whole]
-#: A position, as `app.domain.positions` writes it.
-PositionToken = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{20}$")]
+PositionToken = Annotated[str, StringConstraints(pattern=f"^{PATTERN}$")]
 
 #: The headers of a record. Kafka allows the same name several times.
 Headers = Sequence[tuple[str, bytes]]
@@ -170,7 +170,7 @@ erasure_in = cast("Callable[[bytes], Erasure]", _erasures.validator.validate_jso
 _of_type: Mapping[str, TypeAdapter[Any]] = {"update": _updates, "erase": _erasures}
 
 
-def is_erasure(command: Command) -> bool:
+def is_erasure(command: Command) -> TypeIs[Erasure | None]:
     """Return whether a command erases a user."""
     return command is None or command.get("type") == "erase"
 

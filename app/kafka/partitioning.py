@@ -7,17 +7,16 @@ writers change it, the earlier one fails.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from enum import StrEnum
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.config.connection import Connection
 from app.config.settings import Settings
 from app.domain.errors import SettingsError, TopicsError
 from app.kafka.client_errors import require_access, unusable
+from app.kafka.committed_reader import committed_reader
 from app.kafka.transactional_ids import command_id
 from app.kafka.transactions import FencedProducer
 
@@ -161,7 +160,7 @@ async def read(settings: Settings) -> Partitioning:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await require_access(settings.kafka)
-            async with _consumer(settings.kafka) as consumer:
+            async with committed_reader(settings.kafka, beyond="earliest") as consumer:
                 if topic_name(settings) not in await consumer.topics():
                     return Partitioning(partitions=settings.partitions)
                 found = await _newest(consumer, topic_name(settings))
@@ -172,28 +171,13 @@ async def read(settings: Settings) -> Partitioning:
 
 async def changes(settings: Settings) -> AsyncIterator[Partitioning]:
     """Yield the partitioning now, and after each change, without end."""
-    async with _consumer(settings.kafka) as consumer:
+    async with committed_reader(settings.kafka, beyond="earliest") as consumer:
         tp = TopicPartition(topic_name(settings), 0)
         consumer.assign([tp])
         await consumer.seek_to_beginning(tp)
         while True:
             for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
                 yield _decoded(records[-1].value)
-
-
-@asynccontextmanager
-async def _consumer(connection: Connection) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        **connection.client(),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-    )
-    try:
-        await consumer.start()
-        yield consumer
-    finally:
-        await consumer.stop()
 
 
 async def _newest(consumer: AIOKafkaConsumer, topic: str) -> Partitioning | None:

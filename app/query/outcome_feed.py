@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from app.config.connection import Connection
-from app.domain.errors import InvalidCursorError, LostOutcomesError
+from app.domain.errors import BrokerUnavailableError, InvalidCursorError, LostOutcomesError
+from app.kafka.committed_reader import committed_reader
 from app.kafka.topics import TopicSpec
 
 #: How long nothing comes before the reader is told so, and how much it gets at once.
@@ -55,32 +56,26 @@ class OutcomeFeed:
     async def follow(self, cursor: str | None) -> AsyncIterator[Sequence[Told]]:
         """Yield outcomes from a cursor on, or from now on, each partition's in order.
 
-        Raises `InvalidCursorError`, and `LostOutcomesError` if retention has removed outcomes that
-        were not read.
+        Raises `InvalidCursorError`, `LostOutcomesError` if retention has removed outcomes that
+        were not read, and `BrokerUnavailableError`.
         """
         offsets = None if cursor is None else decoded(cursor, self._topic.partitions)
-        consumer = AIOKafkaConsumer(
-            **self._connection.client(),
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-        )
+        places = [TopicPartition(self._topic.name, n) for n in range(self._topic.partitions)]
         try:
-            await consumer.start()
-            places = [TopicPartition(self._topic.name, n) for n in range(self._topic.partitions)]
-            consumer.assign(places)
-            if offsets is None:
-                ends = await consumer.end_offsets(places)
-                offsets = [ends[place] for place in places]
-            for place, offset in zip(places, offsets, strict=True):
-                consumer.seek(place, offset)
-            yield []
-            while True:
-                yield await self._next(consumer, offsets)
+            async with committed_reader(self._connection, beyond="none") as consumer:
+                consumer.assign(places)
+                if offsets is None:
+                    ends = await consumer.end_offsets(places)
+                    offsets = [ends[place] for place in places]
+                for place, offset in zip(places, offsets, strict=True):
+                    consumer.seek(place, offset)
+                yield []
+                while True:
+                    yield await self._next(consumer, offsets)
         except OffsetOutOfRangeError:
             raise LostOutcomesError("outcomes that were not read yet are gone") from None
-        finally:
-            await consumer.stop()
+        except KafkaError:
+            raise BrokerUnavailableError("no broker tells of outcomes now") from None
 
     async def _next(self, consumer: AIOKafkaConsumer, offsets: list[int]) -> Sequence[Told]:
         """Return what comes next, and move the offsets on."""

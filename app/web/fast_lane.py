@@ -53,6 +53,7 @@ from app.web.http.rates import standing
 from app.web.http.received import in_origin_form
 from app.web.http.tls_handshakes import Greeted, Greeting, address_of
 from app.web.http.urls import registration_url
+from app.web.outcomes import NOBODY_UNDER_ID, NOBODY_WITH_EMAIL
 from app.web.services import READ_AT, SERVICES, Services, Writes
 from app.web.trpc import plain_batches
 
@@ -394,7 +395,7 @@ class FastLane(RequestHandler):
         elif is_forwarded:
             finding = _holder(given.lookups.holder(wanted, caught_up=False, forwarded=True))
         else:
-            finding = _user(given.lookups.find_by_email(wanted), lookups.NOBODY_WITH_EMAIL)
+            finding = _user(given.lookups.find_by_email(wanted), NOBODY_WITH_EMAIL)
         self._under_way = asyncio.ensure_future(_told(finding))
         self._under_way.add_done_callback(self._looked_up)
         return True
@@ -682,7 +683,7 @@ async def _told(finding: Awaitable[bytes]) -> bytes:
         return _as_bytes(problems.as_json(from_error(error)))
 
 
-async def _user(finding: Awaitable[User | None], nobody: str = lookups.NOBODY_UNDER_ID) -> bytes:
+async def _user(finding: Awaitable[User | None], nobody: str = NOBODY_UNDER_ID) -> bytes:
     """Return the answer that shows a user."""
     user = await finding
     if user is None or user.stale_seconds:

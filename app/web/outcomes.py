@@ -7,6 +7,10 @@ from typing import Final
 from app.domain.outcomes import Outcome
 from app.web.http.problems import RETRY, ProblemError
 
+#: How it is told that there is no such user.
+NOBODY_UNDER_ID = "No user is registered under this id."
+NOBODY_WITH_EMAIL = "No user has this email address."
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -34,7 +38,7 @@ REJECTIONS: Final[Mapping[Outcome, Rejection]] = {
     ),
     Outcome.UNKNOWN_ID: Rejection(
         404,
-        "No user is registered under this id.",
+        NOBODY_UNDER_ID,
         "There was nobody to change under this id.",
     ),
     Outcome.TOO_MANY_PENDING: Rejection(
@@ -51,6 +55,11 @@ REJECTIONS: Final[Mapping[Outcome, Rejection]] = {
         "it is now.",
     ),
 }
+
+
+def unknown_user(detail: str = NOBODY_UNDER_ID) -> ProblemError:
+    """Return the problem that tells that there is no such user."""
+    return ProblemError(404, "unknown-user", detail)
 
 
 def unknown_position() -> ProblemError:

@@ -128,12 +128,12 @@ export interface Users {
 export interface WhyNot {
   reason: string;
   message: string;
-  errors?: WrongMember[];
+  errors?: WrongField[];
   retryAfter?: number;
 }
 
-/** A member that is not valid: a JSON pointer, and what is wrong with it. */
-export interface WrongMember {
+/** What is wrong with an input, and where: a JSON pointer (RFC 6901). */
+export interface WrongField {
   pointer: string;
   detail: string;
 }

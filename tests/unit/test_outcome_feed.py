@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.errors import InvalidCursorError
-from app.query.outcome_feed import decoded, encoded
+from app.config.connection import Connection
+from app.config.settings import Settings
+from app.domain.errors import BrokerUnavailableError, InvalidCursorError
+from app.kafka import topics
+from app.query.outcome_feed import OutcomeFeed, decoded, encoded
+from local.machine import free_port
 
 offsets = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=200)
 
@@ -35,3 +39,10 @@ def test_a_cursor_holds_its_offsets_and_new_partitions_begin_at_their_beginning(
 def test_what_is_no_cursor_of_these_partitions_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidCursorError):
         decoded(cursor, 2)
+
+
+async def test_without_a_broker_a_reader_is_told_so() -> None:
+    topic = topics.declare(Settings()).registration_outcomes
+    feed = OutcomeFeed(Connection(f"127.0.0.1:{free_port()}"), topic)
+    with pytest.raises(BrokerUnavailableError):
+        await anext(feed.follow(None))

@@ -18,7 +18,7 @@ from app.config.settings import Settings
 from app.domain.email_claims import Claim, Holder, Verdict
 from app.domain.outcomes import Outcome
 from app.domain.parsing import MOVED_FROM_HEADER
-from app.domain.records import Erasure, Registration, Update, UserId, UserRow
+from app.domain.records import Erasure, PositionToken, Registration, Update, UserId, UserRow
 from app.kafka.topics.declaration import TopicSpec, declare
 from app.system.files import write_whole
 
@@ -27,7 +27,7 @@ _Schema = dict[str, Any]
 #: Topic settings that AsyncAPI has as lists.
 _LISTS: Final = {"cleanup.policy"}
 
-_POSITION: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{20}$"}
+_POSITION: Final = TypeAdapter(PositionToken).json_schema()
 _EMAIL_KEY: Final = {
     "type": "string",
     "description": "HMAC-SHA256 of the normalised address under EMAIL_SECRET.",

@@ -203,7 +203,7 @@ class UsersFold:
         Its outcome can show that there was no row before. After an erasure there is none.
         """
         outcome = self._kept_outcome(offset)
-        if command is None or is_erasure(command):
+        if is_erasure(command):
             if outcome == Outcome.ERASED:
                 self._known.add(key)
             return False

@@ -12,7 +12,7 @@ from app.query.overview.numbers import Moment, newest, tick
 from app.query.overview.watching import Watching
 from app.web.auth.access import is_forwarded
 from app.web.http.clients import client_of
-from app.web.http.negotiation import json
+from app.web.http.negotiation import EVENT_HEADERS, json
 from app.web.http.problems import ProblemError
 from app.web.http.urls import user_url
 from app.web.services import Services, services
@@ -21,13 +21,6 @@ routes = web.RouteTableDef()
 
 #: A watcher that reads nothing for so long is disconnected.
 SLOW_WATCHER_SECONDS = 30.0
-
-#: Nothing between here and the browser may buffer events.
-_STREAM_HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-}
 
 WATCHING = web.AppKey("watching", Watching[Moment])
 
@@ -78,7 +71,7 @@ async def _here(request: web.Request) -> web.Response:
 @routes.get("/events")
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Tell the same as /overview once a second, as server-sent events."""
-    answer = web.StreamResponse(headers=_STREAM_HEADERS)
+    answer = web.StreamResponse(headers=EVENT_HEADERS)
     if request.method == "HEAD":
         return answer
     with request.app[WATCHING].watcher(client_of(request)) as ticks:

@@ -18,7 +18,12 @@ from app.web.http.preferences import after, wait_seconds, waits_in_query
 from app.web.http.problems import ProblemError
 from app.web.http.room import SHOWN, USER_BYTES, hold
 from app.web.http.urls import rest_of, rest_of_path
-from app.web.outcomes import unknown_position
+from app.web.outcomes import (
+    NOBODY_UNDER_ID,
+    NOBODY_WITH_EMAIL,
+    unknown_position,
+    unknown_user,
+)
 from app.web.pages import pages
 from app.web.services import services
 
@@ -108,15 +113,10 @@ async def _show(request: web.Request, user_id: str) -> web.Response:
     return unless_known(request, shown(user))
 
 
-#: Answers if there is no such user.
-NOBODY_UNDER_ID = "No user is registered under this id."
-NOBODY_WITH_EMAIL = "No user has this email address."
-
-
 def shown(user: User | None, nobody: str = NOBODY_UNDER_ID) -> web.Response:
     """Return the user that was looked up, as JSON."""
     if user is None:
-        raise ProblemError(404, "unknown-user", nobody)
+        raise unknown_user(nobody)
     return json(user.encode(), headers={**tagged(user), **_stale(user.stale_seconds)})
 
 

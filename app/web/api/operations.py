@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from app.domain.positions import PATTERN
 from app.domain.records import (
     Email,
     Erasure,
     OutcomeOfWrite,
+    PositionToken,
     SentRegistration,
     SentUpdate,
     User,
@@ -33,10 +35,11 @@ from app.web.api.models import (
     Sent,
     UserPage,
 )
+from app.web.http.conditions import VERSION
 
 Schema = dict[str, Any]
 
-_POSITION = {"type": "string", "pattern": "^[A-Za-z0-9_-]{20}$"}
+_POSITION = TypeAdapter(PositionToken).json_schema()
 _SECONDS = {"type": "integer"}
 #: By status: whether every answer has it, or only some problems.
 RETRY_AFTER = {
@@ -101,7 +104,7 @@ _PREFER = _header(
 )
 _IF_MATCH = _header(
     "If-Match",
-    {"type": "string", "pattern": '^("[1-9][0-9]{0,14}-[A-Za-z0-9_-]{20}"|[*])$'},
+    {"type": "string", "pattern": f'^("{VERSION}-{PATTERN}"|[*])$'},
     "The `ETag` of a lookup: nothing changes if the user has changed since.",
 )
 _IF_NONE_MATCH = _header(

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from aiohttp import web
 from aiohttp.helpers import ETag
 
+from app.domain.positions import PATTERN
 from app.domain.records import Condition, User
 from app.web.http.problems import ProblemError
 
 #: After a version and a position: the user waits for a verdict, which changes neither.
 _PENDING = "-pending"
-_TAG = re.compile(rf"([1-9][0-9]{{0,14}})-([A-Za-z0-9_-]{{20}})(?:{_PENDING})?")
+#: A version, as a regular expression; longer ones are no number of JavaScript's.
+VERSION = "[1-9][0-9]{0,14}"
+_TAG = re.compile(f"({VERSION})-({PATTERN})(?:{_PENDING})?")
 _ANY = "*"
 
 _MISMATCH = "If-Match names no state that this user can have; nothing was changed."

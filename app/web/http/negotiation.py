@@ -22,6 +22,13 @@ LIVE_PAGE_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": PAGE_HEADERS["Content-Security-Policy"] + "; connect-src 'self'"
 }
 
+#: Of server-sent events: nothing between here and the client may keep or gather them.
+EVENT_HEADERS: Mapping[str, str] = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+}
+
 
 def wants_page(request: web.Request) -> bool:
     """Return whether the client prefers HTML to JSON; who names neither gets JSON."""

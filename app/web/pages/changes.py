@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from app.domain.positions import PATTERN
 from app.domain.records import (
     CHANGEABLE,
     REQUIRED,
@@ -19,16 +20,17 @@ from app.domain.records import (
 from app.web.auth.access import require_same_site
 from app.web.auth.auditing import note, note_id
 from app.web.http.bodies import form_of
+from app.web.http.conditions import VERSION
 from app.web.http.negotiation import page
 from app.web.http.problems import ProblemError
+from app.web.outcomes import unknown_user
 from app.web.pages import rendering
 from app.web.pages.pages import after_url, by_field, card
 from app.web.services import services
 
 routes = web.RouteTableDef()
 
-_VERSION = re.compile("[1-9][0-9]{0,14}")
-_POSITION = re.compile("[A-Za-z0-9_-]{20}")
+_STATE = re.compile(f"({VERSION}) ({PATTERN})")
 
 
 @routes.get("/edit")
@@ -77,10 +79,10 @@ async def _form(request: web.Request) -> Mapping[str, str]:
 
 def _state(form: Mapping[str, str]) -> Condition:
     """Return the state that the page has shown."""
-    version, position = form.get("version", ""), form.get("position", "")
-    if not (_VERSION.fullmatch(version) and _POSITION.fullmatch(position)):
+    shown = _STATE.fullmatch(f"{form.get('version')} {form.get('position')}")
+    if shown is None:
         raise ProblemError(400, "malformed", "The form does not say which version of the user.")
-    return {"ifVersion": int(version), "ifPosition": position}
+    return {"ifVersion": int(shown[1]), "ifPosition": shown[2]}
 
 
 async def _write(request: web.Request, user_id: str, command: CommandValue) -> web.Response:
@@ -92,7 +94,7 @@ async def _write(request: web.Request, user_id: str, command: CommandValue) -> w
 async def _user(request: web.Request, user_id: str) -> User:
     user = await services(request).lookups.find(user_id)
     if user is None:
-        raise ProblemError(404, "unknown-user", "No user is registered under this id.")
+        raise unknown_user()
     return user
 
 

@@ -36,12 +36,13 @@ from app.domain.records import (
     read_commands,
 )
 from app.query.listing import MAX_PREFIX, Wanted, id_before
+from app.web.api.models import WrongField
 from app.web.auth.auditing import audited
 from app.web.http.preferences import after, wait_seconds
 from app.web.http.problems import ProblemError, from_error
 from app.web.http.room import SHOWN, USER_BYTES, hold, turn
 from app.web.http.tracing import note_acknowledged
-from app.web.outcomes import rejected, unknown_position
+from app.web.outcomes import rejected, unknown_position, unknown_user
 from app.web.services import services
 from app.web.trpc.answers import why
 
@@ -106,19 +107,12 @@ Registrations = Annotated[
 ]
 
 
-class WrongMember(TypedDict):
-    """A member that is not valid: a JSON pointer, and what is wrong with it."""
-
-    pointer: str
-    detail: str
-
-
 class WhyNot(TypedDict):
     """Why a row was not written, as the error of a call says it."""
 
     reason: str
     message: str
-    errors: NotRequired[list[WrongMember]]
+    errors: NotRequired[list[WrongField]]
     retryAfter: NotRequired[int]
 
 
@@ -339,7 +333,7 @@ async def registration(request: web.Request, wanted: AtPosition) -> object:
 
 def _found(user: User | None) -> object:
     if user is None:
-        raise ProblemError(404, "unknown-user", "No such user is registered.")
+        raise unknown_user("No such user is registered.")
     return orjson.Fragment(user.encode())
 
 

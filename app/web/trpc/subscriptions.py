@@ -27,6 +27,7 @@ from app.domain.records import OutcomeOfWrite, User, UserId
 from app.query.outcome_feed import Told
 from app.web.http.clients import client_of
 from app.web.http.conditions import etag
+from app.web.http.negotiation import EVENT_HEADERS
 from app.web.http.problems import ProblemError, from_error
 from app.web.services import services
 from app.web.trpc.answers import envelope
@@ -45,11 +46,6 @@ MAX_FOLLOWERS_OF_CLIENT = 5
 #: The id while nobody is registered under the id that is followed.
 _NOBODY = "nobody"
 
-_HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-}
 _CONNECTED = b'event: connected\ndata: {"reconnectAfterInactivityMs":%d}\n\n' % RECONNECT_MS
 _PING = b"event: ping\ndata: \n\n"
 
@@ -188,17 +184,19 @@ def install(web_app: web.Application) -> None:
 
 async def stream(request: web.Request, path: str, given: Any) -> web.StreamResponse:
     """Tell a subscription's events until the client goes, or the worker stops."""
-    response, followers = web.StreamResponse(headers=_HEADERS), request.app[_FOLLOWERS]
+    response, followers = web.StreamResponse(headers=EVENT_HEADERS), request.app[_FOLLOWERS]
     if request.method == "HEAD":
         return response
     with followers.place(client_of(request)):
         await response.prepare(request)
         try:
             is_connected = False
-            async for some in _until(followers.stopped, SUBSCRIPTIONS[path].follow(request, given)):
-                told = b"".join(map(_told, some))
-                await _write(response, told or _PING if is_connected else _CONNECTED + told)
-                is_connected = True
+            events = _until(followers.stopped, SUBSCRIPTIONS[path].follow(request, given))
+            async with aclosing(events):
+                async for some in events:
+                    told = b"".join(map(_told, some))
+                    await _write(response, told or _PING if is_connected else _CONNECTED + told)
+                    is_connected = True
         except (RegistryError, ProblemError) as error:
             failed = orjson.dumps(envelope(from_error(error), path)["error"])
             await response.write(b"event: serialized-error\ndata: %b\n\n" % failed)
@@ -212,7 +210,7 @@ async def stream(request: web.Request, path: str, given: Any) -> web.StreamRespo
 
 async def _until(
     stopped: asyncio.Event, events: AsyncIterator[Sequence[Event]]
-) -> AsyncIterator[Sequence[Event]]:
+) -> AsyncGenerator[Sequence[Event], None]:
     """Yield what comes until somebody stops it."""
     ends = asyncio.ensure_future(stopped.wait())
     following: asyncio.Future[Sequence[Event] | None] | None = None
