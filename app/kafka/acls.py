@@ -10,7 +10,6 @@ from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
@@ -24,6 +23,7 @@ from mode import Service
 from app.config.connection import Connection
 from app.config.settings import Settings
 from app.domain.errors import KafkaAccessError
+from app.kafka.admin_client import AdminClient
 from app.kafka.client_errors import missing_right, refusal, require_access
 from app.kafka.topics import ADMIN_TIMEOUT_SECONDS, declare
 
@@ -139,7 +139,7 @@ async def require(settings: Settings) -> None:
 
 
 async def _require_listed(connection: Connection, settings: Settings) -> None:
-    admin = AIOKafkaAdminClient(**connection.client())
+    admin = AdminClient(**connection.client())
     try:
         await admin.start()
         await _require_topics(admin, [spec.name for spec in declare(settings).all()])
@@ -149,14 +149,14 @@ async def _require_listed(connection: Connection, settings: Settings) -> None:
         await admin.close()
 
 
-async def _require_topics(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+async def _require_topics(admin: AdminClient, names: list[str]) -> None:
     answer = await admin._send_request(_TopicRights(names))
     for _, name, _, _, rights in answer.topics:
         for operation in lacking(rights, _TOPIC):
             raise KafkaAccessError(missing_right(operation, "topic", name))
 
 
-async def _require_group(admin: AIOKafkaAdminClient, group: str) -> None:
+async def _require_group(admin: AdminClient, group: str) -> None:
     try:
         node = await admin.find_coordinator(group)
         answer = await admin._send_request(_GroupRights(group), node)
@@ -168,7 +168,7 @@ async def _require_group(admin: AIOKafkaAdminClient, group: str) -> None:
             raise KafkaAccessError(missing_right(operation, "group", group))
 
 
-async def _require_coordinator(admin: AIOKafkaAdminClient, app_id: str) -> None:
+async def _require_coordinator(admin: AdminClient, app_id: str) -> None:
     """Raise if a transactional id may not be described. Write includes that right.
 
     It costs a question. To begin a transaction, as `require_transactions` does, costs a record.

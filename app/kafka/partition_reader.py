@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.types import TP
 
@@ -18,6 +17,7 @@ from app.config.connection import Connection
 from app.domain.consumed_records import ConsumedRecord
 from app.domain.errors import BrokerUnavailableError, LostRecordsError, TopicsError
 from app.kafka import fetching
+from app.kafka.admin_client import AdminClient
 from app.kafka.client_errors import refusal, require_access, unusable
 from app.kafka.cluster import Cluster
 from app.kafka.protocol import READ_COMMITTED, READ_UNCOMMITTED, TopicId
@@ -240,7 +240,7 @@ async def reader(
 
 async def _check(connection: Connection, topics: Sequence[TopicSpec]) -> None:
     await require_access(connection)
-    admin = AIOKafkaAdminClient(**connection.client())
+    admin = AdminClient(**connection.client())
     try:
         await admin.start()
         present = set(await admin.list_topics())

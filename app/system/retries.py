@@ -125,11 +125,11 @@ FETCHING = RetryPolicy(
 )
 COORDINATOR = RetryPolicy(
     "every Kafka client of ours",
-    "the lookup of a coordinator that a new cluster does not have yet",
+    "a coordinator that a new cluster does not have yet, or that has just moved",
     0.1,
     0.1,
-    "5 s",
-    limit_seconds=5.0,
+    "10 s",
+    limit_seconds=10.0,
 )
 ENDING = RetryPolicy(
     "a transactional producer",

@@ -133,7 +133,8 @@ def test_a_broker_that_is_away_is_one_line_and_soon_told(registry: Registry) -> 
     away = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}"}
     began = time.monotonic()
     ended = doctor({**registry.worker().environment, **away}, "--json")
-    assert time.monotonic() - began < 5
+    # Other commands wait up to 14 s.
+    assert time.monotonic() - began < 10
     assert ended.returncode == 1
     (told,) = problems(ended)
     assert told == f"{away['KAFKA_BROKERS']} does not answer (ConnectionRefusedError)"

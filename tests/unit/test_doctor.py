@@ -15,12 +15,13 @@ from app.access.scopes import Scope
 from app.config.settings import Settings
 from app.config.tls import expiry
 from app.domain.errors import SettingsError
+from app.kafka.admin_client import Group
 from app.kafka.topics import TopicSpec
 from app.ops.doctor import access, brokers
 from app.ops.doctor.access import judge_certificate, judge_keys, judge_permissions
 from app.ops.doctor.brokers import judge_broker, judge_cluster, release_of
 from app.ops.doctor.findings import Finding, Mark, ok, problem, warning
-from app.ops.doctor.group import Group, judge_group, judge_lag
+from app.ops.doctor.group import judge_group, judge_lag
 from app.ops.doctor.machine import (
     GIB,
     existing,

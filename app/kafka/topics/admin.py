@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin import NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidPartitionsError,
@@ -20,6 +20,7 @@ from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from app.config.connection import Connection
 from app.config.settings import Settings
 from app.domain.errors import KafkaAccessError, TopicsError
+from app.kafka.admin_client import AdminClient
 from app.kafka.client_errors import missing_right, require_access, unusable
 from app.kafka.partitioning import current_partitioning, read
 from app.kafka.topics.declaration import TopicSpec, declare
@@ -52,13 +53,13 @@ async def ensure(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connected(settings: Settings) -> AsyncIterator[AdminClient]:
     """Yield a connected admin client, for at most `ADMIN_TIMEOUT_SECONDS`.
 
     Raises `BrokerUnavailableError` if no broker answers, `KafkaAccessError` if they refuse this
     client.
     """
-    admin = AIOKafkaAdminClient(**settings.kafka.client())
+    admin = AdminClient(**settings.kafka.client())
     starting = retries.CONNECTING.attempts(KafkaConnectionError)
     try:
         async with asyncio.timeout(ADMIN_TIMEOUT_SECONDS):
@@ -70,12 +71,12 @@ async def connected(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _start(admin: AIOKafkaAdminClient, kafka: Connection) -> None:
+async def _start(admin: AdminClient, kafka: Connection) -> None:
     await require_access(kafka)
     await admin.start()
 
 
-async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
+async def plan(admin: AdminClient, settings: Settings) -> list[Step]:
     """Return the steps that make the topics as the settings want them."""
     settings = await current_partitioning(settings)
     specs = declare(settings).all()
@@ -86,7 +87,7 @@ async def plan(admin: AIOKafkaAdminClient, settings: Settings) -> list[Step]:
     return steps(specs, found, brokers, may_grow=settings.generation > 0)
 
 
-async def _found(admin: AIOKafkaAdminClient, names: Sequence[str]) -> Mapping[str, Found]:
+async def _found(admin: AdminClient, names: Sequence[str]) -> Mapping[str, Found]:
     described = await admin.describe_topics(list(names)) if names else []
     return {
         topic["topic"]: Found(
@@ -100,7 +101,7 @@ async def _found(admin: AIOKafkaAdminClient, names: Sequence[str]) -> Mapping[st
     }
 
 
-async def topic_config(admin: AIOKafkaAdminClient, name: str, *, inherited: bool) -> dict[str, str]:
+async def topic_config(admin: AdminClient, name: str, *, inherited: bool) -> dict[str, str]:
     """Return the settings of a topic: its own, or with ``inherited`` also the broker's."""
     asked = ConfigResource(ConfigResourceType.TOPIC, name)
     (answer,) = await admin.describe_configs([asked])
@@ -121,7 +122,7 @@ def _require_right(code: int, operation: str, name: str) -> None:
         raise KafkaAccessError(missing_right(operation, "topic", name))
 
 
-async def apply(admin: AIOKafkaAdminClient, planned: Sequence[Step]) -> None:
+async def apply(admin: AdminClient, planned: Sequence[Step]) -> None:
     """Take all steps of a plan, or none: raises `TopicsError` if a step is a refusal or fails."""
     for step in planned:
         if step.action is Action.REFUSE:
@@ -136,7 +137,7 @@ async def apply(admin: AIOKafkaAdminClient, planned: Sequence[Step]) -> None:
             await _move(admin, step.spec.name, step.replicas)
 
 
-async def _alter(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str]) -> None:
+async def _alter(admin: AdminClient, name: str, config: Mapping[str, str]) -> None:
     resource = ConfigResource(ConfigResourceType.TOPIC, name, dict(config))
     for answer in await admin.alter_configs([resource]):
         for code, message, *_ in answer.resources:
@@ -145,7 +146,7 @@ async def _alter(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str
                 raise TopicsError(f"topic {name} cannot be altered: {message}")
 
 
-async def _move(admin: AIOKafkaAdminClient, name: str, replicas: Sequence[Sequence[int]]) -> None:
+async def _move(admin: AdminClient, name: str, replicas: Sequence[Sequence[int]]) -> None:
     """Begin to move replicas to other brokers. Kafka continues by itself."""
     partitions: list[Any] = [(number, list(brokers), {}) for number, brokers in enumerate(replicas)]
     request = AlterPartitionReassignmentsRequest(
@@ -159,13 +160,13 @@ async def _move(admin: AIOKafkaAdminClient, name: str, replicas: Sequence[Sequen
             raise TopicsError(f"topic {name} cannot be moved: {why or for_code(code).__name__}")
 
 
-async def _grow(admin: AIOKafkaAdminClient, spec: TopicSpec) -> None:
+async def _grow(admin: AdminClient, spec: TopicSpec) -> None:
     """Add partitions. Another worker may have added them already."""
     with suppress(InvalidPartitionsError):
         await admin.create_partitions({spec.name: NewPartitions(spec.partitions)})
 
 
-async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+async def _create(admin: AdminClient, specs: Sequence[TopicSpec]) -> None:
     if not specs:
         return
     answer = await admin.create_topics([_new_topic(spec) for spec in specs])
@@ -173,7 +174,7 @@ async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> Non
         _raise_unless_made(name, for_code(code), message)
 
 
-async def remake(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+async def remake(admin: AdminClient, specs: Sequence[TopicSpec]) -> None:
     """Create empty topics in place of existing ones."""
     names = [spec.name for spec in specs]
     await delete(admin, names)
@@ -181,7 +182,7 @@ async def remake(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None
     await _until(admin, lambda present: present >= set(names))
 
 
-async def delete(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
+async def delete(admin: AdminClient, names: Sequence[str]) -> None:
     """Delete topics that exist, and wait until they are gone."""
     there = sorted(set(names) & set(await admin.list_topics()))
     if not there:
@@ -192,9 +193,7 @@ async def delete(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
     await _until(admin, lambda present: not present & set(names))
 
 
-async def _until(
-    admin: AIOKafkaAdminClient, are_as_wanted: Callable[[AbstractSet[str]], bool]
-) -> None:
+async def _until(admin: AdminClient, are_as_wanted: Callable[[AbstractSet[str]], bool]) -> None:
     while not are_as_wanted(set(await admin.list_topics())):
         await asyncio.sleep(_LOOK_SECONDS)
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from app.config.settings import Settings
 from app.domain.errors import FencedError, SettingsError, TopicsError
 from app.engine.marker import MARKER_KEY, Marker, rules, why_refused
+from app.kafka.admin_client import AdminClient
 from app.kafka.client_errors import unusable
 from app.kafka.fast_records import NO_HEADERS, ToWrite
 from app.kafka.partition_reader import Advance
@@ -164,6 +165,6 @@ def _for_new_log(rows: Iterator[Kept]) -> Iterator[ToWrite]:
         yield marker.timestamp, MARKER_KEY, copied.encode(), NO_HEADERS
 
 
-async def _delete_before(admin: AIOKafkaAdminClient, saved: Saved, offset: int) -> None:
+async def _delete_before(admin: AdminClient, saved: Saved, offset: int) -> None:
     tp = TopicPartition(saved.topic, saved.partition)
     await admin.delete_records({tp: RecordsToDelete(offset)})

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest
 
 from app.config.connection import Connection
 from app.config.settings import Settings
+from app.kafka.admin_client import AdminClient
 from app.kafka.client_errors import connected, refusal
 from app.ops.doctor.findings import Finding, ok, problem, warning
 
@@ -64,7 +64,7 @@ def release_of(fetch: int) -> str | None:
     return known[-1] if known else None
 
 
-async def cluster(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
+async def cluster(admin: AdminClient, settings: Settings) -> Sequence[Finding]:
     """Count the brokers."""
     told = await admin.describe_cluster()
     return [judge_cluster(len(told["brokers"]), settings.replication_factor)]

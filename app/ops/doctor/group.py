@@ -1,13 +1,11 @@
 """Checks the consumer group: members, partitions without an owner, lag."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from app.config.settings import Settings
+from app.kafka.admin_client import AdminClient, Group
 from app.kafka.topics import declare
 from app.ops.doctor.findings import Finding, ok, problem, warning
 from app.ops.doctor.topics import partitions_by_topic
@@ -21,16 +19,7 @@ MAX_LISTED = 12
 Lags = Mapping[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The group, as its coordinator describes it."""
-
-    name: str
-    state: str
-    owned: Sequence[frozenset[TopicPartition]]
-
-
-async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
+async def check(admin: AdminClient, settings: Settings) -> Sequence[Finding]:
     """Check the group's members, their partitions, and the lag."""
     topics = declare(settings)
     sources = topics.user_registrations, topics.email_claims, topics.email_decisions
@@ -40,23 +29,9 @@ async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Find
         for spec in sources
         for each in there.get(spec.name, ())
     ]
-    group = await _described(admin, settings.app_id)
+    group = await admin.group(settings.app_id)
     lags = await _lags(admin, settings, wanted) if wanted else {}
     return [*judge_group(group, wanted), *(judge_lag(name, lags[name]) for name in lags)]
-
-
-async def _described(admin: AIOKafkaAdminClient, name: str) -> Group:
-    (answer,) = await admin.describe_consumer_groups([name])
-    (told,) = answer.to_object()["groups"]
-    assigned = [member["member_assignment"] for member in told["members"]]
-    return Group(name, told["state"], list(map(_owned, assigned)))
-
-
-def _owned(assignment: bytes) -> frozenset[TopicPartition]:
-    # The assignment is empty until the leader has made one.
-    if not assignment:
-        return frozenset()
-    return frozenset(ConsumerProtocolMemberAssignment.decode(assignment).partitions())
 
 
 def judge_group(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[Finding]:
@@ -86,7 +61,7 @@ def _shares(group: Group, wanted: Sequence[TopicPartition]) -> Iterator[str]:
 
 
 async def _lags(
-    admin: AIOKafkaAdminClient, settings: Settings, wanted: Sequence[TopicPartition]
+    admin: AdminClient, settings: Settings, wanted: Sequence[TopicPartition]
 ) -> Mapping[str, Lags]:
     offsets = await admin.list_consumer_group_offsets(settings.app_id, partitions=list(wanted))
     consumer = AIOKafkaConsumer(

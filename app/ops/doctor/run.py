@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
-from aiokafka.admin import AIOKafkaAdminClient
-
 from app.config.settings import Settings
 from app.domain.errors import RegistryError
 from app.kafka import acls
+from app.kafka.admin_client import AdminClient
 from app.kafka.partitioning import Partitioning, read
 from app.ops.doctor import access, brokers, group, machine, topics, worker
 from app.ops.doctor.findings import Finding, Mark, ok, problem
@@ -41,7 +40,7 @@ async def examine(settings: Settings) -> Sequence[AreaFinding]:
 
 
 async def _examine_cluster(settings: Settings) -> Sequence[Sequence[AreaFinding]]:
-    admin = AIOKafkaAdminClient(**settings.kafka.client(), request_timeout_ms=REQUEST_MS)
+    admin = AdminClient(**settings.kafka.client(), request_timeout_ms=REQUEST_MS)
     try:
         if told := await _told("brokers", _started(admin)):
             return [told]
@@ -58,7 +57,7 @@ async def _examine_cluster(settings: Settings) -> Sequence[Sequence[AreaFinding]
         await admin.close()
 
 
-async def _started(admin: AIOKafkaAdminClient) -> Sequence[Finding]:
+async def _started(admin: AdminClient) -> Sequence[Finding]:
     await admin.start()
     return ()
 

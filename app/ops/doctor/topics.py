@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
-
 from app.config.settings import Settings
 from app.domain.errors import RegistryError
+from app.kafka.admin_client import AdminClient
 from app.kafka.topics import MAX_RECORD_BYTES, TopicSpec, declare, topic_config
 from app.ops.doctor.findings import Finding, ok, problem, warning
 
@@ -23,7 +22,7 @@ FENCE_TOPICS = ("__consumer_offsets", "__transaction_state")
 Partition = Mapping[str, Any]
 
 
-async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Finding]:
+async def check(admin: AdminClient, settings: Settings) -> Sequence[Finding]:
     """Compare the existing topics with the declared ones."""
     specs = declare(settings).all()
     there = await partitions_by_topic(admin)
@@ -40,7 +39,7 @@ async def check(admin: AIOKafkaAdminClient, settings: Settings) -> Sequence[Find
 
 
 async def _check_fence(
-    admin: AIOKafkaAdminClient, there: Mapping[str, Sequence[Partition]]
+    admin: AdminClient, there: Mapping[str, Sequence[Partition]]
 ) -> list[Finding]:
     """Check the topics in which Kafka keeps the fence between workers."""
     findings: list[Finding] = []
@@ -65,7 +64,7 @@ def judge_fence(name: str, copies: int, needed: int) -> Iterator[Finding]:
         )
 
 
-async def partitions_by_topic(admin: AIOKafkaAdminClient) -> Mapping[str, Sequence[Partition]]:
+async def partitions_by_topic(admin: AdminClient) -> Mapping[str, Sequence[Partition]]:
     """Return the partitions of all topics. A question by name could create a topic."""
     return {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
@@ -328,8 +327,5 @@ async def _owned(settings: Settings) -> int:
     """Return how many partitions of ``user-registrations`` have an owner."""
     topic = declare(settings).user_registrations.name
     async with connected(settings) as admin:
-        (answer,) = await admin.describe_consumer_groups([settings.app_id])
-    (told,) = answer.to_object()["groups"]
-    assignments = filter(None, (member["member_assignment"] for member in told["members"]))
-    decoded = (ConsumerProtocolMemberAssignment.decode(each) for each in assignments)
-    return len({tp for each in decoded for tp in each.partitions() if tp.topic == topic})
+        group = await admin.group(settings.app_id)
+    return len({tp for owned in group.owned for tp in owned if tp.topic == topic})
