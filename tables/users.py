@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 
 from app.domain.keys import encode_key
-from app.domain.records import User, UserRow, decode_row, public
+from app.domain.records import User, UserRow, decode_rows, public
 from app.engine.marker import RESERVED_PREFIX
 from app.kafka.transactions import Rows
 from tables.store import PartitionedStore
@@ -45,10 +45,8 @@ class Users:
 
     def rows(self, partition: int, keys: Sequence[bytes], pending: Rows) -> dict[bytes, UserRow]:
         """Return the rows that keys have, by key: in the store, or pending to be written there."""
-        return {
-            key: decode_row(row)
-            for key, row in self.store.with_pending(partition, keys, pending).items()
-        }
+        stored = self.store.with_pending(partition, keys, pending)
+        return dict(zip(stored, decode_rows(stored.values()), strict=True))
 
 
 #: Its name: in the changelog's, in the transactional ids, on disk.
