@@ -206,6 +206,11 @@ class Deciding:
             for decided in told
         )
         self._add_recent(changes, partition, changed, told)
+        changes.rows.update(
+            self.tables.counts.changed(
+                partition, decisions.registered, decisions.erased, changes.rows
+            )
+        )
 
     def _add_claims(self, changes: Changes, claims: Sequence[Claiming]) -> None:
         topic = self.topics.email_claims

@@ -120,11 +120,12 @@ def build(settings: Settings) -> Worker:
     deciding = Deciding(topics, tables, settings.email_keys, moved_before)
     agents.add(app, topics, deciding)
     partitions.keep_tidy(USERS, deciding.tidy_users)
+    partitions.prepare_by(USERS, tables.counts.count)
 
     lags, access = Lags(manager), AccessWatch(settings)
     standstills = Standstills(settings.ack_timeout_seconds)
     app.with_producer += [standstills, Memory(), producer]
-    app.with_tables += [lags, access, watching, WorkerGauges(partitions, lags)]
+    app.with_tables += [lags, access, watching, WorkerGauges(partitions, lags, tables.counts)]
 
     client = WorkerClient(Asking.of(settings))
     by_id = Routing(app, manager, USERS, topics.users_changelog, client)
@@ -132,6 +133,7 @@ def build(settings: Settings) -> Worker:
     app.with_producer.append(client)
     lookups = Lookups(tables, by_id, by_email, settings.email_keys, settings.max_wait_seconds)
     ready = Readiness(app, partitions, lags, access, producer, shutdown, settings.ready_lag_seconds)
+    tell = partial(state, settings.url, partitions, USERS, lags, tables.counts.users)
     services = Services(
         settings,
         topics.user_registrations,
@@ -145,7 +147,7 @@ def build(settings: Settings) -> Worker:
         ),
         waits=Waits(most(settings) // SHARE_OF_CONNECTIONS),
         replays=LetterReplays(settings),
-        overview=Collecting(by_id, lookups, partial(state, settings.url, partitions, USERS, lags)),
+        overview=Collecting(by_id, lookups, tell),
         why_not_ready=ready.why_not,
         is_stopping=lambda: shutdown.is_under_way,
         standstills=standstills,

@@ -6,6 +6,7 @@ import faust
 
 from app.engine.partitions import Partitions
 from app.kafka.topics import Topics
+from tables.counts import UserCounts
 from tables.declaration import declare
 from tables.emails import EMAILS, Emails
 from tables.letters import LettersById
@@ -26,6 +27,7 @@ class Tables:
     outcomes: RecordOutcomes
     letters: LettersById
     recent: RecentRegistrations
+    counts: UserCounts
 
 
 def declare_tables(
@@ -59,4 +61,5 @@ def declare_tables(
         RecordOutcomes(users),
         LettersById(users),
         RecentRegistrations(users),
+        UserCounts(users),
     )

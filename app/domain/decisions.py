@@ -60,6 +60,9 @@ class Decisions:
 
     claims: list[Claiming] = field(default_factory=list)
     outcomes: list[Decided] = field(default_factory=list)
+    #: The rows of users who have come, and of those who have gone.
+    registered: list[UserRow] = field(default_factory=list)
+    erased: list[UserRow] = field(default_factory=list)
 
     # -- U1: a record
 
@@ -152,6 +155,7 @@ class Decisions:
     def _erase(self, row: UserRow | None, key: bytes, asked: Queued) -> None:
         if row is not None:
             self._release(row)
+            self.erased.append(row)
         # Erasing an unknown id has the same outcome, so that a retry gets the answer of the first
         # call.
         self._decided(asked.offset, key.decode(), Outcome.ERASED)
@@ -176,7 +180,9 @@ class Decisions:
         wanted = row.get("open")
         if wanted is None:
             self._decided(offset_of(attempt), row["id"], Outcome.REGISTERED)
-            return _without_waiting({**row, "status": "registered"})
+            registered = _without_waiting({**row, "status": "registered"})
+            self.registered.append(registered)
+            return registered
         self._decided(offset_of(attempt), row["id"], Outcome.UPDATED)
         self._release(row)
         return _without_waiting(_updated(row, wanted, attempt))

@@ -141,6 +141,7 @@ class PartitionAssignment(Service):
             Reading(self._reading, Barrier(self._reading, settings.app_id)),
             settings.require_current,
             settings.read_again,
+            partitions.prepare,
         )
         self.cycles = Cycles(
             partitions,

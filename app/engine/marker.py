@@ -26,11 +26,13 @@ RESERVED_PREFIX = b"\xff"
 MARKER_KEY = RESERVED_PREFIX + b"applied"
 
 #: Keys of rows beside the users begin with these: outcomes by page of offsets, moves by offset,
-#: dead letters by id, and one row for the newest registrations.
+#: dead letters by id, and one row each for the newest registrations and for how many users there
+#: are.
 OUTCOMES_PREFIX = RESERVED_PREFIX + b"outcomes"
 MOVES_PREFIX = RESERVED_PREFIX + b"moved"
 LETTERS_PREFIX = RESERVED_PREFIX + b"letters"
 RECENT_KEY = RESERVED_PREFIX + b"recent"
+COUNT_KEY = RESERVED_PREFIX + b"count"
 
 #: How many records share a page of outcomes.
 PAGE_RECORDS = 256

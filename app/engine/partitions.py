@@ -53,6 +53,8 @@ Key = tuple[str, int]
 
 #: Adds the removal of superfluous rows of a partition to changes, given where its sources begin.
 Tidy = Callable[[int, Mapping[str, int], Changes], None]
+#: Reads what a partition needs before it is used.
+Prepare = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ async def never_sealed() -> None:
     """Do nothing: this table has no seal."""
 
 
+async def prepared(_: Key) -> None:
+    """Do nothing: the rows are all that a partition needs."""
+
+
 async def not_read_again(_: TP) -> None:
     """Do nothing: records that were applied before are applied again like all others."""
 
@@ -87,6 +93,8 @@ class Opening:
     require_current: Callable[[], Awaitable[None]] = never_sealed
     #: Called before a source is applied from records that may have been applied before.
     read_again: Callable[[TP], Awaitable[None]] = not_read_again
+    #: Called when a partition's rows are there, before it is used.
+    prepare: Callable[[Key], Awaitable[None]] = prepared
 
 
 class OwnedPartition:
@@ -185,6 +193,7 @@ class OwnedPartition:
         for tp in self.sources():
             if self._marker.reads_again(tp.topic):
                 await opening.read_again(tp)
+        await opening.prepare(self.key)
         self._is_open = True
         self.wake_all()
 
@@ -341,6 +350,7 @@ class Partitions:
         self._tables: dict[str, AppliedTable] = {}
         self._by_source: dict[str, str] = {}
         self._tidy: dict[str, Tidy] = {}
+        self._prepare: dict[str, Prepare] = {}
         self._owned: dict[Key, OwnedPartition] = {}
         #: Where sources end while the registry is repartitioned.
         self.ends: dict[TP, int] = {}
@@ -359,6 +369,16 @@ class Partitions:
     def keep_tidy(self, table: str, tidy: Tidy) -> None:
         """Set what removes superfluous rows of a table."""
         self._tidy[table] = tidy
+
+    def prepare_by(self, table: str, prepare: Prepare) -> None:
+        """Set what a partition of a table needs, once its rows are there, to be used."""
+        self._prepare[table] = prepare
+
+    async def prepare(self, key: Key) -> None:
+        """Prepare a partition whose rows are there."""
+        table, number = key
+        if (prepare := self._prepare.get(table)) is not None:
+            await prepare(number)
 
     def tidy_of(self, table: str) -> Tidy:
         """Return what removes superfluous rows of a table."""

@@ -1,21 +1,18 @@
-"""Lists users in the order of their ids, over all workers. A partial list never looks complete.
-
-Each worker reads those of its own partitions and says which these are. What a worker was asked for
-and another one answers meanwhile, because partitions move, is missed by nobody: without an answer
-for each partition there is no list.
-"""
+"""Lists users in the order of their ids, over all workers: each reads those of its partitions."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
 from app.domain import cursors
-from app.domain.errors import NotReadyError, Unavailable
+from app.domain.errors import NotReadyError
 from app.domain.records import User, is_user_id
+from app.query.every_partition import parts, stale_seconds
 from app.query.routing import Routing
 from tables.users import Users
 
@@ -79,41 +76,21 @@ class Listing:
         here = self._page_here(wanted)
         if forwarded:
             return here
-        pages, missing = [here], self._missing([here])
-        # Those that should have what is missing; if some of it moved since, everyone.
-        for workers in (self._routing.owners_elsewhere, lambda _: self._routing.other_workers()):
-            if missing:
-                asked = (self._ask(url, wanted) for url in workers(missing))
-                pages += filter(None, await asyncio.gather(*asked))
-                missing = self._missing(pages)
-        if missing:
-            raise NotReadyError(self._why_missing(missing))
+        pages = await parts(self._routing, here, partial(self._ask, wanted))
         return _whole(pages, wanted.limit)
-
-    def _why_missing(self, partitions: Collection[int]) -> Unavailable:
-        causes = map(self._routing.why_not_here, sorted(partitions))
-        if (cause := next(filter(None, causes), None)) is not None:
-            return cause
-        is_owned = bool(self._routing.owners_elsewhere(partitions))
-        return Unavailable.OWNER_UNREACHABLE if is_owned else Unavailable.REBALANCING
-
-    def _missing(self, pages: Iterable[UsersPage]) -> frozenset[int]:
-        told = (page.partitions for page in pages)
-        return frozenset(range(self._routing.partitions)).difference(*told)
 
     def _page_here(self, wanted: Wanted) -> UsersPage:
         partitions = self._routing.all_here()
         users = self._users.in_order(partitions, wanted.prefix, wanted.after_id)
         found = list(islice(users, wanted.limit + 1))
-        stale = (self._routing.stale_seconds(number) for number in partitions)
         return UsersPage(
             found[: wanted.limit],
             len(found) > wanted.limit,
             frozenset(partitions),
-            max((seconds or 0.0 for seconds in stale), default=0.0),
+            stale_seconds(self._routing, partitions),
         )
 
-    async def _ask(self, url: str, wanted: Wanted) -> UsersPage | None:
+    async def _ask(self, wanted: Wanted, url: str) -> UsersPage | None:
         try:
             _, body = await self._routing.ask(url, wanted.path)
             answer = _Answer.model_validate_json(body)
@@ -125,9 +102,7 @@ class Listing:
 
 
 def _whole(pages: Sequence[UsersPage], limit: int) -> UsersPage:
-    """Return the first users of all pages, each of which is whole up to its own end."""
-    # A partition that moved meanwhile may have been told of twice: the fresher page counts.
-    pages = sorted(pages, key=lambda page: page.stale_seconds, reverse=True)
+    """Return the first users of all pages, the freshest last; each is whole up to its own end."""
     found = {user.id: user for page in pages for user in page.users}
     return UsersPage(
         [found[key] for key in sorted(found)[:limit]],

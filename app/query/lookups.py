@@ -20,6 +20,7 @@ from app.domain.keys import EmailKeys, encode_key, partition_of
 from app.domain.outcomes import Outcome
 from app.domain.positions import CURRENT_GENERATION, Position
 from app.domain.records import User, outcome_members
+from app.query.counting import Counted, Counting
 from app.query.listing import Listing, UsersPage, Wanted
 from app.query.newest import Newest, NewestUsers, Place
 from app.query.partition_query import Found, Question, answer
@@ -94,6 +95,10 @@ class FindsUsers(Protocol):
         """Return users in the order of their ids, over all workers."""
         ...
 
+    async def count(self, *, after: Position | None = None, forwarded: bool = False) -> Counted:
+        """Return how many users there are, over all workers."""
+        ...
+
 
 class Lookups:
     """Lookups over the tables of all workers."""
@@ -113,6 +118,7 @@ class Lookups:
         self._max_wait = max_wait_seconds
         self._listing = Listing(tables.users, by_id)
         self._newest = NewestUsers(tables.recent, tables.users, by_id)
+        self._counting = Counting(tables.counts, by_id)
 
     # -- by id
 
@@ -311,6 +317,15 @@ class Lookups:
     ) -> Newest:
         """Return registrations of all workers, newest first; all of this one if ``forwarded``."""
         return self._newest.here() if forwarded else await self._newest.all(limit, before)
+
+    async def count(self, *, after: Position | None = None, forwarded: bool = False) -> Counted:
+        """Return how many users there are, once a write is settled.
+
+        Of all workers, or of this one if ``forwarded``. Raises as `find` does.
+        """
+        if after is not None:
+            await self._wait_until_settled(after)
+        return self._counting.here() if forwarded else await self._counting.all()
 
 
 _NOT_SETTLED = "the write is durable, but not settled yet"

@@ -10,15 +10,18 @@ from prometheus_client.registry import Collector
 from app.engine.partitions import Partitions
 from app.telemetry.metrics import REGISTRY
 from app.worker.lag import Lags
+from tables.counts import UserCounts
+from tables.users import USERS
 
 
 class WorkerGauges(Service, Collector):
     """The gauges of partitions. Partitions that this worker has lost are left out."""
 
-    def __init__(self, partitions: Partitions, lags: Lags) -> None:
+    def __init__(self, partitions: Partitions, lags: Lags, counts: UserCounts) -> None:
         super().__init__()
         self._partitions = partitions
         self._lags = lags
+        self._counts = counts
 
     async def on_start(self) -> None:
         """Register with the other metrics, until this service stops."""
@@ -27,7 +30,7 @@ class WorkerGauges(Service, Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the gauges without values."""
-        return [*_lag_gauges(), _partition_gauge(), _size_gauge(), _lease_gauge()]
+        return [*_lag_gauges(), _partition_gauge(), _size_gauge(), _lease_gauge(), _users_gauge()]
 
     def collect(self) -> Iterable[Metric]:
         """Return the gauges as they are now."""
@@ -37,6 +40,7 @@ class WorkerGauges(Service, Collector):
         lease = _lease_gauge()
         lease.add_metric([], float(self._partitions.lease.holds))
         yield lease
+        yield self._users()
 
     def _lag(self) -> Iterable[Metric]:
         records, seconds = _lag_gauges()
@@ -56,6 +60,13 @@ class WorkerGauges(Service, Collector):
         gauge = _partition_gauge()
         for labels, count in states.items():
             gauge.add_metric(labels, count)
+        return gauge
+
+    def _users(self) -> GaugeMetricFamily:
+        owned = self._partitions.owned()
+        numbers = [each.number for each in owned if each.table.name == USERS and each.is_open]
+        gauge = _users_gauge()
+        gauge.add_metric([], sum(self._counts.users(numbers).values()))
         return gauge
 
     def _sizes(self) -> GaugeMetricFamily:
@@ -87,6 +98,11 @@ def _partition_gauge() -> GaugeMetricFamily:
 def _size_gauge() -> GaugeMetricFamily:
     text = "Size of a table's files on this machine, those of standbys included."
     return GaugeMetricFamily("registry_store_bytes", text, labels=["table"])
+
+
+def _users_gauge() -> GaugeMetricFamily:
+    text = "Users in the partitions that this worker owns; the sum over all workers is all users."
+    return GaugeMetricFamily("registry_users", text)
 
 
 def _lease_gauge() -> GaugeMetricFamily:

@@ -111,6 +111,14 @@ export interface UserChange {
   email?: string;
 }
 
+/** How many users there are, in all and by the day (UTC) of their registration. */
+export interface UserCount {
+  users: number;
+  days: Record<string, number>;
+  since?: string;
+  stale_seconds?: number;
+}
+
 /** Who is erased; with a version, only if the user has it. */
 export interface UserErasure {
   ifVersion?: number;
@@ -159,6 +167,7 @@ export type AppRouter = TRPCBuiltRouter<
     userById: TRPCQueryProcedure<{ input: ById; output: User; meta: object }>;
     userByEmail: TRPCQueryProcedure<{ input: ByEmail; output: User; meta: object }>;
     listUsers: TRPCQueryProcedure<{ input: Page | void; output: Users; meta: object }>;
+    countUsers: TRPCQueryProcedure<{ input: void; output: UserCount; meta: object }>;
     registration: TRPCQueryProcedure<{ input: AtPosition; output: OutcomeOfWrite; meta: object }>;
     registerUser: TRPCMutationProcedure<{ input: Registration; output: Registered; meta: object }>;
     registerUsers: TRPCMutationProcedure<{ input: Registration[]; output: Receipt[]; meta: object }>;

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.domain.counts import Count
 from app.domain.decisions import Decisions
 from app.domain.email_claims import Verdict
 from app.domain.errors import NotReadyError, OutcomeUnknownError, OverloadedError, Unavailable
@@ -13,6 +14,7 @@ from app.domain.positions import Position, token
 from app.domain.records import Queued, Registration, User, encode_row, public
 from app.ingest.accumulator import Offsets
 from app.kafka.fast_records import ToWrite
+from app.query.counting import Counted
 from app.query.listing import UsersPage, Wanted
 from app.query.lookups import WriteResult
 from app.query.newest import Newest, Place
@@ -84,6 +86,8 @@ class FakeLookups:
     #: Ids whose users other workers have.
     elsewhere: set[str] = field(default_factory=set)
     asked_after: list[Position | None] = field(default_factory=list)
+    #: For how long counts may lack something.
+    stale_seconds: float = 0.0
     #: Ids whose lookups wait for something.
     held: dict[str, asyncio.Event] = field(default_factory=dict)
 
@@ -148,6 +152,14 @@ class FakeLookups:
         found = [self.users[user_id] for user_id in ids if user_id > (wanted.after_id or "")]
         has_more = len(found) > wanted.limit
         return UsersPage(found[: wanted.limit], has_more, frozenset({0, 1}))
+
+    async def count(self, *, after: Position | None = None, forwarded: bool = False) -> Counted:
+        """Return the count of the users, all of whom are in partition 0."""
+        self.asked_after.append(after)
+        if not self.ready:
+            raise NotReadyError(Unavailable.RECOVERING)
+        days = [f"{user.registered_at:%Y-%m-%d}" for user in self.users.values()]
+        return Counted({0: Count().after(days, ()), 1: Count()}, self.stale_seconds)
 
     def why_not_ready(self) -> Sequence[str]:
         """Return a reason, unless they are ready."""

@@ -142,6 +142,8 @@ SMALL = [
     ("GET", "/trpc/userById,listUsers?batch=1", READ, set()),
     ("GET", "/trpc/userById%2ClistUsers?batch=1", READ, set()),
     ("GET", "/registrations", READ, set()),
+    ("GET", "/counts", READ, set()),
+    ("GET", "/trpc/countUsers", READ, set()),
     ("HEAD", "/events", READ, set()),
     ("GET", "/", READ, set()),
     ("POST", "/trpc/eraseUser,registerUser?batch=1", WRITE, set()),
@@ -311,6 +313,7 @@ async def test_a_proof_for_another_worker_is_none(client: Client) -> None:
         "/registrations",
         "/registrations/AQAAAAAAAAAAAAAAAAAA?wait=0.000",
         "/email-holders/key?caught_up=0",
+        "/counts",
         "/overview?here=1",
     ],
 )

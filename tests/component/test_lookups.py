@@ -2,8 +2,10 @@
 
 import pytest
 
+from app.domain.counts import Count
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
+from app.query.counting import Counted
 from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from tests.component.conftest import Client
@@ -201,3 +203,35 @@ async def test_the_newest_come_in_pages(client: Client, lookups: FakeLookups) ->
     for wrong in ("limit=0", "limit=x", "cursor=x"):
         answer = await client.get(f"/registrations?{wrong}")
         assert (answer.status, answer.content_type) == (400, "application/problem+json")
+
+
+async def test_users_are_counted_in_all_and_by_day(client: Client, lookups: FakeLookups) -> None:
+    answer = await client.get("/counts")
+    assert await answer.json() == {"users": 0, "days": {}}
+    lookups.add("ada")
+    lookups.add("bob")
+    answer = await client.get("/counts")
+    assert await answer.json() == {"users": 2, "days": {"2023-11-14": 2}}
+    assert STALE_HEADER not in answer.headers
+    lookups.stale_seconds = 2.5
+    answer = await client.get(f"/counts?after={POSITION.token()}")
+    assert (await answer.json())["stale_seconds"] == 2.5
+    assert answer.headers[STALE_HEADER] == "2.500"
+    assert lookups.asked_after[-1] == POSITION
+
+
+async def test_another_worker_is_told_the_counts_of_each_partition(
+    client: Client, lookups: FakeLookups
+) -> None:
+    lookups.add("ada")
+    answer = await client.get("/counts", headers={FORWARDED_HEADER: "1"})
+    assert Counted.decode(await answer.read()).by_partition == {
+        0: Count(1, {"2023-11-14": 1}),
+        1: Count(),
+    }
+
+
+async def test_what_cannot_be_counted_is_not_told(client: Client, lookups: FakeLookups) -> None:
+    lookups.ready = False
+    answer = await client.get("/counts")
+    assert (answer.status, (await answer.json())["cause"]) == (503, "recovering")

@@ -1,6 +1,7 @@
 """Pages: one address for people and programs, safe headers, forms that work without scripts."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 from yarl import URL
 
+from app.domain.counts import MAX_DAYS
 from app.domain.errors import BrokerUnavailableError
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position
@@ -49,6 +51,20 @@ async def test_home_says_which_workers_did_not_answer(client: Client, lookups: F
     assert "did not answer" not in await page(client, "/")
     lookups.unavailable = ["http://127.0.0.1:6067"]
     assert "did not answer" in await page(client, "/")
+
+
+async def test_home_shows_how_many_users_there_are(client: Client, lookups: FakeLookups) -> None:
+    assert 'data-plot="users"' not in await page(client, "/")
+    today = datetime.now(UTC)
+    for number in range(1_234):
+        user = lookups.add(f"user-{number}")
+        lookups.users[user.id] = user.model_copy(update={"registered_at": today})
+    text = await page(client, "/")
+    assert '<p class="plot-now">1,234</p>' in text
+    assert f"<title>{today:%Y-%m-%d}: 1,234</title>" in text
+    assert text.count("<title>") == 1 + MAX_DAYS  # that of the page, and of each day
+    lookups.ready = False
+    assert 'data-plot="users"' not in await page(client, "/")
 
 
 @pytest.mark.parametrize("user_id", ["..", ".", "a/b", "%2F", "é 😀", "?#&=", "'\"<>"])

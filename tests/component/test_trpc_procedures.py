@@ -153,6 +153,18 @@ async def test_what_became_of_a_write_can_be_asked(client: Client, lookups: Fake
     assert (status, body["error"]["data"]["reason"]) == (404, "unknown-position")
 
 
+async def test_users_are_counted(client: Client, lookups: FakeLookups) -> None:
+    lookups.add("ada")
+    asked = len(lookups.asked_after)
+    answer = await client.get("/trpc/countUsers,countUsers?batch=1")
+    for told in await answer.json():
+        assert told == {"result": {"data": {"users": 1, "days": {"2023-11-14": 1}}}}
+    assert len(lookups.asked_after) == asked + 1
+    lookups.ready = False
+    status, body = await ask(client, "GET", "countUsers")
+    assert (status, body["error"]["data"]["reason"]) == (503, "not-ready")
+
+
 async def test_a_full_queue_is_a_conflict_that_says_when_to_try_again(
     client: Client, lookups: FakeLookups
 ) -> None:

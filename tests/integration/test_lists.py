@@ -1,6 +1,7 @@
 """Lists of users over two workers: the same from both, and none while one does not answer."""
 
 import uuid
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -85,3 +86,19 @@ def test_no_list_is_told_without_the_other_worker(pair: Pair, ids: list[str]) ->
     assert refused.json()["type"] == "urn:user-registry:problem:not-ready"
     answer = wait_until(lambda: listed().ok and listed(), 15, "the list is told again")
     assert [user["id"] for user in answer.json()["users"]] == ids
+
+
+def test_users_are_counted_over_both_workers(pair: Pair, ids: list[str]) -> None:
+    """And one who is erased counts no more, once that is settled."""
+    one, two = pair
+    counts = [worker.get("/counts").json() for worker in pair]
+    assert counts[0] == counts[1]
+    everybody = [user for page in pages(one, limit=1000) for user in page]
+    registered = [user for user in everybody if user["status"] == "registered"]
+    assert counts[0]["users"] == len(registered)
+    assert counts[0]["days"] == Counter(user["registered_at"][:10] for user in registered)
+    position = two.http.delete(f"{two.url}/users/{ids.pop()}", timeout=15).json()["position"]
+    after = one.get("/counts", params={"after": position}).json()
+    assert after["users"] == len(registered) - 1
+    told = one.get("/overview").json()
+    assert told["users"] == after["users"]

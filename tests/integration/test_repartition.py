@@ -155,6 +155,8 @@ def test_more_partitions_while_clients_write(broker: Broker, tmp_path: Path) -> 
             headers={"Prefer": "wait=10"},
         )
         assert taken.json()["type"].endswith("email-taken")
+        counted = second.get("/counts").json()
+        assert counted["users"] == len({"early", *writers.accepted})
         assert run(first, "repartition").stdout.startswith("6 partitions")
         verified = run(first, "verify")
         assert verified.returncode == 0, verified.stdout

@@ -56,7 +56,7 @@ class Rows:
             moved_to=lambda *place: self.moves[place].token(),
         )
         none = cast(Any, None)
-        return Tables(cast(Any, users), cast(Any, emails), cast(Any, outcomes), none, none)
+        return Tables(cast(Any, users), cast(Any, emails), cast(Any, outcomes), none, none, none)
 
     def _holder(self, key: bytes) -> dict[str, str] | None:
         held = self.holders.get(key)

@@ -31,7 +31,7 @@ OTHER_UNITS = re.compile("_(ms|us|ns|milliseconds|minutes|hours|days|kib|mib|kil
 
 def metrics() -> list[Metric]:
     """Return all metrics of a worker."""
-    gauges = WorkerGauges(cast(Any, None), cast(Any, None)).describe()
+    gauges = WorkerGauges(cast(Any, None), cast(Any, None), cast(Any, None)).describe()
     return [*REGISTRY.collect(), *gauges]
 
 

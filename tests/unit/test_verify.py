@@ -17,6 +17,7 @@ from app.cli.main import main
 from app.config.settings import settings
 from app.dead_letters.summaries import SKIPPED, Summary
 from app.domain import decisions
+from app.domain.counts import Count
 from app.domain.decisions import MAX_QUEUE, Decisions
 from app.domain.email_claims import encode_claim, encode_holder, encode_verdict
 from app.domain.errors import SettingsError
@@ -25,7 +26,7 @@ from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import MOVED_FROM_HEADER
 from app.domain.positions import Position, token
 from app.domain.records import decode_row, encode_outcome, encode_row
-from app.engine.marker import MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
+from app.engine.marker import COUNT_KEY, MARKER_KEY, MOVES_PREFIX, OUTCOMES_PREFIX, Marker
 from app.engine.partitions import Changes, short_id
 from app.kafka.partitioning import Partitioning
 from app.ops.recover.skip import Skip
@@ -235,7 +236,11 @@ async def test_a_row_of_users_that_is_gone_is_missing_and_its_address_is_held_by
     log, index = a_row(settled, USERS)
     change(log, index, value=None)
     findings = await verified(settled)
-    assert findings.counts == {Difference.MISSING_ROW: 1, Difference.HELD_BY_NOBODY: 1}
+    assert findings.counts == {
+        Difference.MISSING_ROW: 1,
+        Difference.HELD_BY_NOBODY: 1,
+        Difference.COUNT: 1,
+    }
 
 
 async def test_a_row_of_users_that_no_record_makes_is_extra(settled: Simulation) -> None:
@@ -753,6 +758,53 @@ async def test_a_page_of_another_length_is_a_difference(settled: Simulation) -> 
     number, index, page = a_page(settled)
     change(settled.log(USERS, number), index, value=bytes(page[:-1]))
     assert (await verified(settled)).counts == {Difference.KEPT_OUTCOME: 1}
+
+
+# -- counts
+
+
+def a_count(simulation: Simulation) -> tuple[Log, int, Count]:
+    """Return a partition of ``users`` that has some, where its count is, and the count."""
+    for log in (simulation.log(USERS, number) for number in range(PARTITIONS)):
+        if any(record.key == COUNT_KEY for record in log.records):
+            index = log.newest(COUNT_KEY)
+            count = Count.decode(log.records[index].value or b"")
+            if count.users:
+                return log, index, count
+    raise AssertionError("no count")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda count: Count(count.users + 1, count.days).encode(),
+        lambda count: Count(count.users, {**count.days, "2026-01-31": 1}).encode(),
+        lambda count: Count(count.users, dict.fromkeys(count.days, 0)).encode(),
+        lambda _: b"5",
+        lambda _: b"{}}",
+        lambda _: b'{"users":"many","days":[],"since":3}',
+    ],
+)
+async def test_a_count_of_other_users_than_there_are_is_a_difference(
+    settled: Simulation, wrong: Callable[[Count], bytes]
+) -> None:
+    log, index, count = a_count(settled)
+    change(log, index, value=wrong(count))
+    findings = await verified(settled)
+    assert findings.counts == {Difference.COUNT: 1}
+    assert findings.status == DIFFERENCES
+
+
+async def test_days_before_those_that_are_known_are_not_compared(settled: Simulation) -> None:
+    log, index, count = a_count(settled)
+    change(log, index, value=Count(count.users, {}, since="9999-12-31").encode())
+    assert (await verified(settled)).counts == {}
+
+
+async def test_that_nobody_has_counted_yet_is_no_difference(settled: Simulation) -> None:
+    log, index, _ = a_count(settled)
+    change(log, index, value=None)
+    assert (await verified(settled)).counts == {}
 
 
 def an_outcome(simulation: Simulation, is_move: bool = False) -> tuple[Log, Record]:

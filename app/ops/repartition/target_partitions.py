@@ -9,6 +9,7 @@ from app.domain.compact import dumps
 from app.domain.errors import TopicsError
 from app.domain.keys import partition_of, partitions_of
 from app.engine.marker import (
+    COUNT_KEY,
     LETTERS_PREFIX,
     MARKER_KEY,
     MOVES_PREFIX,
@@ -43,8 +44,8 @@ def rows_by_target(
 ) -> Mapping[int, Sequence[Row]]:
     """Return the rows of a partition by their target partition.
 
-    Without the marker, which is not copied. Each target gets its own part of the newest
-    registrations (`recent_of`).
+    Without the marker and the count of users, which are not copied: a new owner counts. Each target
+    gets its own part of the newest registrations (`recent_of`).
     """
     by_target: defaultdict[int, list[Row]] = defaultdict(list)
     plain = [key for key in rows if not key.startswith(RESERVED_PREFIX)]
@@ -60,7 +61,7 @@ def rows_by_target(
 
 
 def _home_of_reserved(partition: int, key: bytes, after: int) -> int | None:
-    if key in (MARKER_KEY, RECENT_KEY):
+    if key in (MARKER_KEY, RECENT_KEY, COUNT_KEY):
         return None
     if key.startswith(LETTERS_PREFIX):
         return partition_of(key.removeprefix(LETTERS_PREFIX), after)

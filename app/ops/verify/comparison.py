@@ -1,8 +1,10 @@
 """Compares the expectation of a fold with the content of a partition; pure."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from app.domain.counts import Count
 from app.domain.outcomes import Outcome
 from app.engine.marker import PAGE_RECORDS
 from app.kafka.topics import Topics
@@ -10,7 +12,7 @@ from app.ops.verify.emails import FoundClaims
 from app.ops.verify.findings import Difference, Findings
 from app.ops.verify.multisets import Multiset
 from app.ops.verify.places import NOWHERE, Span, place
-from app.ops.verify.tables import UNJUDGED, TableFold, digest_of, offset_of
+from app.ops.verify.tables import UNJUDGED, TableFold, digest_of, offset_of, row_of
 from app.ops.verify.users import UsersFold
 from app.ops.verify.verdicts import Verdicts
 
@@ -166,6 +168,24 @@ def compare_pages(fold: UsersFold, table: TableFold, findings: Findings) -> None
         page, made = table.pages.get(number, nothing), fold.outcomes.page(number)
         if page != made:
             _compare_page(fold, number * PAGE_RECORDS, page, made, findings)
+
+
+def compare_count(table: TableFold, changelog: str, findings: Findings) -> None:
+    """Compare how many users there are, in all and by day, with the rows; nobody may have counted.
+
+    That is so until the first change after a repartition, or after version 0.8.
+    """
+    if table.count is None:
+        return
+    try:
+        found = Count.decode(row_of(table.count))
+    except (ValueError, TypeError):
+        found = Count(users=-1)
+    days = list(table.days())
+    anew = Counter(day for day in days if day >= found.since)
+    if (found.users, found.days) != (len(days), anew):
+        where = place(changelog, table.partition, offset_of(table.count))
+        findings.differs(Difference.COUNT, where)
 
 
 def _compare_page(

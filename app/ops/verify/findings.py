@@ -38,6 +38,7 @@ class Difference(StrEnum):
     DUPLICATE_MOVE = "records that were moved more than once"
     EXTRA_MOVE = "copies of records that were not to be moved"
     KEPT_MOVE = "moves of which users keeps something else"
+    COUNT = "counts of users that are not those of their rows"
     MARKER = "applied markers that cannot be right"
     STORE_MISSING_ROW = "rows that a store lacks although its changelog has them"
     STORE_DIFFERENT_ROW = "rows of a store that are not as in its changelog"

@@ -1,24 +1,34 @@
 """The rows of a table, pure: the newest record of each key in its changelog.
 
-For each row it keeps a digest, the changelog offset, and a hash of who holds which address. A
+For each row it keeps a digest, the changelog offset, the day on which a user has registered, and a
+hash of who holds which address. A
 partition of a million users takes a quarter of a gigabyte, and only one is in memory at a time.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 from app.domain.consumed_records import ConsumedRecord
+from app.domain.counts import day_of, is_counted
 from app.domain.decisions import attempt_of
 from app.domain.email_claims import decode_holder
 from app.domain.keys import EmailKeys
 from app.domain.records import decode_row
-from app.engine.marker import MOVES_PREFIX, OUTCOMES_PREFIX, PAGE_RECORDS, RESERVED_PREFIX
+from app.engine.marker import (
+    COUNT_KEY,
+    MOVES_PREFIX,
+    OUTCOMES_PREFIX,
+    PAGE_RECORDS,
+    RESERVED_PREFIX,
+)
 from app.ops.verify.multisets import Multiset
 
-#: The bytes that an offset and a digest take.
+#: The bytes that an offset, a digest, and a day (counted from the year 1) take.
 _OFFSET_BYTES = 8
 _DIGEST_BYTES = 16
+_DAY_BYTES = 4
 _HASH_BYTES = 8
 
 #: In place of the outcome of a record whose predecessors are gone.
@@ -26,6 +36,9 @@ UNJUDGED = 255
 
 #: Returns who holds which address according to a row; None if nobody does.
 Holding = Callable[[bytes, bytes], Hashable | None]
+
+#: Errors of a row that no worker of ours has written.
+_NO_ROW = (ValueError, LookupError, TypeError, AttributeError)
 
 
 def digest(row: bytes) -> bytes:
@@ -65,23 +78,30 @@ class TableFold:
 
     partition: int
     holding: Holding | None = None
+    #: Returns the day on which the user in a row has registered; 0 if the row is that of no user.
+    day: Callable[[bytes], int] = lambda row: 0
 
-    #: By key: changelog offset, digest, hash of the address that is held.
+    #: By key: changelog offset, digest, day, hash of the address that is held.
     rows: dict[bytes, bytes] = field(default_factory=dict)
     #: Outcomes by page; new positions of moved records by offset.
     pages: dict[int, bytes] = field(default_factory=dict)
     moves: dict[int, bytes] = field(default_factory=dict)
+    #: The count of users, behind its changelog offset.
+    count: bytes | None = None
 
     def add(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold the next changelog records."""
         for record in records:
             key, row = record.key or b"", record.value
-            if key.startswith(RESERVED_PREFIX):
+            if key == COUNT_KEY:
+                self.count = None if row is None else kept(record.offset, row)
+            elif key.startswith(RESERVED_PREFIX):
                 self._keep_book(key, row)
             elif row is None:
                 self.rows.pop(key, None)
             else:
-                self.rows[key] = kept(record.offset, digest(row) + self._held(key, row))
+                day = self.day(row).to_bytes(_DAY_BYTES, "big")
+                self.rows[key] = kept(record.offset, digest(row) + day + self._held(key, row))
 
     def add_bookkeeping(self, records: Sequence[ConsumedRecord]) -> None:
         """Fold the next changelog records, without the rows of users."""
@@ -103,10 +123,17 @@ class TableFold:
     def add_holders(self, holders: Multiset) -> None:
         """Add which user holds which address."""
         for row in self.rows.values():
-            held = row[_OFFSET_BYTES + _DIGEST_BYTES :]
+            held = row[_OFFSET_BYTES + _DIGEST_BYTES + _DAY_BYTES :]
             if held:
                 said = int.from_bytes(held, "big", signed=True)
                 holders.add_hash(said, self.partition, offset_of(row))
+
+    def days(self) -> Iterator[str]:
+        """Yield the day of each user's registration."""
+        for row in self.rows.values():
+            day = row[_OFFSET_BYTES + _DIGEST_BYTES :][:_DAY_BYTES]
+            if any(day):
+                yield date.fromordinal(int.from_bytes(day, "big")).isoformat()
 
     def outcome(self, offset: int) -> int:
         """Return the outcome of a record that the table keeps, 0 if there is none."""
@@ -115,8 +142,13 @@ class TableFold:
         return page[index] if index < len(page) else 0
 
 
-#: Errors of a row that no worker of ours has written.
-_NO_ROW = (ValueError, LookupError, TypeError, AttributeError)
+def registration_day(row: bytes) -> int:
+    """Return the day on which the user in a row has registered; 0 if the row is that of no user."""
+    try:
+        user = decode_row(row)
+        return date.fromisoformat(day_of(user)).toordinal() if is_counted(user) else 0
+    except _NO_ROW:
+        return 0
 
 
 @dataclass(slots=True)

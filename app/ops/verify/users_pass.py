@@ -3,6 +3,7 @@
 from app.ops.verify.comparison import (
     USER_ROWS,
     compare_claims,
+    compare_count,
     compare_outcomes,
     compare_pages,
     compare_rows,
@@ -18,7 +19,7 @@ from app.ops.verify.outcomes import OutcomesFold
 from app.ops.verify.places import Span
 from app.ops.verify.splits import Handed
 from app.ops.verify.state import DecidedUsers, State
-from app.ops.verify.tables import HeldByUsers, TableFold, digested
+from app.ops.verify.tables import HeldByUsers, TableFold, digested, registration_day
 from app.ops.verify.users import UsersFold
 from app.ops.verify.verdicts import Verdicts
 
@@ -166,7 +167,7 @@ class UsersPass:
         compared = fold.is_quiet and self._state.claims_are_quiet
         digested(fold.rows)
         holding = HeldByUsers(self._state.settings.email_keys, self._state.held_in_emails)
-        table = TableFold(self._number, holding if compared else None)
+        table = TableFold(self._number, holding if compared else None, registration_day)
         async for records in self._state.reading.read(changelog):
             table.add(records)
         unknown = compare_rows(
@@ -179,6 +180,7 @@ class UsersPass:
             fold.knows,
         )
         compare_pages(fold, table, self._state.findings)
+        compare_count(table, changelog.topic, self._state.findings)
         if not fold.is_whole:
             self._tell_of_beginning(fold, unknown)
         table.add_holders(self._state.held_by_users)

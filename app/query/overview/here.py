@@ -1,5 +1,7 @@
 """The state of this worker: its metrics and partitions."""
 
+from collections.abc import Callable, Iterable
+
 from prometheus_client import Counter, Histogram
 
 from app.domain.records import User
@@ -10,10 +12,16 @@ from app.worker.lag import Lags
 
 
 def state(
-    url: str, partitions: Partitions, table: str, lags: Lags, newest: list[User]
+    url: str,
+    partitions: Partitions,
+    table: str,
+    lags: Lags,
+    users: Callable[[Iterable[int]], dict[int, int]],
+    newest: list[User],
 ) -> WorkerState:
     """Return this worker's state; its partitions are those of a table."""
     owned = [each for each in partitions.owned() if each.table.name == table]
+    are_open = sorted(each.number for each in owned if each.is_open)
     return WorkerState(
         url=url,
         writes=counts(WRITES, "answer"),
@@ -28,10 +36,11 @@ def state(
             )
             for tp, lag in sorted(lags.of_all().items())
         ],
-        owned=sorted(each.number for each in owned if each.is_open),
+        owned=are_open,
         recovering=sorted(each.number for each in owned if not each.is_open),
         standby=sorted(partitions.standbys.get(table, ())),
         newest=newest,
+        users=users(are_open),
     )
 
 

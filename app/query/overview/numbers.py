@@ -38,6 +38,8 @@ class WorkerState(BaseModel):
     recovering: list[int]
     standby: list[int]
     newest: list[User]
+    #: Users by partition, of those that are owned. Older workers do not tell.
+    users: dict[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def tick(now: Moment, before: Moment, partitions: int) -> dict[str, Any]:
         **_rates(now, before),
         "outcomes": sums(_by_word(worker.outcomes) for worker in now.workers),
         "partitions": partitions,
+        "users": users(now.workers, partitions),
         "lag": [lag.model_dump() for worker in now.workers for lag in worker.lag],
         "workers": [
             worker.model_dump(include={"url", "owned", "recovering", "standby"})
@@ -62,6 +65,12 @@ def tick(now: Moment, before: Moment, partitions: int) -> dict[str, Any]:
         ],
         "unavailable": list(now.unavailable),
     }
+
+
+def users(workers: Iterable[WorkerState], partitions: int) -> int | None:
+    """Return how many users there are; None unless every partition's owner tells."""
+    told = {number: count for worker in workers for number, count in worker.users.items()}
+    return sum(told.values()) if told.keys() == set(range(partitions)) else None
 
 
 def newest(workers: Iterable[WorkerState]) -> list[User]:

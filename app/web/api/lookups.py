@@ -58,6 +58,16 @@ async def get_users(request: web.Request) -> web.Response:
     raise ProblemError(400, "malformed", "Say which user: /users?id=… or /users?email=…")
 
 
+@routes.get("/counts")
+async def get_counts(request: web.Request) -> web.Response:
+    """Tell how many users there are, in all and by the day of their registration."""
+    forwarded = is_forwarded(request)
+    counted = await services(request).lookups.count(after=after(request), forwarded=forwarded)
+    if forwarded:
+        return json(counted.encode())
+    return json(orjson.dumps(counted.members()), headers=_stale(counted.stale_seconds))
+
+
 @routes.get("/registrations")
 async def get_registrations(request: web.Request) -> web.Response:
     """List the newest registrations, newest first, as far back as they are remembered."""

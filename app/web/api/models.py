@@ -53,6 +53,23 @@ class UserPage(TypedDict):
     stale_seconds: NotRequired[float]
 
 
+#: A day in UTC: ``2026-01-31``.
+Day = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+
+
+class UserCount(TypedDict):
+    """How many users there are, in all and by the day (UTC) of their registration.
+
+    Of the newest 60 days with users who are there still. Where ``since`` is told, users have
+    registered on earlier days, too: they count, but not by day.
+    """
+
+    users: Annotated[int, Field(ge=0)]
+    days: dict[Day, Annotated[int, Field(ge=1)]]
+    since: NotRequired[Day]
+    stale_seconds: NotRequired[float]
+
+
 class NewestUsers(TypedDict):
     """Users, newest first; without ``next`` no more of them are remembered."""
 
@@ -153,6 +170,8 @@ class Overview(TypedDict):
     #: Since each worker started.
     outcomes: dict[str, float]
     partitions: int
+    #: Null while some partition moves or recovers.
+    users: int | None
     lag: list[PartitionLag]
     workers: list[OwnedPartitions]
     #: Addresses of workers that did not answer.

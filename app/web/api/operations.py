@@ -33,6 +33,7 @@ from app.web.api.models import (
     Receipt,
     ReplayedLetter,
     Sent,
+    UserCount,
     UserPage,
 )
 from app.web.http.conditions import VERSION
@@ -195,6 +196,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         None,
         (_FORMAT, _PREFIX),
         content_types=("application/x-ndjson", "text/csv"),
+    ),
+    ("GET", "/counts"): Operation(
+        {200: ("How many users there are", UserCount)}, (400, 503), None, (_AFTER,)
     ),
     ("GET", "/registrations"): Operation(
         {200: ("The newest users", NewestUsers)}, (400, 503), None, (_LIMIT, _CURSOR)

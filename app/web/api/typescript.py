@@ -134,6 +134,8 @@ def _type(schema: _Schema) -> str:
             type_ = " | ".join(f"'{value}'" for value in values)
         case {"type": "array", "items": item}:
             type_ = f"{_type(item)}[]"
+        case {"patternProperties": dict(by_key)}:
+            type_ = f"Record<string, {' | '.join(map(_type, by_key.values()))}>"
         case {"type": str(kind)}:
             type_ = _SIMPLE[kind]
         case _:

@@ -47,6 +47,7 @@ _FORWARDED = (
     "/registrations",
     "/registrations/{position}",
     "/email-holders/{key}",
+    "/counts",
     "/overview",
 )
 #: What the internal address serves beside them.

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -42,8 +43,16 @@ async def home(request: web.Request) -> web.Response:
     """Show the search box, what the registry is doing, and the newest registrations."""
     newest = await services(request).lookups.newest(NEWEST_USERS)
     cards = [card(user) for user in newest.users]
-    shown = rendering.home(cards, newest.unavailable, base_url(request))
+    shown = rendering.home(cards, newest.unavailable, base_url(request), await _users(request))
     return page(shown, headers=LIVE_PAGE_HEADERS)
+
+
+async def _users(request: web.Request) -> rendering.UsersPlot | None:
+    try:
+        counted = await services(request).lookups.count()
+    except NotReadyError:
+        return None
+    return rendering.UsersPlot.of(counted.total, datetime.now(UTC).date())
 
 
 @routes.get("/register")

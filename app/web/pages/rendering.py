@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from app.domain.counts import MAX_DAYS, Count
 from app.domain.records import CHANGEABLE, REQUIRED
 
 #: The default address in the commands on the pages.
@@ -166,17 +167,37 @@ def _page(template: str, **shown: object) -> str:
     return _PAGES.get_template(template).render(shown, form_token=FORM_TOKEN.get())
 
 
+@dataclass(frozen=True, slots=True)
+class UsersPlot:
+    """How many users there are, and those of the last days: each a day, users, a share of top."""
+
+    users: int
+    top: int
+    bars: Sequence[tuple[date, int, float]]
+
+    @classmethod
+    def of(cls, count: Count, today: date) -> Self:
+        """Return the plot of the days up to today."""
+        days = [today - timedelta(days=back) for back in reversed(range(MAX_DAYS))]
+        users = [count.days.get(day.isoformat(), 0) for day in days]
+        top = max(*users, 1)
+        bars = [(day, some, some / top) for day, some in zip(days, users, strict=True)]
+        return cls(count.users, top, bars)
+
+
 def home(
     latest: Sequence[UserCard],
     unavailable: Sequence[str] = (),
     base_url: str = DEFAULT_BASE_URL,
+    plot: UsersPlot | None = None,
 ) -> str:
     """Return the first page: a search, the latest registrations, or how to make the first one.
 
-    ``unavailable`` names the workers that did not answer: the list may lack their users.
+    ``unavailable`` names the workers that did not answer: the list may lack their users. Without a
+    plot it is not known now how many users there are.
     """
     command = _registering_command(base_url)
-    return _page("home.html", latest=latest, unavailable=unavailable, command=command)
+    return _page("home.html", latest=latest, unavailable=unavailable, command=command, users=plot)
 
 
 def register(values: Mapping[str, str], errors: Mapping[str, str], problem: str | None) -> str:

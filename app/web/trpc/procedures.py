@@ -36,7 +36,7 @@ from app.domain.records import (
     read_commands,
 )
 from app.query.listing import MAX_PREFIX, Wanted, id_before
-from app.web.api.models import WrongField
+from app.web.api.models import UserCount, WrongField
 from app.web.auth.auditing import audited
 from app.web.http.preferences import after, wait_seconds
 from app.web.http.problems import ProblemError, from_error
@@ -367,6 +367,17 @@ async def _list(request: web.Request, wanted: Page) -> object:
 _list_each = each(_list)
 
 
+async def count_users(request: web.Request, calls: Mapping[int, Any], tell: Tell) -> None:
+    """Return how many users there are, in all and by day: one count for all calls."""
+    told: object
+    try:
+        told = (await services(request).lookups.count(after=after(request))).members()
+    except RegistryError as error:
+        told = from_error(error)
+    for index in calls:
+        tell(index, told)
+
+
 def _procedure(kind: Kind, resolve: Resolve, takes: Any, returns: Any) -> Procedure:
     given = TypeAdapter(takes)
     schema = given.json_schema()
@@ -380,6 +391,7 @@ PROCEDURES: Mapping[str, Procedure] = {
     "userById": _procedure("query", each(user_by_id), ById, User),
     "userByEmail": _procedure("query", each(user_by_email), ByEmail, User),
     "listUsers": _procedure("query", list_users, Page, Users),
+    "countUsers": Procedure("query", count_users, None, TypeAdapter(UserCount), None),
     "registration": _procedure("query", each(registration), AtPosition, OutcomeOfWrite),
     "registerUser": _procedure("mutation", register_user, SentRegistration, Registered),
     "registerUsers": _procedure("mutation", each(register_users), Registrations, list[Receipt]),

@@ -143,6 +143,11 @@ function showOutcomes(tick) {
   plotOf("outcomes").querySelector(".keys").replaceChildren(...keys);
 }
 
+// Not while a partition moves: then nobody knows.
+function showUsers(tick) {
+  if (tick.users !== null && plotOf("users")) showNow("users", whole.format(tick.users));
+}
+
 function showLag(tick) {
   const lag = lagByPartition(tick);
   drawBars(plotOf("lag"), lag.map(({ records }) => records));
@@ -199,6 +204,7 @@ function showOwners(tick) {
 
 function showTable(tick) {
   const rows = [
+    ["Users", tick.users === null ? "not known now" : whole.format(tick.users)],
     ["Registrations a second", number(tick.writes_per_second.acknowledged ?? 0)],
     ["Acknowledged, median", `${number(tick.acknowledgement_ms?.p50)} ms`],
     ["Acknowledged, 99 of 100", `${number(tick.acknowledgement_ms?.p99)} ms`],
@@ -252,6 +258,7 @@ function show(tick) {
   showLatency(tick);
   showOutcomes(tick);
   showLag(tick);
+  showUsers(tick);
   showOwners(tick);
   showTable(tick);
   showNewest(tick.newest);
