@@ -80,6 +80,7 @@ PATHS = weighted(
         *(b"/registrations", b"/registrations/AQAAAAAAAAAAAAAAAAAA", b"/registrations/x"),
         *(b"/trpc/hello", b"/trpc/userById?input=%7B%22id%22%3A%22ada%22%7D", b"/trpc/nope"),
         *(b"/trpc/registerUser,hello?batch=1", b"/trpc/listUsers?batch=1&input=%7B%7D"),
+        *(b"/counts", b"/counts?after=x", b"/trpc/countUsers"),
         *(b"/trpc/registerUser?batch=1", b"/email-holders/x?caught_up=0", b"/users?id=%C3%A4"),
         *(b"/register", b"/openapi.json", b"/health/live", b"/static/registry.css", b"/", b"*"),
         *(b"http://a/users", b"http://b/users/ada", b"//users", b"/users#x", b"users", b"/export"),

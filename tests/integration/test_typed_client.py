@@ -63,13 +63,15 @@ await trpc.registerUsers.mutate(ada);  // wrong: one is not several
 const changed = await trpc.updateUser.mutate({ id: 'ada', name: 'Ada', ifVersion: 2 });
 const became: 'pending' | 'updated' | 'erased' | 'moved' | undefined = changed.outcome;
 await trpc.eraseUser.mutate({ id: 'ada', ifPosition: changed.position });
+const counted: { users: number; days: Record<string, number> } = await trpc.countUsers.query();
 const reason: string | undefined = (await trpc.registration.query({ position })).reason;
 await trpc.updateUser.mutate({ id: 'ada', ifVersion: '2' });  // wrong: a version is a number
 await trpc.renameUser.mutate({ id: 'ada' });  // wrong: no such procedure
 const wrong: number = (await trpc.userById.query({ id: 'ada' })).name;  // wrong: a name is text
 const late: Date = (await trpc.userById.query({ id: 'a' })).updated_at;  // wrong: text on the wire
 await trpc.listUsers.query({ cursor: 7 });  // wrong: a cursor is text
-console.log(refused, at, became, reason, status, position, hello, name, since, next, items);
+console.log(refused, at, became, reason, counted, status, position, hello, name, since, next);
+console.log(items);
 type Input = inferRouterInputs<AppRouter>['registerUser'];
 type Output = inferRouterOutputs<AppRouter>['userById'];
 const asked: Input = ada, got: Pick<Output, 'id' | 'name' | 'email'> = ada;
