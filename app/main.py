@@ -33,6 +33,7 @@ from app.query.lookups import Lookups
 from app.query.outcome_feed import OutcomeFeed
 from app.query.overview.collecting import Collecting
 from app.query.overview.here import state
+from app.query.overview.history import History
 from app.query.routing import Routing
 from app.query.worker_client import Asking, WorkerClient
 from app.system.garbage import collect_rarely
@@ -125,7 +126,9 @@ def build(settings: Settings) -> Worker:
     lags, access = Lags(manager), AccessWatch(settings)
     standstills = Standstills(settings.ack_timeout_seconds)
     app.with_producer += [standstills, Memory(), producer]
-    app.with_tables += [lags, access, watching, WorkerGauges(partitions, lags, tables.counts)]
+    history = History()
+    gauges = WorkerGauges(partitions, lags, tables.counts)
+    app.with_tables += [lags, access, watching, history, gauges]
 
     client = WorkerClient(Asking.of(settings))
     by_id = Routing(app, manager, USERS, topics.users_changelog, client)
@@ -147,7 +150,7 @@ def build(settings: Settings) -> Worker:
         ),
         waits=Waits(most(settings) // SHARE_OF_CONNECTIONS),
         replays=LetterReplays(settings),
-        overview=Collecting(by_id, lookups, tell),
+        overview=Collecting(by_id, lookups, tell, history),
         why_not_ready=ready.why_not,
         is_stopping=lambda: shutdown.is_under_way,
         standstills=standstills,

@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.config.settings import Settings
 from app.kafka import topics
 from app.query.overview import watching
-from app.query.overview.numbers import Moment, WorkerState
+from app.query.overview.history import ticks
+from app.query.overview.numbers import Counters, Moment, WorkerState
 from app.query.worker_client import FORWARDED_HEADER
 from app.web.api import events
 from app.web.api.events import WATCHING
@@ -52,6 +53,15 @@ class FakeState:
             newest=(await self._lookups.newest(20)).users,
         )
 
+    async def history(self) -> list[dict[str, Any]]:
+        """Return that one second is remembered."""
+        second = Counters(writes={"acknowledged": 7}, outcomes={}, acknowledgements={})
+        return list(ticks([[second]]))
+
+    def history_here(self) -> bytes:
+        """Return what is remembered, as JSON."""
+        return b"[]"
+
     async def moment(self) -> Moment:
         """Return the next second."""
         self.asked += 1
@@ -87,8 +97,10 @@ async def client(lookups: FakeLookups, state: FakeState) -> AsyncIterator[Client
 
 
 async def event(answer: ClientResponse) -> dict[str, Any]:
-    """Return the next event of a stream."""
+    """Return the next event of a stream, behind its history."""
     line = await answer.content.readuntil(b"\n\n")
+    if line.startswith(b"event: history\n"):
+        line = await answer.content.readuntil(b"\n\n")
     assert line.startswith(b"data: ")
     told: dict[str, Any] = orjson.loads(line.removeprefix(b"data: "))
     return told
@@ -121,6 +133,21 @@ async def test_events_go_on_without_being_asked(client: Client, lookups: FakeLoo
         while not (told := await event(answer))["newest"]:
             pass
         assert told["newest"][0]["id"] == "ada"
+
+
+async def test_what_was_before_comes_first(client: Client) -> None:
+    async with client.get("/events") as answer:
+        line = await answer.content.readuntil(b"\n\n")
+        first, _, told = line.partition(b"\ndata: ")
+        assert first == b"event: history"
+        assert orjson.loads(told) == [
+            {
+                "writes_per_second": {"acknowledged": 7.0},
+                "outcomes_per_second": {},
+                "acknowledgement_ms": None,
+            }
+        ]
+        assert (await event(answer))["writes_per_second"] == {"acknowledged": 100.0}
 
 
 async def test_a_client_that_leaves_is_watched_for_no_longer(
@@ -183,6 +210,9 @@ async def test_only_other_workers_are_told_of_one_worker(client: Client) -> None
     answer = await client.get("/overview?here=1", headers={FORWARDED_HEADER: "1"})
     told = WorkerState.model_validate_json(await answer.read())
     assert told.owned == [0, 1]
+    assert (await client.get("/overview?history=1")).status == 404
+    answer = await client.get("/overview?history=1", headers={FORWARDED_HEADER: "1"})
+    assert await answer.read() == b"[]"
 
 
 async def test_the_overview_needs_a_key_that_may_read(

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Histogram
 
 from app.domain.records import User
 from app.engine.partitions import Partitions
-from app.query.overview.numbers import Counts, PartitionLag, WorkerState
+from app.query.overview.numbers import Counters, Counts, PartitionLag, WorkerState
 from app.telemetry.metrics import ACKNOWLEDGEMENT_SECONDS, OUTCOMES, WRITES
 from app.worker.lag import Lags
 
@@ -24,9 +24,7 @@ def state(
     are_open = sorted(each.number for each in owned if each.is_open)
     return WorkerState(
         url=url,
-        writes=counts(WRITES, "answer"),
-        outcomes=counts(OUTCOMES, "outcome"),
-        acknowledgements=buckets(ACKNOWLEDGEMENT_SECONDS),
+        **counters().__dict__,
         lag=[
             PartitionLag(
                 topic=tp.topic,
@@ -41,6 +39,15 @@ def state(
         standby=sorted(partitions.standbys.get(table, ())),
         newest=newest,
         users=users(are_open),
+    )
+
+
+def counters() -> Counters:
+    """Return what this worker has counted since it started."""
+    return Counters(
+        writes=counts(WRITES, "answer"),
+        outcomes=counts(OUTCOMES, "outcome"),
+        acknowledgements=buckets(ACKNOWLEDGEMENT_SECONDS),
     )
 
 

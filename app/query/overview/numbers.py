@@ -24,15 +24,20 @@ class PartitionLag(BaseModel):
     seconds: float
 
 
-class WorkerState(BaseModel):
-    """What a worker tells of itself."""
+class Counters(BaseModel):
+    """What a worker has counted."""
 
-    url: str
     #: Records by what their writers were told, and by what became of them.
     writes: Counts
     outcomes: Counts
     #: Acknowledgements that took at most so many seconds; the last bound is ``+Inf``.
     acknowledgements: Counts
+
+
+class WorkerState(Counters):
+    """What a worker tells of itself."""
+
+    url: str
     lag: list[PartitionLag]
     owned: list[int]
     recovering: list[int]
@@ -55,7 +60,7 @@ def tick(now: Moment, before: Moment, partitions: int) -> dict[str, Any]:
     """Return what is told of a moment, with rates since the one before it."""
     return {
         **_rates(now, before),
-        "outcomes": sums(_by_word(worker.outcomes) for worker in now.workers),
+        "outcomes": sums(words(worker.outcomes) for worker in now.workers),
         "partitions": partitions,
         "users": users(now.workers, partitions),
         "lag": [lag.model_dump() for worker in now.workers for lag in worker.lag],
@@ -87,7 +92,7 @@ def _rates(now: Moment, before: Moment) -> dict[str, Any]:
     # Of a worker that was not there before, it is not known since when it counts.
     pairs = [(each, known[each.url]) for each in now.workers if each.url in known]
     writes = sums(growth(new.writes, old.writes) for new, old in pairs)
-    outcomes = sums(growth(_by_word(n.outcomes), _by_word(o.outcomes)) for n, o in pairs)
+    outcomes = sums(growth(words(n.outcomes), words(o.outcomes)) for n, o in pairs)
     buckets = sums(growth(new.acknowledgements, old.acknowledgements) for new, old in pairs)
     return {
         "seconds": round(seconds, 3),
@@ -97,7 +102,7 @@ def _rates(now: Moment, before: Moment) -> dict[str, Any]:
     }
 
 
-def _by_word(outcomes: Counts) -> Counts:
+def words(outcomes: Counts) -> Counts:
     """Return outcomes by what users call them: all rejections are one."""
     return sums({_word(name): count} for name, count in outcomes.items())
 

@@ -52,7 +52,7 @@ def _members(user: User) -> dict[str, Any]:
 @routes.get("/overview")
 async def get_overview(request: web.Request) -> web.Response:
     """Tell what the registry is doing: rates, latencies, lag, workers, newest registrations."""
-    if "here" in request.query:
+    if "here" in request.query or "history" in request.query:
         return await _here(request)
     with request.app[WATCHING].look() as ticks:
         async for told in ticks:
@@ -64,19 +64,26 @@ async def _here(request: web.Request) -> web.Response:
     """Tell another worker what this one is doing."""
     if not is_forwarded(request):
         raise ProblemError(404, "not-found", "Not Found")
-    state = await services(request).overview.here()
-    return json(state.model_dump_json().encode())
+    overview = services(request).overview
+    if "history" in request.query:
+        return json(overview.history_here())
+    return json((await overview.here()).model_dump_json().encode())
 
 
 @routes.get("/events")
 async def get_events(request: web.Request) -> web.StreamResponse:
-    """Tell the same as /overview once a second, as server-sent events."""
+    """Tell the same as /overview once a second, as server-sent events.
+
+    The first event has the last two minutes.
+    """
     answer = web.StreamResponse(headers=EVENT_HEADERS)
     if request.method == "HEAD":
         return answer
     with request.app[WATCHING].watcher(client_of(request)) as ticks:
+        history = orjson.dumps(await services(request).overview.history())
         await answer.prepare(request)
         try:
+            await answer.write(b"event: history\ndata: " + history + b"\n\n")
             await _stream(request, answer, ticks)
         except (ConnectionError, TimeoutError):
             # A client that reads nothing would not read the end of the answer either.

@@ -277,6 +277,9 @@ function say(state, isLive = false) {
 function watch() {
   events?.close();
   events = new EventSource(`${AT}/events`);
+  events.addEventListener("history", (event) => {
+    ticks.splice(0, ticks.length, ...JSON.parse(event.data));
+  });
   events.addEventListener("message", (event) => {
     say("Live", true);
     show(JSON.parse(event.data));
