@@ -39,13 +39,16 @@ class UserCounts:
         erased: Iterable[UserRow],
         pending: Rows,
     ) -> Mapping[bytes, bytes]:
-        """Return the row once some users have come and others gone, if it differs by that."""
+        """Return the row once some users have come and others gone, if it differs by that.
+
+        There is none while nobody has counted: a wrong one would stay wrong.
+        """
         came, gone = list(map(day_of, registered)), list(map(day_of, erased))
         if not came and not gone:
             return {}
         stored = pending.get(COUNT_KEY)
         before = self.of(partition) if stored is None else Count.decode(stored)
-        return {COUNT_KEY: (before or Count()).after(came, gone).encode()}
+        return {} if before is None else {COUNT_KEY: before.after(came, gone).encode()}
 
     async def count(self, partition: int) -> None:
         """Count the users of a partition that is being opened, if its store has no count.

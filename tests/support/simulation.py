@@ -1,7 +1,8 @@
 """A registry in memory: the agents' own decisions, in transactions of any order; no broker."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -103,6 +104,15 @@ class Simulation:
                 for source, of in SOURCES.items():
                     marker = marker.after(source, 0) if of == table else marker
                 self.markers[table, number] = marker
+        self.open()
+
+    def open(self) -> None:
+        """Prepare the partitions of users, as their owners do when they open them."""
+        for number in range(PARTITIONS):
+            counting = WORKER.tables.counts.count(number)
+            with suppress(StopIteration):
+                while True:
+                    counting.send(None)
 
     def _serve(self, store: object, rows: list[dict[bytes, bytes]]) -> None:
         def read(partition: int, key: bytes) -> bytes | None:
@@ -114,7 +124,10 @@ class Simulation:
         def keys_between(partition: int, first: bytes, end: bytes, limit: int) -> list[bytes]:
             return sorted(key for key in rows[partition] if first <= key < end)[:limit]
 
-        for method in (read, read_many, keys_between):
+        def rows_between(partition: int, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+            return iter(sorted((k, row) for k, row in rows[partition].items() if first <= k < end))
+
+        for method in (read, read_many, keys_between, rows_between):
             self.patch.setattr(store, method.__name__, method)
 
     def log(self, topic: TopicSpec, partition: int) -> Log:

@@ -115,8 +115,10 @@ def store(tmp_path: Path) -> Iterator[PartitionedStore]:
     store.close(range(2))
 
 
-def test_changes_of_one_transaction_add_up(store: PartitionedStore) -> None:
+async def test_changes_of_one_transaction_add_up(store: PartitionedStore) -> None:
     counts = UserCounts(store)
+    assert counts.changed(0, [row("ada", 1)], [], {}) == {}  # nobody has counted yet
+    await counts.count(0)
     pending = dict(counts.changed(0, [row("ada", 1), row("bob", 2)], [], {}))
     pending |= counts.changed(0, [row("eve", 2)], [row("ada", 1)], pending)
     store.apply(0, pending, 1)

@@ -143,6 +143,7 @@ def split(simulation: Simulation, now: Partitioning, after: int) -> Partitioning
             simulation.logs[changelog, number] = Log()
             marker = simulation.markers[table, number]
             simulation._write_rows(table, number, {**rows, MARKER_KEY: marker.encode()})
+    simulation.open()
     return now.split(after, ends)
 
 

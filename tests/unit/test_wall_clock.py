@@ -15,6 +15,7 @@ MAY_ASK = {
     "tools/load/driving.py": "the date of a report",
     "app/kafka/client_errors.py": "whether a certificate has ended",
     "app/web/fast_lane.py": "the header Date",
+    "app/web/pages/pages.py": "which day is the last one of a plot",
     "tables/store.py": "the age of files",
 }
 WALL = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow")}

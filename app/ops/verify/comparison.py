@@ -1,7 +1,7 @@
 """Compares the expectation of a fold with the content of a partition; pure."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.domain.counts import Count
@@ -177,15 +177,19 @@ def compare_count(table: TableFold, changelog: str, findings: Findings) -> None:
     """
     if table.count is None:
         return
-    try:
-        found = Count.decode(row_of(table.count))
-    except (ValueError, TypeError):
-        found = Count(users=-1)
-    days = list(table.days())
-    anew = Counter(day for day in days if day >= found.since)
-    if (found.users, found.days) != (len(days), anew):
+    if not _counts(row_of(table.count), list(table.days())):
         where = place(changelog, table.partition, offset_of(table.count))
         findings.differs(Difference.COUNT, where)
+
+
+def _counts(stored: bytes, days: Sequence[str]) -> bool:
+    """Return whether a stored count is that of users who registered on these days."""
+    try:
+        found = Count.decode(stored)
+        anew = Counter(day for day in days if day >= found.since)
+    except (ValueError, TypeError):
+        return False  # no worker of ours has written it
+    return (found.users, found.days) == (len(days), anew)
 
 
 def _compare_page(
