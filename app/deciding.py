@@ -17,6 +17,7 @@ from faust.types import TP
 from pydantic import ValidationError
 
 from app.dead_letters import DeadLetters
+from app.domain.addresses import EmailKeys
 from app.domain.consumed_records import (
     ConsumedRecord,
     UnreadableRecord,
@@ -34,7 +35,7 @@ from app.domain.email_claims import (
     settle,
 )
 from app.domain.errors import UnreadableRecordError
-from app.domain.keys import EmailKeys, partitions_of
+from app.domain.keys import partitions_of
 from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import MOVED_FROM_HEADER, Move, id_of, sort
 from app.domain.positions import Position, token

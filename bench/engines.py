@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.domain.keys import EMAIL_PATTERN
+from app.domain.addresses import EMAIL_PATTERN
 from bench import java
 from bench.errors import PeerFailed, PeerSkipped
 from bench.workloads import PARTITIONS

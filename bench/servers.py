@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from app.domain.keys import EMAIL_PATTERN
+from app.domain.addresses import EMAIL_PATTERN
 from bench.engines import OURS, Place, Running, wait_while, whole_worker, worker_running
 from bench.errors import PeerSkipped
 from bench.workloads import make_topic

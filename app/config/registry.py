@@ -9,9 +9,9 @@ from pydantic import Field, PrivateAttr, SecretStr, StringConstraints, model_val
 from app.config.secret_files import read_secrets, revealed
 from app.config.source import SettingsGroup
 from app.config.values import SMALL, File, KafkaName
+from app.domain.addresses import EmailKeys
 from app.domain.errors import SettingsError
 from app.domain.hosts import HIGHEST_PORT
-from app.domain.keys import EmailKeys
 
 #: A shorter secret can be guessed.
 MIN_SECRET = 16

@@ -21,8 +21,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict, TypeIs
 
+from app.domain.addresses import EMAIL_PATTERN
 from app.domain.compact import dumps
-from app.domain.keys import EMAIL_PATTERN
 from app.domain.outcomes import Decided, Outcome
 from app.domain.positions import PATTERN
 

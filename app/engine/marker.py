@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
+from app.domain.addresses import EmailKeys
 from app.domain.compact import dumps
-from app.domain.keys import EmailKeys
 
 #: Raised when the same records would give other rows, or another engine writes them.
 RULES_VERSION = 3

@@ -15,8 +15,9 @@ from urllib.parse import quote
 import orjson
 from faust.types import TP
 
+from app.domain.addresses import EmailKeys
 from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
-from app.domain.keys import EmailKeys, encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from app.domain.outcomes import Outcome
 from app.domain.positions import CURRENT_GENERATION, Position
 from app.domain.records import User, outcome_members

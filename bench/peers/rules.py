@@ -10,7 +10,7 @@ import orjson
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic cannot use typing's before Python 3.12
 
-from app.domain.keys import EMAIL_PATTERN
+from app.domain.addresses import EMAIL_PATTERN
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 

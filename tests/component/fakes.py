@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.domain.addresses import EmailKeys
 from app.domain.counts import Count
 from app.domain.decisions import Decisions
 from app.domain.email_claims import Verdict
 from app.domain.errors import NotReadyError, OutcomeUnknownError, OverloadedError, Unavailable
-from app.domain.keys import EmailKeys
 from app.domain.outcomes import Outcome
 from app.domain.positions import Position, token
 from app.domain.records import Queued, Registration, User, encode_row, public

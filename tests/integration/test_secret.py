@@ -57,7 +57,7 @@ def test_of_two_that_begin_at_once_one_is_refused(registry: Registry) -> None:
 #: A worker as 0.8 took its secret: blanks and line ends around it were a part of it.
 AS_0_8 = """
 import os
-from app.domain.keys import EmailKeys
+from app.domain.addresses import EmailKeys
 from app.config.settings import Settings
 Settings.email_keys = property(lambda _: EmailKeys(os.environ["EMAIL_SECRET"].encode()))
 from app.cli.main import main

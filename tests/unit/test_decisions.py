@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import decisions
+from app.domain.addresses import EmailKeys
 from app.domain.decisions import MAX_QUEUE, Claiming, Decisions, Rows, attempt_of, is_open
 from app.domain.email_claims import Verdict
-from app.domain.keys import EmailKeys
 from app.domain.outcomes import Outcome
 from app.domain.parsing import Sorted, sort
 from app.domain.positions import token

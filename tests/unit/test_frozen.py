@@ -11,9 +11,9 @@ import pytest
 from faust.types import TP
 
 from app.config.settings import Settings
+from app.domain.addresses import EmailKeys
 from app.domain.consumed_records import ConsumedRecord
 from app.domain.errors import TopicsError
-from app.domain.keys import EmailKeys
 from app.domain.records import public
 from app.engine.marker import MARKER_KEY, RULES_OF_0_8, RULES_VERSION, Marker, why_refused
 from app.kafka.partition_reader import Advance, Extent

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
+from app.domain.addresses import EmailKeys
 from app.domain.errors import InvalidPositionError, NotReadyError, NotSettledError, Unavailable
-from app.domain.keys import EmailKeys, partition_of
+from app.domain.keys import partition_of
 from app.domain.outcomes import Outcome
 from app.domain.positions import CURRENT_GENERATION, Position
 from app.domain.records import User

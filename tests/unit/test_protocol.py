@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 )
 
 from app.domain import decisions, email_claims
+from app.domain.addresses import EmailKeys, normalised
 from app.domain.decisions import Decisions, attempt_of, is_open
 from app.domain.email_claims import (
     Claim,
@@ -41,7 +42,7 @@ from app.domain.email_claims import (
     read_claim,
     read_verdict,
 )
-from app.domain.keys import EmailKeys, normalised, partition_of
+from app.domain.keys import partition_of
 from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import MOVED_FROM_HEADER, sort
 from app.domain.positions import token

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app.domain.addresses import EmailKeys
 from app.domain.decisions import Decisions
-from app.domain.keys import EmailKeys
 from app.domain.outcomes import Decided, Outcome
 from app.domain.positions import token
 from app.domain.records import (

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from app.config.mistakes import describe
 from app.config.settings import Settings, load
+from app.domain.addresses import EmailKeys
 from app.domain.errors import SettingsError
-from app.domain.keys import EmailKeys
 from app.worker.preflight import checked
 from local.machine import free_port
 from local.settings import LocalSettings, data_dir

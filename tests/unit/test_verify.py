@@ -17,11 +17,12 @@ from app.cli.main import main
 from app.config.settings import settings
 from app.dead_letters.summaries import SKIPPED, Summary
 from app.domain import decisions
+from app.domain.addresses import EmailKeys
 from app.domain.counts import Count
 from app.domain.decisions import MAX_QUEUE, Decisions
 from app.domain.email_claims import encode_claim, encode_holder, encode_verdict
 from app.domain.errors import SettingsError
-from app.domain.keys import EmailKeys, encode_key, partition_of
+from app.domain.keys import encode_key, partition_of
 from app.domain.outcomes import Decided, Outcome
 from app.domain.parsing import MOVED_FROM_HEADER
 from app.domain.positions import Position, token

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from app.domain.addresses import EmailKeys
 from app.domain.decisions import Claiming
-from app.domain.keys import EmailKeys, partitions_of
+from app.domain.keys import partitions_of
 from app.ops.verify.emails import FoundClaims, claim_said
 from app.ops.verify.multisets import Multiset
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequen
 from dataclasses import dataclass, field
 from datetime import date
 
+from app.domain.addresses import EmailKeys
 from app.domain.consumed_records import ConsumedRecord
 from app.domain.counts import day_of, is_counted
 from app.domain.decisions import attempt_of
 from app.domain.email_claims import decode_holder
-from app.domain.keys import EmailKeys
 from app.domain.records import decode_row
 from app.engine.marker import (
     COUNT_KEY,
