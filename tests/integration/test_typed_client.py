@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
+import pytest
+
 from app.web.api.typescript import declaration
 from tests.support import node_toolbox
 from tests.support.worker import Worker
@@ -78,11 +80,34 @@ const asked: Input = ada, got: Pick<Output, 'id' | 'name' | 'email'> = ada;
 console.log(wrong, late, asked, got);
 """
 
+#: The same for React Query's hooks.
+HOOKS = """\
+import { createTRPCReact } from '@trpc/react-query';
+import type { AppRouter } from 'user-registry-client';
+const trpc = createTRPCReact<AppRouter>();
+const ada = { id: 'ada', name: 'Ada King', email: 'ada@example.com' };
+const hello: string | undefined = trpc.hello.useQuery().data;
+const users: number | undefined = trpc.countUsers.useQuery().data?.users;
+const ifAny = trpc.userById.useQuery({ id: 'ada' }, { enabled: false }).data?.name;
+const register = trpc.registerUser.useMutation({ onSuccess: ({ position }) => position.length });
+register.mutate(ada);
+register.mutate({ id: 'ada' });  // wrong: fields are missing
+const reason: string | undefined = register.error?.data?.reason;
+const { data } = trpc.listUsers.useInfiniteQuery(
+  { prefix: 'a' }, { getNextPageParam: (page) => page.nextCursor },
+);
+const id: string | undefined = data?.pages[0].items[0].id;
+trpc.user.useSubscription({ id: 'ada' }, { onData: (told) => console.log(told.data?.name) });
+trpc.user.useSubscription({}, {});  // wrong: it does not say whom
+trpc.registerUser.useQuery(ada);  // wrong: it is a mutation
+console.log(hello, users, ifAny, reason, id);
+"""
+
 
 @contextmanager
-def in_node_folder(files: Mapping[str, str]) -> Iterator[Path]:
-    """Yield a folder with some files, where Node finds tRPC and our package."""
-    folder = Path(mkdtemp(dir=node_toolbox.install_node_packages()))
+def in_node_folder(files: Mapping[str, str], within: str = ".") -> Iterator[Path]:
+    """Yield a folder with some files, where Node finds the packages of a folder, and ours."""
+    folder = Path(mkdtemp(dir=node_toolbox.install_node_packages() / within))
     try:
         shutil.copytree(CLIENT, folder / "node_modules" / "user-registry-client")
         (folder / "package.json").write_text('{"type": "module"}')
@@ -93,10 +118,10 @@ def in_node_folder(files: Mapping[str, str]) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def compiled(source: str) -> set[int]:
+def compiled(source: str, within: str = ".") -> set[int]:
     """Return the lines of which tsc complains, all of them in the source itself."""
     tsc = node_toolbox.PACKAGES / "node_modules" / "typescript" / "lib" / "tsc.js"
-    with in_node_folder({"calls.ts": source}) as folder:
+    with in_node_folder({"calls.ts": source}, within) as folder:
         done = subprocess.run(
             [
                 *(node_toolbox.node(), tsc),
@@ -109,18 +134,25 @@ def compiled(source: str) -> set[int]:
             timeout=60,
             check=False,
         )
-    errors = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    # Further lines of an error begin with a blank. What @trpc/server declares for servers needs the
+    # types of Node.
+    elsewhere = (" ", "../node_modules/@trpc/server/")
+    errors = [line for line in done.stdout.splitlines() if not line.startswith(elsewhere)]
     found = [re.match(r"calls\.ts\((\d+),\d+\): error TS", line) for line in errors]
     assert all(found), done.stdout
     return {int(match[1]) for match in found if match}
 
 
-def test_right_calls_compile_and_each_wrong_one_does_not() -> None:
-    source = BEGIN + CALLS
+@pytest.mark.parametrize(
+    ("source", "within", "mistakes"), [(BEGIN + CALLS, ".", 14), (HOOKS, "react", 3)]
+)
+def test_right_calls_compile_and_each_wrong_one_does_not(
+    source: str, within: str, mistakes: int
+) -> None:
     lines = enumerate(source.splitlines(), start=1)
     wrong = {number for number, line in lines if "// wrong" in line}
-    assert len(wrong) == 14
-    assert compiled(source) == wrong
+    assert len(wrong) == mistakes
+    assert compiled(source, within) == wrong
 
 
 def test_the_example_runs(worker: Worker) -> None:

@@ -150,7 +150,7 @@ def chromium() -> Chromium:
 
 
 def _install() -> None:
-    for name in ("package.json", "package-lock.json", "v10/package.json"):
+    for name in ("package.json", "package-lock.json", "react/package.json", "v10/package.json"):
         (PACKAGES / name).parent.mkdir(exist_ok=True)
         shutil.copy(SOURCES / name, PACKAGES / name)
     options = [
