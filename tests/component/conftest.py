@@ -11,7 +11,7 @@ from app.kafka import topics
 from app.web.http.hosts import Hosts
 from app.web.routes import application_options, install, runner_options
 from app.web.services import Services
-from tests.component.fakes import FakeLookups, FakeProducer
+from tests.component.fakes import FakeFeed, FakeLookups, FakeProducer
 
 Client = TestClient[web.Request, web.Application]
 
@@ -29,12 +29,27 @@ def lookups() -> FakeLookups:
 
 
 @pytest.fixture
-async def client(producer: FakeProducer, lookups: FakeLookups) -> AsyncIterator[Client]:
+def feed() -> FakeFeed:
+    """Return outcomes without a broker."""
+    return FakeFeed()
+
+
+@pytest.fixture
+async def client(
+    producer: FakeProducer, lookups: FakeLookups, feed: FakeFeed
+) -> AsyncIterator[Client]:
     """Serve the web view and return a client of it."""
     settings = Settings(max_body_kib=64, max_batch_calls=10)
     web_app = web.Application(**application_options(settings))
     written = topics.declare(settings).user_registrations
-    services = Services(settings, written, producer, lookups, why_not_ready=lookups.why_not_ready)
+    services = Services(
+        settings,
+        written,
+        producer,
+        lookups,
+        why_not_ready=lookups.why_not_ready,
+        feed=feed,
+    )
     install(web_app, services)
     server = TestServer(web_app)
     await server.start_server(**runner_options())

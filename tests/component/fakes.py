@@ -1,7 +1,7 @@
 """Stand-ins for the broker and the tables: the only place where tests may use them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.domain.addresses import EmailKeys
@@ -18,6 +18,7 @@ from app.query.counting import Counted
 from app.query.listing import UsersPage, Wanted
 from app.query.lookups import WriteResult
 from app.query.newest import Newest, Place
+from app.query.outcome_feed import Told
 from app.query.partition_query import Found
 
 
@@ -176,3 +177,28 @@ class FakeLookups:
         assert row is not None
         self.users[user_id] = public(encode_row(row))
         return self.users[user_id]
+
+
+class FakeFeed:
+    """Yields what it was given, from a cursor on."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[dict[str, object]] = []
+        self.failure: Exception | None = None
+        self.open = 0
+
+    async def follow(self, cursor: str | None) -> AsyncIterator[Sequence[Told]]:
+        """Yield all from a cursor on."""
+        self.open += 1
+        try:
+            at = len(self.outcomes) if cursor is None else int(cursor)
+            yield []
+            while True:
+                if self.failure is not None:
+                    raise self.failure
+                some = self.outcomes[at:]
+                yield [Told(str(at + n), each) for n, each in enumerate(some, 1)]
+                at += len(some)
+                await asyncio.sleep(0.01)
+        finally:
+            self.open -= 1

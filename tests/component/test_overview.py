@@ -19,7 +19,7 @@ from app.query.overview.history import ticks
 from app.query.overview.numbers import Counters, Moment, WorkerState
 from app.query.worker_client import FORWARDED_HEADER
 from app.web.api import events
-from app.web.api.events import WATCHING
+from app.web.api.events import PLACES, WATCHING
 from app.web.routes import application_options, install
 from app.web.services import Services
 from tests.component.access import add_key, bearer
@@ -178,13 +178,9 @@ async def test_a_client_that_takes_nothing_is_cut_off(
     writer.transport.abort()
 
 
-@pytest.mark.parametrize(
-    ("limit", "status"), [("MAX_WATCHERS", 503), ("MAX_WATCHERS_OF_CLIENT", 429)]
-)
-async def test_too_many_watchers_are_refused(
-    client: Client, monkeypatch: pytest.MonkeyPatch, limit: str, status: int
-) -> None:
-    monkeypatch.setattr(watching, limit, 3)
+@pytest.mark.parametrize(("limit", "status"), [("most", 503), ("most_of_client", 429)])
+async def test_too_many_watchers_are_refused(client: Client, limit: str, status: int) -> None:
+    setattr(client.app[PLACES], limit, 3)
     async with AsyncExitStack() as held:
         for _ in range(3):
             await held.enter_async_context(client.get("/events"))

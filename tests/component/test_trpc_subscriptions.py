@@ -1,9 +1,8 @@
 """Subscriptions over tRPC: events, ids, and those who follow too much or read nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -12,13 +11,11 @@ import pytest
 
 from app.domain.errors import LostOutcomesError
 from app.domain.positions import Position
-from app.query.outcome_feed import Told
-from app.web.services import SERVICES
 from app.web.trpc import subscriptions
-from app.web.trpc.subscriptions import _FOLLOWERS
+from app.web.trpc.subscriptions import PLACES, STOPPED
 from tests.component.access import SECRET, add_key, bearer, serving
 from tests.component.conftest import Client
-from tests.component.fakes import FakeLookups, FakeProducer
+from tests.component.fakes import FakeFeed, FakeLookups, FakeProducer
 
 Event = dict[str, Any]
 
@@ -113,40 +110,6 @@ async def test_what_a_copy_says_or_nobody_knows_is_no_change(
         assert (await followed.next())["data"]["version"] == 3
 
 
-class FakeFeed:
-    """Yields what it was given, from a cursor on."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[dict[str, object]] = []
-        self.failure: Exception | None = None
-        self.open = 0
-
-    async def follow(self, cursor: str | None) -> AsyncIterator[Sequence[Told]]:
-        """Yield all from a cursor on."""
-        self.open += 1
-        try:
-            at = len(self.outcomes) if cursor is None else int(cursor)
-            yield []
-            while True:
-                if self.failure is not None:
-                    raise self.failure
-                some = self.outcomes[at:]
-                yield [Told(str(at + n), each) for n, each in enumerate(some, 1)]
-                at += len(some)
-                await asyncio.sleep(0.01)
-        finally:
-            self.open -= 1
-
-
-@pytest.fixture
-def feed(client: Client) -> FakeFeed:
-    """Return the outcomes that the client may follow."""
-    feed = FakeFeed()
-    # The application is frozen, what it holds is not.
-    dict.__setitem__(client.app._state, SERVICES, replace(client.app[SERVICES], feed=feed))
-    return feed
-
-
 def outcome(number: int) -> dict[str, object]:
     """Return an outcome as the feed tells it."""
     return {"id": f"u{number}", "position": Position(0, number).token(), "outcome": "registered"}
@@ -204,18 +167,16 @@ async def test_what_is_no_subscription_is_an_error(
     assert "error" in await answer.json(content_type=None)
 
 
-async def test_nobody_follows_more_than_may(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subscriptions, "MAX_FOLLOWERS_OF_CLIENT", 1)
+async def test_nobody_follows_more_than_may(client: Client) -> None:
+    client.app[PLACES].most_of_client = 1
     async with following(client, "user", {"id": "ada"}):
         refused = await client.get('/trpc/user?input={"id":"ada"}')
         assert (refused.status, refused.headers["Retry-After"]) == (429, "5")
     async with asyncio.timeout(10):
-        while client.app[_FOLLOWERS]._of_client:
+        while client.app[PLACES].taken:
             await asyncio.sleep(0.01)
     async with following(client, "user", {"id": "ada"}) as followed:
-        client.app[_FOLLOWERS].stopped.set()
+        client.app[STOPPED].set()
         await followed.next()
         assert await followed.ends()
 

@@ -4,21 +4,17 @@ What a watcher is told is always the newest: one that is slow misses some, and n
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import structlog
 
-from app.domain.errors import NotReadyError, OverloadedError, TooManyRequestsError, Unavailable
+from app.domain.errors import NotReadyError, Unavailable
 
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
-MAX_WATCHERS = 100
-#: Of one client: a few windows of a browser.
-MAX_WATCHERS_OF_CLIENT = 10
 
 T = TypeVar("T")
 
@@ -35,7 +31,7 @@ class Watching(Generic[T]):
         self._collect = collect
         self._tell = tell
         self._every = TICK_SECONDS if every_seconds is None else every_seconds
-        self._watchers: Counter[str] = Counter()
+        self._watchers = 0
         self._task: asyncio.Task[None] | None = None
         #: What is told next; None while nobody watches, and once the worker stops.
         self._next: asyncio.Future[bytes] | None = None
@@ -47,34 +43,16 @@ class Watching(Generic[T]):
         return self._task is not None
 
     @contextmanager
-    def watcher(self, client: str) -> Iterator[AsyncIterator[bytes]]:
-        """Watch while the context lasts. Raises `OverloadedError` if too many do."""
-        if self._watchers.total() >= MAX_WATCHERS:
-            raise OverloadedError(f"{MAX_WATCHERS} others are watching")
-        if self._watchers[client] >= MAX_WATCHERS_OF_CLIENT:
-            raise TooManyRequestsError(
-                f"this client watches {MAX_WATCHERS_OF_CLIENT} times already", TICK_SECONDS
-            )
-        with self._watching(client) as ticks:
-            yield ticks
-
-    @contextmanager
-    def look(self) -> Iterator[AsyncIterator[bytes]]:
-        """Watch for a moment: however many watch, that is possible."""
-        with self._watching("") as ticks:
-            yield ticks
-
-    @contextmanager
-    def _watching(self, client: str) -> Iterator[AsyncIterator[bytes]]:
+    def watch(self) -> Iterator[AsyncIterator[bytes]]:
+        """Watch while the context lasts."""
         if self._is_stopped:
             raise NotReadyError(Unavailable.STOPPING)
-        self._watchers[client] += 1
+        self._watchers += 1
         self._begin()
         try:
             yield self._ticks()
         finally:
-            self._watchers[client] -= 1
-            self._watchers += Counter()  # who watches no more is forgotten
+            self._watchers -= 1
             if not self._watchers:
                 self._end()
 

@@ -9,10 +9,11 @@ from aiohttp import web
 
 from app.domain.records import User
 from app.query.overview.numbers import Moment, newest, tick
-from app.query.overview.watching import Watching
+from app.query.overview.watching import TICK_SECONDS, Watching
 from app.web.auth.access import is_forwarded
 from app.web.http.clients import client_of
 from app.web.http.negotiation import EVENT_HEADERS, json
+from app.web.http.places import Places
 from app.web.http.problems import ProblemError
 from app.web.http.urls import user_url
 from app.web.services import Services, services
@@ -22,7 +23,12 @@ routes = web.RouteTableDef()
 #: A watcher that reads nothing for so long is disconnected.
 SLOW_WATCHER_SECONDS = 30.0
 
+MAX_WATCHERS = 100
+#: Of one client: a few windows of a browser.
+MAX_WATCHERS_OF_CLIENT = 10
+
 WATCHING = web.AppKey("watching", Watching[Moment])
+PLACES = web.AppKey("watchers", Places)
 
 
 def install(web_app: web.Application, given: Services) -> None:
@@ -40,6 +46,7 @@ def install(web_app: web.Application, given: Services) -> None:
         web_app[WATCHING].stop()
 
     web_app[WATCHING] = Watching(collect, tell)
+    web_app[PLACES] = Places(MAX_WATCHERS, MAX_WATCHERS_OF_CLIENT, TICK_SECONDS)
     web_app.on_shutdown.append(stop)
 
 
@@ -54,7 +61,8 @@ async def get_overview(request: web.Request) -> web.Response:
     """Tell what the registry is doing: rates, latencies, lag, workers, newest registrations."""
     if "here" in request.query or "history" in request.query:
         return await _here(request)
-    with request.app[WATCHING].look() as ticks:
+    # However many watch: to look once is possible all the same.
+    with request.app[WATCHING].watch() as ticks:
         async for told in ticks:
             return json(told)
     raise ProblemError(503, "not-ready", "This worker is stopping.")
@@ -79,7 +87,8 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(headers=EVENT_HEADERS)
     if request.method == "HEAD":
         return answer
-    with request.app[WATCHING].watcher(client_of(request)) as ticks:
+    app = request.app
+    with app[PLACES].take(client_of(request)), app[WATCHING].watch() as ticks:
         history = orjson.dumps(await services(request).overview.history())
         await answer.prepare(request)
         try:

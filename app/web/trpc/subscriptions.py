@@ -5,9 +5,8 @@ Each event has an id that says how far its reader has come: who connects again w
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, cast
 
@@ -16,18 +15,13 @@ from aiohttp import web
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from app.domain.errors import (
-    NotReadyError,
-    OverloadedError,
-    RegistryError,
-    TooManyRequestsError,
-    Unavailable,
-)
+from app.domain.errors import NotReadyError, RegistryError, Unavailable
 from app.domain.records import OutcomeOfWrite, User, UserId
 from app.query.outcome_feed import Told
 from app.web.http.clients import client_of
 from app.web.http.conditions import etag
 from app.web.http.negotiation import EVENT_HEADERS
+from app.web.http.places import Places
 from app.web.http.problems import ProblemError, from_error
 from app.web.services import services
 from app.web.trpc.answers import envelope
@@ -142,56 +136,34 @@ SUBSCRIPTIONS: Mapping[str, Subscription] = {
 }
 
 
-class _Followers:
-    """Those who follow something now."""
-
-    def __init__(self) -> None:
-        self._of_client: Counter[str] = Counter()
-        #: Set once the worker stops.
-        self.stopped = asyncio.Event()
-
-    @contextmanager
-    def place(self, client: str) -> Iterator[None]:
-        """Follow while the context lasts. Raises `RegistryError` if too many do."""
-        if self.stopped.is_set():
-            raise NotReadyError(Unavailable.STOPPING)
-        if self._of_client.total() >= MAX_FOLLOWERS:
-            raise OverloadedError(f"{MAX_FOLLOWERS} others follow something")
-        if self._of_client[client] >= MAX_FOLLOWERS_OF_CLIENT:
-            raise TooManyRequestsError(
-                f"this client follows {MAX_FOLLOWERS_OF_CLIENT} times already", PING_SECONDS
-            )
-        self._of_client[client] += 1
-        try:
-            yield
-        finally:
-            self._of_client[client] -= 1
-            self._of_client += Counter()  # who follows no more is forgotten
-
-
-_FOLLOWERS = web.AppKey("followers", _Followers)
+PLACES = web.AppKey("followers", Places)
+#: Set once the worker stops.
+STOPPED = web.AppKey("stopped", asyncio.Event)
 
 
 def install(web_app: web.Application) -> None:
     """Let clients follow until the worker stops: then they connect again, to another one."""
-    web_app[_FOLLOWERS] = followers = _Followers()
+    web_app[PLACES] = Places(MAX_FOLLOWERS, MAX_FOLLOWERS_OF_CLIENT, PING_SECONDS)
+    web_app[STOPPED] = stopped = asyncio.Event()
 
     async def stop(_: web.Application) -> None:
-        followers.stopped.set()
+        stopped.set()
 
     web_app.on_shutdown.append(stop)
 
 
 async def stream(request: web.Request, path: str, given: Any) -> web.StreamResponse:
     """Tell a subscription's events until the client goes, or the worker stops."""
-    response, followers = web.StreamResponse(headers=EVENT_HEADERS), request.app[_FOLLOWERS]
+    response, stopped = web.StreamResponse(headers=EVENT_HEADERS), request.app[STOPPED]
     if request.method == "HEAD":
         return response
-    with followers.place(client_of(request)):
+    if stopped.is_set():
+        raise NotReadyError(Unavailable.STOPPING)
+    with request.app[PLACES].take(client_of(request)):
         await response.prepare(request)
         try:
             is_connected = False
-            events = _until(followers.stopped, SUBSCRIPTIONS[path].follow(request, given))
+            events = _until(stopped, SUBSCRIPTIONS[path].follow(request, given))
             async with aclosing(events):
                 async for some in events:
                     told = b"".join(map(_told, some))
