@@ -41,7 +41,7 @@ unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev run stop restart status test check lint types imports format chaos soak \
-        bench clients docs lock clean clean-data moved
+        bench clients docs lock wheel clean clean-data moved
 
 define HELP
 make run         Kafka and the workers, on this machine, until Ctrl-C   (WORKERS=auto, WEB_PORT=...)
@@ -54,6 +54,7 @@ make bench       measure, beside peers, on a broker of its own
 make format      tidy the code        make lock        renew the lock files
 make docs        build the documentation into build/docs, and check its links
 make clients     write the types of clients/ and the AsyncAPI document again
+make wheel       build a package for use without a checkout, into build/
 make clean       stop, and remove all that was installed or built; the data stays
 make clean-data  stop, and remove the data (DATA_DIR, ./data unless set)
 endef
@@ -123,6 +124,12 @@ docs: $(DOCS)
 	$(SITE)/bin/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet \
 	    -d build/doctrees docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
+
+# Modules that are gone would stay in what setuptools has built before.
+wheel: setup-dev
+	@rm -rf build/lib build/bdist.* build/*.whl
+	@$(PY) -m pip wheel . --no-deps --no-build-isolation --quiet --disable-pip-version-check -w build
+	@echo build/*.whl
 
 # Versions stay as they are unless they must move: `make lock ARGS=--upgrade` renews all.
 lock: setup-dev

@@ -19,7 +19,7 @@ from bench.servers import SERVERS
 from bench.suite import Plan, Suite
 from bench.workloads import WORKLOADS
 from local.broker import Broker
-from local.kafka import PROJECT
+from local.places import PROJECT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

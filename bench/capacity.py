@@ -18,7 +18,7 @@ import psutil
 from app.system.files import write_whole
 from local.broker import Broker
 from local.console import say
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tests.support import kafka
 from tests.support.worker import Registry, Worker, email_of, wait_until
 

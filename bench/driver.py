@@ -11,7 +11,7 @@ import orjson
 
 from bench.engines import Running
 from bench.errors import PeerFailed
-from local.kafka import PROJECT
+from local.places import PROJECT
 
 #: Driven, and not counted: a virtual machine compiles what it runs often.
 WARMUP_SECONDS = 2.0

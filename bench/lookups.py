@@ -25,7 +25,7 @@ from bench.meter import Meter
 from bench.reader import Task, describe
 from bench.servers import BARE_ANSWER
 from bench.workloads import PARTITIONS, WORKLOADS
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tests.support.worker import Worker, wait_until
 
 #: Connections to try at full speed.

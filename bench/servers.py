@@ -14,8 +14,8 @@ from app.domain.addresses import EMAIL_PATTERN
 from bench.engines import OURS, Place, Running, wait_while, whole_worker, worker_running
 from bench.errors import PeerSkipped
 from bench.workloads import make_topic
-from local.kafka import PROJECT
 from local.machine import HOST, free_port
+from local.places import PROJECT
 from tests.support import node_toolbox
 
 READY_SECONDS = 60

@@ -14,6 +14,7 @@ from local.console import say
 from local.errors import BrokerError, DataFolderError
 from local.folder import DataFolder
 from local.keeper import Service
+from local.places import named
 from local.probe import kafka_answers
 from local.settings import LocalSettings
 
@@ -106,7 +107,7 @@ class NamedBrokers:
                 raise BrokerError(told) from None
             raise BrokerError(
                 f"KAFKA_BROKERS: no Kafka answers at {self.address}: start it, or unset the "
-                "setting and `make run` brings a broker"
+                f"setting and {named('run')} brings a broker"
             ) from None
 
     def services(self) -> Sequence[Service]:

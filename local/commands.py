@@ -9,10 +9,10 @@ import click
 from app.system.files import private
 from local.console import complain
 from local.errors import LocalError
-from local.kafka import PROJECT
+from local.places import cache_folder
 
 #: Where the whole story of an unexpected error goes.
-ERROR_LOG = PROJECT / ".cache" / "errors.log"
+ERROR_LOG = cache_folder() / "errors.log"
 EXIT_UNEXPECTED = 1
 
 
@@ -42,7 +42,7 @@ class OneLineErrors(click.Group):
 def write_down(error: Exception) -> str:
     """Append the traceback of an error to the error log, and return where that is."""
     try:
-        ERROR_LOG.parent.mkdir(exist_ok=True)
+        ERROR_LOG.parent.mkdir(parents=True, exist_ok=True)
         with ERROR_LOG.open("a") as log:
             traceback.print_exception(error, file=log)
     except OSError as reason:

@@ -5,12 +5,12 @@ from pathlib import Path
 from app.system.files import write_whole
 from local.errors import DataFolderError
 from local.machine import require_folder
+from local.places import IS_CHECKOUT, named
 from local.processes import RecordFile
 from local.removal import MARKER
 
-MARKER_TEXT = (
-    "Everything in this folder belongs to the user registry; `make clean-data` removes it.\n"
-)
+_REMOVED = f"{named('clean-data')} removes it" if IS_CHECKOUT else "remove it to begin anew"
+MARKER_TEXT = f"Everything in this folder belongs to the user registry; {_REMOVED}.\n"
 
 
 class DataFolder:

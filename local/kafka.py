@@ -22,14 +22,14 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 
 from local.console import console, say
 from local.errors import JarsError
+from local.places import cache_folder
 
 if TYPE_CHECKING:
     from jgo.maven import Artifact, MavenContext
 
 KAFKA_VERSION = "4.3.1"
-PROJECT = Path(__file__).resolve().parent.parent
 CHECKSUMS = Path(__file__).with_name("kafka-jars.sha256")
-DEFAULT_CACHE = PROJECT / ".cache" / f"kafka-{KAFKA_VERSION}"
+DEFAULT_CACHE = cache_folder() / f"kafka-{KAFKA_VERSION}"
 
 DOWNLOADS_AT_ONCE = 8
 DOWNLOAD_ATTEMPTS = 3

@@ -10,9 +10,9 @@ from local.brokers import Brokers, brokers_for
 from local.console import say
 from local.errors import CommandError, WorkerError
 from local.folder import DataFolder
-from local.kafka import PROJECT
 from local.keeper import Keeper, Service
 from local.machine import listen, require_port, require_room
+from local.places import start_folder
 from local.settings import LocalSettings, environment
 from local.signals import ignore_signals, signals_interrupt
 from local.takeover import clear_up, held, stop_workers
@@ -81,7 +81,7 @@ class Supervisor:
     def _create_topics(self) -> None:
         done = subprocess.run(
             self._commands.topics,
-            cwd=PROJECT,
+            cwd=start_folder(),
             env=environment(self._brokers.address),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -14,6 +14,7 @@ from local.broker import nodes_in
 from local.console import say
 from local.errors import AlreadyRunningError
 from local.folder import DataFolder
+from local.places import named
 from local.processes import Record
 from local.settings import LocalSettings
 
@@ -70,7 +71,7 @@ def wait_for_lock(lock: IO[str]) -> None:
     try:
         attempts(try_lock, lock)
     except RetryError:
-        raise AlreadyRunningError("already running: another `make run` was faster") from None
+        raise AlreadyRunningError(f"already running: another {named('run')} was faster") from None
 
 
 def end_orphan(folder: DataFolder) -> None:
@@ -82,7 +83,7 @@ def end_orphan(folder: DataFolder) -> None:
     if record.parent is None or record.parent.find():
         raise AlreadyRunningError(
             f"already running (process {record.pid}): http://127.0.0.1:{record.port}/; "
-            "`make stop` ends it"
+            f"{named('stop')} ends it"
         )
     say(f"Ending the supervisor of an earlier run, whose make is gone (process {record.pid})")
     processes.stop(supervisor, SUPERVISOR_GRACE_SECONDS)

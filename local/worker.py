@@ -12,7 +12,7 @@ import psutil
 from local import processes
 from local.errors import WorkerError
 from local.folder import DataFolder
-from local.kafka import PROJECT
+from local.places import start_folder
 from local.probe import http_answers_ok
 from local.settings import LocalSettings, environment
 
@@ -55,7 +55,7 @@ class Worker:
                     output,
                     self._record,
                     port=self.port,
-                    cwd=PROJECT,
+                    cwd=start_folder(),
                     env=self._environment,
                     keep_open=[self._public],
                 )

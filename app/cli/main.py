@@ -35,28 +35,31 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
     """The commands, none of which is imported for another one."""
+
+    places = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted(COMMANDS)
+        return sorted(self.places)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, None if there is none of that name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.places:
             return None
-        place = COMMANDS[cmd_name]
+        place = self.places[cmd_name]
         command: click.Command = getattr(import_module(place.module), place.function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+            names = self.list_commands(ctx)
+            formatter.write_dl([(name, self.places[name].summary) for name in names])
 
 
-@click.group(cls=_Commands, help="A write-intensive user registry on Faust and Kafka.")
+@click.group(cls=Commands, help="A write-intensive user registry on Faust and Kafka.")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Run a command; settings come from the environment (see docs/reference/settings.md)."""

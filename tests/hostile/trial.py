@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 import requests
 
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tests.support.worker import Worker, email_of, wait_until
 
 #: Descriptors and memory (in KiB) that a worker has to do with.

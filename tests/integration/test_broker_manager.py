@@ -16,8 +16,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from local.broker import Broker
 from local.errors import DataFolderError, PortTakenError
-from local.kafka import PROJECT
 from local.machine import free_port
+from local.places import PROJECT
 from tests.support.worker import wait_until
 
 ANSWER_SECONDS = 15

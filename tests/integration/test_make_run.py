@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from local.folder import DataFolder
-from local.kafka import PROJECT
 from local.machine import HOST, free_port
+from local.places import PROJECT
 from tests.support.terminal import CTRL_C, Terminal
 
 MAKES_OWN = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}

@@ -20,8 +20,8 @@ from app.query.worker_client import FORWARDED_HEADER
 from app.web.api.lookups import STALE_HEADER
 from local.broker import Broker
 from local.folder import DataFolder
-from local.kafka import PROJECT
 from local.machine import HOST, free_port
+from local.places import PROJECT
 from tests.support.documents import outside
 from tests.support.worker import email_of, wait_until
 from tools.load import Options, Report, drive

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from app.cli.main import COMMANDS, main
-from local.kafka import PROJECT
+from local.places import PROJECT
 
 
 @pytest.mark.parametrize("name", COMMANDS)

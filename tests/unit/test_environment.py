@@ -14,7 +14,7 @@ import pytest
 
 from app.system.environment import handed_down
 from local.broker.options import java_environment
-from local.kafka import PROJECT
+from local.places import PROJECT
 from local.probe import http_answers_ok
 from local.settings import LocalSettings, environment
 

@@ -11,7 +11,7 @@ from aiokafka.protocol.api import Request, RequestStruct
 
 import app.engine
 from app.ingest import producer, write_fence
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tests.faults import table
 from tests.faults.steps import STEPS, WITHOUT_STEPS, Step
 

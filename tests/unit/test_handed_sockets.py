@@ -15,8 +15,8 @@ from app.domain.errors import SettingsError
 from app.system import handed_sockets
 from app.system.handed_sockets import INTERNAL, PUBLIC, Inherited
 from app.worker import preflight
-from local.kafka import PROJECT
 from local.machine import HOST, free_port
+from local.places import PROJECT
 
 TELLS = """
 import json

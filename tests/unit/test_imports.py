@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from local.kafka import PROJECT
+from local.places import PROJECT
 
 #: Wrong settings end whoever reads them.
 IMPORTS_ALL = """

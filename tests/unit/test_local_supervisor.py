@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from local.broker.node import STOP_GRACE_SECONDS
-from local.kafka import PROJECT
 from local.machine import HOST, free_port
+from local.places import PROJECT
 from local.processes import is_alive
 from local.takeover import WORKERS_GRACE_SECONDS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.kafka import PROJECT
+from local.places import PROJECT
 from local.terminal import in_foreground
 from tests.support.terminal import CTRL_C, Terminal
 

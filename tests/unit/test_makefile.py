@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.kafka import PROJECT
+from local.places import PROJECT
 
 #: Writes down how it was called, and makes an environment as Python's venv does.
 PYTHON = """#!/bin/sh

@@ -20,7 +20,7 @@ from app.config.settings import Settings
 from app.domain.errors import NotReadyError, StoreError
 from app.ops.recover.changelog import _opened as opened_by_an_operator
 from app.ops.verify.stores import Store
-from local.kafka import PROJECT
+from local.places import PROJECT
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests.support.disk import full_disk
 from tests.support.worker import wait_until
