@@ -14,9 +14,11 @@ from typing import Any, Self
 
 import requests
 
+from app.config.settings import Settings
 from app.web.api.lookups import STALE_HEADER
 from local.machine import free_port
 from local.probe import http_answers_ok
+from tests.support import preloaded
 
 READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 20
@@ -132,7 +134,7 @@ class Worker:
         self.command = [sys.executable, "-m", "app", "worker"]
         #: Where the code is that it runs; this version's, unless a test says otherwise.
         self.code: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | preloaded.Program | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -185,6 +187,10 @@ class Worker:
         """Start the process."""
         LOGS.add(self.log)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        runs_module = self.command[:2] == [sys.executable, "-m"]
+        if runs_module and self.code is None and not self._is_bent():
+            self._process = preloaded.start(self.command[2:], self.environment, self.log)
+            return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -193,6 +199,10 @@ class Worker:
                 stderr=log,
                 stdout=log,
             )
+
+    def _is_bent(self) -> bool:
+        """Return whether the environment has more than settings, for Python or for libraries."""
+        return any(name.lower() not in Settings.model_fields for name in self.registry.settings)
 
     def is_ready(self) -> bool:
         """Return whether the worker says that it is ready; fail if it has ended."""
