@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -21,7 +20,7 @@ from app.domain.keys import partition_of
 from tests.faults.clients import ERASED, SLACK_SECONDS, WAIT_SECONDS, Client, Ledger, User
 from tests.faults.injector import DELAY_SECONDS
 from tests.faults.steps import Kind, Scene, Step
-from tests.support import kafka
+from tests.support import kafka, preloaded
 from tests.support.faulty_worker import ORDERS
 from tests.support.worker import Registry, Worker, email_of, wait_until
 
@@ -283,13 +282,7 @@ class Cells:
 
     def verify(self) -> None:
         """Fail unless ``verify`` finds no difference between topics, tables and stores."""
-        done = subprocess.run(
-            [sys.executable, "-m", "app", "verify"],
-            env=self.sound.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = preloaded.run(self.sound.environment, "verify")
         assert done.returncode == 0, done.stdout + done.stderr
 
     # -- the faulty worker's log

@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from app.kafka.transactional_ids import worker_id
 from app.kafka.transactions import ProducerFencedError, TransactionalProducer
 from local.broker import Broker, Cluster, nodes_in
 from local.errors import DataFolderError
-from tests.support import kafka
+from tests.support import kafka, preloaded
 from tests.support.clients import Clients, assert_all_found
 from tests.support.java import QUICK
 from tests.support.transactions import held_before_end
@@ -62,11 +61,7 @@ def registry(cluster: Cluster, tmp_path: Path) -> Registry:
 
 def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the registry."""
-    line = (sys.executable, "-m", "app", *arguments)
-    environment = {**os.environ, **settings}
-    return subprocess.run(
-        line, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    return preloaded.run({**os.environ, **settings}, *arguments)
 
 
 def test_topics_are_planned_and_applied(cluster: Cluster, tmp_path: Path) -> None:

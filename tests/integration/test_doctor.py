@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,19 +16,13 @@ from app.access.files import write_keys
 from app.access.keys import new_key
 from app.access.scopes import Scope
 from local.machine import free_port
+from tests.support import preloaded
 from tests.support.worker import PARTITIONS, Registry, Worker, email_of, wait_until
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Return how a command of the app ended."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return preloaded.run(environment, *arguments)
 
 
 def doctor(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

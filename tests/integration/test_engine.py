@@ -13,7 +13,7 @@ import pytest
 
 from app.domain.keys import encode_key, partition_of
 from tests.faults.steps import Kind
-from tests.support import kafka
+from tests.support import kafka, preloaded
 from tests.support.worker import PARTITIONS, Registry, Worker, is_fresh, wait_until
 
 #: The shortest that Kafka allows.
@@ -73,13 +73,7 @@ def ends(registry: Registry) -> dict[str, dict[int, int]]:
 
 def assert_verified(worker: Worker, *arguments: str) -> None:
     """Fail unless ``verify`` finds no difference."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "verify", *arguments],
-        env=worker.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = preloaded.run(worker.environment, "verify", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,7 +1,5 @@
 """Disks are full, a worker's or the broker's: what is acknowledged is kept, the rest is refused."""
 
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 
 from local.broker import Broker
 from local.machine import free_port
+from tests.support import preloaded
 from tests.support.clients import Clients, assert_all_found
 from tests.support.disk import full_disk
 from tests.support.java import QUICK
@@ -36,13 +35,7 @@ def full_for(worker: Worker) -> int:
 
 def assert_verified(worker: Worker) -> None:
     """Fail unless ``verify`` finds no difference; the worker must not run."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "verify", "--stores", str(worker.folder)],
-        env=worker.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = preloaded.run(worker.environment, "verify", "--stores", str(worker.folder))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -11,6 +11,7 @@ import requests
 
 from app.worker.repartitioning import SILENT_SECONDS
 from local.broker import Broker
+from tests.support import preloaded
 from tests.support.clients import Writers, assert_all_found
 from tests.support.worker import Registry, Worker, email_of, is_fresh, wait_until
 
@@ -24,15 +25,7 @@ def run(
     worker: Worker, *arguments: str, within_seconds: float = 60, given: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command of the registry to its end; it may be given lines to read."""
-    return subprocess.run(
-        [*worker.command[:-1], *arguments],
-        env=worker.environment,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=within_seconds,
-        check=False,
-    )
+    return preloaded.run(worker.environment, *arguments, given=given, within_seconds=within_seconds)
 
 
 def begin(

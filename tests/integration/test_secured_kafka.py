@@ -1,7 +1,6 @@
 """A broker with TLS, logins and rights: a worker lives with the least, and says what is amiss."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from app.config.settings import Settings
 from app.domain.errors import KafkaAccessError
 from app.kafka.acls import require
 from app.kafka.client_errors import why_refused
-from tests.support import kafka
+from tests.support import kafka, preloaded
 from tests.support.authority import Authority
 from tests.support.secured import PASSWORD, USER, Secured, least_rights, token
 from tests.support.worker import Registry, Worker, email_of, wait_until
@@ -61,14 +60,7 @@ def rights_of(registry: Registry) -> list[AclBinding]:
 
 def run(worker: Worker, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Return how a command of the app ended that has a worker's settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        env={**worker.environment, **settings},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return preloaded.run({**worker.environment, **settings}, *arguments)
 
 
 def told(worker: Worker, **settings: str) -> str:

@@ -1,7 +1,6 @@
 """``python -m app verify`` on a real broker: what it says, and its exit status."""
 
 import subprocess
-import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,20 +20,13 @@ from app.domain.positions import token
 from app.domain.records import decode_row, encode_row
 from app.engine.marker import MARKER_KEY, Marker
 from app.ops.verify.findings import Difference
-from tests.support import kafka
+from tests.support import kafka, preloaded
 from tests.support.worker import PARTITIONS, Registry, Worker, wait_until
 
 
 def run(registry: Registry, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Return how a command of the app ended."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", command, *arguments],
-        env=registry.worker().environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return preloaded.run(registry.worker().environment, command, *arguments)
 
 
 def verify(registry: Registry, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -20,8 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from app.cli.main import COMMANDS
 
 #: How long a program may take to begin.
 BEGIN_SECONDS = 30.0
@@ -93,8 +97,17 @@ class _Starter:
 _starters: list[_Starter] = []
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Program:
-    """Start ``python -m`` with arguments, where the tests run; its output is added to a log."""
+def start(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    output: Path,
+    errors: Path | None = None,
+    given: Path = Path(os.devnull),
+) -> Program:
+    """Start ``python -m`` with arguments, where the tests run; what it says is added to files.
+
+    Errors go where the output goes, unless a file is named for them.
+    """
     if not _starters:
         _starters.append(_Starter())
     return _starters[0].start(
@@ -102,9 +115,26 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -
             "arguments": list(arguments),
             "environment": dict(environment),
             "folder": str(Path.cwd()),
-            "log": str(log),
+            "files": [str(given), str(output), str(errors or output)],
         }
     )
+
+
+def run(
+    environment: Mapping[str, str], *arguments: str, given: str = "", within_seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Return how a command of the app ended; it may be given lines to read."""
+    with TemporaryDirectory() as folder:
+        reads, output, errors = (Path(folder, name) for name in ("given", "output", "errors"))
+        reads.write_text(given)
+        program = start(["app", *arguments], environment, output, errors, reads)
+        try:
+            status = program.wait(within_seconds)
+        except subprocess.TimeoutExpired:
+            program.send_signal(signal.SIGKILL)
+            raise
+        said = output.read_text(), errors.read_text()
+        return subprocess.CompletedProcess(arguments, status, *said)
 
 
 # -- the process that has everything imported
@@ -170,17 +200,19 @@ def _become(wanted: Mapping[str, Any]) -> None:
     os.environ.update(wanted["environment"])
     time.tzset()
     os.chdir(wanted["folder"])
-    log = os.open(wanted["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    adding = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for number, (name, flags) in enumerate(
+        zip(wanted["files"], (os.O_RDONLY, adding, adding), strict=True)
+    ):
+        opened = os.open(name, flags, 0o666)
+        os.dup2(opened, number)
+        os.close(opened)
 
 
 def _import_all() -> None:
     gc.disable()
-    import app.cli.worker  # noqa: PLC0415
-    import app.main  # noqa: F401, PLC0415
-
+    for place in COMMANDS.values():
+        import_module(place.module)
     # The pages of what is there stay shared.
     gc.freeze()
     gc.enable()
