@@ -22,9 +22,9 @@ COMPILE := $(PY) -m uv pip compile --quiet --python-version 3.11 --universal \
 LOCK   := $(COMPILE) pyproject.toml
 # The documentation needs nothing of what a worker needs.
 LOCK_DOCS := $(COMPILE) --group docs
-# Two files at a time, each half with a broker and a worker of its own; unit tests, whose files are
-# short, come last, so that both halves end together.
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, each third with a broker and a worker of its own: for a third of their time
+# tests wait. Unit tests, whose files are short, come last, so that all end together.
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # An environment holds absolute paths: where the checkout was moved, it is made anew.
 MOVED  := $(shell grep -s ' -m venv /' $(VENV)/pyvenv.cfg \
           | grep -qvF -- " -m venv $$(pwd -P)/$(VENV)" && echo moved)
