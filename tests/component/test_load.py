@@ -19,7 +19,7 @@ from local.machine import free_port
 from tests.component.conftest import Client
 from tests.component.fakes import FakeProducer
 from tools.load import LoadError, Options, drive
-from tools.load.options import MODES, Mode
+from tools.load.options import CODINGS, MODES, Coding, Mode
 from tools.load.report import Snapshot
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -84,6 +84,18 @@ async def test_every_mode_registers_exactly_what_it_says(
     kept = ids.read_text().split()
     assert len(kept) == 100
     assert {each.encode() for each in kept} == {key for _, _, key, _ in producer.sent}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("mode", ["batch", "ndjson", "trpc"])
+async def test_batches_are_compressed_if_asked_for(
+    client: Client, producer: FakeProducer, mode: Mode, coding: Coding
+) -> None:
+    options = Options(
+        url=url_of(client), mode=mode, batch=10, compress=coding, registrations=100, warmup=0
+    )
+    told = await drive(options)
+    assert (told.acknowledged, told.rejected, len(producer.sent)) == (100, 0, 100)
 
 
 async def test_a_warm_up_does_not_count(client: Client, producer: FakeProducer) -> None:
@@ -282,6 +294,10 @@ def command(*arguments: str) -> tuple[int, str]:
         (
             ["http://a", "--duration", "1", "--registrations", "1"],
             "a run ends by duration or by registrations, not by both",
+        ),
+        (
+            ["http://a", "--compress", "gzip"],
+            "single registrations are not compressed: choose a mode with a batch",
         ),
         (["http://a", "--rate", "nan"], "rate, seconds and shares must be finite numbers"),
         (["http://a", "--json", "/none/x"], "/none/x: No such file or directory"),

@@ -15,7 +15,7 @@ from app.domain.errors import RegistryError
 from app.system.files import write_whole
 from tools.load import printing
 from tools.load.driving import drive
-from tools.load.options import DEFAULT_DURATION_SECONDS, MODES, LoadError, Options
+from tools.load.options import CODINGS, DEFAULT_DURATION_SECONDS, MODES, LoadError, Options
 from tools.load.report import Report
 
 #: Exit statuses: nothing was acknowledged; a mistake, or nothing answers; Ctrl-C.
@@ -46,6 +46,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     metavar="N",
     help="Registrations in a request, unless the mode is single.",
+)
+@click.option(
+    "--compress",
+    type=click.Choice(CODINGS),
+    help="Send batches compressed.",
 )
 @click.option(
     "--rate",

@@ -1,14 +1,16 @@
 """The modes of sending: the bytes of a request, and the meaning of its answer."""
 
+import gzip
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import orjson
+from backports import zstd
 
-from tools.load.options import Mode, Options
+from tools.load.options import Coding, Mode, Options
 from tools.load.registrations import template
 
 #: Statuses that acknowledge a registration.
@@ -19,40 +21,50 @@ _REJECTED = (400, 409, 422)
 _SEVERAL = 207
 
 
+#: What compresses, by the content coding; the level is what a client in a hurry takes.
+_COMPRESS: Mapping[Coding, Callable[[bytes], bytes]] = {
+    "gzip": partial(gzip.compress, compresslevel=1, mtime=0),
+    "zstd": zstd.compress,
+}
+
+
 class Requests:
     """Makes requests by writing numbers into prepared bytes."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._by_size: dict[int, bytes] = {}
+        self._by_size: dict[int, tuple[bytes, bytes]] = {}
 
     def make(self, numbers: Sequence[int]) -> bytes:
         """Return a request with these registrations."""
-        size = len(numbers)
-        if size == 1:
-            return self._template(size) % (numbers[0], numbers[0])
-        return self._template(size) % tuple([each for each in numbers for _ in (0, 1)])
+        head, template = self._parts(len(numbers))
+        # Each number stands twice in its row.
+        body = template % tuple([each for each in numbers for _ in (0, 1)])
+        if self._options.compress is not None:
+            body = _COMPRESS[self._options.compress](body)
+        return head % len(body) + body
 
-    def _template(self, size: int) -> bytes:
+    def _parts(self, size: int) -> tuple[bytes, bytes]:
         if size not in self._by_size:
-            self._by_size[size] = _template(self._options, size)
+            self._by_size[size] = _head(self._options, size), _body(self._options, size)
         return self._by_size[size]
 
 
-def _template(options: Options, size: int) -> bytes:
+def _head(options: Options, size: int) -> bytes:
+    """Return the head of a request, but for the length of its body."""
     target = options.target
-    body = _body(options, size)
     content_type = "application/x-ndjson" if options.mode == "ndjson" else "application/json"
     lines = [
         f"POST {target.path}{_path(options, size)} HTTP/1.1",
         f"Host: {target.host_header}",
         f"Content-Type: {content_type}",
-        f"Content-Length: {len(body % ((0,) * 2 * size))}",
     ]
+    if options.compress is not None:
+        lines.append(f"Content-Encoding: {options.compress}")
     if options.key is not None:
         lines.append(f"Authorization: Bearer {options.key}")
-    head = "\r\n".join([*lines, "", ""]).encode()
-    return head.replace(b"%", b"%%") + body
+    head = "\r\n".join(lines).encode().replace(b"%", b"%%")
+    return head + b"\r\nContent-Length: %d\r\n\r\n"
 
 
 def _path(options: Options, size: int) -> str:

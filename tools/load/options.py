@@ -14,6 +14,8 @@ from app.domain.errors import RegistryError
 
 Mode = Literal["single", "batch", "ndjson", "trpc"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Coding = Literal["gzip", "zstd"]
+CODINGS: tuple[Coding, ...] = get_args(Coding)
 
 DEFAULT_DURATION_SECONDS = 10.0
 
@@ -34,6 +36,8 @@ class Options:
     mode: Mode = "single"
     #: Registrations in a request, unless the mode is single.
     batch: int = 100
+    #: How bodies are compressed; those of single registrations never are.
+    compress: Coding | None = None
     #: Registrations a second on a fixed schedule; None: as fast as answers come.
     rate: float | None = None
     connections: int = 64
@@ -63,6 +67,8 @@ class Options:
         if not re.fullmatch(PREFIX_PATTERN, self.prefix):
             raise LoadError("the prefix must be 1 to 51 letters, digits, '_' and '-'")
         check_key(self.key)
+        if self.compress is not None and self.size == 1:
+            raise LoadError("single registrations are not compressed: choose a mode with a batch")
         if self.duration is not None and self.registrations is not None:
             raise LoadError("a run ends by duration or by registrations, not by both")
 
