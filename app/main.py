@@ -75,6 +75,24 @@ class Worker:
 def build(settings: Settings) -> Worker:
     """Return a worker with these settings; it opens nothing before Faust starts its app."""
     topics = declare(settings)
+    taking = _take_writes(settings, topics)
+    applying = _apply_records(settings, topics, taking)
+    services = _answer_requests(settings, topics, taking, applying)
+    app = applying.app
+    app.add_routes = partial(install, given=services)
+    return Worker(app, topics, applying.tables, applying.deciding, taking.restart)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """What takes writes, and how that ends."""
+
+    producer: Producer
+    shutdown: Shutdown
+    restart: Restart
+
+
+def _take_writes(settings: Settings, topics: Topics) -> _Taking:
     producer = Producer(
         settings,
         topics.user_registrations,
@@ -87,21 +105,31 @@ def build(settings: Settings) -> Worker:
         refuse_writes=producer.refuse,
         is_busy=lambda: producer.is_busy,
     )
-    restart = Restart(shutdown.skip)
+    return _Taking(producer, shutdown, Restart(shutdown.skip))
+
+
+@dataclass(frozen=True, slots=True)
+class _Applying:
+    """What applies records, and the tables that come of it."""
+
+    app: Registry
+    partitions: Partitions
+    tables: Tables
+    deciding: Deciding
+
+
+def _apply_records(settings: Settings, topics: Topics, taking: _Taking) -> _Applying:
     partitions = Partitions(Lease(settings.session_timeout_seconds))
     moved_before = MovedBefore(settings.kafka, topics.user_registrations)
 
     def restart_as_another_member() -> None:
         # Who has asked the worker to stop does not want it back.
-        if not shutdown.is_under_way:
+        if not taking.shutdown.is_under_way:
             cast(Consumer, app.consumer).leave_for_good()
-            restart.begin()
+            taking.restart.begin()
 
-    watching = Watching(
-        settings,
-        topics.user_registrations.name,
-        _Following(producer, partitions, restart_as_another_member),
-    )
+    following = _Following(taking.producer, partitions, restart_as_another_member)
+    watching = Watching(settings, topics.user_registrations.name, following)
     engine = EngineSettings(
         settings.kafka,
         settings.app_id,
@@ -113,8 +141,9 @@ def build(settings: Settings) -> Worker:
         watching.require_current,
         moved_before.find,
     )
-    app = Registry(settings.app_id, shutdown, restart, **_options(settings, partitions, engine))
-    manager = cast(TableManager, app.tables)
+    options = _options(settings, partitions, engine)
+    app = Registry(settings.app_id, taking.shutdown, taking.restart, **options)
+    app.with_tables.append(watching)
     tables = declare_tables(
         app, partitions, topics, rules(settings.email_keys), StoreOptions.of(settings)
     )
@@ -122,22 +151,27 @@ def build(settings: Settings) -> Worker:
     agents.add(app, topics, deciding)
     partitions.keep_tidy(USERS, deciding.tidy_users)
     partitions.prepare_by(USERS, tables.counts.count)
+    return _Applying(app, partitions, tables, deciding)
 
-    lags, access = Lags(manager), AccessWatch(settings)
+
+def _answer_requests(
+    settings: Settings, topics: Topics, taking: _Taking, applying: _Applying
+) -> Services:
+    app, partitions, tables = applying.app, applying.partitions, applying.tables
+    producer, shutdown = taking.producer, taking.shutdown
+    manager = cast(TableManager, app.tables)
+    lags, access, history = Lags(manager), AccessWatch(settings), History()
     standstills = Standstills(settings.ack_timeout_seconds)
-    app.with_producer += [standstills, Memory(), producer]
-    history = History()
-    gauges = WorkerGauges(partitions, lags, tables.counts)
-    app.with_tables += [lags, access, watching, history, gauges]
-
     client = WorkerClient(Asking.of(settings))
+    app.with_producer += [standstills, Memory(), producer, client]
+    app.with_tables += [lags, access, history, WorkerGauges(partitions, lags, tables.counts)]
+
     by_id = Routing(app, manager, USERS, topics.users_changelog, client)
     by_email = Routing(app, manager, EMAILS, topics.emails_changelog, client)
-    app.with_producer.append(client)
     lookups = Lookups(tables, by_id, by_email, settings.email_keys, settings.max_wait_seconds)
     ready = Readiness(app, partitions, lags, access, producer, shutdown, settings.ready_lag_seconds)
     tell = partial(state, settings.url, partitions, USERS, lags, tables.counts.users)
-    services = Services(
+    return Services(
         settings,
         topics.user_registrations,
         producer,
@@ -155,9 +189,6 @@ def build(settings: Settings) -> Worker:
         is_stopping=lambda: shutdown.is_under_way,
         standstills=standstills,
     )
-
-    app.add_routes = partial(install, given=services)
-    return Worker(app, topics, tables, deciding, restart)
 
 
 def _options(settings: Settings, partitions: Partitions, engine: EngineSettings) -> dict[str, Any]:
