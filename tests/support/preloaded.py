@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,7 +95,18 @@ class _Starter:
         self._process.wait()
 
 
-_starters: list[_Starter] = []
+_only_one = threading.Lock()
+
+
+@cache
+def _started() -> _Starter:
+    return _Starter()
+
+
+def _starter() -> _Starter:
+    # `cache` alone lets two threads make two.
+    with _only_one:
+        return _started()
 
 
 def start(
@@ -108,9 +120,7 @@ def start(
 
     Errors go where the output goes, unless a file is named for them.
     """
-    if not _starters:
-        _starters.append(_Starter())
-    return _starters[0].start(
+    return _starter().start(
         {
             "arguments": list(arguments),
             "environment": dict(environment),

@@ -187,6 +187,7 @@ class Worker:
         """Start the process."""
         LOGS.add(self.log)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log.touch()
         is_ours = self.command[1:3] in (["-m", "app"], ["-m", "tests.support.faulty_worker"])
         if is_ours and self.code is None and not self._is_bent():
             self._process = preloaded.start(self.command[2:], self.environment, self.log)
