@@ -1,6 +1,5 @@
 """The engines that are compared, and how a process of each is started and ended."""
 
-import os
 import re
 import subprocess
 import sys
@@ -103,14 +102,9 @@ def worker_running(worker: Worker) -> Iterator[Running]:
     """Run a worker of the registry for the length of a block."""
     worker.launch()
     try:
-        yield Running(worker.pid, worker.log, lambda: _has_ended(worker), worker.url)
+        yield Running(worker.pid, worker.log, lambda: worker.has_ended, worker.url)
     finally:
         worker.stop()
-
-
-def _has_ended(worker: Worker) -> bool:
-    # Left for the worker's own wait: its exit status is read there.
-    return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 @contextmanager
