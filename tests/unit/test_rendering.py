@@ -100,7 +100,7 @@ def every_page(text: str) -> dict[str, str]:
         "users": rendering.users([card], text, "/users?cursor=a", is_first=False),
         "no users": rendering.users([], "", None),
         "dead letters": rendering.dead_letters(
-            [CauseRow("cause", 2, NOON, NOON)],
+            [CauseRow("cause", 2, NOON, NOON), CauseRow(text, 2, NOON, NOON)],
             [LetterRow("AQAA", text, "cause", text, NOON, 7, text)],
             True,
             Replayed("AQAA", refused=text),
@@ -109,6 +109,18 @@ def every_page(text: str) -> dict[str, str]:
         "not found": rendering.not_found(text),
         "problem": rendering.problem(503, text, text),
     }
+
+
+def test_letters_of_a_cause_are_replayed_by_one_command() -> None:
+    letters = [LetterRow("AQAA", "topic", "invalid-json", "why", NOON, 7, None)]
+
+    def commands(*causes: CauseRow) -> str:
+        return Page(rendering.dead_letters(causes, letters, True)).text("code")
+
+    told = commands(CauseRow("invalid-json", 2, NOON, NOON), CauseRow("$(id) `id`", 3, NOON, NOON))
+    assert "python -m app dead-letters replay --where cause=invalid-json" in told
+    assert "--where 'cause=$(id) `id`'" in told
+    assert "--where" not in commands(CauseRow("invalid-json", 1, NOON, NOON))
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)

@@ -46,6 +46,12 @@ class CauseRow:
     oldest: datetime
     newest: datetime
 
+    @property
+    def replay_command(self) -> str:
+        """The command that replays all of them. Any producer may have named the cause."""
+        where = shlex.quote(f"cause={self.cause}")
+        return f"python -m app dead-letters replay --where {where}"
+
 
 @dataclass(frozen=True, slots=True)
 class LetterRow:
