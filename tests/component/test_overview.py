@@ -33,6 +33,7 @@ class FakeState:
     def __init__(self, lookups: FakeLookups) -> None:
         self.asked = 0
         self.outcomes: dict[str, float] = {}
+        self.remembered = [Counters(writes={"acknowledged": 7}, outcomes={}, acknowledgements={})]
         self._lookups = lookups
 
     def workers(self) -> list[str]:
@@ -54,9 +55,8 @@ class FakeState:
         )
 
     async def history(self) -> list[dict[str, Any]]:
-        """Return that one second is remembered."""
-        second = Counters(writes={"acknowledged": 7}, outcomes={}, acknowledgements={})
-        return list(ticks([[second]]))
+        """Return what is remembered."""
+        return list(ticks([self.remembered]))
 
     def history_here(self) -> bytes:
         """Return what is remembered, as JSON."""
@@ -165,12 +165,17 @@ async def nobody_watches(client: Client) -> None:
             await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("large", ["outcomes", "history"])
 async def test_a_client_that_takes_nothing_is_cut_off(
-    client: Client, state: FakeState, monkeypatch: pytest.MonkeyPatch
+    client: Client, state: FakeState, monkeypatch: pytest.MonkeyPatch, large: str
 ) -> None:
     monkeypatch.setattr(events, "SLOW_WATCHER_SECONDS", 0.2)
     # More than fits between here and a client.
-    state.outcomes = {f"outcome-{number}": 1.0 for number in range(100_000)}
+    many = {f"outcome-{number}": 1.0 for number in range(100_000)}
+    if large == "outcomes":
+        state.outcomes = many
+    else:
+        state.remembered = [Counters(writes={}, outcomes=many, acknowledgements={})] * 3
     reader, writer = await asyncio.open_connection(client.host, client.port, limit=1)
     writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert await reader.read(1) == b"H"

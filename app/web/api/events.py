@@ -92,8 +92,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         history = orjson.dumps(await services(request).overview.history())
         await answer.prepare(request)
         try:
-            await answer.write(b"event: history\ndata: " + history + b"\n\n")
-            await _stream(request, answer, ticks)
+            await _stream(request, answer, history, ticks)
         except (ConnectionError, TimeoutError):
             # A client that reads nothing would not read the end of the answer either.
             if request.transport is not None:
@@ -102,10 +101,11 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(
-    request: web.Request, answer: web.StreamResponse, ticks: AsyncIterator[bytes]
+    request: web.Request, answer: web.StreamResponse, history: bytes, ticks: AsyncIterator[bytes]
 ) -> None:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(SLOW_WATCHER_SECONDS) as deadline:
+        await answer.write(b"event: history\ndata: " + history + b"\n\n")
         async for told in ticks:
             if request.transport is None:
                 return
