@@ -3,6 +3,7 @@
 import asyncio
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import orjson
@@ -22,6 +23,7 @@ from app.domain.keys import partition_of
 from app.ingest.accumulator import Offsets
 from app.kafka.fast_records import ToWrite
 from app.web.api import batches
+from app.web.http.room import TURN
 from tests.component.conftest import Client
 from tests.component.fakes import FakeProducer
 
@@ -239,6 +241,21 @@ async def test_what_may_still_land_is_told_whatever_else_has_failed(
     assert "look before you retry" in told["detail"]
 
 
+async def test_lines_are_divided_one_request_after_the_other(
+    client: Client, producer: FakeProducer
+) -> None:
+    """Many that hold nothing but line ends would hold up all others together."""
+    async with client.app[TURN]:
+        sending = asyncio.create_task(
+            client.post("/users/batch", data=lines(user(1)), headers=NDJSON)
+        )
+        # Meanwhile others are served.
+        for _ in range(20):
+            assert (await client.get("/health/live")).status == 200
+        assert (producer.sent, sending.done()) == ([], False)
+    assert (await sending).status == 202
+
+
 SHORT_ROWS = (b"", b" ", b"\r", b"{}", b"{}\r", b"{},{}", b"1", BOM_UTF8, BOM_UTF8 + b"{}\r")
 LONG_ROWS = [byte * size + b"{}" for byte in (b" ", b"x") for size in (16_382, 16_383, 20_000)]
 ROWS = st.sampled_from([*SHORT_ROWS, *LONG_ROWS])
@@ -260,6 +277,7 @@ def test_lines_are_the_same_however_packets_fall(rows: list[bytes], cuts: list[i
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(batches, "parts_of", parts_of)
+            patched.setattr(batches, "turn", lambda _: nullcontext())
             lines = [line async for some in batches._lines(cast(Any, None)) for line in some]
         return [line if len(line) <= batches.MAX_ROW_BYTES else "too long" for line in lines]
 

@@ -309,13 +309,16 @@ async def _lines(request: web.Request) -> AsyncIterator[list[bytes]]:
     lines: list[bytes] = []
     size, rest, is_first = 0, b"", True
     async for part in parts_of(request):
-        first, *others = part.split(b"\n")
-        rest += first if len(rest) <= MAX_ROW_BYTES else b""
-        if is_first and (others or len(rest) >= len(BOM_UTF8)):
-            rest, is_first = rest.removeprefix(BOM_UTF8), False
-        if others:
-            lines += filter(_is_row, [rest, *others[:-1]])
-            rest = others[-1]
+        # A part may be nothing but line ends, and many may come at once.
+        async with turn(request):
+            first, *others = part.split(b"\n")
+            rest += first if len(rest) <= MAX_ROW_BYTES else b""
+            if is_first and (others or len(rest) >= len(BOM_UTF8)):
+                rest, is_first = rest.removeprefix(BOM_UTF8), False
+            if others:
+                *whole, last = others
+                lines += filter(_is_row, filter(None, (rest, *whole)))
+                rest = last
         size += len(part)
         if len(lines) >= CHUNK_ROWS or size >= CHUNK_BYTES:
             yield lines

@@ -95,7 +95,8 @@ MAX_EXPORTS = 4
 #: What a user takes until it is shown, about.
 USER_BYTES = 4 * 1024
 
-_TURN = web.AppKey("turn", asyncio.Lock)
+#: Who does something that takes milliseconds.
+TURN = web.AppKey("turn", asyncio.Lock)
 
 #: The room that a request has until it is answered.
 _HELD = web.RequestKey("held", AsyncExitStack)
@@ -106,7 +107,7 @@ def install(web_app: web.Application) -> None:
     for key, size in SIZES.items():
         web_app[key] = MemoryBudget(size)
     web_app[EXPORTS] = MemoryBudget(MAX_EXPORTS)
-    web_app[_TURN] = asyncio.Lock()
+    web_app[TURN] = asyncio.Lock()
     web_app.middlewares.append(_give_back)
 
 
@@ -122,7 +123,7 @@ async def _give_back(request: web.Request, handler: Handler) -> web.StreamRespon
 @asynccontextmanager
 async def turn(request: web.Request) -> AsyncIterator[None]:
     """Do what takes milliseconds, one request after the other: others have the loop between."""
-    async with request.app[_TURN]:
+    async with request.app[TURN]:
         yield
         await asyncio.sleep(0)
 
