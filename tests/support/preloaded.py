@@ -69,7 +69,8 @@ class _Starter:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         self._programs: list[Program] = []
         self._starting = threading.Lock()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
         atexit.register(self._end)
 
     def start(self, wanted: Mapping[str, Any]) -> Program:
@@ -92,6 +93,8 @@ class _Starter:
 
     def _end(self) -> None:
         self._connection.shutdown(socket.SHUT_RDWR)
+        self._listening.join()
+        self._connection.close()
         self._process.wait()
 
 
