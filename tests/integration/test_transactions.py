@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -20,7 +19,6 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from app.config.connection import Connection
-from app.config.settings import Settings
 from app.domain.errors import (
     FencedError,
     LostChangelogError,
@@ -46,8 +44,9 @@ from app.kafka.transactions import (
     TransactionalProducer,
 )
 from local.broker import Broker
-from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
+from tables.store import MAX_IDLE_SECONDS
 from tests.support import kafka
+from tests.support.stores import open_store
 from tests.support.transactions import held_before_end
 
 PARTITIONS = 2
@@ -68,11 +67,7 @@ class World:
         self.topic, self.other = f"{self.name}-changelog", f"{self.name}-other"
         self.source = f"{self.name}-source"
         self.marker = Marker.first()
-        app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=self.folder), loop=None))
-        table = cast(Any, SimpleNamespace(name="users"))
-        self.store = PartitionedStore(
-            "registry://", app, table, options=StoreOptions.of(Settings()).as_mapping()
-        )
+        self.store = open_store(self.folder)
         self.changelog = Changelog(self.topic, self.store)
         self.connection = Connection(self.brokers)
         self.cluster = Cluster(self.connection, [self.topic, self.other, self.source])

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import orjson
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config.settings import Settings
 from app.domain.counts import MAX_DAYS, Count, total
 from app.domain.errors import NotReadyError, Unavailable
 from app.domain.records import UserRow, encode_row
@@ -20,7 +18,8 @@ from app.engine.marker import COUNT_KEY, RECENT_KEY
 from app.query.counting import Counted, Counting
 from app.query.routing import Routing
 from tables.counts import UserCounts
-from tables.store import PartitionedStore, StoreOptions
+from tables.store import PartitionedStore
+from tests.support.stores import open_store
 
 BEGAN = date(2026, 1, 1)
 
@@ -102,13 +101,7 @@ def test_of_several_counts_only_days_that_all_know_are_told() -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[PartitionedStore]:
     """Return a store with two open partitions."""
-    app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=tmp_path), loop=None))
-    store = PartitionedStore(
-        "registry://",
-        app,
-        cast(Any, SimpleNamespace(name="users")),
-        options=StoreOptions.of(Settings()).as_mapping(),
-    )
+    store = open_store(tmp_path)
     for partition in range(2):
         store.open(partition)
     yield store

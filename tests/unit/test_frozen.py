@@ -23,7 +23,7 @@ from app.ops.backup.files import Kept, Manifest, Saved, read_records, require_so
 from app.ops.verify.findings import CLEAN, Findings
 from app.ops.verify.logs import Logs
 from app.ops.verify.run import Verification
-from tests.unit.test_store import open_store
+from tests.support.stores import open_store
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VERSIONS = sorted(path.name for path in FIXTURES.glob("v*"))

@@ -2,20 +2,18 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
 import pytest
 
-from app.config.settings import Settings
 from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
 from app.domain.records import UserRow, encode_row
 from app.engine.marker import RESERVED_PREFIX
 from app.query.listing import Listing, Wanted, cursor_after, id_before
 from app.query.routing import Routing
-from tables.store import PartitionedStore, StoreOptions
 from tables.users import Users
+from tests.support.stores import open_store
 
 #: In the order of their UTF-8 bytes, which is not that of UTF-16.
 IDS = ["A", "a", "a/b", "ada", "adb", "b", "ü", "\uff5e", "𝄞"]
@@ -40,13 +38,7 @@ def row(user_id: str) -> bytes:
 @pytest.fixture
 def users(tmp_path: Path) -> Iterator[Users]:
     """Return the ids in turn in three partitions, with rows beside them that are no users."""
-    app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=tmp_path), loop=None))
-    store = PartitionedStore(
-        "registry://",
-        app,
-        cast(Any, SimpleNamespace(name="users")),
-        options=StoreOptions.of(Settings()).as_mapping(),
-    )
+    store = open_store(tmp_path)
     for partition in range(3):
         store.open(partition)
         rows = {user_id.encode(): row(user_id) for user_id in IDS[partition::3]}

@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
 import pytest
 
-from app.config.settings import Settings
 from app.domain.errors import InvalidCursorError, NotReadyError, Unavailable
 from app.domain.records import UserRow, encode_row
 from app.query.newest import Newest, NewestUsers, Place, place_before
 from app.query.routing import Routing
 from tables.recent import RECENT_PER_PARTITION, RecentRegistrations
-from tables.store import PartitionedStore, StoreOptions
+from tables.store import PartitionedStore
 from tables.users import Users
+from tests.support.stores import open_store
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -81,13 +80,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """Return three partitions without users."""
-    app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=tmp_path), loop=None))
-    store = PartitionedStore(
-        "registry://",
-        app,
-        cast(Any, SimpleNamespace(name="users")),
-        options=StoreOptions.of(Settings()).as_mapping(),
-    )
+    store = open_store(tmp_path)
     for partition in range(3):
         store.open(partition)
     yield World(store)

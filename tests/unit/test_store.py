@@ -9,8 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from rocksdict import Rdict
@@ -23,19 +21,10 @@ from app.ops.verify.stores import Store
 from local.places import PROJECT
 from tables.store import MAX_IDLE_SECONDS, PartitionedStore, StoreOptions
 from tests.support.disk import full_disk
+from tests.support.stores import open_store
 from tests.support.worker import wait_until
 
 MIB = 1024 * 1024
-
-
-def open_store(
-    folder: Path, name: str = "users", options: StoreOptions | None = None
-) -> PartitionedStore:
-    """Return a store in a folder, as Faust would make it."""
-    options = options or StoreOptions.of(Settings())
-    app = cast(Any, SimpleNamespace(conf=SimpleNamespace(tabledir=folder), loop=None))
-    table = cast(Any, SimpleNamespace(name=name))
-    return PartitionedStore("registry://", app, table, options=options.as_mapping())
 
 
 @pytest.fixture
@@ -176,7 +165,8 @@ async def test_what_is_loaded_in_bulk_is_there_and_what_follows_is_too(
 DIES_WHILE_IT_LOADS = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tests.unit.test_store import LOADED_ROWS, open_store
+from tests.support.stores import open_store
+from tests.unit.test_store import LOADED_ROWS
 
 async def load():
     store = open_store(Path(sys.argv[1]))

@@ -1,8 +1,8 @@
 """The rows of a table, pure: the newest record of each key in its changelog.
 
 For each row it keeps a digest, the changelog offset, the day on which a user has registered, and a
-hash of who holds which address. A
-partition of a million users takes a quarter of a gigabyte, and only one is in memory at a time.
+hash of who holds which address. A partition of a million users takes a quarter of a gigabyte, and
+only one is in memory at a time.
 """
 
 import hashlib
